@@ -1,0 +1,66 @@
+"""Artifact-free predictions from Perturb-seq: CRADLE-VAE for AnnData, QC-failed cells included.
+
+Names are imported when they are first used, so that ``import cradlevae`` takes no time.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cradlevae.api import CradleVAE
+    from cradlevae.data.contract import DataFields
+    from cradlevae.data.plant import plant_artifacts
+    from cradlevae.data.qc import annotate_qc
+    from cradlevae.data.simulate import simulate
+    from cradlevae.data.split import Split, split
+    from cradlevae.errors import CradleError, DataError, TrainingError
+    from cradlevae.model.config import ModelConfig
+    from cradlevae.model.training import TrainConfig
+
+_HOME = {
+    "CradleVAE": "cradlevae.api",
+    "CradleError": "cradlevae.errors",
+    "DataError": "cradlevae.errors",
+    "DataFields": "cradlevae.data.contract",
+    "ModelConfig": "cradlevae.model.config",
+    "Split": "cradlevae.data.split",
+    "TrainConfig": "cradlevae.model.training",
+    "TrainingError": "cradlevae.errors",
+    "annotate_qc": "cradlevae.data.qc",
+    "plant_artifacts": "cradlevae.data.plant",
+    "simulate": "cradlevae.data.simulate",
+    "split": "cradlevae.data.split",
+}
+
+__all__ = [
+    "CradleError",
+    "CradleVAE",
+    "DataError",
+    "DataFields",
+    "ModelConfig",
+    "Split",
+    "TrainConfig",
+    "TrainingError",
+    "annotate_qc",
+    "plant_artifacts",
+    "simulate",
+    "split",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("cradlevae")
+    if name not in _HOME:
+        raise AttributeError(f"module 'cradlevae' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,287 @@
+"""The class that users hold: an experiment, the model trained on it, and every question it answers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from cradlevae.data.contract import DataFields, Experiment, read_experiment
+from cradlevae.data.labels import DEFAULT_CONTROLS, condition_members
+from cradlevae.data.split import Split
+from cradlevae.errors import DataError
+from cradlevae.model.config import ModelConfig
+from cradlevae.model.trained import MODEL_FILE, TrainedModel, load_model, new_model, save_model, with_controls
+from cradlevae.model.training import CHECKPOINTS, TrainConfig, fit
+from cradlevae.query import counterfactual, effects, latents, predict, signature
+from cradlevae.query.states import Basal
+
+if TYPE_CHECKING:
+    import anndata as ad
+
+QC_KEY = "cradlevae_qc"
+
+
+class CradleVAE:
+    """CRADLE-VAE for an AnnData of Perturb-seq counts, QC-failed cells included.
+
+    Parameters
+    ----------
+    adata
+        Raw counts, perturbation labels and an artifact column; in memory or backed.
+    perturbation_key
+        Column of ``obs`` with the perturbation labels (``control``, ``A``, ``A+B``).
+    artifact_key
+        Boolean column of ``obs``, true for cells that failed QC; or several, one per criterion.
+    split
+        Which cells to train on, from :func:`cradlevae.split`; ``None`` splits 64/16/20 by cell, seed 0.
+    layer
+        Layer with the raw counts; ``None`` reads ``X``.
+    control_labels
+        Labels of unperturbed cells.
+    separator
+        What stands between the members of a combination in a label.
+    guides_key
+        Key of ``obsm`` with a guide-count matrix, read instead of labels.
+    seed
+        Seed of the weights.
+    **config
+        Fields of :class:`cradlevae.ModelConfig`, e.g. ``n_latent=50``, ``objective="released"``.
+
+    Raises
+    ------
+    DataError
+        If the data do not fit; the message says what, where and how to mend it.
+
+    Examples
+    --------
+    >>> import cradlevae as cv
+    >>> adata = cv.simulate(seed=0)
+    >>> report = cv.annotate_qc(adata)
+    >>> model = cv.CradleVAE(adata, split=cv.split(adata, "combinations"))
+    >>> model.train(max_epochs=50)
+    >>> model.predict(["A+B"], n_cells=100)
+    """
+
+    def __init__(
+        self,
+        adata: Any,
+        perturbation_key: str = "perturbation",
+        artifact_key: str | Sequence[str] = "artifact",
+        split: Split | None = None,
+        *,
+        layer: str | None = None,
+        control_labels: Sequence[str] = DEFAULT_CONTROLS,
+        separator: str = "+",
+        guides_key: str | None = None,
+        seed: int = 0,
+        **config: Any,
+    ) -> None:
+        fields = DataFields(
+            perturbation_key=perturbation_key,
+            artifact_key=artifact_key if isinstance(artifact_key, str) else tuple(artifact_key),
+            layer=layer,
+            control_labels=tuple(control_labels),
+            separator=separator,
+            guides_key=guides_key,
+        )
+        model_config = _config(config)
+        data = read_experiment(adata, fields)
+        if split is None:
+            from cradlevae.data.split import split as make_split
+
+            split = make_split(adata, "cells", fields=fields)
+        _check_split(data, split)
+        self.data: Experiment | None = data
+        self.trained = new_model(
+            data, adata.var.copy(), fields, split, model_config, qc=adata.uns.get(QC_KEY), seed=seed
+        )
+
+    # -- training and files ------------------------------------------------------------------------------------
+
+    def train(
+        self, max_epochs: int = 200, *, output: str | Path | None = None, resume: bool = False, **config: Any
+    ) -> None:
+        """Train; the weights of the best epoch (by validation loss) are kept.
+
+        Parameters
+        ----------
+        max_epochs
+            At most so many passes over the training cells.
+        output
+            Folder for checkpoints and the CSV log; ``None`` keeps none after training.
+        resume
+            Go on from the last checkpoint in ``output`` where there is one, after a kill for instance.
+        **config
+            Fields of :class:`cradlevae.TrainConfig`, e.g. ``batch_size=256``, ``accelerator="gpu"``.
+
+        Raises
+        ------
+        DataError
+            If ``output`` already holds a run and ``resume`` is not set, or cannot be written.
+        TrainingError
+            If the loss turns non-finite.
+        """
+        if self.data is None:
+            raise DataError("this model was loaded without data; make a new CradleVAE(adata, ...) to train")
+        settings = train_config({"max_epochs": max_epochs, **config})
+        folder = None if output is None else Path(output)
+        if folder is not None and not resume:
+            refuse_existing_run(folder)
+        split = self.trained.split
+        rows = {part: split.rows(self.data.cells, part) for part in ("train", "val")}
+        history = fit(self.trained.module, self.data, rows, settings, output=folder, resume=resume)
+        self.trained = with_controls(replace(self.trained, history=history), self.data)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the trained model into a folder; see :meth:`load`.
+
+        Raises
+        ------
+        DataError
+            If the folder already holds a model and ``overwrite`` is not set, or is not writable.
+        """
+        save_model(self.trained, folder, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> CradleVAE:
+        """Read a model written by :meth:`save`; nothing that the files contain is executed.
+
+        Raises
+        ------
+        DataError
+            If the folder holds no model or a damaged one.
+        """
+        model = cls.__new__(cls)
+        model.data = None
+        model.trained = load_model(folder)
+        return model
+
+    # -- questions ---------------------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        perturbations: str | Sequence[str],
+        n_cells: int = 500,
+        *,
+        artifact: bool | str | Sequence[str] = False,
+        library_size: float | str = "controls",
+        basal: Basal = "controls",
+        seed: int = 0,
+    ) -> ad.AnnData:
+        """Counts for any combination of known perturbations; see :func:`cradlevae.query.predict.predict`."""
+        return predict.predict(
+            self.trained, perturbations, n_cells=n_cells, artifact=artifact, library_size=library_size,
+            basal=basal, seed=seed,
+        )  # fmt: skip
+
+    def effects(self, perturbations: str | Sequence[str], credible: float = 0.9, **options: Any) -> ad.AnnData:
+        """Effects with credible intervals; options as in :func:`cradlevae.query.effects.effects`."""
+        return effects.effects(self.trained, perturbations, credible=credible, **options)
+
+    def clean(self, adata: Any, cells: Literal["all", "failed"] = "all", **options: Any) -> ad.AnnData:
+        """The artifact-free twin of each cell; options as in :func:`cradlevae.query.counterfactual.clean`."""
+        return counterfactual.clean(self.trained, adata, cells=cells, **options)
+
+    def counterfactual(self, adata: Any, **options: Any) -> ad.AnnData:
+        """Cells under another artifact or perturbation; see :func:`cradlevae.query.counterfactual.counterfactual`."""
+        return counterfactual.counterfactual(self.trained, adata, **options)
+
+    def artifact_signature(self, **options: Any) -> pd.DataFrame:
+        """Log2 fold change of each gene by the artifact; see :func:`cradlevae.query.signature.artifact_signature`."""
+        return signature.artifact_signature(self.trained, **options)
+
+    def latents(self, adata: Any, **options: Any) -> ad.AnnData:
+        """Latent states of cells; see :func:`cradlevae.query.latents.latents`."""
+        return latents.latents(self.trained, adata, **options)
+
+    def mask_probabilities(self) -> pd.DataFrame:
+        """Posterior probability that each perturbation touches each latent, perturbations × latents."""
+        return latents.mask_probabilities(self.trained)
+
+    def log_likelihood(self, adata: Any, **options: Any) -> pd.Series[float]:
+        """IWELBO of each cell; see :func:`cradlevae.query.latents.log_likelihood`."""
+        return latents.log_likelihood(self.trained, adata, **options)
+
+    # -- facts -------------------------------------------------------------------------------------------------
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """Learning curves: a row per epoch."""
+        return self.trained.history
+
+    @property
+    def perturbations(self) -> tuple[str, ...]:
+        """Single perturbations that the model knows and can predict."""
+        return self.trained.trained
+
+    @property
+    def config(self) -> ModelConfig:
+        """The configuration, with what depended on the data filled in."""
+        return self.trained.config
+
+    @property
+    def split(self) -> Split:
+        """Which cells it was (or will be) trained on."""
+        return self.trained.split
+
+    def __repr__(self) -> str:
+        trained = self.trained
+        state = f"trained, {len(trained.history)} epochs" if trained.controls is not None else "not trained"
+        return (
+            f"CradleVAE({len(trained.genes):,} genes, {len(trained.perturbations)} perturbations, "
+            f"artifacts: {', '.join(trained.criteria)}; {state})"
+        )
+
+
+def train_config(values: dict[str, Any]) -> TrainConfig:
+    """A :class:`TrainConfig` from keyword arguments; unknown ones are refused by name."""
+    return _checked(TrainConfig, values)
+
+
+def _config(values: dict[str, Any]) -> ModelConfig:
+    return _checked(ModelConfig, values)
+
+
+def _checked(kind: Any, values: dict[str, Any]) -> Any:
+    from cradlevae.data.labels import closest
+
+    for name in values:
+        if name not in kind.__dataclass_fields__:
+            raise DataError(f"unknown option {name!r}{closest(name, list(kind.__dataclass_fields__))}")
+    return kind(**values)
+
+
+def refuse_existing_run(folder: Path) -> None:
+    """Raise :class:`DataError` if a folder already holds a run."""
+    if (folder / MODEL_FILE).exists() or (folder / CHECKPOINTS).exists():
+        raise DataError(f"{folder} already holds a run; choose another folder, or resume it")
+
+
+def _check_split(data: Experiment, split: Split) -> None:
+    train = split.rows(data.cells, "train")
+    if len(train) == 0:
+        raise DataError("none of the split's training cells are in the data; was it made for other data?")
+    if not data.is_control[train].any():
+        raise DataError("no control cells are in the training part of the split; move some there")
+    per_condition = np.bincount(data.condition[train], minlength=len(data.conditions))
+    seen = {single for c in np.flatnonzero(per_condition) for single in condition_members(data.conditions[c])}
+    unseen = [single for single in data.perturbations if single not in seen]
+    if unseen:
+        names = ", ".join(map(repr, unseen[:5])) + (", …" if len(unseen) > 5 else "")
+        text = f"no training cells for {names} ({len(unseen)} perturbations)"
+        if split.recipe in ("cells", "column"):
+            raise DataError(f"{text} in the split {split.recipe!r}; move some of their cells to train, or drop them")
+        warnings.warn(f"{text}: the model cannot predict them or their combinations", stacklevel=3)
+    failed = data.failed[train]
+    if failed.all() or not failed.any():
+        what = "failed" if failed.any() else "passed"
+        warnings.warn(
+            f"all training cells {what} QC: there is no artifact to disentangle, and `clean` will change nothing",
+            stacklevel=3,
+        )

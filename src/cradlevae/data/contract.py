@@ -1,0 +1,334 @@
+"""What an AnnData must hold, and the one place that reads it.
+
+:func:`read_experiment` turns an AnnData into an :class:`Experiment`: sparse counts, the condition of every cell and
+its artifact indicator, checked before any long work. Everything after it deals with arrays only.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.sparse as sp
+
+from cradlevae.data.counts import Counts
+from cradlevae.data.labels import (
+    CONTROL,
+    DEFAULT_CONTROLS,
+    closest,
+    condition_members,
+    condition_name,
+    dosage_table,
+    members,
+)
+from cradlevae.errors import DataError
+
+
+@dataclass(frozen=True)
+class DataFields:
+    """Where an AnnData holds what the model needs.
+
+    Parameters
+    ----------
+    perturbation_key
+        Column of ``obs`` with the perturbation labels.
+    artifact_key
+        Boolean (or 0/1) column of ``obs``, true for cells that failed quality control; or several columns, one per
+        QC criterion.
+    layer
+        Layer with the raw counts; ``None`` reads ``X``.
+    control_labels
+        Labels of unperturbed cells; case does not matter.
+    separator
+        What stands between the members of a combination in a label.
+    guides_key
+        Key of ``obsm`` with a guide-count matrix (a DataFrame, cells × target genes), read instead of
+        ``perturbation_key``; columns named like a control label are non-targeting guide RNAs.
+    guide_min_count
+        Counts from which a guide RNA is taken as present.
+    """
+
+    perturbation_key: str = "perturbation"
+    artifact_key: str | tuple[str, ...] = "artifact"
+    layer: str | None = None
+    control_labels: tuple[str, ...] = DEFAULT_CONTROLS
+    separator: str = "+"
+    guides_key: str | None = None
+    guide_min_count: float = 1.0
+
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """Names of the artifact classes: one ``obs`` column each."""
+        return (self.artifact_key,) if isinstance(self.artifact_key, str) else tuple(self.artifact_key)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A Perturb-seq experiment as arrays.
+
+    Attributes
+    ----------
+    cells, genes
+        Names of the cells and genes.
+    counts
+        CSR, cells × genes, float32 holding integers.
+    condition
+        Index into ``conditions`` per cell, (cells,).
+    conditions
+        Canonical condition names; ``conditions[0]`` is ``control``.
+    perturbations
+        Names of the single perturbations.
+    artifact
+        Artifact indicator, cells × classes, float32 0/1.
+    criteria
+        Names of the artifact classes.
+    """
+
+    cells: pd.Index[str]
+    genes: pd.Index[str]
+    counts: sp.csr_matrix
+    condition: npt.NDArray[np.int64]
+    conditions: tuple[str, ...]
+    perturbations: tuple[str, ...]
+    artifact: npt.NDArray[np.float32]
+    criteria: tuple[str, ...]
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return len(self.cells)
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes."""
+        return len(self.genes)
+
+    @cached_property
+    def dosage(self) -> npt.NDArray[np.float32]:
+        """Dosage of each perturbation in each condition, (conditions, perturbations)."""
+        return dosage_table(self.conditions, self.perturbations)
+
+    @cached_property
+    def library_size(self) -> npt.NDArray[np.float32]:
+        """Total count of each cell, (cells,)."""
+        return np.asarray(self.counts.sum(axis=1), dtype=np.float32).ravel()
+
+    @cached_property
+    def failed(self) -> npt.NDArray[np.bool_]:
+        """Whether each cell failed any criterion, (cells,)."""
+        return np.asarray(self.artifact.any(axis=1))
+
+    @property
+    def is_control(self) -> npt.NDArray[np.bool_]:
+        """Whether each cell is unperturbed, (cells,)."""
+        return self.condition == 0
+
+    def subset(self, rows: npt.NDArray[np.integer[Any]]) -> Experiment:
+        """The experiment with these cells only; conditions and perturbations keep their places."""
+        return replace(
+            self,
+            cells=self.cells[rows],
+            counts=sp.csr_matrix(self.counts[rows]),
+            condition=self.condition[rows],
+            artifact=self.artifact[rows],
+        )
+
+
+def read_experiment(
+    adata: Any,
+    fields: DataFields,
+    *,
+    genes: Sequence[str] | None = None,
+    perturbations: Sequence[str] | None = None,
+    need_artifact: bool = True,
+) -> Experiment:
+    """Read and check an AnnData.
+
+    Parameters
+    ----------
+    adata
+        AnnData of raw counts, in memory or backed.
+    fields
+        Where it holds what is needed.
+    genes, perturbations
+        Names that a trained model knows: genes are put into that order, perturbations into those places. ``None``
+        takes them from the data.
+    need_artifact
+        Whether the artifact columns must be there; where not, an absent column reads as "passed".
+
+    Raises
+    ------
+    DataError
+        If anything does not fit; the message names the column, the value and the mend.
+    """
+    counts = Counts(adata, fields.layer)
+    _check_unique(adata.obs_names, "cell", "adata.obs_names_make_unique()")
+    _check_unique(adata.var_names, "gene", "adata.var_names_make_unique()")
+    singles = _cell_members(adata, fields)
+    artifact = _artifact(adata, fields, need_artifact)
+    columns = _gene_columns(adata, genes)
+    counts.check()
+    matrix = counts.read()
+    if columns is not None:
+        matrix = sp.csr_matrix(matrix[:, columns])
+
+    assigned = np.array([single is not None for single in singles])
+    counted = np.asarray(matrix.sum(axis=1)).ravel() > 0
+    keep = assigned & counted
+    if not keep.any():
+        raise DataError("no cell has both a count and a perturbation")
+    _warn_left_out(counted, assigned, fields)
+
+    names = [condition_name(single) if single is not None else "" for single in singles]
+    known = set(perturbations) if perturbations is not None else None
+    kept_names = [name for name, kept in zip(names, keep, strict=True) if kept]
+    found = sorted(set(kept_names) - {CONTROL})
+    own = sorted({single for name in found for single in condition_members(name)})
+    if known is not None:
+        for single in own:
+            if single not in known:
+                raise DataError(
+                    f"perturbation {single!r} in obs[{fields.perturbation_key!r}] is unknown to the model"
+                    + closest(single, list(perturbations or ()))
+                )
+    elif CONTROL not in kept_names:
+        labels = ", ".join(map(repr, found[:5]))
+        raise DataError(
+            f"no control cells: none of {', '.join(map(repr, fields.control_labels))} is in "
+            f"obs[{fields.perturbation_key!r}] (labels there: {labels}, …); name yours with control_labels="
+        )
+    conditions = (CONTROL, *found)
+    code = {name: index for index, name in enumerate(conditions)}
+    rows = np.flatnonzero(keep)
+    return Experiment(
+        cells=pd.Index(adata.obs_names)[rows],
+        genes=pd.Index(genes if genes is not None else adata.var_names),
+        counts=matrix if keep.all() else sp.csr_matrix(matrix[rows]),
+        condition=np.array([code[name] for name in kept_names], dtype=np.int64),
+        conditions=conditions,
+        perturbations=tuple(perturbations) if perturbations is not None else tuple(own),
+        artifact=artifact[rows],
+        criteria=fields.criteria,
+    )
+
+
+def condition_labels(adata: Any, fields: DataFields) -> pd.Series[str]:
+    """Canonical condition of every cell of an AnnData; ``""`` where no guide RNA was found."""
+    singles = _cell_members(adata, fields)
+    names = ["" if single is None else condition_name(single) for single in singles]
+    return pd.Series(names, index=pd.Index(adata.obs_names), dtype=object)
+
+
+def _check_unique(names: pd.Index[str], what: str, mend: str) -> None:
+    if not names.is_unique:
+        twice = names[names.duplicated()][0]
+        raise DataError(f"duplicate {what} name {twice!r}; make them unique: {mend}")
+
+
+def _column(adata: Any, key: str, mend: str) -> pd.Series[Any]:
+    if key not in adata.obs:
+        raise DataError(f"no column {key!r} in obs{closest(key, list(adata.obs.columns))}; {mend}")
+    column: pd.Series[Any] = adata.obs[key]
+    return column
+
+
+def _cell_members(adata: Any, fields: DataFields) -> list[tuple[str, ...] | None]:
+    """Single perturbations per cell; ``None`` where no guide RNA was found."""
+    if fields.guides_key is not None:
+        return _guide_members(adata, fields)
+    column = _column(adata, fields.perturbation_key, "name the label column with perturbation_key=")
+    if column.isna().any():
+        cell = adata.obs_names[np.flatnonzero(column.isna())[0]]
+        raise DataError(
+            f"obs[{fields.perturbation_key!r}] is empty for {int(column.isna().sum())} cells, first {cell!r}; "
+            "label or drop them"
+        )
+    codes, labels = pd.factorize(column.astype(str))
+    parsed = [
+        members(label, separator=fields.separator, control_labels=fields.control_labels) for label in labels
+    ]
+    for label, single in zip(labels, parsed, strict=True):
+        if fields.separator != "+" and any("+" in name for name in single):
+            raise DataError(
+                f"label {label!r} in obs[{fields.perturbation_key!r}] holds '+', but separator is "
+                f"{fields.separator!r}; use one separator in all labels"
+            )
+    return [parsed[code] for code in codes]
+
+
+def _guide_members(adata: Any, fields: DataFields) -> list[tuple[str, ...] | None]:
+    key = fields.guides_key
+    if key not in adata.obsm:
+        known = ", ".join(map(repr, adata.obsm.keys())) or "none"
+        raise DataError(f"no guide-count matrix {key!r} in obsm (there: {known}); name it with guides_key=")
+    guides = adata.obsm[key]
+    if not isinstance(guides, pd.DataFrame):
+        raise DataError(
+            f"obsm[{key!r}] has no column names; store the guide counts as a pandas DataFrame whose columns name "
+            "the targeted genes (and the non-targeting guides as 'control')"
+        )
+    found = sp.csr_matrix(guides.to_numpy(dtype=np.float64) >= fields.guide_min_count)
+    per_column = [
+        members(str(name), separator=fields.separator, control_labels=fields.control_labels)
+        for name in guides.columns
+    ]
+    result: list[tuple[str, ...] | None] = []
+    for row in range(found.shape[0]):
+        present = found.indices[found.indptr[row] : found.indptr[row + 1]]
+        names = {single for column in present for single in per_column[column]}
+        result.append(tuple(sorted(names)) if len(present) else None)
+    return result
+
+
+def _artifact(adata: Any, fields: DataFields, needed: bool) -> npt.NDArray[np.float32]:
+    columns = []
+    for key in fields.criteria:
+        if not needed and key not in adata.obs:
+            columns.append(np.zeros(adata.n_obs, dtype=np.float32))
+            continue
+        mend = "run cradlevae.annotate_qc(adata) first, or name your own boolean column with artifact_key="
+        column = _column(adata, key, mend)
+        values = pd.to_numeric(column.astype(object).map(_truth), errors="coerce")
+        if values.isna().any():
+            value = column.iloc[int(np.flatnonzero(values.isna())[0])]
+            raise DataError(f"obs[{key!r}] must be boolean or 0/1, but holds {value!r}; {mend}")
+        columns.append(values.to_numpy(dtype=np.float32))
+    return np.stack(columns, axis=1)
+
+
+def _truth(value: Any) -> float | None:
+    """0/1 for what people write for a boolean, ``None`` for anything else."""
+    text = str(value).strip().casefold()
+    return {"true": 1.0, "1": 1.0, "1.0": 1.0, "false": 0.0, "0": 0.0, "0.0": 0.0}.get(text)
+
+
+def _gene_columns(adata: Any, genes: Sequence[str] | None) -> npt.NDArray[np.intp] | None:
+    """Columns of the AnnData that hold ``genes``; ``None`` where they are its genes in its order."""
+    if genes is None or list(adata.var_names) == list(genes):
+        return None
+    columns = pd.Index(adata.var_names).get_indexer(pd.Index(genes))
+    if (columns < 0).any():
+        absent = [gene for gene, column in zip(genes, columns, strict=True) if column < 0]
+        raise DataError(
+            f"{len(absent)} of the model's {len(genes)} genes are not in the data, first: "
+            f"{', '.join(map(repr, absent[:5]))}; the data must hold the genes that the model was trained on"
+        )
+    return np.asarray(columns)
+
+
+def _warn_left_out(
+    counted: npt.NDArray[np.bool_], assigned: npt.NDArray[np.bool_], fields: DataFields
+) -> None:
+    if not counted.all():
+        warnings.warn(f"{int((~counted).sum())} cells without a count are left out", stacklevel=3)
+    if not assigned.all():
+        warnings.warn(
+            f"{int((~assigned).sum())} cells without a guide RNA in obsm[{fields.guides_key!r}] are left out",
+            stacklevel=3,
+        )

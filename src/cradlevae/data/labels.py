@@ -1,0 +1,82 @@
+"""Perturbation labels as people write them, turned into canonical conditions and dosages.
+
+A *condition* is what was done to a cell: ``control``, a single perturbation ``A`` or a combination ``A+B``. Its
+canonical name sorts the members and joins them with ``+``, so ``B_A``, ``A+B`` and ``B+A`` are one condition.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from cradlevae.errors import DataError
+
+CONTROL = "control"
+"""Canonical name of the unperturbed condition."""
+
+DEFAULT_CONTROLS = ("control", "ctrl", "non-targeting")
+"""Labels that mean "unperturbed" unless the caller names others; case does not matter."""
+
+
+def members(
+    label: str, *, separator: str = "+", control_labels: Sequence[str] = DEFAULT_CONTROLS
+) -> tuple[str, ...]:
+    """Single perturbations that a label stands for, sorted; empty for a control.
+
+    ``A+ctrl`` (GEARS style) is the single ``A``; ``A+A`` (two guide RNAs against one gene) is ``A``.
+
+    Parameters
+    ----------
+    label
+        The label of a cell, e.g. ``"A+B"``.
+    separator
+        What stands between the members of a combination.
+    control_labels
+        Labels that mean "unperturbed"; case does not matter.
+    """
+    controls = {name.casefold() for name in control_labels} | {CONTROL}
+    if label.casefold() in controls:
+        return ()
+    parts = {part.strip() for part in label.split(separator)}
+    return tuple(sorted(part for part in parts if part and part.casefold() not in controls))
+
+
+def condition_name(singles: Iterable[str]) -> str:
+    """Canonical name of the condition with these single perturbations."""
+    return "+".join(sorted(singles)) or CONTROL
+
+
+def condition_members(condition: str) -> tuple[str, ...]:
+    """Single perturbations of a canonical condition; empty for ``control``."""
+    return () if condition == CONTROL else tuple(condition.split("+"))
+
+
+def dosage_table(conditions: Sequence[str], perturbations: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Dosage of each perturbation in each canonical condition, (conditions, perturbations), 0/1.
+
+    Raises
+    ------
+    DataError
+        If a condition has a member that is not among ``perturbations``; the closest names are given.
+    """
+    position = {name: column for column, name in enumerate(perturbations)}
+    table = np.zeros((len(conditions), len(perturbations)), dtype=np.float32)
+    for row, condition in enumerate(conditions):
+        for single in condition_members(condition):
+            if single not in position:
+                raise DataError(f"unknown perturbation {single!r}{closest(single, perturbations)}")
+            table[row, position[single]] = 1.0
+    return table
+
+
+def closest(name: str, known: Sequence[str]) -> str:
+    """End of an error message that gives the names most like ``name``."""
+    lowered = {candidate.casefold(): candidate for candidate in known}
+    found = [lowered[key] for key in difflib.get_close_matches(name.casefold(), lowered, n=3, cutoff=0.5)]
+    if found:
+        return "; did you mean " + " or ".join(map(repr, found)) + "?"
+    shown = ", ".join(map(repr, list(known)[:8])) + (", …" if len(known) > 8 else "")
+    return f"; known: {shown}"

@@ -1,0 +1,256 @@
+"""Split manifests: which cell is for training, validation or test, by which recipe, with a hash.
+
+Recipes (evaluation protocol of the paper, made reproducible):
+
+- ``combinations``: singles and controls always in train and validation, a quarter of the combinations unseen.
+- ``cells``: 64/16/20 by cell, within each condition.
+- ``perturbations``: whole conditions held out, with ``n_shared`` members of each seen in training.
+- ``column``: the parts that a column of ``obs`` names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cradlevae.data.contract import DataFields, condition_labels
+from cradlevae.data.files import write_text
+from cradlevae.data.labels import CONTROL, closest, condition_members
+from cradlevae.errors import DataError
+
+PARTS = ("train", "val", "test")
+UNUSED = "unused"
+"""Part of cells that neither train nor score a model, e.g. of a held-out perturbation outside the test set."""
+
+VALIDATION_SHARE = 0.2
+"""Share of the cells of trainable conditions that validate."""
+
+TEST_SHARE = 0.2
+"""Share of all cells that the ``cells`` recipe holds out."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Part of every cell, with the recipe that made it.
+
+    Attributes
+    ----------
+    parts
+        ``train``, ``val``, ``test`` or ``unused`` per cell name.
+    recipe
+        Name of the recipe.
+    seed
+        Its seed.
+    options
+        Its other settings.
+    """
+
+    parts: pd.Series[str]
+    recipe: str
+    seed: int
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def cells(self, part: str) -> pd.Index[str]:
+        """Names of the cells of one part, in the order of the data."""
+        return self.parts.index[(self.parts == part).to_numpy()]
+
+    def rows(self, cells: pd.Index[str], part: str) -> npt.NDArray[np.intp]:
+        """Positions in ``cells`` of the cells of one part, ascending."""
+        return np.flatnonzero((self.parts.reindex(cells) == part).to_numpy())
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over recipe, seed, options and the part of every cell, whatever the order of the cells."""
+        head = json.dumps([self.recipe, self.seed, self.options], sort_keys=True)
+        ordered = self.parts.sort_index()
+        body = "\n".join(f"{cell}\t{part}" for cell, part in ordered.items())
+        return hashlib.sha256(f"{head}\n{body}".encode()).hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write the manifest as JSON, atomically."""
+        by_part = {part: list(self.cells(part)) for part in (*PARTS, UNUSED)}
+        manifest = {
+            "recipe": self.recipe,
+            "seed": self.seed,
+            "options": self.options,
+            "hash": self.hash,
+            "cells": by_part,
+        }
+        write_text(path, json.dumps(manifest, indent=1))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Split:
+        """Read a manifest written by :meth:`save`.
+
+        Raises
+        ------
+        DataError
+            If the file is not a manifest, or its hash does not fit its content.
+        """
+        try:
+            manifest = json.loads(Path(path).read_text())
+            parts = pd.Series(
+                {cell: part for part, cells in manifest["cells"].items() for cell in cells}, dtype=object
+            )
+            split = cls(parts, manifest["recipe"], manifest["seed"], manifest["options"])
+            recorded = manifest["hash"]
+        except FileNotFoundError:
+            raise DataError(f"no split manifest at {path}") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path} is not a split manifest ({error}); write one with `cradlevae split`") from None
+        if split.hash != recorded:
+            raise DataError(f"{path} was changed after it was written: its hash does not fit its cells")
+        return split
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{part} {len(self.cells(part)):,}" for part in PARTS)
+        return f"Split({self.recipe!r}, seed={self.seed}, {sizes}, hash {self.hash[:12]})"
+
+
+def split(
+    adata: Any,
+    recipe: str = "cells",
+    *,
+    seed: int = 0,
+    n_shared: int = 0,
+    column: str | None = None,
+    fields: DataFields | None = None,
+    **field_options: Any,
+) -> Split:
+    """Assign every cell to train, validation or test.
+
+    Parameters
+    ----------
+    adata
+        AnnData with perturbation labels.
+    recipe
+        ``"combinations"``, ``"cells"``, ``"perturbations"`` or ``"column"``.
+    seed
+        Seed of the recipe.
+    n_shared
+        For ``perturbations``: how many members of a held-out condition are seen in training (0, 1 or 2).
+    column
+        For ``column``: the ``obs`` column that holds ``train``, ``val`` and ``test``.
+    fields
+        Where labels are (see :class:`DataFields`); single fields may be given by keyword instead, e.g.
+        ``perturbation_key="gene"``.
+
+    Returns
+    -------
+    Split
+        The manifest; ``split.save(path)`` keeps it.
+
+    Raises
+    ------
+    DataError
+        If the recipe is unknown or the data cannot be split by it.
+    """
+    if recipe not in RECIPES:
+        raise DataError(f"unknown split recipe {recipe!r}{closest(recipe, list(RECIPES))}")
+    if recipe == "column":
+        return _by_column(adata, column)
+    labels = condition_labels(adata, fields or DataFields(**field_options))
+    generator = np.random.default_rng(seed)
+    if recipe == "perturbations":
+        parts = _perturbations(labels, generator, n_shared)
+        return Split(parts, recipe, seed, {"n_shared": n_shared})
+    return Split(RECIPES[recipe](labels, generator), recipe, seed)
+
+
+def _combinations(labels: pd.Series[str], generator: np.random.Generator) -> pd.Series[str]:
+    names = sorted(name for name in labels.unique() if len(condition_members(name)) > 1)
+    if not names:
+        raise DataError(
+            "the recipe 'combinations' needs combinations (labels such as A+B), but there are none; "
+            "use recipe 'cells', or set separator= to what stands between the members"
+        )
+    shuffled = generator.permutation(np.array(names, dtype=object))
+    n_test = int(np.ceil(0.25 * len(names)))
+    return _held_out(labels, set(shuffled[-n_test:]), set(), generator)
+
+
+def _perturbations(
+    labels: pd.Series[str], generator: np.random.Generator, n_shared: int
+) -> pd.Series[str]:
+    """A quarter of the single perturbations (or, for two shared members, of the combinations) is held out."""
+    if n_shared not in (0, 1, 2):
+        raise DataError(f"n_shared is {n_shared!r}; it must be 0, 1 or 2")
+    if n_shared == 2:
+        return _combinations(labels, generator)
+    conditions = sorted(set(labels.unique()) - {CONTROL, ""})
+    singles = sorted({single for name in conditions for single in condition_members(name)})
+    shuffled = generator.permutation(np.array(singles, dtype=object))
+    hidden = set(shuffled[-int(np.ceil(0.25 * len(singles))) :])
+    seen = {name: sum(single not in hidden for single in condition_members(name)) for name in conditions}
+    touched = {name for name in conditions if seen[name] < len(condition_members(name))}
+    test = {name for name in touched if seen[name] == n_shared}
+    if not test:
+        raise DataError(f"no condition has exactly {n_shared} members seen in training; use another n_shared or seed")
+    return _held_out(labels, test, touched - test, generator)
+
+
+def _held_out(
+    labels: pd.Series[str], test: set[str], unused: set[str], generator: np.random.Generator
+) -> pd.Series[str]:
+    """Whole conditions to test or unused; the cells of all others to train and validation."""
+    parts = _within_conditions(labels, generator, {"val": VALIDATION_SHARE})
+    parts[labels.isin(test).to_numpy()] = "test"
+    parts[(labels.isin(unused) | (labels == "")).to_numpy()] = UNUSED
+    return parts
+
+
+def _cells(labels: pd.Series[str], generator: np.random.Generator) -> pd.Series[str]:
+    shares = {"test": TEST_SHARE, "val": VALIDATION_SHARE * (1 - TEST_SHARE)}
+    parts = _within_conditions(labels, generator, shares)
+    parts[(labels == "").to_numpy()] = UNUSED
+    return parts
+
+
+def _within_conditions(
+    labels: pd.Series[str], generator: np.random.Generator, shares: dict[str, float]
+) -> pd.Series[str]:
+    """Random parts within each condition, so that none is without training cells."""
+    parts = pd.Series("train", index=labels.index, dtype=object)
+    values = labels.to_numpy()
+    for name in sorted(set(values)):
+        rows = generator.permutation(np.flatnonzero(values == name))
+        start = 0
+        for part, share in shares.items():
+            stop = start + round(share * len(rows))
+            parts.iloc[rows[start:stop]] = part
+            start = stop
+    return parts
+
+
+def _by_column(adata: Any, column: str | None) -> Split:
+    if column is None:
+        raise DataError("the recipe 'column' needs column=, the obs column that holds train, val and test")
+    if column not in adata.obs:
+        raise DataError(f"no column {column!r} in obs{closest(column, list(adata.obs.columns))}")
+    names = {"validation": "val", "valid": "val"}
+    parts = adata.obs[column].astype(str).map(lambda value: names.get(value, value))
+    unknown = set(parts) - {*PARTS, UNUSED}
+    if unknown:
+        raise DataError(
+            f"obs[{column!r}] holds {sorted(unknown)[0]!r}; the parts are train, val, test and (left out) unused"
+        )
+    if not (parts == "train").any():
+        raise DataError(f"obs[{column!r}] names no cell 'train'")
+    return Split(pd.Series(parts.to_numpy(), index=adata.obs_names, dtype=object), "column", 0, {"column": column})
+
+
+RECIPES: dict[str, Callable[[pd.Series[str], np.random.Generator], pd.Series[str]]] = {
+    "combinations": _combinations,
+    "cells": _cells,
+    "perturbations": lambda labels, generator: _perturbations(labels, generator, 0),
+    "column": lambda labels, generator: labels,
+}
+"""Split recipes by name."""

@@ -1,0 +1,89 @@
+"""What a model is made of, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from cradlevae.data.batches import ReferenceKind
+from cradlevae.errors import DataError
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Architecture, priors and objective of CRADLE-VAE.
+
+    ``None`` is filled in from the data: whether it has combinations (Norman, Dixit) or single perturbations only
+    (Adamson, Replogle).
+
+    Parameters
+    ----------
+    n_latent
+        Latent dimensions K; 200 with combinations, 100 without.
+    width
+        Hidden width of the networks.
+    basal_width
+        Hidden width of the basal encoder; 400 with combinations, 200 without.
+    decode
+        How basal state, perturbation effect and artifact meet in the decoder: ``concat`` or ``sum``.
+    guide
+        Variational posterior of the perturbation embedding: ``correlated`` (depends on the mask) or ``mean-field``.
+    mask_prior
+        Prior probability π that a latent is touched by a perturbation; 0.01 with combinations, 0.001 without.
+    objective
+        ``corrected`` (a bound, a true divergence, references of the opposite class) or ``released`` (the public
+        implementation to float32 rounding).
+    counterfactual_weight
+        Weight β of the counterfactual term; 0.5 with combinations, 0.1 without.
+    alpha
+        ``released`` only: weight of passing cells' reconstruction; ``None`` is the batch's share of failed cells.
+    reference
+        What stands for "the same cell, had it been of the other class": ``mean``, ``median`` or a random ``cell``.
+        ``released`` always takes medians of failed cells.
+    balance_classes
+        ``corrected`` only: weigh cells so that passing and failed ones count alike (weights of mean 1).
+    """
+
+    n_latent: int | None = None
+    width: int = 400
+    basal_width: int | None = None
+    decode: Literal["concat", "sum"] = "concat"
+    guide: Literal["correlated", "mean-field"] = "correlated"
+    mask_prior: float | None = None
+    objective: Literal["corrected", "released"] = "corrected"
+    counterfactual_weight: float | None = None
+    alpha: float | None = None
+    reference: ReferenceKind = "mean"
+    balance_classes: bool = False
+    decoder_layers: int = 2
+    basal_layers: int = 1
+    embedding_layers: int = 4
+
+    def __post_init__(self) -> None:
+        choices = {
+            "decode": ("concat", "sum"),
+            "guide": ("correlated", "mean-field"),
+            "objective": ("corrected", "released"),
+            "reference": ("mean", "median", "cell"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise DataError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
+        if self.mask_prior is not None and not 0 < self.mask_prior < 1:
+            raise DataError(f"mask_prior is {self.mask_prior}; it must lie between 0 and 1")
+        for name in ("n_latent", "width", "basal_width", "decoder_layers", "basal_layers", "embedding_layers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise DataError(f"{name} is {value}; it must be at least 1")
+
+    def resolved(self, *, combinations: bool) -> ModelConfig:
+        """The configuration with every ``None`` that depends on the data filled in."""
+        defaults = {
+            "n_latent": 200 if combinations else 100,
+            "basal_width": 400 if combinations else 200,
+            "mask_prior": 0.01 if combinations else 0.001,
+            "counterfactual_weight": 0.5 if combinations else 0.1,
+        }
+        return replace(
+            self, **{name: value for name, value in defaults.items() if getattr(self, name) is None}
+        )

@@ -1,0 +1,224 @@
+"""What training maximises, and what scores a model: ELBO, counterfactual term and IWELBO (model.md).
+
+Terms are losses: minus the mean over cells and particles, so that ``loss`` is their sum.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cradlevae.data.batches import Batch
+from cradlevae.model.module import (
+    CradleModule,
+    GlobalNoise,
+    Globals,
+    artifact_state,
+    perturbation_state,
+    sparse_counts,
+)
+from cradlevae.nn.bernoulli import bernoulli_kl, bernoulli_score
+from cradlevae.nn.likelihood import linear_gamma_poisson
+from cradlevae.nn.mlp import Gaussian, gaussian_kl, standard_log_prob
+
+
+@dataclass(frozen=True)
+class SplitSizes:
+    """Cells of the split being scored that each global variable is shared by.
+
+    Attributes
+    ----------
+    per_perturbation
+        n_t, (T,).
+    per_class
+        n_c, (C,).
+    class_weight
+        Weight of a passing and of a failed cell, (2,), of mean 1 over the split's cells.
+    """
+
+    per_perturbation: Tensor
+    per_class: Tensor
+    class_weight: Tensor
+
+    def to(self, device: torch.device) -> SplitSizes:
+        """The same sizes on another device."""
+        return SplitSizes(
+            self.per_perturbation.to(device), self.per_class.to(device), self.class_weight.to(device)
+        )
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The random numbers of one evaluation of the objective.
+
+    Attributes
+    ----------
+    first
+        Behind the draw of the globals.
+    basal
+        Standard normal, (P, N, K).
+    second
+        Behind the second draw that ``released`` gives the reference's posterior.
+    """
+
+    first: GlobalNoise
+    basal: Tensor
+    second: GlobalNoise | None = None
+
+
+def draw_noise(module: CradleModule, n_cells: int, n_particles: int) -> Noise:
+    """Fresh random numbers for :func:`loss_terms`."""
+    basal = module.mask_logits.new_empty(n_particles, n_cells, module.n_latent).normal_()
+    released = module.config.objective == "released"
+    first = module.draw_noise(n_particles)
+    return Noise(first, basal, module.draw_noise(n_particles) if released else None)
+
+
+def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noise) -> dict[str, Tensor]:
+    """The terms of the loss of a batch; ``sum(terms.values())`` is the loss.
+
+    Returns
+    -------
+    dict
+        ``reconstruction``, ``basal``, ``mask``, ``embedding``, ``artifact`` (the ELBO, each as a loss) and
+        ``counterfactual`` (β included), scalars.
+    """
+    released = module.config.objective == "released"
+    draw = module.sample_globals(noise.first)
+    counts = sparse_counts(batch)
+    encoded = module.encode_counts(counts.dense())
+    z_p = perturbation_state(draw, batch.dosage, batch.condition)
+    z_a = artifact_state(draw, batch.artifact)
+    q_basal = module.encode_basal(encoded, z_p, z_a)
+    z_b = q_basal.sample(noise.basal)
+
+    weight = _cell_weight(module, batch, sizes)
+    reconstruction, _ = linear_gamma_poisson(
+        module.decode_hidden(z_b, z_p, z_a),
+        module.gene_linear.weight,
+        module.gene_linear.bias,
+        module.log_concentration,
+        counts,
+        batch.library_size,
+        weight,
+    )
+    n = batch.n_cells
+    prior_weight = None if released else weight
+    score = _sampled_scores if released else _expected_scores
+    mask, embedding, artifact = score(module, draw)  # (T,), (T,), (C,)
+    basal = _basal_scores(q_basal, z_b, sampled=released)  # (N,)
+    terms = {
+        "reconstruction": -reconstruction / n,
+        "basal": -(basal if prior_weight is None else basal * prior_weight).sum() / n,
+        "mask": -(_share(batch.dosage, sizes.per_perturbation, batch.condition, prior_weight) @ mask),
+        "embedding": -(_share(batch.dosage, sizes.per_perturbation, batch.condition, prior_weight) @ embedding),
+        "artifact": -(_share(batch.artifact, sizes.per_class, None, prior_weight) @ artifact),
+    }
+    beta = module.config.counterfactual_weight
+    if beta:
+        divergence = _released_divergence if released else _divergence
+        terms["counterfactual"] = beta * divergence(module, batch, draw, encoded, z_p, noise)
+    return terms
+
+
+def iwelbo(module: CradleModule, batch: Batch, n_particles: int) -> Tensor:
+    """Importance-weighted bound on log p(x) per cell, (N,): log-mean-exp over particles; globals are not scored."""
+    draw = module.sample_globals(module.draw_noise(n_particles))
+    counts = sparse_counts(batch)
+    z_p = perturbation_state(draw, batch.dosage, batch.condition)
+    z_a = artifact_state(draw, batch.artifact)
+    q_basal = module.encode_basal(module.encode_counts(counts.dense()), z_p, z_a)
+    z_b = q_basal.sample()
+    _, log_prob = linear_gamma_poisson(
+        module.decode_hidden(z_b, z_p, z_a),
+        module.gene_linear.weight,
+        module.gene_linear.bias,
+        module.log_concentration,
+        counts,
+        batch.library_size,
+    )
+    log_ratio = (standard_log_prob(z_b) - q_basal.log_prob(z_b)).sum(-1)
+    return torch.logsumexp(log_prob + log_ratio, dim=0) - math.log(n_particles)
+
+
+def _cell_weight(module: CradleModule, batch: Batch, sizes: SplitSizes) -> Tensor:
+    """Weight of each cell's reconstruction, (N,)."""
+    failed = (batch.artifact != 0).any(dim=1)
+    if module.config.objective == "released":
+        share = failed.to(batch.library_size.dtype)
+        alpha = share.mean() if module.config.alpha is None else module.config.alpha
+        return alpha * (1 - share) + (1 - alpha) * share
+    return sizes.class_weight[failed.long()]
+
+
+def _share(indicator: Tensor, n: Tensor, rows: Tensor | None, weight: Tensor | None) -> Tensor:
+    """Mean over cells of 1[indicator ≠ 0] / n per column; 0 where the indicator is 0 (also if n = 0)."""
+    present = (indicator != 0).to(n.dtype)
+    if rows is not None:
+        present = present.index_select(0, rows)
+    share = (present if weight is None else present * weight.unsqueeze(1)).mean(0)
+    return torch.where(share > 0, share / n.clamp_min(1), 0.0)
+
+
+def _sampled_scores(module: CradleModule, draw: Globals) -> tuple[Tensor, Tensor, Tensor]:
+    """Log p − log q of the drawn globals, summed over latents, mean over particles: (T,), (T,), (C,)."""
+    prior = module.config.mask_prior
+    assert prior is not None
+    mask = bernoulli_score(draw.mask, module.mask_logits, prior)
+    embedding = standard_log_prob(draw.embedding) - draw.q_embedding.log_prob(draw.embedding)
+    artifact = standard_log_prob(draw.artifact) - draw.q_artifact.log_prob(draw.artifact)
+    return mask.sum(-1).mean(0), embedding.sum(-1).mean(0), artifact.sum(-1).mean(0)
+
+
+def _expected_scores(module: CradleModule, draw: Globals) -> tuple[Tensor, Tensor, Tensor]:
+    """The same in expectation over the last draw: −KL in closed form, which has less variance."""
+    prior = module.config.mask_prior
+    assert prior is not None
+    mask = -bernoulli_kl(module.mask_logits, prior)
+    embedding = -draw.q_embedding.kl_to_standard()
+    artifact = -draw.q_artifact.kl_to_standard()
+    return mask.sum(-1), embedding.sum(-1).mean(0), artifact.sum(-1).mean(0)
+
+
+def _basal_scores(posterior: Gaussian, draw: Tensor, *, sampled: bool) -> Tensor:
+    """Log p − log q of z^b, summed over latents, mean over particles, (N,)."""
+    score = standard_log_prob(draw) - posterior.log_prob(draw) if sampled else -posterior.kl_to_standard()
+    return score.sum(-1).mean(0)
+
+
+def _divergence(
+    module: CradleModule, batch: Batch, draw: Globals, encoded: Tensor, z_p: Tensor, noise: Noise
+) -> Tensor:
+    """KL(q(z^b | reference) ‖ q(z^b | cell)), both at the flipped artifact, mean over the batch's cells."""
+    has = torch.nonzero(batch.reference >= 0).squeeze(1)
+    z_a = artifact_state(draw, batch.flipped).index_select(1, has)
+    z_p = z_p.index_select(1, has)
+    profiles = module.encode_counts(batch.references).index_select(0, batch.reference[has])
+    of_reference = module.encode_basal(profiles, z_p, z_a)
+    of_cell = module.encode_basal(encoded.index_select(0, has), z_p, z_a)
+    return gaussian_kl(of_reference, of_cell).sum() / (len(z_p) * batch.n_cells)
+
+
+def _released_divergence(
+    module: CradleModule, batch: Batch, draw: Globals, encoded: Tensor, z_p: Tensor, noise: Noise
+) -> Tensor:
+    """The public implementation's: no division of the squared difference, summed over cells, two draws."""
+    assert noise.second is not None
+    has = torch.nonzero(batch.reference >= 0).squeeze(1)
+    of_cell = module.encode_basal(
+        encoded.index_select(0, has),
+        z_p.index_select(1, has),
+        artifact_state(draw, batch.flipped).index_select(1, has),
+    )
+    second = module.sample_globals(noise.second)
+    of_reference = module.encode_basal(
+        module.encode_counts(batch.references).index_select(0, batch.reference[has]),
+        perturbation_state(second, batch.dosage, batch.condition).index_select(1, has),
+        artifact_state(second, batch.flipped).index_select(1, has),
+    )
+    ratio = (of_reference.scale / of_cell.scale) ** 2
+    terms = (of_reference.loc - of_cell.loc) ** 2 + ratio - ratio.log() - 1
+    return 0.5 * terms.sum() / len(z_p)

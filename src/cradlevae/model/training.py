@@ -1,0 +1,230 @@
+"""Fitting a module to the cells of a split, on any accelerator, resumable after a kill."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from cradlevae.data.batches import CellBatches, References
+from cradlevae.data.contract import Experiment
+from cradlevae.data.files import make_folder
+from cradlevae.errors import DataError
+from cradlevae.model.config import ModelConfig
+from cradlevae.model.module import CradleModule
+from cradlevae.model.objective import SplitSizes
+
+CHECKPOINTS = "checkpoints"
+HISTORY_FILE = "history.csv"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained.
+
+    Parameters
+    ----------
+    max_epochs
+        At most so many passes over the training cells.
+    batch_size
+        Cells a step.
+    n_particles
+        Monte-Carlo particles a step.
+    learning_rate, weight_decay
+        Of Adam.
+    gradient_clip
+        Largest norm of the gradient.
+    patience
+        Epochs without a better validation loss before training stops; 0 never stops early.
+    seed
+        Seed of weights, batches and noise.
+    accelerator, devices, precision
+        As in Lightning: e.g. ``"auto"``, ``"cpu"``, ``"gpu"``.
+    tensorboard
+        Also log to TensorBoard (extra ``tensorboard``).
+    progress
+        Whether to show a progress bar.
+    """
+
+    max_epochs: int = 200
+    batch_size: int = 512
+    n_particles: int = 5
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-6
+    gradient_clip: float = 100.0
+    patience: int = 50
+    seed: int = 0
+    accelerator: str = "auto"
+    devices: int | str = 1
+    precision: str = "32-true"
+    tensorboard: bool = False
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "batch_size", "n_particles"):
+            if getattr(self, name) < 1:
+                raise DataError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.learning_rate <= 0:
+            raise DataError(f"learning_rate is {self.learning_rate}; it must be above 0")
+
+
+def fit(
+    module: CradleModule,
+    data: Experiment,
+    rows: dict[str, npt.NDArray[np.intp]],
+    config: TrainConfig,
+    *,
+    output: Path | None = None,
+    resume: bool = False,
+) -> pd.DataFrame:
+    """Train a module; it holds the weights of the best epoch afterwards.
+
+    Parameters
+    ----------
+    module
+        The module, freshly made; on resuming, its weights are replaced.
+    data
+        The experiment.
+    rows
+        Rows of the cells of ``train`` and, for early stopping, ``val``.
+    config
+        How to train.
+    output
+        Folder of checkpoints and the CSV log; ``None`` uses a temporary one.
+    resume
+        Go on from the last checkpoint in ``output``, where there is one.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per epoch: mean of each loss term over training and validation cells.
+    """
+    import lightning.pytorch as pl
+    from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+    from cradlevae.model.plan import EpochProgress, History, TrainingPlan
+
+    with tempfile.TemporaryDirectory(prefix="cradlevae-") as temporary:
+        folder = make_folder(output or Path(temporary))
+        last = folder / CHECKPOINTS / "last.ckpt"
+        loaders = {
+            part: CellBatches(
+                data, rows[part], config.batch_size, make_references(data, rows[part], module.config, config.seed),
+                shuffle=part == "train", seed=config.seed,
+            )
+            for part in ("train", "val")
+            if len(rows[part])
+        }  # fmt: skip
+        plan = TrainingPlan(
+            module,
+            {part: split_sizes(data, rows[part], module.config) for part in loaders},
+            n_particles=config.n_particles,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            seed=config.seed,
+        )
+        history = History(folder / HISTORY_FILE)
+        monitored = "val" in loaders
+        best = ModelCheckpoint(
+            dirpath=last.parent,
+            filename="best",
+            monitor="val_loss" if monitored else None,
+            save_last=True,
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,
+        )
+        callbacks: list[Any] = [history, best]
+        if config.progress:
+            callbacks.append(EpochProgress(history))
+        if monitored and config.patience:
+            callbacks.append(
+                EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True)
+            )
+        with _quiet(), torch.random.fork_rng():
+            trainer = pl.Trainer(
+                max_epochs=config.max_epochs,
+                accelerator=config.accelerator,
+                devices=config.devices,
+                precision=config.precision,  # type: ignore[arg-type]
+                gradient_clip_val=config.gradient_clip,
+                callbacks=callbacks,
+                logger=_tensorboard(folder) if config.tensorboard else False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                use_distributed_sampler=False,
+                default_root_dir=folder,
+            )
+            trainer.fit(
+                plan,
+                loaders["train"].loader(),
+                loaders["val"].loader() if monitored else None,
+                ckpt_path=str(last) if resume and last.exists() else None,
+                weights_only=True,
+            )
+            state = torch.load(best.best_model_path or last, map_location="cpu", weights_only=True)["state_dict"]
+        module.cpu().load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
+        module.eval()
+        return history.table()
+
+
+def make_references(
+    data: Experiment, rows: npt.NDArray[np.intp], config: ModelConfig, seed: int
+) -> References | None:
+    """Reference profiles as the objective wants them; ``None`` where it does not use any."""
+    if not config.counterfactual_weight:
+        return None
+    released = config.objective == "released"
+    return References(
+        data, rows, kind="median" if released else config.reference, opposite=not released, seed=seed
+    )
+
+
+def split_sizes(data: Experiment, rows: npt.NDArray[np.intp], config: ModelConfig) -> SplitSizes:
+    """Cells per perturbation and per class among ``rows``, and the weights of passing and failed cells."""
+    per_condition = np.bincount(data.condition[rows], minlength=len(data.conditions))
+    failed = data.failed[rows]
+    weight = np.ones(2)
+    if config.balance_classes and 0 < failed.sum() < len(rows):
+        weight = len(rows) / (2 * np.array([(~failed).sum(), failed.sum()]))
+    return SplitSizes(
+        torch.as_tensor(per_condition @ (data.dosage != 0), dtype=torch.float32),
+        torch.as_tensor((data.artifact[rows] != 0).sum(axis=0), dtype=torch.float32),
+        torch.as_tensor(weight, dtype=torch.float32),
+    )
+
+
+def _tensorboard(folder: Path) -> Any:
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    try:
+        return TensorBoardLogger(folder, name="tensorboard", version="")
+    except ModuleNotFoundError:
+        raise DataError("tensorboard is not installed; pip install 'cradlevae[tensorboard]'") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's remarks on loaders and hardware, which are of no use to a user of this package."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        warnings.filterwarnings("ignore", message=r".*(LeafSpec|treespec).*")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,187 @@
+"""What a real cell would have looked like otherwise: without its artifact, or under another perturbation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import anndata as ad
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from cradlevae.data.batches import make_batch
+from cradlevae.data.confounding import confounding_alarm
+from cradlevae.data.contract import Experiment, read_experiment
+from cradlevae.data.progress import track_slow
+from cradlevae.errors import DataError
+from cradlevae.model.module import artifact_state, perturbation_state, sparse_counts
+from cradlevae.model.trained import TrainedModel
+from cradlevae.nn.likelihood import sample_gamma_poisson
+from cradlevae.query.states import artifact_indicator, canonical_conditions, draw_globals, seeded
+
+BLOCK_VALUES = 4_000_000
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Counterfactual shares of a block of cells: mean, sd of the log over draws, one draw, and what z^b learned."""
+
+    share: Tensor
+    log_sd: Tensor
+    drawn: Tensor
+    information: Tensor
+
+
+def clean(
+    model: TrainedModel,
+    adata: Any,
+    *,
+    cells: Literal["all", "failed"] = "all",
+    library_size: Literal["passing", "own"] = "passing",
+    n_draws: int = 16,
+    seed: int = 0,
+) -> ad.AnnData:
+    """The artifact-free twin of each cell: encoded with its own artifact indicator, decoded with the artifact off.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    adata
+        Cells with counts, perturbation labels and the artifact columns of the training data.
+    cells
+        ``"all"``, or only those that ``"failed"`` QC.
+    library_size
+        Total of a failed cell's expected counts: the median of ``"passing"`` training cells, or its ``"own"``.
+        Passing cells keep their own.
+    n_draws
+        Posterior draws that are averaged.
+    seed
+        Seed of the draws.
+
+    Returns
+    -------
+    anndata.AnnData
+        ``X`` expected counts (float32, dense); layers ``sampled`` (integer counts, CSR) and ``uncertainty`` (standard
+        deviation over the posterior of the natural log of ``X``); ``obs`` as given plus ``failed_qc``,
+        ``clean_library_size``, ``information`` (nats that the cell told about its basal state), ``confounded``
+        (its perturbation changes the failure rate, so its "artifact" may be biology).
+
+    Raises
+    ------
+    DataError
+        If genes or perturbations do not fit the model, or a column is absent.
+    """
+    return counterfactual(
+        model, adata, artifact=False, cells=cells, library_size=library_size, n_draws=n_draws, seed=seed
+    )
+
+
+def counterfactual(
+    model: TrainedModel,
+    adata: Any,
+    *,
+    artifact: bool | str | Sequence[str] | None = None,
+    perturbation: str | None = None,
+    cells: Literal["all", "failed"] = "all",
+    library_size: Literal["passing", "own"] = "own",
+    n_draws: int = 16,
+    seed: int = 0,
+) -> ad.AnnData:
+    """Each cell, had its artifact or its perturbation been another.
+
+    Parameters
+    ----------
+    model, adata, cells, library_size, n_draws, seed
+        As in :func:`clean`.
+    artifact
+        ``False`` (off), ``True``, names of classes, or ``None`` to keep each cell's own.
+    perturbation
+        A condition such as ``"A+B"`` or ``"control"``, or ``None`` to keep each cell's own.
+
+    Returns
+    -------
+    anndata.AnnData
+        As from :func:`clean`.
+    """
+    model.bank()  # refuses an untrained model
+    data = read_experiment(adata, model.fields, genes=list(model.genes), perturbations=model.perturbations)
+    model.dosage(data.conditions)  # refuses perturbations without training cells
+    rows = np.flatnonzero(data.failed) if cells == "failed" else np.arange(data.n_cells)
+    if len(rows) == 0:
+        raise DataError("no cell failed QC, so there is none to clean; use cells='all'")
+    target_artifact = None if artifact is None else artifact_indicator(model, artifact)
+    target_dosage = None
+    if perturbation is not None:
+        target_dosage = model.dosage(canonical_conditions(model, perturbation))[0]
+    sizes = data.library_size[rows].copy()
+    if library_size == "passing":
+        sizes[data.failed[rows]] = model.passing_library_size
+    expected = np.empty((len(rows), data.n_genes), dtype=np.float32)
+    uncertainty = np.empty_like(expected)
+    information = np.empty(len(rows), dtype=np.float32)
+    sampled: list[sp.csr_matrix] = []
+    with seeded(seed):
+        for part, block in _blocks(model, data, rows, target_artifact, target_dosage, n_draws):
+            library = torch.from_numpy(sizes[part]).unsqueeze(1)
+            expected[part] = (block.share * library).numpy()
+            uncertainty[part] = block.log_sd.numpy()
+            information[part] = block.information.numpy()
+            counts = sample_gamma_poisson(block.drawn * library, model.module.concentration)
+            sampled.append(sp.csr_matrix(counts.numpy()))
+    obs = adata.obs.loc[data.cells[rows]].copy()
+    obs["failed_qc"] = data.failed[rows]
+    obs["clean_library_size"] = sizes
+    obs["information"] = information
+    obs["confounded"] = _confounded(data)[data.condition[rows]]
+    return ad.AnnData(
+        X=expected,
+        obs=obs,
+        var=model.var.copy(),
+        layers={"sampled": sp.csr_matrix(sp.vstack(sampled, format="csr")), "uncertainty": uncertainty},
+    )
+
+
+def _blocks(
+    model: TrainedModel,
+    data: Experiment,
+    rows: npt.NDArray[np.intp],
+    artifact: Tensor | None,
+    dosage: Tensor | None,
+    n_draws: int,
+) -> Iterator[tuple[slice, _Block]]:
+    module = model.module
+    draw = draw_globals(model, n_draws)
+    step = max(1, min(512, BLOCK_VALUES // (n_draws * data.n_genes)))
+    starts = range(0, len(rows), step)
+    for start in track_slow(starts, len(starts), "decoding cells"):
+        part = slice(start, min(start + step, len(rows)))
+        batch = make_batch(data, rows[part])
+        z_p = perturbation_state(draw, batch.dosage, batch.condition)
+        posterior = module.encode_basal(
+            module.encode_counts(sparse_counts(batch).dense()), z_p, artifact_state(draw, batch.artifact)
+        )
+        z_b = posterior.sample()
+        if dosage is not None:
+            z_p = torch.einsum("t,dtk->dk", dosage, draw.shift).unsqueeze(1).expand_as(z_b)
+        target = batch.artifact if artifact is None else artifact.expand_as(batch.artifact)
+        share = module.decode_share(z_b, z_p, artifact_state(draw, target))  # (draws, cells, genes)
+        chosen = torch.randint(n_draws, (batch.n_cells,))
+        yield part, _Block(
+            share=share.mean(0),
+            log_sd=share.clamp_min(1e-12).log().std(0),
+            drawn=share[chosen, torch.arange(batch.n_cells)],
+            information=posterior.kl_to_standard().sum(-1).mean(0),
+        )
+
+
+def _confounded(data: Experiment) -> npt.NDArray[np.bool_]:
+    """Whether the alarm rings for each condition of the data."""
+    alarm = confounding_alarm(data.condition, data.conditions, data.failed)
+    flagged = dict(zip(alarm["perturbation"], alarm["flagged"], strict=True))
+    return np.array([bool(flagged.get(name, False)) for name in data.conditions])

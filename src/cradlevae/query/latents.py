@@ -1,0 +1,85 @@
+"""Latent states of cells, mask probabilities, and how well a model explains cells it has not seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import torch
+
+from cradlevae.data.batches import make_batch
+from cradlevae.data.contract import read_experiment
+from cradlevae.data.progress import track_slow
+from cradlevae.model.module import artifact_state, perturbation_state, sparse_counts
+from cradlevae.model.objective import iwelbo
+from cradlevae.model.trained import TrainedModel
+from cradlevae.query.states import draw_globals, seeded
+
+
+def latents(model: TrainedModel, adata: Any, *, n_draws: int = 16, seed: int = 0) -> ad.AnnData:
+    """Posterior means of the latent states of cells.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    adata
+        Cells with counts, labels and artifact columns.
+    n_draws
+        Posterior draws of the globals that are averaged.
+    seed
+        Seed of the draws.
+
+    Returns
+    -------
+    anndata.AnnData
+        ``obsm``: ``z_basal``, ``z_perturbation``, ``z_artifact``, each (cells, K); ``obs`` as given. No counts.
+    """
+    data = read_experiment(adata, model.fields, genes=list(model.genes), perturbations=model.perturbations)
+    found: dict[str, list[Any]] = {"z_basal": [], "z_perturbation": [], "z_artifact": []}
+    with seeded(seed):
+        draw = draw_globals(model, n_draws)
+        starts = range(0, data.n_cells, 512)
+        for start in track_slow(starts, len(starts), "encoding cells"):
+            batch = make_batch(data, np.arange(start, min(start + 512, data.n_cells)))
+            z_p = perturbation_state(draw, batch.dosage, batch.condition)
+            z_a = artifact_state(draw, batch.artifact)
+            encoded = model.module.encode_counts(sparse_counts(batch).dense())
+            found["z_basal"].append(model.module.encode_basal(encoded, z_p, z_a).loc.mean(0).numpy())
+            found["z_perturbation"].append(z_p.mean(0).numpy())
+            found["z_artifact"].append(z_a.mean(0).numpy())
+    obsm = {name: np.concatenate(parts) for name, parts in found.items()}
+    return ad.AnnData(obs=adata.obs.loc[data.cells].copy(), obsm=obsm)
+
+
+def mask_probabilities(model: TrainedModel) -> pd.DataFrame:
+    """Posterior probability that each perturbation touches each latent, perturbations × latents."""
+    with torch.no_grad():
+        probability = torch.sigmoid(model.module.mask_logits).numpy()
+    return pd.DataFrame(probability, index=pd.Index(model.perturbations, name="perturbation"))
+
+
+def log_likelihood(model: TrainedModel, adata: Any, *, n_particles: int = 100, seed: int = 0) -> pd.Series[float]:
+    """IWELBO of each cell, in nats: an importance-weighted bound on log p(x) (100 particles, as published).
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    adata
+        Cells with counts, labels and artifact columns.
+    n_particles
+        Particles of the bound.
+    seed
+        Seed of the draws.
+    """
+    data = read_experiment(adata, model.fields, genes=list(model.genes), perturbations=model.perturbations)
+    scores = []
+    with seeded(seed):
+        starts = range(0, data.n_cells, 256)
+        for start in track_slow(starts, len(starts), "scoring cells"):
+            batch = make_batch(data, np.arange(start, min(start + 256, data.n_cells)))
+            scores.append(iwelbo(model.module, batch, n_particles).numpy())
+    return pd.Series(np.concatenate(scores), index=data.cells, name="iwelbo")

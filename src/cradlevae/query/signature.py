@@ -1,0 +1,61 @@
+"""What the artifact does to each gene."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cradlevae.model.trained import TrainedModel
+from cradlevae.query.states import draw_basal, draw_globals, seeded
+
+
+def artifact_signature(
+    model: TrainedModel, *, credible: float = 0.9, n_draws: int = 50, n_states: int = 256, seed: int = 0
+) -> pd.DataFrame:
+    """Log2 fold change of each gene's share of the counts by each artifact class, in control cells.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    credible
+        Probability of the intervals, from the posterior of the artifact embedding.
+    n_draws
+        Posterior draws.
+    n_states
+        Basal states of passing controls that the shares are averaged over.
+    seed
+        Seed of the draws.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by gene: ``criterion`` (artifact class), ``log2_fold_change``, ``low``, ``high``, ``share`` (without
+        artifact); with several classes, one block of rows for each.
+    """
+    tables = []
+    with seeded(seed):
+        z_b, _ = draw_basal(model, (1, n_states), "controls", np.random.default_rng(seed))
+        none = torch.zeros_like(z_b)
+        artifact = draw_globals(model, n_draws).artifact  # (draws, classes, latent)
+        clean = model.module.decode_share(z_b, none, none).mean((0, 1))
+        for index, criterion in enumerate(model.criteria):
+            shares = torch.stack(
+                [model.module.decode_share(z_b, none, a[index].expand_as(z_b)).mean((0, 1)) for a in artifact]
+            )
+            fold = torch.log2(shares.clamp_min(1e-12) / clean.clamp_min(1e-12)).numpy()
+            low, high = np.quantile(fold, [(1 - credible) / 2, (1 + credible) / 2], axis=0)
+            tables.append(
+                pd.DataFrame(
+                    {
+                        "criterion": criterion,
+                        "log2_fold_change": fold.mean(axis=0),
+                        "low": low,
+                        "high": high,
+                        "share": clean.numpy(),
+                    },
+                    index=model.genes.rename("gene"),
+                )
+            )
+    return pd.concat(tables)

@@ -1,0 +1,100 @@
+"""Latent states that queries decode: basal states of real controls, draws of the global variables, encoded cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cradlevae.data.labels import condition_name, members
+from cradlevae.errors import DataError
+from cradlevae.model.module import Globals
+from cradlevae.model.trained import TrainedModel
+
+Basal = Literal["controls", "prior"]
+"""Where basal states come from: real passing controls (default) or the prior Normal(0, I)."""
+
+PUBLISHED_LIBRARY_SIZE = 10_000.0
+"""Library size at which the released evaluation generates, whatever the data's."""
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run with torch's random numbers at ``seed``, without gradients; the caller's stay as they are."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        yield
+
+
+def canonical_conditions(model: TrainedModel, labels: str | Sequence[str]) -> tuple[str, ...]:
+    """Canonical names of what a user asked for, in that order.
+
+    Raises
+    ------
+    DataError
+        If nothing is asked for, or a member is unknown to the model or had no training cells.
+    """
+    labels = [labels] if isinstance(labels, str) else list(labels)
+    if not labels:
+        raise DataError("no perturbations were given")
+    fields = model.fields
+    conditions = tuple(_condition(str(label), fields.separator, fields.control_labels) for label in labels)
+    model.dosage(conditions)  # refuses what cannot be predicted
+    return conditions
+
+
+def _condition(label: str, separator: str, control_labels: Sequence[str]) -> str:
+    # the canonical "A+B" is always understood, beside the data's own separator
+    own = members(label, separator=separator, control_labels=control_labels)
+    singles = {
+        single for part in own for single in members(part, separator="+", control_labels=control_labels)
+    }
+    return condition_name(singles)
+
+
+def draw_globals(model: TrainedModel, n: int) -> Globals:
+    """Draw M, E and A ``n`` times from the guide."""
+    return model.module.sample_globals(model.module.draw_noise(n))
+
+
+def draw_basal(
+    model: TrainedModel, shape: tuple[int, ...], basal: Basal, generator: np.random.Generator
+) -> tuple[Tensor, npt.NDArray[np.float32]]:
+    """Basal states, (*shape, K), and the library sizes of the controls that they come from, (*shape,)."""
+    bank = model.bank()
+    chosen = generator.integers(len(bank.library_size), size=shape)
+    noise = torch.randn(*shape, model.module.n_latent)
+    if basal == "prior":
+        return noise, bank.library_size[chosen]
+    loc, scale = torch.from_numpy(bank.loc[chosen]), torch.from_numpy(bank.scale[chosen])
+    return loc + scale * noise, bank.library_size[chosen]
+
+
+def artifact_indicator(model: TrainedModel, artifact: Any) -> Tensor:
+    """Artifact indicator of a generated cell, (C,), from what a user may write.
+
+    Parameters
+    ----------
+    model
+        The model.
+    artifact
+        ``False`` (off), ``True`` (every class on), the name of a class or several.
+
+    Raises
+    ------
+    DataError
+        If a named class is unknown.
+    """
+    indicator = torch.zeros(len(model.criteria))
+    if isinstance(artifact, bool | np.bool_):
+        return indicator + float(artifact)
+    for name in [artifact] if isinstance(artifact, str) else artifact:
+        if name not in model.criteria:
+            raise DataError(f"unknown artifact class {name!r}; known: {', '.join(map(repr, model.criteria))}")
+        indicator[model.criteria.index(name)] = 1.0
+    return indicator
