@@ -9,8 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cradlevae.api import CradleVAE
+    from cradlevae.api import CradleVAE, evaluate
     from cradlevae.data.contract import DataFields
+    from cradlevae.data.confounding import confounding_alarm
     from cradlevae.data.plant import plant_artifacts
     from cradlevae.data.qc import annotate_qc
     from cradlevae.data.simulate import simulate
@@ -29,6 +30,8 @@ _HOME = {
     "TrainConfig": "cradlevae.model.training",
     "TrainingError": "cradlevae.errors",
     "annotate_qc": "cradlevae.data.qc",
+    "confounding_alarm": "cradlevae.data.confounding",
+    "evaluate": "cradlevae.api",
     "plant_artifacts": "cradlevae.data.plant",
     "simulate": "cradlevae.data.simulate",
     "split": "cradlevae.data.split",
@@ -44,6 +47,8 @@ __all__ = [
     "TrainConfig",
     "TrainingError",
     "annotate_qc",
+    "confounding_alarm",
+    "evaluate",
     "plant_artifacts",
     "simulate",
     "split",

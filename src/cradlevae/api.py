@@ -285,3 +285,13 @@ def _check_split(data: Experiment, split: Split) -> None:
             f"all training cells {what} QC: there is no artifact to disentangle, and `clean` will change nothing",
             stacklevel=3,
         )
+
+
+def evaluate(model: CradleVAE, adata: Any, **options: Any) -> pd.DataFrame:
+    """Score a trained model on cells that it has not seen, with floors, ceiling and fraction.
+
+    Options as in :func:`cradlevae.evaluation.harness.evaluate`.
+    """
+    from cradlevae.evaluation import harness
+
+    return harness.evaluate(model.trained, adata, **options)

@@ -445,6 +445,18 @@ def test_doublets_are_found_and_generated_ones_judged_against_the_real_cells() -
     assert_nearly_equal(pooled["doublet"], generated.obs["doublet"])
 
 
+def test_cells_beyond_the_limit_are_scored_against_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = two_types(1000, 40, seed=0)
+    monkeypatch.setattr("cradlevae.data.doublets.MAX_CELLS", 700)
+    annotate_qc(real, criteria=("doublet",))
+    assert real.obs["qc_doublet_score"].notna().all()
+    assert_nearly_equal(real.obs["qc_doublet"], real.obs["doublet"])
+    reference = doublet_reference(real)
+    assert reference is not None
+    assert reference.n_real == 700
+    np.testing.assert_array_equal(reference.scores, real.obs["qc_doublet_score"])
+
+
 def test_doublets_that_cannot_be_assessed_say_why() -> None:
     adata = make()
     report = annotate_qc(adata, max_fail_share=1.0).set_index("criterion")

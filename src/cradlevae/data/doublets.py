@@ -21,7 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 MIN_CELLS = 100
 """Fewer real cells than this give too few neighbours and too coarse a histogram of scores for a threshold."""
 MAX_CELLS = 20_000
-"""More real cells than this add time but no precision: 20,000 take 17 s on one core, 50,000 took 160 s and 4.6 GB."""
+"""More real cells are scored against a sample: 20,000 take 17 s on one core, 50,000 160 s and 4 GB."""
 MIN_GENES = 20
 """Fewer highly variable genes than this cannot tell a doublet from a cell in between two states."""
 
@@ -127,9 +127,9 @@ def fit_doublets(counts: sp.csr_matrix, *, seed: int = 0) -> DoubletReference:
 
     Genes seen in fewer than three cells and cells with fewer than three genes are left out and the highly
     variable genes are chosen as scanpy does. Unlike its defaults, the embedding is a truncated SVD of the
-    *uncentred* counts, so that no dense cells × genes matrix is made, and the neighbours are exact, which takes
-    time and memory with the square of the cells: of more than :data:`MAX_CELLS` cells, a random sample of that
-    many is fitted, and the others are scored against it.
+    *uncentred* counts, so that no dense cells × genes matrix is made, and the neighbours are exact, which
+    takes time and memory with the square of the cells: of more than :data:`MAX_CELLS` cells, a random
+    sample of that many is fitted, and the others are scored against it.
 
     Parameters
     ----------

@@ -17,6 +17,7 @@ import torch
 
 from cradlevae.data.batches import log_moments, make_batch
 from cradlevae.data.contract import DataFields, Experiment
+from cradlevae.data.fingerprint import cell_fingerprints
 from cradlevae.data.files import atomic_path, make_folder, write_text
 from cradlevae.data.labels import closest, condition_members, dosage_table
 from cradlevae.data.split import Split
@@ -78,6 +79,8 @@ class TrainedModel:
         See :class:`ControlBank`; made when training ends.
     passing_library_size
         Median library size of the passing training cells.
+    fingerprints
+        Of the training cells' counts, sorted; a reference that holds them is refused.
     qc
         Thresholds of the QC annotation of the training data, where it had one.
     history
@@ -93,6 +96,7 @@ class TrainedModel:
     criteria: tuple[str, ...]
     split: Split
     passing_library_size: float
+    fingerprints: npt.NDArray[np.int64]
     controls: ControlBank | None = None
     qc: dict[str, Any] | None = None
     history: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -166,6 +170,7 @@ def new_model(
         criteria=data.criteria,
         split=split,
         passing_library_size=float(np.median(sizes)),
+        fingerprints=np.sort(cell_fingerprints(sp.csr_matrix(data.counts[train]), list(data.genes))),
         qc=qc,
     )
 
@@ -217,7 +222,7 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
         ),
         var=model.var,
         obsm={"basal_loc": bank.loc, "basal_scale": bank.scale},
-        uns={} if model.qc is None else {"qc": model.qc},
+        uns={"fingerprints": model.fingerprints} | ({} if model.qc is None else {"qc": model.qc}),
     )
     with atomic_path(folder / REFERENCE_FILE) as path:
         controls.write_h5ad(path)
@@ -276,6 +281,7 @@ def load_model(folder: str | Path) -> TrainedModel:
         criteria=tuple(described["criteria"]),
         split=split,
         passing_library_size=described["passing_library_size"],
+        fingerprints=controls.uns["fingerprints"],
         controls=ControlBank(
             controls.obsm["basal_loc"],
             controls.obsm["basal_scale"],

@@ -18,8 +18,8 @@ import scipy.sparse as sp
 
 from cradlevae.data.labels import CONTROL
 from cradlevae.errors import DataError
-from cradlevae.evaluate.measured import check_codes, library_share
-from cradlevae.evaluate.registry import metric
+from cradlevae.evaluation.measured import check_codes, library_share
+from cradlevae.evaluation.registry import metric
 
 FloatArray = npt.NDArray[np.float64]
 

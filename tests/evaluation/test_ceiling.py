@@ -5,9 +5,9 @@ import pytest
 import scipy.sparse as sp
 
 from cradlevae.errors import DataError
-from cradlevae.evaluate.ceiling import ceiling, split_half_effects, split_half_scores
-from cradlevae.evaluate.measured import condition_moments, measured_effects
-from cradlevae.evaluate.metrics import ate_rho
+from cradlevae.evaluation.ceiling import ceiling, split_half_effects, split_half_scores
+from cradlevae.evaluation.measured import condition_moments, measured_effects
+from cradlevae.evaluation.metrics import ate_rho
 
 N_PERTURBATIONS = 40
 NAMES = [*(f"p{row}" for row in range(N_PERTURBATIONS)), "control"]

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cradlevae.errors import DataError
-from cradlevae.evaluate import measured
-from cradlevae.evaluate.measured import condition_moments, measured_effects
+from cradlevae.evaluation import measured
+from cradlevae.evaluation.measured import condition_moments, measured_effects
 
 NAMES = ("A", "A+B", "control")
 

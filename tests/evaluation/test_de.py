@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import false_discovery_control, mannwhitneyu
 
 from cradlevae.errors import DataError
-from cradlevae.evaluate.de import DETest, de_direction, de_overlap, rank_sum_tests
+from cradlevae.evaluation.de import DETest, de_direction, de_overlap, rank_sum_tests
 
 NAMES = ("A", "B", "control", "empty")
 

@@ -2,7 +2,7 @@
 
 An effect metric takes the real and the predicted effects, both (perturbations, genes), and, by keyword, the
 names it needs (``perturbations=``, ``genes=``). It returns one float. Register your own with
-:func:`cradlevae.evaluate.registry.metric`.
+:func:`cradlevae.evaluation.registry.metric`.
 
 Conventions, so that no score is undefined and none warns: a correlation with a constant is 0; a prediction
 that is missing (NaN) for any perturbation scores NaN, because a mean over fewer perturbations is another
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from cradlevae.data.labels import condition_members
 from cradlevae.errors import DataError
-from cradlevae.evaluate.registry import REGISTRY, metric
+from cradlevae.evaluation.registry import REGISTRY, metric
 
 FloatArray = npt.NDArray[np.float64]
 Distance = Literal["l1", "l2", "cosine"]

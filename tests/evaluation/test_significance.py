@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import permutation_test
 
 from cradlevae.errors import DataError
-from cradlevae.evaluate.significance import paired_permutation_test
+from cradlevae.evaluation.significance import paired_permutation_test
 
 
 @settings(deadline=None, max_examples=20)

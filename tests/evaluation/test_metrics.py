@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cradlevae.errors import DataError
-from cradlevae.evaluate import metrics
-from cradlevae.evaluate.metrics import effect_scores
-from cradlevae.evaluate.registry import REGISTRY, metric
+from cradlevae.evaluation import metrics
+from cradlevae.evaluation.metrics import effect_scores
+from cradlevae.evaluation.registry import REGISTRY, metric
 
 EFFECT_METRICS = sorted(name for name, entry in REGISTRY.items() if entry.kind == "effect")
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cradlevae.errors import DataError
-from cradlevae.evaluate.floors import FLOORS, floor, floor_effects
-from cradlevae.evaluate.measured import ConditionMoments
-from cradlevae.evaluate.shrinkage import lowrank_shrink, shrink
+from cradlevae.evaluation.floors import FLOORS, floor, floor_effects
+from cradlevae.evaluation.measured import ConditionMoments
+from cradlevae.evaluation.shrinkage import lowrank_shrink, shrink
 
 NAMES = ("A", "A+B", "B", "C", "control")
 GENES = tuple("ABCDEFGHIJKL")

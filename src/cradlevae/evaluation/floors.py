@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from cradlevae.data.labels import condition_members
 from cradlevae.errors import DataError
-from cradlevae.evaluate.measured import ConditionMoments, Effects, control_row
-from cradlevae.evaluate.shrinkage import lowrank_shrink, seen_effects, shrink
+from cradlevae.evaluation.measured import ConditionMoments, Effects, control_row
+from cradlevae.evaluation.shrinkage import lowrank_shrink, seen_effects, shrink
 
 FloatArray = npt.NDArray[np.float64]
 FloorFunction = Callable[[ConditionMoments, ConditionMoments | None, Sequence[str]], FloatArray]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cradlevae.data.labels import CONTROL
 from cradlevae.errors import DataError
-from cradlevae.evaluate.measured import ConditionMoments, Effects, control_row, measured_effects
+from cradlevae.evaluation.measured import ConditionMoments, Effects, control_row, measured_effects
 
 FloatArray = npt.NDArray[np.float64]
 

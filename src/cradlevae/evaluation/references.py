@@ -1,0 +1,169 @@
+"""What predictions are scored against: measured effects of cells that the model has not seen, and truths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from cradlevae.data.contract import Experiment
+from cradlevae.data.counts import Counts
+from cradlevae.data.fingerprint import cell_fingerprints
+from cradlevae.data.labels import CONTROL, condition_members
+from cradlevae.errors import DataError
+from cradlevae.evaluation.ceiling import ceiling
+from cradlevae.evaluation.measured import ConditionMoments, condition_moments, measured_effects
+from cradlevae.model.trained import TrainedModel
+
+ReferenceCells = Literal["held-out", "validation", "all"]
+"""Cells of the test part; of the validation part (to choose among models); or, as published, all cells."""
+
+MAX_OVERLAP = 0.01
+"""Share of the reference cells that may be mistaken for training cells by their counts."""
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Effects to score against.
+
+    Attributes
+    ----------
+    name
+        What the reference is called in tables.
+    conditions
+        Conditions, the rows of ``effects``.
+    effects
+        (conditions, genes).
+    attainable_rho, attainable_low, attainable_high
+        Highest ATE-ρ that can be expected of the truth, with its interval.
+    attainable_r2
+        The same for ATE-R²: the reliability.
+    """
+
+    name: str
+    conditions: tuple[str, ...]
+    effects: FloatArray
+    attainable_rho: float
+    attainable_low: float
+    attainable_high: float
+    attainable_r2: float
+
+
+def reference_rows(model: TrainedModel, data: Experiment, cells: ReferenceCells) -> npt.NDArray[np.intp]:
+    """Cells to measure effects in, held-out controls included, ascending; passing and failed ones.
+
+    Cells that the model's split does not know are held out. Where a split holds no controls out (``combinations``),
+    the validation controls, on which no weight was trained, stand in.
+
+    Raises
+    ------
+    DataError
+        If no cell is left, or training cells are among them.
+    """
+    if cells == "all":
+        return np.arange(data.n_cells)
+    parts = model.split.parts.reindex(data.cells)
+    if cells == "validation":
+        rows = np.flatnonzero((parts == "val").to_numpy())
+    else:
+        rows = np.flatnonzero(((parts == "test") | parts.isna()).to_numpy())
+        if len(rows) and not data.is_control[rows].any():
+            controls = np.flatnonzero((parts == "val").to_numpy() & data.is_control)
+            rows = np.sort(np.concatenate([rows, controls]))
+    if len(rows) == 0:
+        raise DataError(
+            f"no {cells} cells among the {data.n_cells} given: all of them trained or validated the model. Give cells "
+            "that it has not seen, or ask for the published all-cells reference by name (reference='all')"
+        )
+    _refuse_known(model, data, rows)
+    return rows
+
+
+def _refuse_known(model: TrainedModel, data: Experiment, rows: npt.NDArray[np.intp]) -> None:
+    prints = cell_fingerprints(sp.csr_matrix(data.counts[rows]), list(data.genes))
+    known = np.isin(prints, model.fingerprints) & (prints != 0)
+    if known.mean() > MAX_OVERLAP:
+        example = data.cells[rows[int(np.flatnonzero(known)[0])]]
+        raise DataError(
+            f"{int(known.sum())} of the {len(rows)} reference cells have the counts of training cells (first "
+            f"{example!r}), so scores against them would mean nothing. Give cells that the model has not seen, or ask "
+            "for the published all-cells reference by name (reference='all')"
+        )
+
+
+def measured_reference(
+    name: str,
+    data: Experiment,
+    counts: sp.csr_matrix,
+    rows: npt.NDArray[np.intp],
+    conditions: Sequence[str],
+    *,
+    seed: int,
+) -> Reference | None:
+    """Effects measured in the given cells, with the ceiling that their noise sets; ``None`` where not measurable."""
+    names = [CONTROL, *(name for name in conditions)]
+    codes = _codes(data, rows, names)
+    moments = condition_moments(counts, codes, names, genes=tuple(data.genes))
+    enough = [CONTROL] + [name for name, n in zip(names[1:], moments.n_cells[1:], strict=True) if n >= 2]
+    if len(enough) == 1 or moments.n_cells[0] < 2:
+        return None
+    if len(enough) < len(names):
+        codes = _codes(data, rows, enough)
+        moments = condition_moments(counts, codes, enough, genes=tuple(data.genes))
+    effects = measured_effects(moments)
+    top = ceiling(counts, codes, enough, seed=seed)
+    return Reference(
+        name, effects.names, effects.value, top.attainable_rho, top.low, top.high, top.attainable_rho**2
+    )
+
+
+def _codes(data: Experiment, rows: npt.NDArray[np.intp], names: Sequence[str]) -> npt.NDArray[np.int64]:
+    position = {name: index for index, name in enumerate(names)}
+    table = np.array([position.get(name, -1) for name in data.conditions])
+    return np.asarray(table[data.condition[rows]])
+
+
+def part_moments(model: TrainedModel, data: Experiment, part: str) -> ConditionMoments:
+    """Moments of the passing cells of a part of the split: what floors are made of."""
+    rows = model.split.rows(data.cells, part)
+    rows = rows[~data.failed[rows]]
+    return condition_moments(
+        sp.csr_matrix(data.counts[rows]), data.condition[rows], data.conditions, genes=tuple(data.genes)
+    )
+
+
+def clean_counts(adata: Any, data: Experiment) -> sp.csr_matrix | None:
+    """The true artifact-free counts of the experiment's cells, where they are known (``layers["clean"]``)."""
+    if "clean" not in adata.layers:
+        return None
+    rows = np.sort(adata.obs_names.get_indexer(data.cells))
+    columns = adata.var_names.get_indexer(data.genes)
+    return sp.csr_matrix(Counts(adata, "clean").read(rows)[:, columns])
+
+
+def simulated_reference(adata: Any, data: Experiment, conditions: Sequence[str]) -> Reference | None:
+    """True effects of simulated data, without noise, where they are known (``uns["truth"]``)."""
+    truth = adata.uns.get("truth")
+    if truth is None or "effects" not in truth:
+        return None
+    names = [str(name) for name in truth["effect_conditions"]]
+    answered = tuple(name for name in conditions if name in names)
+    columns = adata.var_names.get_indexer(data.genes)
+    if not answered:
+        return None
+    effects = np.asarray(truth["effects"], dtype=np.float64)[:, columns]
+    return Reference("simulated truth", answered, effects[[names.index(name) for name in answered]], 1.0, 1.0, 1.0, 1.0)
+
+
+def scored_conditions(model: TrainedModel, data: Experiment, rows: npt.NDArray[np.intp]) -> tuple[list[str], list[str]]:
+    """Conditions of the reference cells that the model can answer for, and those that it cannot."""
+    present = [data.conditions[code] for code in np.unique(data.condition[rows]) if code != 0]
+    trained = set(model.trained)
+    answered = [name for name in present if all(single in trained for single in condition_members(name))]
+    return answered, [name for name in present if name not in answered]

@@ -1,0 +1,118 @@
+"""Scores that need to know what the artifact did: simulated data, or real data with planted artifacts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from cradlevae.data.contract import Experiment
+from cradlevae.evaluation.registry import metric
+from cradlevae.model.trained import TrainedModel
+
+FloatArray = npt.NDArray[np.float64]
+
+SMOOTHING = 1.0
+"""Total of the pseudo-counts, spread like the mean profile of all passing cells, that smooth a cell's own profile."""
+
+
+def poisson_deviance(counts: sp.csr_matrix, profile: FloatArray) -> FloatArray:
+    """Poisson deviance of each cell's counts under a profile scaled to the cell's total, (cells,).
+
+    Parameters
+    ----------
+    counts
+        True counts, (cells, genes).
+    profile
+        Expected share of each gene, (cells, genes) or (1, genes); rows are normalised here.
+    """
+    total = np.asarray(counts.sum(axis=1)).ravel()
+    shares = profile / profile.sum(axis=1, keepdims=True)
+    coo = counts.tocoo()
+    rows = coo.row if len(shares) > 1 else np.zeros_like(coo.row)
+    expected = total[coo.row] * np.maximum(shares[rows, coo.col], 1e-12)
+    # both totals agree, so the terms linear in counts and mean cancel
+    return 2 * np.bincount(coo.row, coo.data * np.log(coo.data / expected), minlength=counts.shape[0])
+
+
+def deviance_floors(
+    data: Experiment, train: npt.NDArray[np.intp], rows: npt.NDArray[np.intp], true_counts: sp.csr_matrix
+) -> dict[str, FloatArray]:
+    """Deviance of true counts under three predictions without a model, (cells,) each.
+
+    ``own_damaged_profile`` (smoothed), ``perturbation_mean`` and ``overall_mean`` of the passing training cells.
+    """
+    passing = train[~data.failed[train]]
+    overall = np.asarray(data.counts[passing].sum(axis=0), dtype=np.float64).ravel() + 1e-3
+    overall /= overall.sum()
+    own = data.counts[rows].toarray().astype(np.float64) + SMOOTHING * overall
+    by_condition = np.tile(overall, (len(data.conditions), 1))
+    for code in np.unique(data.condition[passing]):
+        cells = passing[data.condition[passing] == code]
+        by_condition[code] = np.asarray(data.counts[cells].sum(axis=0)).ravel() + SMOOTHING * overall
+    return {
+        "own_damaged_profile": poisson_deviance(true_counts, own),
+        "perturbation_mean": poisson_deviance(true_counts, by_condition[data.condition[rows]]),
+        "overall_mean": poisson_deviance(true_counts, overall[None]),
+    }
+
+
+def leakage(states: FloatArray, failed: npt.NDArray[np.bool_], *, seed: int = 0) -> float:
+    """How well the artifact can be read from latent states: balanced accuracy of a logistic regression.
+
+    Five-fold cross-validated; 0.5 is none. NaN where a class has fewer than five cells.
+
+    Parameters
+    ----------
+    states
+        Latent states, (cells, K).
+    failed
+        Artifact indicator, (cells,).
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if min(int(failed.sum()), int((~failed).sum())) < 5:
+        return float("nan")
+    regression = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    predicted = cross_val_predict(regression, states, failed, cv=folds)
+    return float(balanced_accuracy_score(failed, predicted))
+
+
+@metric("mask_f1", kind="mask", best=1.0, description="F1 of the perturbation masks, latents matched one to one")
+def mask_f1(true_mask: npt.ArrayLike, probability: npt.ArrayLike) -> float:
+    """F1 of the inferred mask against the true one.
+
+    Latent dimensions have no order: inferred ones are matched to true ones so that most active entries agree, and those
+    left over count as false positives.
+
+    Parameters
+    ----------
+    true_mask
+        0/1, (perturbations, true latents).
+    probability
+        Posterior mask probabilities, (perturbations, latents); active above ½.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    truth, inferred = np.asarray(true_mask) > 0.5, np.asarray(probability) > 0.5
+    agreement = truth.T.astype(int) @ inferred.astype(int)  # (true latents, latents)
+    rows, columns = linear_sum_assignment(agreement, maximize=True)
+    found = int(agreement[rows, columns].sum())
+    total = int(truth.sum() + inferred.sum())
+    return 2 * found / total if total else 1.0
+
+
+def signature_correlation(adata: Any, model: TrainedModel, log2_fold_change: FloatArray) -> float | None:
+    """Pearson correlation of the artifact signature with the true one of simulated data, where it is known."""
+    truth = adata.uns.get("truth")
+    if truth is None or "artifact_signature" not in truth:
+        return None
+    columns = adata.var_names.get_indexer(model.genes)
+    return float(np.corrcoef(np.asarray(truth["artifact_signature"])[columns], log2_fold_change)[0, 1])
