@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cradlevae.api import CradleVAE, evaluate
-    from cradlevae.data.contract import DataFields
     from cradlevae.data.confounding import confounding_alarm
+    from cradlevae.data.contract import DataFields
     from cradlevae.data.plant import plant_artifacts
     from cradlevae.data.qc import annotate_qc
     from cradlevae.data.simulate import simulate
     from cradlevae.data.split import Split, split
     from cradlevae.errors import CradleError, DataError, TrainingError
-    from cradlevae.model.config import ModelConfig
-    from cradlevae.model.training import TrainConfig
+    from cradlevae.model.config import ModelConfig, TrainConfig
 
 _HOME = {
     "CradleVAE": "cradlevae.api",
@@ -27,7 +26,7 @@ _HOME = {
     "DataFields": "cradlevae.data.contract",
     "ModelConfig": "cradlevae.model.config",
     "Split": "cradlevae.data.split",
-    "TrainConfig": "cradlevae.model.training",
+    "TrainConfig": "cradlevae.model.config",
     "TrainingError": "cradlevae.errors",
     "annotate_qc": "cradlevae.data.qc",
     "confounding_alarm": "cradlevae.data.confounding",

@@ -15,9 +15,9 @@ from cradlevae.data.contract import DataFields, Experiment, read_experiment
 from cradlevae.data.labels import DEFAULT_CONTROLS, condition_members
 from cradlevae.data.split import Split
 from cradlevae.errors import DataError
-from cradlevae.model.config import ModelConfig
-from cradlevae.model.trained import MODEL_FILE, TrainedModel, load_model, new_model, save_model, with_controls
-from cradlevae.model.training import CHECKPOINTS, TrainConfig, fit
+from cradlevae.model.config import ModelConfig, TrainConfig
+from cradlevae.model.trained import MODEL_FILE, load_model, new_model, save_model, with_controls
+from cradlevae.model.training import CHECKPOINTS, fit
 from cradlevae.query import counterfactual, effects, latents, predict, signature
 from cradlevae.query.states import Basal
 
@@ -241,11 +241,13 @@ class CradleVAE:
 
 def train_config(values: dict[str, Any]) -> TrainConfig:
     """A :class:`TrainConfig` from keyword arguments; unknown ones are refused by name."""
-    return _checked(TrainConfig, values)
+    made: TrainConfig = _checked(TrainConfig, values)
+    return made
 
 
 def _config(values: dict[str, Any]) -> ModelConfig:
-    return _checked(ModelConfig, values)
+    made: ModelConfig = _checked(ModelConfig, values)
+    return made
 
 
 def _checked(kind: Any, values: dict[str, Any]) -> Any:

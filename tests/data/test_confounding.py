@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import false_discovery_control, fisher_exact
 
-from cradlevae.errors import DataError
 from cradlevae.data.confounding import confounding_alarm
+from cradlevae.errors import DataError
 
 NAMES = ["A", "B", "control", "nobody"]
 

@@ -102,9 +102,7 @@ def test_the_same_seed_plants_the_same_artifacts_and_another_others() -> None:
     st.integers(2, 40),
     st.integers(0, 99),
 )
-def test_any_share_and_kinds_give_whole_counts(
-    share: float, kinds: list[str], n_cells: int, seed: int
-) -> None:
+def test_any_share_and_kinds_give_whole_counts(share: float, kinds: list[str], n_cells: int, seed: int) -> None:
     planted = plant_artifacts(real_like(n_cells, 8, seed), share=share, kinds=kinds, seed=seed)
     assert planted.obs["artifact"].sum() == round(share * n_cells)
     assert planted.X.has_canonical_format

@@ -57,9 +57,7 @@ GENES = HUMAN + DECOYS + [f"G{i}" for i in range(9)]
 def make(n_cells: int = 60, seed: int = 0, genes: list[str] = GENES, rate: float = 3.0) -> ad.AnnData:
     rng = np.random.default_rng(seed)
     depth = rng.gamma(8.0, 1 / 8.0, (n_cells, 1))
-    counts = rng.poisson(depth * rng.gamma(2.0, rate / 2, len(genes)), (n_cells, len(genes))).astype(
-        np.float32
-    )
+    counts = rng.poisson(depth * rng.gamma(2.0, rate / 2, len(genes)), (n_cells, len(genes))).astype(np.float32)
     return ad.AnnData(
         sp.csr_matrix(counts),
         obs=pd.DataFrame(index=[f"c{i}" for i in range(n_cells)]),
@@ -94,9 +92,7 @@ def test_thresholds_and_failing_cells_match_the_closed_form(n_mads: float) -> No
     failing = np.zeros(adata.n_obs, dtype=bool)
     for criterion in WITHOUT_DOUBLETS:
         low = criterion in ("umi", "genes")
-        fails = (
-            values[criterion] < thresholds[criterion] if low else values[criterion] > thresholds[criterion]
-        )
+        fails = values[criterion] < thresholds[criterion] if low else values[criterion] > thresholds[criterion]
         np.testing.assert_allclose(adata.obs[VALUE_COLUMNS[criterion]], values[criterion], rtol=1e-12)
         np.testing.assert_array_equal(adata.obs[f"qc_{criterion}"], fails)
         assert report.loc[criterion, "threshold"] == pytest.approx(thresholds[criterion], rel=1e-12)
@@ -334,9 +330,7 @@ def test_judge_gives_real_cells_the_verdict_of_the_annotation() -> None:
 def test_judge_takes_the_median_over_batches_or_the_batch_that_is_named() -> None:
     real = ad.concat([make(40, 1), make(40, 2, rate=6.0), make(40, 3, rate=9.0)], index_unique="-")
     real.obs["lane"] = np.repeat(["a", "b", "c"], 40)
-    report = annotate(real, batch_key="lane", criteria=("umi", "mito")).set_index(["criterion", "batch"])[
-        "threshold"
-    ]
+    report = annotate(real, batch_key="lane", criteria=("umi", "mito")).set_index(["criterion", "batch"])["threshold"]
     qc = real.uns[QC_KEY]
     umi = np.median(report["umi"])
     assert umi == report["umi", "b"]
@@ -378,9 +372,7 @@ def two_types(n_cells: int, n_doublets: int, seed: int) -> ad.AnnData:
     profile /= profile.sum(1, keepdims=True) / 800
     type_ = np.arange(n_cells) % 2
     singles = rng.poisson(profile[type_])
-    both = rng.poisson(profile[np.zeros(n_doublets, dtype=int)]) + rng.poisson(
-        profile[np.ones(n_doublets, dtype=int)]
-    )
+    both = rng.poisson(profile[np.zeros(n_doublets, dtype=int)]) + rng.poisson(profile[np.ones(n_doublets, dtype=int)])
     adata = ad.AnnData(sp.csr_matrix(np.vstack([singles, both]).astype(np.float32)))
     adata.obs["doublet"] = np.arange(adata.n_obs) >= n_cells
     return adata
@@ -420,12 +412,9 @@ def test_doublets_are_found_and_generated_ones_judged_against_the_real_cells() -
     # A copy of a real cell has that cell for its farthest neighbour: at most one simulated neighbour less.
     _, neighbours = reference.loadings.shape, reference.n_neighbors
     share = (np.arange(neighbours + 1) + 1) / (neighbours + 2)
-    by_number = (
-        share * 0.025 / (0.95 - share * (0.95 - 0.025))
-    )  # Scrublet at rate 0.05, two simulated per cell
+    by_number = share * 0.025 / (0.95 - share * (0.95 - 0.025))  # Scrublet at rate 0.05, two simulated per cell
     number_real, number_copy = (
-        np.abs(scores[:, None] - by_number).argmin(1)
-        for scores in (reference.scores, reference.score(real.X))
+        np.abs(scores[:, None] - by_number).argmin(1) for scores in (reference.scores, reference.score(real.X))
     )
     np.testing.assert_allclose(by_number[number_real], reference.scores, rtol=1e-9)
     assert set(np.unique(number_real - number_copy)) <= {0, 1}
@@ -435,9 +424,7 @@ def test_doublets_are_found_and_generated_ones_judged_against_the_real_cells() -
     # A batch that is too small is not assessed; the pool of all batches is the yardstick for generated cells.
     report = annotate_qc(real, criteria=("umi", "doublet"), n_mads=10, batch_key="lane")
     report = report.set_index(["criterion", "batch"])
-    assert (
-        "30 cells with at least three genes; scrublet needs 100" in report.loc[("doublet", "small"), "reason"]
-    )
+    assert "30 cells with at least three genes; scrublet needs 100" in report.loc[("doublet", "small"), "reason"]
     assert pd.isna(report.loc[("doublet", "small"), "n_failing"])
     assert_nearly_equal(real.obs["qc_doublet"], real.obs["doublet"])
     assert real.obs["qc_doublet_score"].isna().sum() == 30

@@ -143,12 +143,8 @@ def test_clean_cells_are_untouched_and_each_kind_does_what_it_says(adata: ad.Ann
     assert fewer.min() > 0
 
 
-@pytest.mark.parametrize(
-    ("name", "prefixes"), [("mito", ("MT-",)), ("ribo", ("RPS", "RPL")), ("haemo", ("HB",))]
-)
-def test_severity_is_the_share_of_foreign_counts(
-    adata: ad.AnnData, name: str, prefixes: tuple[str, ...]
-) -> None:
+@pytest.mark.parametrize(("name", "prefixes"), [("mito", ("MT-",)), ("ribo", ("RPS", "RPL")), ("haemo", ("HB",))])
+def test_severity_is_the_share_of_foreign_counts(adata: ad.AnnData, name: str, prefixes: tuple[str, ...]) -> None:
     cells = kind_of(adata) == name
     severity = adata.obs["true_severity"].to_numpy()[cells]
     genes = adata.var_names.str.startswith(prefixes)
@@ -222,10 +218,7 @@ def test_pairs_are_additive_in_latent_space_but_for_the_interacting_ones(adata: 
     truth = adata.uns["truth"]
     conditions = [str(name) for name in truth["conditions"]]
     shift = np.stack(
-        [
-            adata.obsm["true_z_perturbation"][(adata.obs["perturbation"] == name).to_numpy()][0]
-            for name in conditions
-        ]
+        [adata.obsm["true_z_perturbation"][(adata.obs["perturbation"] == name).to_numpy()][0] for name in conditions]
     )
     dosage = dosage_table(conditions, [str(name) for name in truth["perturbations"]])
     excess = shift - dosage @ (truth["mask"] * truth["embedding"])
@@ -266,9 +259,7 @@ def test_true_effects_are_what_many_cells_show() -> None:
     logs = log_normalised(adata.X)
     label = adata.obs["perturbation"].astype(str).to_numpy()
     control = logs[label == "control"]
-    for name, effect in zip(
-        adata.uns["truth"]["effect_conditions"], adata.uns["truth"]["effects"], strict=True
-    ):
+    for name, effect in zip(adata.uns["truth"]["effect_conditions"], adata.uns["truth"]["effects"], strict=True):
         treated = logs[label == name]
         measured = treated.mean(axis=0) - control.mean(axis=0)
         error = np.sqrt(treated.var(axis=0) / len(treated) + control.var(axis=0) / len(control))

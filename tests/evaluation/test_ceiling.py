@@ -78,9 +78,7 @@ def test_seeds_and_order():
     again = ceiling(counts[order], CODES[order], NAMES, seed=1)
     assert again.attainable_rho == pytest.approx(first.attainable_rho, abs=0.02)
     genes = np.random.default_rng(1).permutation(60)
-    assert ceiling(counts[:, genes], CODES, NAMES, seed=1).split_half_rho == pytest.approx(
-        first.split_half_rho
-    )
+    assert ceiling(counts[:, genes], CODES, NAMES, seed=1).split_half_rho == pytest.approx(first.split_half_rho)
 
 
 def test_any_metric_half_against_half():

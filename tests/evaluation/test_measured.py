@@ -38,9 +38,7 @@ def test_moments_equal_a_dense_oracle(monkeypatch, scale, dtype):
     values = oracle(counts, scale)
     for row in range(3):
         np.testing.assert_allclose(moments.mean[row], values[codes == row].mean(axis=0), rtol=1e-12)
-        np.testing.assert_allclose(
-            moments.variance[row], values[codes == row].var(axis=0, ddof=1), atol=1e-12
-        )
+        np.testing.assert_allclose(moments.variance[row], values[codes == row].var(axis=0, ddof=1), atol=1e-12)
     np.testing.assert_array_equal(moments.n_cells, np.bincount(codes))
     assert moments.mean.dtype == moments.variance.dtype == np.float64
 
@@ -63,9 +61,7 @@ def test_standard_error_is_the_spread_of_the_effect_over_repeated_experiments():
     codes = np.repeat([0, 1], [30, 50])
     runs = [
         measured_effects(
-            condition_moments(
-                sp.csr_matrix(random.poisson(3.0, (80, 6))), codes, ["A", "control"], scale="mean"
-            )
+            condition_moments(sp.csr_matrix(random.poisson(3.0, (80, 6))), codes, ["A", "control"], scale="mean")
         )
         for _ in range(400)
     ]
@@ -112,9 +108,7 @@ def test_invariants(seed, factor):
     base = measured_effects(condition_moments(sp.csr_matrix(counts), codes, NAMES))
     random = np.random.default_rng(seed + 1)
     cells, genes = random.permutation(counts.shape[0]), random.permutation(counts.shape[1])
-    shuffled = measured_effects(
-        condition_moments(sp.csr_matrix(counts[cells][:, genes]), codes[cells], NAMES)
-    )
+    shuffled = measured_effects(condition_moments(sp.csr_matrix(counts[cells][:, genes]), codes[cells], NAMES))
     np.testing.assert_allclose(shuffled.value, base.value[:, genes], atol=1e-12)
     np.testing.assert_allclose(shuffled.standard_error, base.standard_error[:, genes], atol=1e-9)
     # Expression depends on shares of the library only.

@@ -29,9 +29,7 @@ def test_flattened_scores_equal_their_usual_definitions():
     from sklearn.metrics import r2_score
 
     real, predicted = simulated(0)
-    assert metrics.ate_rho(real, predicted) == pytest.approx(
-        np.corrcoef(real.ravel(), predicted.ravel())[0, 1]
-    )
+    assert metrics.ate_rho(real, predicted) == pytest.approx(np.corrcoef(real.ravel(), predicted.ravel())[0, 1])
     assert metrics.ate_r2(real, predicted) == pytest.approx(r2_score(real.ravel(), predicted.ravel()))
     assert metrics.mse_delta(real, predicted) == pytest.approx(np.square(real - predicted).mean())
     assert metrics.mae_delta(real, predicted) == pytest.approx(np.abs(real - predicted).mean())

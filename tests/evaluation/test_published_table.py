@@ -62,11 +62,7 @@ def figures(name: str) -> dict[str, np.ndarray]:
         held_out = order[cuts[1] :]
         held_out = held_out[passing[held_out]]
         found.setdefault("attainable", []).append(
-            (
-                ceiling(
-                    counts[held_out], codes[held_out], conditions, seed=seed, n_bootstrap=20
-                ).attainable_rho,
-            )
+            (ceiling(counts[held_out], codes[held_out], conditions, seed=seed, n_bootstrap=20).attainable_rho,)
         )
     return {key: np.array(value) for key, value in found.items()}
 
@@ -79,9 +75,7 @@ def test_floors_and_ceiling_come_out_as_designed(name):
     for row, (expected, tolerance) in TABLE[name].items():
         assert found[row][:, 0].mean() == pytest.approx(expected, abs=tolerance), row
     # The order that the design reports holds in every split.
-    training, shrunk, low_rank = (
-        found[row] for row in ("training_mean", "shrunk_mean", "lowrank_shrunk_mean")
-    )
+    training, shrunk, low_rank = (found[row] for row in ("training_mean", "shrunk_mean", "lowrank_shrunk_mean"))
     assert (shrunk > training).all()
     assert (low_rank > shrunk - 0.005).all()
     assert (found["attainable"][:, 0] > low_rank[:, 0]).all()

@@ -38,9 +38,9 @@ def test_many_pairs_are_sampled():
     assert not found.exact
     assert found.p_value == 1 / 10_001
     assert found == paired_permutation_test(a + 2, b, seed=1)
-    assert paired_permutation_test(a, a + b).p_value + paired_permutation_test(
-        a + b, a
-    ).p_value == pytest.approx(1, abs=0.02)
+    assert paired_permutation_test(a, a + b).p_value + paired_permutation_test(a + b, a).p_value == pytest.approx(
+        1, abs=0.02
+    )
 
 
 def test_level_is_held_without_a_difference():
@@ -60,4 +60,3 @@ def test_level_is_held_without_a_difference():
 def test_bad_input_is_named(a, b, message):
     with pytest.raises(DataError, match=message):
         paired_permutation_test(a, b)
-

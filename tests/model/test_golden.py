@@ -116,7 +116,9 @@ class Golden:
         logits = torch.logit(self.tensor(f"{sample}/mask_soft").double())
         mask = (logits - self.tensor("mask_logits").double()).float()
         first = GlobalNoise(
-            mask, torch.zeros_like(self.tensor(f"{sample}/embedding")), torch.zeros_like(self.tensor(f"{sample}/artifact_embedding"))
+            mask,
+            torch.zeros_like(self.tensor(f"{sample}/embedding")),
+            torch.zeros_like(self.tensor(f"{sample}/artifact_embedding")),
         )
         with torch.no_grad():
             at_mask = self.module.sample_globals(first)

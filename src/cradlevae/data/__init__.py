@@ -1,0 +1,1 @@
+"""Counts in: the data contract, quality control, splits, batches, the simulator."""

@@ -210,9 +210,18 @@ class CellBatches:
 
     def loader(self) -> DataLoader[Batch]:
         """A torch DataLoader over the batches."""
+        import torch
         from torch.utils.data import DataLoader
 
-        return DataLoader(self, sampler=self, batch_size=None, collate_fn=_as_it_is)  # type: ignore[arg-type]
+        # a loader draws a number whenever it starts over; from its own generator, so that the global one, which the
+        # model's noise comes from, does not depend on whether an epoch follows another or begins a resumed run
+        return DataLoader(
+            self,  # type: ignore[arg-type]
+            sampler=self,
+            batch_size=None,
+            collate_fn=_as_it_is,
+            generator=torch.Generator(),
+        )
 
     def __len__(self) -> int:
         return -(-len(self._rows) // self._batch_size)

@@ -63,9 +63,7 @@ def confounding_alarm(
 
     condition, failed = np.asarray(condition), np.asarray(failed, dtype=bool)
     if condition.shape != failed.shape or condition.ndim != 1:
-        raise DataError(
-            f"{condition.shape} condition codes and {failed.shape} labels; give one of each per cell"
-        )
+        raise DataError(f"{condition.shape} condition codes and {failed.shape} labels; give one of each per cell")
     if control not in names or not (condition == list(names).index(control)).any():
         raise DataError(f"no {control!r} cells: failures are compared with those of control cells")
     kept = condition >= 0

@@ -62,6 +62,10 @@ class DataFields:
     guides_key: str | None = None
     guide_min_count: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not self.separator:
+            raise DataError("separator is empty; name what stands between the members of a combination, e.g. '+'")
+
     @property
     def criteria(self) -> tuple[str, ...]:
         """Names of the artifact classes: one ``obs`` column each."""
@@ -168,8 +172,8 @@ def read_experiment(
         If anything does not fit; the message names the column, the value and the mend.
     """
     counts = Counts(adata, fields.layer)
-    _check_unique(adata.obs_names, "cell", "adata.obs_names_make_unique()")
-    _check_unique(adata.var_names, "gene", "adata.var_names_make_unique()")
+    check_unique(adata.obs_names, "cell", "adata.obs_names_make_unique()")
+    check_unique(adata.var_names, "gene", "adata.var_names_make_unique()")
     singles = _cell_members(adata, fields)
     artifact = _artifact(adata, fields, need_artifact)
     columns = _gene_columns(adata, genes)
@@ -225,7 +229,8 @@ def condition_labels(adata: Any, fields: DataFields) -> pd.Series[str]:
     return pd.Series(names, index=pd.Index(adata.obs_names), dtype=object)
 
 
-def _check_unique(names: pd.Index[str], what: str, mend: str) -> None:
+def check_unique(names: pd.Index[str], what: str, mend: str) -> None:
+    """Raise :class:`DataError` if a name occurs twice; ``mend`` tells what to run."""
     if not names.is_unique:
         twice = names[names.duplicated()][0]
         raise DataError(f"duplicate {what} name {twice!r}; make them unique: {mend}")
@@ -243,16 +248,15 @@ def _cell_members(adata: Any, fields: DataFields) -> list[tuple[str, ...] | None
     if fields.guides_key is not None:
         return _guide_members(adata, fields)
     column = _column(adata, fields.perturbation_key, "name the label column with perturbation_key=")
-    if column.isna().any():
-        cell = adata.obs_names[np.flatnonzero(column.isna())[0]]
+    empty = column.isna() | column.astype(str).map(lambda label: _is_blank(label, fields.separator)).astype(bool)
+    if empty.any():  # an empty label is no control: nobody said so
+        cell = adata.obs_names[np.flatnonzero(empty)[0]]
         raise DataError(
-            f"obs[{fields.perturbation_key!r}] is empty for {int(column.isna().sum())} cells, first {cell!r}; "
+            f"obs[{fields.perturbation_key!r}] is empty for {int(empty.sum())} cells, first {cell!r}; "
             "label or drop them"
         )
     codes, labels = pd.factorize(column.astype(str))
-    parsed = [
-        members(label, separator=fields.separator, control_labels=fields.control_labels) for label in labels
-    ]
+    parsed = [members(label, separator=fields.separator, control_labels=fields.control_labels) for label in labels]
     for label, single in zip(labels, parsed, strict=True):
         if fields.separator != "+" and any("+" in name for name in single):
             raise DataError(
@@ -260,6 +264,10 @@ def _cell_members(adata: Any, fields: DataFields) -> list[tuple[str, ...] | None
                 f"{fields.separator!r}; use one separator in all labels"
             )
     return [parsed[code] for code in codes]
+
+
+def _is_blank(label: str, separator: str) -> bool:
+    return not label.replace(separator, " ").strip()
 
 
 def _guide_members(adata: Any, fields: DataFields) -> list[tuple[str, ...] | None]:
@@ -273,10 +281,11 @@ def _guide_members(adata: Any, fields: DataFields) -> list[tuple[str, ...] | Non
             f"obsm[{key!r}] has no column names; store the guide counts as a pandas DataFrame whose columns name "
             "the targeted genes (and the non-targeting guides as 'control')"
         )
+    if any(_is_blank(str(name), fields.separator) for name in guides.columns):
+        raise DataError(f"obsm[{key!r}] has a column without a name; name the gene that it targets, or 'control'")
     found = sp.csr_matrix(guides.to_numpy(dtype=np.float64) >= fields.guide_min_count)
     per_column = [
-        members(str(name), separator=fields.separator, control_labels=fields.control_labels)
-        for name in guides.columns
+        members(str(name), separator=fields.separator, control_labels=fields.control_labels) for name in guides.columns
     ]
     result: list[tuple[str, ...] | None] = []
     for row in range(found.shape[0]):
@@ -322,9 +331,7 @@ def _gene_columns(adata: Any, genes: Sequence[str] | None) -> npt.NDArray[np.int
     return np.asarray(columns)
 
 
-def _warn_left_out(
-    counted: npt.NDArray[np.bool_], assigned: npt.NDArray[np.bool_], fields: DataFields
-) -> None:
+def _warn_left_out(counted: npt.NDArray[np.bool_], assigned: npt.NDArray[np.bool_], fields: DataFields) -> None:
     if not counted.all():
         warnings.warn(f"{int((~counted).sum())} cells without a count are left out", stacklevel=3)
     if not assigned.all():

@@ -102,26 +102,18 @@ class Counts:
                     self._refuse(block, part, wrong, what, "this model needs raw UMI counts")
             fractional = values != np.round(values)
             if fractional.any():
-                looks = (
-                    "it looks log-normalised"
-                    if values.max() < 20
-                    else "it looks normalised"
-                )
+                looks = "it looks log-normalised" if values.max() < 20 else "it looks normalised"
                 self._refuse(
                     block, part, fractional, "fractional values",
                     f"{looks}; name the layer with the raw counts (layer=), e.g. 'counts', or adata.raw.to_adata()",
                 )  # fmt: skip
 
-    def _refuse(
-        self, block: sp.csr_matrix, part: slice, wrong: npt.NDArray[np.bool_], what: str, mend: str
-    ) -> None:
+    def _refuse(self, block: sp.csr_matrix, part: slice, wrong: npt.NDArray[np.bool_], what: str, mend: str) -> None:
         entry = int(np.flatnonzero(wrong)[0])
         row = int(np.searchsorted(block.indptr, entry, side="right")) - 1
         cell = self.adata.obs_names[part.start + row]
         gene = self.adata.var_names[block.indices[entry]]
-        raise DataError(
-            f"{self.where} holds {what}: {block.data[entry]:g} for cell {cell!r}, gene {gene!r}; {mend}"
-        )
+        raise DataError(f"{self.where} holds {what}: {block.data[entry]:g} for cell {cell!r}, gene {gene!r}; {mend}")
 
 
 def _as_csr(block: Any) -> sp.csr_matrix:

@@ -82,9 +82,7 @@ def damage(
     return damaged, severity
 
 
-def expected_profile(
-    kind: str, profile: Profile, severity: float, profiles: Mapping[str, Profile]
-) -> Profile:
+def expected_profile(kind: str, profile: Profile, severity: float, profiles: Mapping[str, Profile]) -> Profile:
     """Expression profile to expect of damaged cells whose clean profile is ``profile``, (genes,).
 
     Thinning, unequal amplification and doublets of random cells change how noisy a profile is, not its mean.
@@ -129,9 +127,7 @@ def _few_molecules(counts: sp.csr_matrix, severity: Severity, rng: np.random.Gen
     return redrawn
 
 
-def _replace(
-    counts: sp.csr_matrix, severity: Severity, profile: Profile, rng: np.random.Generator
-) -> sp.csr_matrix:
+def _replace(counts: sp.csr_matrix, severity: Severity, profile: Profile, rng: np.random.Generator) -> sp.csr_matrix:
     """Lose molecules and put as many from elsewhere in their place: the library size stays."""
     kept = _thin(counts, severity, rng)
     lost = np.asarray(counts.sum(axis=1) - kept.sum(axis=1)).ravel().astype(np.int64)

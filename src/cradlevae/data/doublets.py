@@ -167,9 +167,7 @@ def _fit(counts: sp.csr_matrix, seed: int) -> DoubletReference:
     cells, genes = _usable(counts)
     raw = counts[cells][:, genes]
     observed = AnnData(raw)
-    simulated = sc.pp.scrublet_simulate_doublets(
-        observed, sim_doublet_ratio=SIMULATED_PER_CELL, random_seed=seed
-    )
+    simulated = sc.pp.scrublet_simulate_doublets(observed, sim_doublet_ratio=SIMULATED_PER_CELL, random_seed=seed)
     observed.X = _to_size(raw)
     simulated.X = _to_size(sp.csr_matrix(simulated.X))
     n_components = min(N_COMPONENTS, len(genes) - 1)
@@ -185,9 +183,7 @@ def _fit(counts: sp.csr_matrix, seed: int) -> DoubletReference:
     )
     found = observed.uns["scrublet"]
     if "threshold" not in found:
-        raise DoubletsNotAssessable(
-            "the scores of simulated doublets are not bimodal, so scrublet finds no threshold"
-        )
+        raise DoubletsNotAssessable("the scores of simulated doublets are not bimodal, so scrublet finds no threshold")
     scores = np.full(counts.shape[0], np.nan)
     scores[cells] = observed.obs["doublet_score"].to_numpy()
     loadings = _loadings(observed.X, n_components, seed)
@@ -213,9 +209,7 @@ def _usable(counts: sp.csr_matrix) -> tuple[npt.NDArray[np.intp], npt.NDArray[np
     kept = counts[:, genes]
     cells = np.flatnonzero(np.asarray((kept > 0).sum(axis=1)).ravel() >= 3)
     if len(cells) < MIN_CELLS:
-        raise DoubletsNotAssessable(
-            f"{len(cells)} cells with at least three genes; scrublet needs {MIN_CELLS}"
-        )
+        raise DoubletsNotAssessable(f"{len(cells)} cells with at least three genes; scrublet needs {MIN_CELLS}")
     if len(genes) >= MIN_GENES:
         logged = AnnData(kept[cells])
         sc.pp.normalize_total(logged)

@@ -83,9 +83,7 @@ def judge(
         elif doublets is not None:
             fails[criterion] = _score(cells, doublets) > doublets.threshold
     if not fails:
-        raise DataError(
-            "the real cells were annotated for doublets alone; pass doublets=doublet_reference(...)"
-        )
+        raise DataError("the real cells were annotated for doublets alone; pass doublets=doublet_reference(...)")
     return pd.DataFrame(fails, index=index)
 
 
@@ -148,9 +146,7 @@ def _family(names: pd.Index[Any], criterion: str, members: Sequence[str]) -> Boo
     return mask
 
 
-def _per_cell(
-    by_batch: FloatArray, qc: Mapping[str, Any], batch: Sequence[str] | None, n_cells: int
-) -> FloatArray:
+def _per_cell(by_batch: FloatArray, qc: Mapping[str, Any], batch: Sequence[str] | None, n_cells: int) -> FloatArray:
     """Threshold of each cell."""
     typical = float(np.nanmedian(by_batch))
     if batch is None:
@@ -159,9 +155,7 @@ def _per_cell(
     codes = known.get_indexer(pd.Index([str(name) for name in batch]))
     if (codes < 0).any():
         unknown = str(list(batch)[int(np.flatnonzero(codes < 0)[0])])
-        raise DataError(
-            f"batch {unknown!r} has no QC thresholds; the batches are {', '.join(map(repr, known))}"
-        )
+        raise DataError(f"batch {unknown!r} has no QC thresholds; the batches are {', '.join(map(repr, known))}")
     return np.where(np.isnan(by_batch), typical, by_batch)[codes]
 
 

@@ -21,9 +21,7 @@ DEFAULT_CONTROLS = ("control", "ctrl", "non-targeting")
 """Labels that mean "unperturbed" unless the caller names others; case does not matter."""
 
 
-def members(
-    label: str, *, separator: str = "+", control_labels: Sequence[str] = DEFAULT_CONTROLS
-) -> tuple[str, ...]:
+def members(label: str, *, separator: str = "+", control_labels: Sequence[str] = DEFAULT_CONTROLS) -> tuple[str, ...]:
     """Single perturbations that a label stands for, sorted; empty for a control.
 
     ``A+ctrl`` (GEARS style) is the single ``A``; ``A+A`` (two guide RNAs against one gene) is ``A``.

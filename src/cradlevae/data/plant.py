@@ -68,9 +68,7 @@ def plant_artifacts(
     if unknown or not kinds:
         raise DataError(f"kinds={tuple(kinds)!r} must name one or more of {', '.join(PLANTED_KINDS)}")
     if "clean" in adata.layers:
-        raise DataError(
-            "layers['clean'] is there already: plant into an AnnData whose artifacts are not known"
-        )
+        raise DataError("layers['clean'] is there already: plant into an AnnData whose artifacts are not known")
     if "doublet" in kinds and adata.n_obs == 1:
         raise DataError("a doublet needs two cells, but the AnnData has one; leave 'doublet' out of kinds")
     counts = Counts(adata, layer)

@@ -140,9 +140,7 @@ def annotate_qc(
     if empty.all():
         raise DataError(f"no cell of {counts.where} has a count")
 
-    rules = {
-        criterion: _Rule.unassessed(criterion, [SWITCHED_OFF] * len(batches.names)) for criterion in CRITERIA
-    }
+    rules = {criterion: _Rule.unassessed(criterion, [SWITCHED_OFF] * len(batches.names)) for criterion in CRITERIA}
     for criterion in criteria:
         if criterion == "doublet":
             rules[criterion], values[criterion] = _doublet_rule(counts, batches, empty, seed)
@@ -203,9 +201,7 @@ def _batches(adata: Any, batch_key: str | None) -> _Batches:
     return _Batches(tuple(names), codes)
 
 
-def _mad_rule(
-    criterion: str, values: FloatArray, batches: _Batches, empty: BoolArray, n_mads: float
-) -> _Rule:
+def _mad_rule(criterion: str, values: FloatArray, batches: _Batches, empty: BoolArray, n_mads: float) -> _Rule:
     median, mad = np.full((2, len(batches.names)), np.nan)
     reasons = []
     for index in range(len(batches.names)):
@@ -244,9 +240,7 @@ def _warn_of_share(criterion: str, share: float, limit: float) -> None:
     )
 
 
-def _write_obs(
-    adata: Any, key_added: str, values: Mapping[str, FloatArray], fails: Mapping[str, BoolArray]
-) -> None:
+def _write_obs(adata: Any, key_added: str, values: Mapping[str, FloatArray], fails: Mapping[str, BoolArray]) -> None:
     if key_added in adata.obs and adata.uns.get(QC_KEY, {}).get("key_added") != key_added:
         warnings.warn(
             f"obs[{key_added!r}] held other values, which are replaced; key_added= writes to another column",
@@ -289,9 +283,7 @@ def _record(
             "n_failing": by_batch(fails.get(criterion, nobody)),
         }
         if criterion in GENE_FAMILIES and rule.assessed:
-            criteria[criterion]["genes"] = np.array(
-                adata.var_names[families[criterion]].astype(str), dtype=object
-            )
+            criteria[criterion]["genes"] = np.array(adata.var_names[families[criterion]].astype(str), dtype=object)
     return {
         "n_genes": int(adata.n_vars),
         "batches": np.array(batches.names, dtype=object),

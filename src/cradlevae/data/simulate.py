@@ -317,9 +317,7 @@ def _check_design(design: Design, n_interacting: int) -> None:
 def _check_kinds(artifact_kinds: Sequence[str], artifact_rate: float) -> tuple[str, ...]:
     kinds = (artifact_kinds,) if isinstance(artifact_kinds, str) else tuple(artifact_kinds)
     if any(kind not in ARTIFACT_KINDS for kind in kinds) or len(set(kinds)) < len(kinds):
-        raise DataError(
-            f"artifact_kinds={kinds!r} must name each of {', '.join(ARTIFACT_KINDS)} at most once"
-        )
+        raise DataError(f"artifact_kinds={kinds!r} must name each of {', '.join(ARTIFACT_KINDS)} at most once")
     if not kinds and artifact_rate > 0:
         raise DataError("artifact_kinds is empty; name a kind, or set artifact_rate=0")
     return kinds
@@ -331,6 +329,4 @@ def _check_library(library_size: tuple[float, float]) -> None:
     except (TypeError, ValueError):
         raise DataError(f"library_size={library_size!r} must be two numbers: median and log-sd") from None
     if not (1.0 <= median <= 1e6 and 0.0 <= spread <= 3.0):
-        raise DataError(
-            f"library_size={library_size!r} must be a median from 1 to 1e6 and a log-sd from 0 to 3"
-        )
+        raise DataError(f"library_size={library_size!r} must be a median from 1 to 1e6 and a log-sd from 0 to 3")

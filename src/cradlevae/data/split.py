@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cradlevae.data.contract import DataFields, condition_labels
+from cradlevae.data.contract import DataFields, check_unique, condition_labels
 from cradlevae.data.files import write_text
 from cradlevae.data.labels import CONTROL, closest, condition_members
 from cradlevae.errors import DataError
@@ -97,9 +97,7 @@ class Split:
         """
         try:
             manifest = json.loads(Path(path).read_text())
-            parts = pd.Series(
-                {cell: part for part, cells in manifest["cells"].items() for cell in cells}, dtype=object
-            )
+            parts = pd.Series({cell: part for part, cells in manifest["cells"].items() for cell in cells}, dtype=object)
             split = cls(parts, manifest["recipe"], manifest["seed"], manifest["options"])
             recorded = manifest["hash"]
         except FileNotFoundError:
@@ -155,8 +153,10 @@ def split(
     """
     if recipe not in RECIPES:
         raise DataError(f"unknown split recipe {recipe!r}{closest(recipe, list(RECIPES))}")
+    check_unique(adata.obs_names, "cell", "adata.obs_names_make_unique()")
     if recipe == "column":
         return _by_column(adata, column)
+    seed = int(seed)  # numpy integers do not go into JSON
     labels = condition_labels(adata, fields or DataFields(**field_options))
     generator = np.random.default_rng(seed)
     if recipe == "perturbations":
@@ -166,32 +166,41 @@ def split(
 
 
 def _combinations(labels: pd.Series[str], generator: np.random.Generator) -> pd.Series[str]:
+    return _held_out(labels, _quarter_of_combinations(labels, generator), set(), generator)
+
+
+def _quarter_of_combinations(labels: pd.Series[str], generator: np.random.Generator) -> set[str]:
     names = sorted(name for name in labels.unique() if len(condition_members(name)) > 1)
     if not names:
         raise DataError(
-            "the recipe 'combinations' needs combinations (labels such as A+B), but there are none; "
+            "this recipe needs combinations (labels such as A+B), but there are none; "
             "use recipe 'cells', or set separator= to what stands between the members"
         )
+    return _last_quarter(names, generator)
+
+
+def _last_quarter(names: list[str], generator: np.random.Generator) -> set[str]:
     shuffled = generator.permutation(np.array(names, dtype=object))
-    n_test = int(np.ceil(0.25 * len(names)))
-    return _held_out(labels, set(shuffled[-n_test:]), set(), generator)
+    return set(shuffled[-int(np.ceil(0.25 * len(names))) :])
 
 
-def _perturbations(
-    labels: pd.Series[str], generator: np.random.Generator, n_shared: int
-) -> pd.Series[str]:
-    """A quarter of the single perturbations (or, for two shared members, of the combinations) is held out."""
+def _perturbations(labels: pd.Series[str], generator: np.random.Generator, n_shared: int) -> pd.Series[str]:
+    """A quarter of the single perturbations (or, for two shared members, of the combinations) is held out.
+
+    Of the conditions that this touches, those that share exactly ``n_shared`` members with the training conditions
+    are the test; the others are unused.
+    """
     if n_shared not in (0, 1, 2):
         raise DataError(f"n_shared is {n_shared!r}; it must be 0, 1 or 2")
-    if n_shared == 2:
-        return _combinations(labels, generator)
     conditions = sorted(set(labels.unique()) - {CONTROL, ""})
-    singles = sorted({single for name in conditions for single in condition_members(name)})
-    shuffled = generator.permutation(np.array(singles, dtype=object))
-    hidden = set(shuffled[-int(np.ceil(0.25 * len(singles))) :])
-    seen = {name: sum(single not in hidden for single in condition_members(name)) for name in conditions}
-    touched = {name for name in conditions if seen[name] < len(condition_members(name))}
-    test = {name for name in touched if seen[name] == n_shared}
+    if n_shared == 2:
+        touched = _quarter_of_combinations(labels, generator)
+    else:
+        singles = sorted({single for name in conditions for single in condition_members(name)})
+        hidden = _last_quarter(singles, generator)
+        touched = {name for name in conditions if not hidden.isdisjoint(condition_members(name))}
+    seen = {single for name in conditions if name not in touched for single in condition_members(name)}
+    test = {name for name in touched if sum(single in seen for single in condition_members(name)) == n_shared}
     if not test:
         raise DataError(f"no condition has exactly {n_shared} members seen in training; use another n_shared or seed")
     return _held_out(labels, test, touched - test, generator)

@@ -1,0 +1,1 @@
+"""Scores that can be believed: metrics, floors, ceilings and the leak-proof harness."""

@@ -191,9 +191,7 @@ def _sums_over_genes(first: FloatArray, second: FloatArray) -> FloatArray:
     """Sum what a correlation needs of each perturbation, (perturbations, 6): n, Σa, Σb, Σa², Σb², Σab."""
     n = np.full(len(first), float(first.shape[1]))
     products = (first**2, second**2, first * second)
-    return np.column_stack(
-        [n, first.sum(axis=1), second.sum(axis=1), *(product.sum(axis=1) for product in products)]
-    )
+    return np.column_stack([n, first.sum(axis=1), second.sum(axis=1), *(product.sum(axis=1) for product in products)])
 
 
 def _attainable(sums: FloatArray) -> tuple[float, float, float]:

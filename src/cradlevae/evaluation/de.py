@@ -139,9 +139,7 @@ def _standardised_rank_sums(
     return np.asarray(np.divide(centred, deviation, out=np.zeros(n_groups), where=told))
 
 
-def _tie_terms(
-    values: FloatArray, groups: npt.NDArray[np.integer], controls: FloatArray, n_groups: int
-) -> FloatArray:
+def _tie_terms(values: FloatArray, groups: npt.NDArray[np.integer], controls: FloatArray, n_groups: int) -> FloatArray:
     """Sum of t³ − t over the tied non-zero values of each condition and the controls, (conditions,)."""
     control_value, control_size = np.unique(controls, return_counts=True)
     alone = _cubed(control_size.astype(np.float64)).sum()
@@ -216,9 +214,7 @@ def de_direction(real: DETest, predicted: DETest, *, fdr: float = 0.05) -> float
     _check_same(real, predicted)
     agree = np.sign(real.z) == np.sign(predicted.z)
     shares = [
-        float(right[truth].mean())
-        for right, truth in zip(agree, real.significant(fdr), strict=True)
-        if truth.any()
+        float(right[truth].mean()) for right, truth in zip(agree, real.significant(fdr), strict=True) if truth.any()
     ]
     return float(np.mean(shares)) if shares else float("nan")
 

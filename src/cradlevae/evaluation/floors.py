@@ -87,9 +87,7 @@ def floor_effects(
 
 
 @floor("zero", "no change")
-def _zero(
-    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
-) -> FloatArray:
+def _zero(train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]) -> FloatArray:
     return np.zeros((len(conditions), train.mean.shape[1]))
 
 
@@ -112,9 +110,7 @@ def _training_mean(
 
 
 @floor("shrunk_mean", "training mean, shrunk by empirical Bayes")
-def _shrunk_mean(
-    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
-) -> FloatArray:
+def _shrunk_mean(train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]) -> FloatArray:
     return _look_up(_shrunk(seen_effects(train)), conditions)
 
 
@@ -128,9 +124,7 @@ def _lowrank_shrunk_mean(
 
 
 @floor("additive", "control plus the effects of the single perturbations")
-def _additive(
-    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
-) -> FloatArray:
+def _additive(train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]) -> FloatArray:
     return _of_singles(_singles(train), conditions, np.sum)
 
 
@@ -221,9 +215,7 @@ def _singles(train: ConditionMoments) -> Effects:
     return Effects(names, effects.value[rows], effects.standard_error[rows], effects.genes)
 
 
-def _of_singles(
-    singles: Effects, conditions: Sequence[str], combine: Callable[..., FloatArray]
-) -> FloatArray:
+def _of_singles(singles: Effects, conditions: Sequence[str], combine: Callable[..., FloatArray]) -> FloatArray:
     """Combine the effects of each condition's members; NaN where a member has not been seen alone."""
     answer = np.full((len(conditions), singles.value.shape[1]), np.nan)
     for position, condition in enumerate(conditions):

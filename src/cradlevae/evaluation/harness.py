@@ -34,7 +34,13 @@ from cradlevae.evaluation.references import (
     simulated_reference,
 )
 from cradlevae.evaluation.registry import REGISTRY
-from cradlevae.evaluation.truth import deviance_floors, leakage, mask_f1, poisson_deviance, signature_correlation
+from cradlevae.evaluation.truth import (
+    deviance_floors,
+    leakage,
+    mask_f1,
+    poisson_deviance,
+    signature_correlation,
+)
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.counterfactual import clean
 from cradlevae.query.effects import effects, published_effects
@@ -59,9 +65,7 @@ class _Scores:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, reference: str, metric: str, predictor: str, value: float, **rest: Any) -> None:
-        self.rows.append(
-            {"reference": reference, "metric": metric, "predictor": predictor, "value": value, **rest}
-        )
+        self.rows.append({"reference": reference, "metric": metric, "predictor": predictor, "value": value, **rest})
 
     def table(self) -> pd.DataFrame:
         table = pd.DataFrame(self.rows).reindex(columns=list(COLUMNS))
@@ -160,10 +164,12 @@ def _references(
     truth: bool,
     seed: int,
 ) -> list[Reference]:
-    name = {"held-out": "held-out passing cells", "validation": "validation passing cells", "all": "all passing cells"}
-    found = [
-        measured_reference(name[kind], data, sp.csr_matrix(data.counts[passing]), passing, conditions, seed=seed)
-    ]
+    name = {
+        "held-out": "held-out passing cells",
+        "validation": "validation passing cells",
+        "all": "all passing cells",
+    }
+    found = [measured_reference(name[kind], data, sp.csr_matrix(data.counts[passing]), passing, conditions, seed=seed)]
     if truth:
         true_counts = clean_counts(adata, data)
         if true_counts is not None:
@@ -196,7 +202,9 @@ def _score_effects(
         if as_published is not None:
             predictions[PUBLISHED] = np.asarray(as_published[names].X, dtype=np.float64)
         for floor in FLOORS:
-            if floor == "lowrank_shrunk_mean" and not (validation.n_cells[0] > 1 and (validation.n_cells[1:] > 1).any()):
+            if floor == "lowrank_shrunk_mean" and not (
+                validation.n_cells[0] > 1 and (validation.n_cells[1:] > 1).any()
+            ):
                 continue
             predictions[floor] = floor_effects(floor, train, validation, names)
         values = {
@@ -204,9 +212,7 @@ def _score_effects(
             for name, value in predictions.items()
         }
         ceilings = {"ate_rho": reference.attainable_rho, "ate_r2": reference.attainable_r2}
-        intervals = {
-            name: _bootstrap(reference.effects, value, seed) for name, value in predictions.items()
-        }
+        intervals = {name: _bootstrap(reference.effects, value, seed) for name, value in predictions.items()}
         for metric in values[MODEL]:
             by_floor = {name: values[name][metric] for name in FLOORS if name in values}
             floor_value, best_floor = _best(by_floor, REGISTRY[metric].best)
@@ -284,7 +290,13 @@ def _score_generated(
 
 
 def _score_truth(
-    scores: _Scores, model: TrainedModel, adata: Any, data: Experiment, rows: npt.NDArray[np.intp], *, seed: int
+    scores: _Scores,
+    model: TrainedModel,
+    adata: Any,
+    data: Experiment,
+    rows: npt.NDArray[np.intp],
+    *,
+    seed: int,
 ) -> None:
     known = set(scored_conditions(model, data, rows)[0])
     usable = rows[[data.is_control[row] or data.conditions[data.condition[row]] in known for row in rows]]
@@ -294,7 +306,12 @@ def _score_truth(
     scores.add("held-out cells", "iwelbo", MODEL, float(likelihood.mean()), note="nats per cell, 100 particles")
     states = latents(model, cells, seed=seed)
     for name in ("z_basal", "z_perturbation"):
-        scores.add("held-out cells", f"leakage_{name}", MODEL, leakage(states.obsm[name], data.failed[chosen], seed=seed))
+        scores.add(
+            "held-out cells",
+            f"leakage_{name}",
+            MODEL,
+            leakage(states.obsm[name], data.failed[chosen], seed=seed),
+        )
     simulated = adata.uns.get("truth")
     if simulated is not None and "mask" in simulated:
         names = [str(name) for name in simulated["perturbations"]]
@@ -333,3 +350,25 @@ def _score_clean(
             "held-out clean counts (truth)", "clean_deviance", name, value, low=value - error, high=value + error,
             floor=floor_value, best_floor=best_floor, note="Poisson deviance per failed cell; lower is better",
         )  # fmt: skip
+
+
+def measured_effects_of(model: TrainedModel, adata: Any, *, reference: ReferenceCells = "held-out") -> Any:
+    """Effects measured in the passing reference cells, as an AnnData: conditions × genes.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    adata
+        The experiment.
+    reference
+        As for :func:`evaluate`.
+    """
+    import anndata as ad
+
+    data = read_experiment(adata, model.fields, genes=list(model.genes), perturbations=model.perturbations)
+    rows = reference_rows(model, data, reference)
+    answered, _ = scored_conditions(model, data, rows)
+    found = _references(adata, data, rows, rows[~data.failed[rows]], answered, reference, truth=False, seed=0)[0]
+    obs = pd.DataFrame(index=pd.Index(found.conditions, name="perturbation"))
+    return ad.AnnData(X=found.effects, obs=obs, var=model.var.copy())

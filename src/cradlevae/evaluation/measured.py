@@ -157,9 +157,7 @@ def control_row(moments: ConditionMoments, control: str = CONTROL) -> int:
     return row
 
 
-def expression_blocks(
-    counts: sp.csr_matrix, scale: Scale = "perturbseq"
-) -> Iterator[tuple[slice, sp.csr_matrix]]:
+def expression_blocks(counts: sp.csr_matrix, scale: Scale = "perturbseq") -> Iterator[tuple[slice, sp.csr_matrix]]:
     """Yield ``(slice of cells, expression)``, the expression as a new CSR float64 block, (cells, genes)."""
     if scale not in ("perturbseq", "mean"):
         raise DataError(f"unknown scale {scale!r}; use 'perturbseq' or 'mean'")

@@ -127,9 +127,7 @@ def ate_r2(real: FloatArray, predicted: FloatArray) -> float:
     return _r2(real.ravel(), predicted.ravel())
 
 
-@metric(
-    "ate_rho_top20", best=1.0, description="ATE-rho on each perturbation's 20 genes of largest real effect"
-)
+@metric("ate_rho_top20", best=1.0, description="ATE-rho on each perturbation's 20 genes of largest real effect")
 def ate_rho_top20(real: FloatArray, predicted: FloatArray) -> float:
     """ATE-ρ on each perturbation's 20 genes of largest real |effect|."""
     return pearson(*_at_largest(real, predicted, 20))
@@ -141,17 +139,13 @@ def ate_r2_top20(real: FloatArray, predicted: FloatArray) -> float:
     return _r2(*_at_largest(real, predicted, 20))
 
 
-@metric(
-    "jaccard_20", best=1.0, description="overlap of the 20 genes of largest effect, mean over perturbations"
-)
+@metric("jaccard_20", best=1.0, description="overlap of the 20 genes of largest effect, mean over perturbations")
 def jaccard_20(real: FloatArray, predicted: FloatArray) -> float:
     """Jaccard@20: |A∩B|/|A∪B| of the genes of largest |effect|, mean over perturbations."""
     return _jaccard(real, predicted, 20)
 
 
-@metric(
-    "jaccard_50", best=1.0, description="overlap of the 50 genes of largest effect, mean over perturbations"
-)
+@metric("jaccard_50", best=1.0, description="overlap of the 50 genes of largest effect, mean over perturbations")
 def jaccard_50(real: FloatArray, predicted: FloatArray) -> float:
     """Jaccard@50: |A∩B|/|A∪B| of the genes of largest |effect|, mean over perturbations."""
     return _jaccard(real, predicted, 50)
@@ -220,9 +214,7 @@ def discrimination_cosine(
     return discrimination(real, predicted, perturbations, genes, "cosine")
 
 
-@metric(
-    "centroid_accuracy", best=1.0, description="share of other perturbations' centroids that are further away"
-)
+@metric("centroid_accuracy", best=1.0, description="share of other perturbations' centroids that are further away")
 def centroid_accuracy(real: FloatArray, predicted: FloatArray) -> float:
     """Share of the *other* real effects further from the prediction (L2) than its own, mean.
 

@@ -118,9 +118,7 @@ def measured_reference(
         moments = condition_moments(counts, codes, enough, genes=tuple(data.genes))
     effects = measured_effects(moments)
     top = ceiling(counts, codes, enough, seed=seed)
-    return Reference(
-        name, effects.names, effects.value, top.attainable_rho, top.low, top.high, top.attainable_rho**2
-    )
+    return Reference(name, effects.names, effects.value, top.attainable_rho, top.low, top.high, top.attainable_rho**2)
 
 
 def _codes(data: Experiment, rows: npt.NDArray[np.intp], names: Sequence[str]) -> npt.NDArray[np.int64]:

@@ -52,9 +52,7 @@ REGISTRY: dict[str, Metric] = {}
 """Every registered metric by name."""
 
 
-def metric(
-    name: str, *, kind: str = "effect", best: float, description: str
-) -> Callable[[Function], Function]:
+def metric(name: str, *, kind: str = "effect", best: float, description: str) -> Callable[[Function], Function]:
     """Register a function as a metric.
 
     Metrics of kind ``"effect"`` are wrapped: they get float64 arrays whose shapes agree, and are not called

@@ -67,9 +67,7 @@ def lowrank_shrink(train: ConditionMoments, validation: ConditionMoments) -> Eff
     held_out = seen_effects(validation)
     common = [name for name in effects.names if name in set(held_out.names)]
     if not common:
-        raise DataError(
-            "the rank is chosen on validation cells, but no perturbation has training and validation cells"
-        )
+        raise DataError("the rank is chosen on validation cells, but no perturbation has training and validation cells")
     rows = [effects.names.index(name) for name in common]
     truth = held_out.value[[held_out.names.index(name) for name in common]]
 

@@ -61,9 +61,7 @@ def paired_permutation_test(
     """
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.ndim != 1 or first.shape != second.shape or len(first) == 0:
-        raise DataError(
-            f"paired scores must be two vectors of one length, not {first.shape} and {second.shape}"
-        )
+        raise DataError(f"paired scores must be two vectors of one length, not {first.shape} and {second.shape}")
     difference = first - second
     if not np.isfinite(difference).all():
         raise DataError("paired scores hold NaN or infinite values; leave those runs out of both")
@@ -78,4 +76,3 @@ def paired_permutation_test(
     as_large = int((flips @ difference >= difference.sum() - margin).sum())
     p_value = as_large / 2**n if exact else (1 + as_large) / (1 + n_permutations)
     return PairedTest(float(difference.mean()), p_value, n, exact)
-

@@ -1,0 +1,1 @@
+"""The generative model, its guide, objectives, training and files."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from cradlevae.data.batches import ReferenceKind
 from cradlevae.errors import DataError
@@ -55,6 +55,9 @@ class ModelConfig:
     alpha: float | None = None
     reference: ReferenceKind = "mean"
     balance_classes: bool = False
+    linear_path: Literal["none", "perturbation", "all"] = "none"
+    cell_artifact: bool = False
+    alignment_weight: float = 0.0
     decoder_layers: int = 2
     basal_layers: int = 1
     embedding_layers: int = 4
@@ -71,19 +74,80 @@ class ModelConfig:
                 raise DataError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
         if self.mask_prior is not None and not 0 < self.mask_prior < 1:
             raise DataError(f"mask_prior is {self.mask_prior}; it must lie between 0 and 1")
-        for name in ("n_latent", "width", "basal_width", "decoder_layers", "basal_layers", "embedding_layers"):
+        for name in (
+            "n_latent",
+            "width",
+            "basal_width",
+            "decoder_layers",
+            "basal_layers",
+            "embedding_layers",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise DataError(f"{name} is {value}; it must be at least 1")
 
     def resolved(self, *, combinations: bool) -> ModelConfig:
         """The configuration with every ``None`` that depends on the data filled in."""
-        defaults = {
+        defaults: dict[str, Any] = {
             "n_latent": 200 if combinations else 100,
             "basal_width": 400 if combinations else 200,
             "mask_prior": 0.01 if combinations else 0.001,
             "counterfactual_weight": 0.5 if combinations else 0.1,
         }
-        return replace(
-            self, **{name: value for name, value in defaults.items() if getattr(self, name) is None}
-        )
+        return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained.
+
+    Parameters
+    ----------
+    max_epochs
+        At most so many passes over the training cells.
+    batch_size
+        Cells a step.
+    n_particles
+        Monte-Carlo particles a step.
+    learning_rate
+        Of Adam.
+    weight_decay
+        Of Adam.
+    gradient_clip
+        Largest norm of the gradient.
+    patience
+        Epochs without a better validation loss before training stops; 0 never stops early.
+    seed
+        Seed of weights, batches and noise.
+    accelerator
+        As in Lightning: ``"auto"``, ``"cpu"``, ``"gpu"``, ...
+    devices
+        Number of devices.
+    precision
+        As in Lightning: ``"32-true"``, ``"bf16-mixed"``, ...
+    tensorboard
+        Also log to TensorBoard (extra ``tensorboard``).
+    progress
+        Whether to show a progress bar.
+    """
+
+    max_epochs: int = 200
+    batch_size: int = 512
+    n_particles: int = 5
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-6
+    gradient_clip: float = 100.0
+    patience: int = 50
+    seed: int = 0
+    accelerator: str = "auto"
+    devices: int | str = 1
+    precision: str = "32-true"
+    tensorboard: bool = False
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "batch_size", "n_particles"):
+            if getattr(self, name) < 1:
+                raise DataError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.learning_rate <= 0:
+            raise DataError(f"learning_rate is {self.learning_rate}; it must be above 0")

@@ -89,9 +89,7 @@ class CradleModule(nn.Module):
         self.register_buffer("log_std", torch.ones(n_genes))
         self.mask_logits = nn.Parameter(torch.zeros(n_perturbations, k))
         if config.guide == "correlated":
-            self.embedding_encoder = GaussianMLP(
-                k + n_perturbations, config.width, config.embedding_layers, k
-            )
+            self.embedding_encoder = GaussianMLP(k + n_perturbations, config.width, config.embedding_layers, k)
         else:
             self.embedding_loc = nn.Parameter(torch.zeros(n_perturbations, k))
             self.embedding_log_scale = nn.Parameter(torch.zeros(n_perturbations, k))
@@ -99,7 +97,13 @@ class CradleModule(nn.Module):
         self.artifact_encoder = GaussianMLP(n_artifact_inputs, config.width, config.embedding_layers, k)
         self.basal_encoder = GaussianMLP(n_genes + 2 * k, config.basal_width, config.basal_layers, k)
         self.decoder = MLP(3 * k if config.decode == "concat" else k, config.width, config.decoder_layers)
-        self.gene_linear = nn.Linear(config.width, n_genes)
+        n_linear = {"none": 0, "perturbation": k, "all": 3 * k}[config.linear_path]
+        self.gene_linear = nn.Linear(config.width + n_linear, n_genes)
+        if config.alignment_weight:
+            self.adversary = nn.Linear(k, 1)
+        if config.cell_artifact:
+            self.cell_artifact_loc = nn.Linear(config.basal_width, k)
+            self.cell_artifact_log_variance = nn.Linear(config.basal_width, k)
         self.log_concentration = nn.Parameter(torch.zeros(n_genes))
 
     # -- the guide ---------------------------------------------------------------------------------------------
@@ -122,15 +126,17 @@ class CradleModule(nn.Module):
         p = len(mask)
         q_artifact = Gaussian(q_artifact.loc.expand(p, -1, -1), q_artifact.scale.expand(p, -1, -1))
         return Globals(
-            mask, q_embedding.sample(noise.embedding), q_artifact.sample(noise.artifact), q_embedding, q_artifact
+            mask,
+            q_embedding.sample(noise.embedding),
+            q_artifact.sample(noise.artifact),
+            q_embedding,
+            q_artifact,
         )
 
     def _embedding_posterior(self, mask: Tensor) -> Gaussian:
         if self.config.guide == "mean-field":
             shape = mask.shape
-            return Gaussian(
-                self.embedding_loc.expand(shape), self.embedding_log_scale.exp().expand(shape)
-            )
+            return Gaussian(self.embedding_loc.expand(shape), self.embedding_log_scale.exp().expand(shape))
         encoder = self.embedding_encoder
         weight = encoder.mlp.first.weight  # acts on [M_t, one-hot t]: the one-hot part picks a column
         first = F.linear(mask, weight[:, : self.n_latent], encoder.mlp.first.bias) + weight[:, self.n_latent :].T
@@ -162,22 +168,32 @@ class CradleModule(nn.Module):
         perturbation, artifact
             z^p and z^a, (P, N, K).
         """
+        return self.basal_encoder.head(self.encode_hidden(encoded, perturbation, artifact))
+
+    def encode_hidden(self, encoded: Tensor, perturbation: Tensor, artifact: Tensor) -> Tensor:
         first = self.basal_encoder.mlp.first
         k = self.n_latent
         hidden = (
-            encoded
-            + F.linear(perturbation, first.weight[:, -2 * k : -k])
-            + F.linear(artifact, first.weight[:, -k:])
+            encoded + F.linear(perturbation, first.weight[:, -2 * k : -k]) + F.linear(artifact, first.weight[:, -k:])
         )
-        return self.basal_encoder.head(self.basal_encoder.mlp.rest(hidden))
+        return self.basal_encoder.mlp.rest(hidden)
+
+    def cell_artifact_posterior(self, hidden: Tensor) -> Gaussian:
+        return Gaussian(self.cell_artifact_loc(hidden), (self.cell_artifact_log_variance(hidden).exp() + 1e-4).sqrt())
 
     # -- the generative model ----------------------------------------------------------------------------------
 
     def decode_hidden(self, basal: Tensor, perturbation: Tensor, artifact: Tensor) -> Tensor:
         """Last hidden layer of the decoder, (P, N, K) each → (P, N, width)."""
         if self.config.decode == "sum":
-            return self.decoder(basal + perturbation + artifact)  # type: ignore[no-any-return]
-        return self.decoder(torch.cat([basal, perturbation, artifact], dim=-1))  # type: ignore[no-any-return]
+            hidden = self.decoder(basal + perturbation + artifact)
+        else:
+            hidden = self.decoder(torch.cat([basal, perturbation, artifact], dim=-1))
+        if self.config.linear_path == "perturbation":
+            return torch.cat([hidden, perturbation.expand(*hidden.shape[:-1], -1)], dim=-1)
+        if self.config.linear_path == "all":
+            return torch.cat([hidden, basal, perturbation, artifact], dim=-1)
+        return hidden
 
     def decode_share(self, basal: Tensor, perturbation: Tensor, artifact: Tensor) -> Tensor:
         """Expected share of each gene in the counts, ρ, (P, N, G)."""

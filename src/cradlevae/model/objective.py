@@ -45,9 +45,7 @@ class SplitSizes:
 
     def to(self, device: torch.device) -> SplitSizes:
         """The same sizes on another device."""
-        return SplitSizes(
-            self.per_perturbation.to(device), self.per_class.to(device), self.class_weight.to(device)
-        )
+        return SplitSizes(self.per_perturbation.to(device), self.per_class.to(device), self.class_weight.to(device))
 
 
 @dataclass(frozen=True)
@@ -92,8 +90,13 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
     encoded = module.encode_counts(counts.dense())
     z_p = perturbation_state(draw, batch.dosage, batch.condition)
     z_a = artifact_state(draw, batch.artifact)
-    q_basal = module.encode_basal(encoded, z_p, z_a)
+    q_hidden = module.encode_hidden(encoded, z_p, z_a)
+    q_basal = module.basal_encoder.head(q_hidden)
     z_b = q_basal.sample(noise.basal)
+    if module.config.cell_artifact:
+        q_cell = module.cell_artifact_posterior(q_hidden)
+        any_fail = (batch.artifact != 0).any(1).to(z_b.dtype)
+        z_a = z_a + any_fail[:, None] * q_cell.sample()
 
     weight = _cell_weight(module, batch, sizes)
     reconstruction, _ = linear_gamma_poisson(
@@ -117,6 +120,18 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
         "embedding": -(_share(batch.dosage, sizes.per_perturbation, batch.condition, prior_weight) @ embedding),
         "artifact": -(_share(batch.artifact, sizes.per_class, None, prior_weight) @ artifact),
     }
+    if module.config.cell_artifact:
+        terms["cell_artifact"] = (q_cell.kl_to_standard().sum(-1).mean(0) * any_fail * weight).sum() / n
+    if module.config.alignment_weight and torch.is_grad_enabled():
+        f = (batch.artifact != 0).any(1).to(z_b.dtype)
+        share = f.mean()
+        if 0 < share < 1:
+            w = torch.where(f > 0, 0.5 / share, 0.5 / (1 - share))
+            loc = q_basal.loc.mean(0)
+            loc = loc / loc.detach().std(0).clamp_min(1e-6)
+            lam = module.config.alignment_weight
+            logit = module.adversary(loc.detach() * (1 + lam) - loc * lam).squeeze(-1)
+            terms["alignment"] = (w * torch.nn.functional.binary_cross_entropy_with_logits(logit, f, reduction="none")).mean()
     beta = module.config.counterfactual_weight
     if beta:
         divergence = _released_divergence if released else _divergence

@@ -51,9 +51,7 @@ class TrainingPlan(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, as published."""
-        return torch.optim.Adam(
-            self.module.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
-        )
+        return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
 
     def on_train_epoch_start(self) -> None:
         """Seed the epoch."""
@@ -98,11 +96,11 @@ class TrainingPlan(pl.LightningModule):
         return loss
 
     def _refuse(self, part: str, terms: dict[str, Tensor], batch_idx: int) -> None:
-        wrong = [f"{name} = {float(value):g}" for name, value in terms.items() if not torch.isfinite(value)]
+        wrong = [f"{name} = {value.item():g}" for name, value in terms.items() if not torch.isfinite(value)]
         where = {"train": "training", "val": "validation"}[part]
         raise TrainingError(
             f"the loss is not finite in epoch {self.current_epoch}, {where} batch {batch_idx}: {', '.join(wrong)}. "
-            "Try a smaller learning_rate (a third), a smaller gradient_clip (1), or look for cells with extreme counts; "
+            "Try a smaller learning_rate (a third), a smaller gradient_clip (1), or look for cells of extreme counts; "
             "the checkpoints of earlier epochs are kept"
         )
 

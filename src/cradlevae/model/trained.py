@@ -17,8 +17,8 @@ import torch
 
 from cradlevae.data.batches import log_moments, make_batch
 from cradlevae.data.contract import DataFields, Experiment
-from cradlevae.data.fingerprint import cell_fingerprints
 from cradlevae.data.files import atomic_path, make_folder, write_text
+from cradlevae.data.fingerprint import cell_fingerprints
 from cradlevae.data.labels import closest, condition_members, dosage_table
 from cradlevae.data.split import Split
 from cradlevae.errors import DataError
@@ -104,7 +104,8 @@ class TrainedModel:
     @property
     def genes(self) -> pd.Index[str]:
         """Names of the genes."""
-        return pd.Index(self.var.index)
+        names: pd.Index[str] = self.var.index
+        return names
 
     def bank(self) -> ControlBank:
         """The controls of a trained model.
@@ -188,9 +189,7 @@ def with_controls(model: TrainedModel, data: Experiment) -> TrainedModel:
         for start in range(0, len(rows), 512):
             batch = make_batch(data, rows[start : start + 512])
             none = torch.zeros(1, batch.n_cells, k)
-            posterior = model.module.encode_basal(
-                model.module.encode_counts(sparse_counts(batch).dense()), none, none
-            )
+            posterior = model.module.encode_basal(model.module.encode_counts(sparse_counts(batch).dense()), none, none)
             locs.append(posterior.loc[0].numpy())
             scales.append(posterior.scale[0].numpy())
     bank = ControlBank(np.concatenate(locs), np.concatenate(scales), data.library_size[rows])
@@ -259,13 +258,15 @@ def load_model(folder: str | Path) -> TrainedModel:
     described = _description(folder)
     for name, recorded in described["sha256"].items():
         if not (folder / name).exists() or _sha256(folder / name) != recorded:
-            raise DataError(f"{folder / name} is missing or damaged (its checksum does not fit); train or copy it again")
+            raise DataError(
+                f"{folder / name} is missing or damaged (its checksum does not fit); train or copy it again"
+            )
     config = ModelConfig(**described["config"])
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in described["fields"].items()}
+    fields: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in described["fields"].items()
+    }
     controls = ad.read_h5ad(folder / REFERENCE_FILE)
-    module = CradleModule(
-        config, controls.n_vars, len(described["perturbations"]), len(described["criteria"])
-    )
+    module = CradleModule(config, controls.n_vars, len(described["perturbations"]), len(described["criteria"]))
     module.load_state_dict(load_file(folder / WEIGHTS_FILE))
     split = Split.load(folder / SPLIT_FILE)
     if split.hash != described["split_hash"]:

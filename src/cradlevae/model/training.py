@@ -7,7 +7,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,62 +19,12 @@ from cradlevae.data.batches import CellBatches, References
 from cradlevae.data.contract import Experiment
 from cradlevae.data.files import make_folder
 from cradlevae.errors import DataError
-from cradlevae.model.config import ModelConfig
+from cradlevae.model.config import ModelConfig, TrainConfig
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import SplitSizes
 
 CHECKPOINTS = "checkpoints"
 HISTORY_FILE = "history.csv"
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How a model is trained.
-
-    Parameters
-    ----------
-    max_epochs
-        At most so many passes over the training cells.
-    batch_size
-        Cells a step.
-    n_particles
-        Monte-Carlo particles a step.
-    learning_rate, weight_decay
-        Of Adam.
-    gradient_clip
-        Largest norm of the gradient.
-    patience
-        Epochs without a better validation loss before training stops; 0 never stops early.
-    seed
-        Seed of weights, batches and noise.
-    accelerator, devices, precision
-        As in Lightning: e.g. ``"auto"``, ``"cpu"``, ``"gpu"``.
-    tensorboard
-        Also log to TensorBoard (extra ``tensorboard``).
-    progress
-        Whether to show a progress bar.
-    """
-
-    max_epochs: int = 200
-    batch_size: int = 512
-    n_particles: int = 5
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-6
-    gradient_clip: float = 100.0
-    patience: int = 50
-    seed: int = 0
-    accelerator: str = "auto"
-    devices: int | str = 1
-    precision: str = "32-true"
-    tensorboard: bool = False
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("max_epochs", "batch_size", "n_particles"):
-            if getattr(self, name) < 1:
-                raise DataError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.learning_rate <= 0:
-            raise DataError(f"learning_rate is {self.learning_rate}; it must be above 0")
 
 
 def fit(
@@ -147,9 +96,7 @@ def fit(
         if config.progress:
             callbacks.append(EpochProgress(history))
         if monitored and config.patience:
-            callbacks.append(
-                EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True)
-            )
+            callbacks.append(EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True))
         with _quiet(), torch.random.fork_rng():
             trainer = pl.Trainer(
                 max_epochs=config.max_epochs,
@@ -178,16 +125,12 @@ def fit(
         return history.table()
 
 
-def make_references(
-    data: Experiment, rows: npt.NDArray[np.intp], config: ModelConfig, seed: int
-) -> References | None:
+def make_references(data: Experiment, rows: npt.NDArray[np.intp], config: ModelConfig, seed: int) -> References | None:
     """Reference profiles as the objective wants them; ``None`` where it does not use any."""
     if not config.counterfactual_weight:
         return None
     released = config.objective == "released"
-    return References(
-        data, rows, kind="median" if released else config.reference, opposite=not released, seed=seed
-    )
+    return References(data, rows, kind="median" if released else config.reference, opposite=not released, seed=seed)
 
 
 def split_sizes(data: Experiment, rows: npt.NDArray[np.intp], config: ModelConfig) -> SplitSizes:

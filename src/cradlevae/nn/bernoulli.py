@@ -32,9 +32,7 @@ def logistic_noise(shape: tuple[int, ...], like: Tensor) -> Tensor:
 def bernoulli_score(draw: Tensor, logits: Tensor, prior: float) -> Tensor:
     """Log p − log q of a draw, p = Bernoulli(prior), q = Bernoulli(sigmoid(logits)), element by element."""
     log_prior, log_rest = _log_odds(prior)
-    return (
-        draw * log_prior + (1 - draw) * log_rest - draw * F.logsigmoid(logits) - (1 - draw) * F.logsigmoid(-logits)
-    )
+    return draw * log_prior + (1 - draw) * log_rest - draw * F.logsigmoid(logits) - (1 - draw) * F.logsigmoid(-logits)
 
 
 def bernoulli_kl(logits: Tensor, prior: float) -> Tensor:

@@ -127,7 +127,8 @@ def linear_gamma_poisson(
     weights = torch.ones_like(library_size) if cell_weight is None else cell_weight
     concentration = log_concentration.exp()
     constant = _positive_constant(counts, concentration)  # (cells,)
-    needs_grad = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    parameters = (hidden, weight, bias, log_concentration)
+    needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in parameters)
     total, per_cell = _LinearGammaPoisson.apply(
         hidden, weight, bias, concentration, counts, library_size, weights, needs_grad
     )

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import anndata as ad
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import scipy.sparse as sp
 import torch
 from torch import Tensor
@@ -172,11 +171,14 @@ def _blocks(
         target = batch.artifact if artifact is None else artifact.expand_as(batch.artifact)
         share = module.decode_share(z_b, z_p, artifact_state(draw, target))  # (draws, cells, genes)
         chosen = torch.randint(n_draws, (batch.n_cells,))
-        yield part, _Block(
-            share=share.mean(0),
-            log_sd=share.clamp_min(1e-12).log().std(0),
-            drawn=share[chosen, torch.arange(batch.n_cells)],
-            information=posterior.kl_to_standard().sum(-1).mean(0),
+        yield (
+            part,
+            _Block(
+                share=share.mean(0),
+                log_sd=share.clamp_min(1e-12).log().std(0),
+                drawn=share[chosen, torch.arange(batch.n_cells)],
+                information=posterior.kl_to_standard().sum(-1).mean(0),
+            ),
         )
 
 

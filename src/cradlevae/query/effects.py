@@ -105,7 +105,13 @@ def effects(
             layers["sd"].append(drawn.std(axis=0))
     stacked = {name: np.stack(rows) for name, rows in layers.items()}
     obs = pd.DataFrame(index=pd.Index(conditions, name="perturbation"))
-    settings = {"scale": scale, "credible": credible, "n_draws": n_draws, "n_states": n_states, "basal": basal}
+    settings = {
+        "scale": scale,
+        "credible": credible,
+        "n_draws": n_draws,
+        "n_states": n_states,
+        "basal": basal,
+    }
     x = stacked.pop("X")
     return ad.AnnData(X=x, obs=obs, var=model.var.copy(), layers=stacked, uns={"effects": settings})
 
@@ -146,10 +152,11 @@ def published_effects(
     """
     conditions = canonical_conditions(model, perturbations)
     dosage = torch.cat([torch.zeros(1, len(model.perturbations)), model.dosage(conditions)])
-    means = []
     with seeded(seed):
-        for row in track_slow(range(len(dosage)), len(dosage), "effects"):
-            means.append(_sampled_expression(model, dosage[row], n_particles, library_size, scale))
+        means = [
+            _sampled_expression(model, treated, n_particles, library_size, scale)
+            for treated in track_slow(dosage, len(dosage), "effects")
+        ]
     value = torch.stack(means[1:]) - means[0]
     obs = pd.DataFrame(index=pd.Index(conditions, name="perturbation"))
     return ad.AnnData(X=value.numpy(), obs=obs, var=model.var.copy())
@@ -165,9 +172,7 @@ def _mean_expression(model: TrainedModel, states: _States, z_p: Tensor, scale: S
         if scale == "mean":
             rows.append((share * states.library_size.unsqueeze(1)).mean(0))
         else:
-            rows.append(
-                expected_log_expression(share, model.module.concentration, states.library_size).mean(0)
-            )
+            rows.append(expected_log_expression(share, model.module.concentration, states.library_size).mean(0))
     return torch.stack(rows)
 
 

@@ -51,9 +51,7 @@ def canonical_conditions(model: TrainedModel, labels: str | Sequence[str]) -> tu
 def _condition(label: str, separator: str, control_labels: Sequence[str]) -> str:
     # the canonical "A+B" is always understood, beside the data's own separator
     own = members(label, separator=separator, control_labels=control_labels)
-    singles = {
-        single for part in own for single in members(part, separator="+", control_labels=control_labels)
-    }
+    singles = {single for part in own for single in members(part, separator="+", control_labels=control_labels)}
     return condition_name(singles)
 
 

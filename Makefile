@@ -1,0 +1,35 @@
+# `make demo` and `make test` work from a fresh clone: each makes .venv when it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test test-all lint types install clean
+
+install: $(INSTALLED)
+
+# torch first and alone, so that its pinned version (on Linux without a GPU, its CPU build where one is found) is kept
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,tensorboard]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/cradlevae demo --output demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope
+
+test-all: $(INSTALLED)
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope -m ''
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

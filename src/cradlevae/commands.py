@@ -1,0 +1,430 @@
+"""What the command line does: one function per command; their signatures are its options.
+
+A run folder holds the model (see :mod:`cradlevae.model.trained`), its checkpoints and what the run used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from cradlevae.data.contract import DataFields
+from cradlevae.data.files import atomic_path, make_folder
+from cradlevae.data.read import read_h5ad, write_h5ad
+from cradlevae.errors import DataError
+from cradlevae.model.config import ModelConfig, TrainConfig
+
+
+def qc(
+    data: Path,
+    *,
+    output: Path,
+    criteria: list[str] | None = None,
+    n_mads: float = 3.0,
+    layer: str | None = None,
+    batch_key: str | None = None,
+    gene_symbols: str | None = None,
+    max_fail_share: float = 0.2,
+    key_added: str = "artifact",
+    figure: Path | None = None,
+    seed: int = 0,
+) -> None:
+    """Annotate cells that fail quality control.
+
+    Args:
+        data: AnnData file (.h5ad) of raw counts.
+        output: Annotated file to write.
+        criteria: Which of umi, genes, mito, ribo, haemo, doublet; all by default.
+        n_mads: Threshold is the median ± so many (unscaled) median absolute deviations.
+        layer: Layer with the raw counts; X by default.
+        batch_key: Column of obs within which thresholds are set.
+        gene_symbols: Column of var with gene symbols, where var_names are not.
+        max_fail_share: Warn about a criterion that more cells than this share fail.
+        key_added: Column of obs to write.
+        figure: Picture of the criteria with their thresholds to write (.png, .svg, .pdf).
+        seed: Seed of the doublet simulation.
+    """
+    from cradlevae.data.qc import annotate_qc
+    from cradlevae.data.qc_values import CRITERIA
+
+    _refuse_file(output)
+    adata = read_h5ad(data)
+    report = annotate_qc(
+        adata, criteria=tuple(criteria) if criteria else CRITERIA, n_mads=n_mads, layer=layer, batch_key=batch_key,
+        gene_symbols=gene_symbols, max_fail_share=max_fail_share, key_added=key_added, seed=seed,
+    )  # fmt: skip
+    _show(report, "quality control")
+    write_h5ad(adata, output)
+    wrote = [output]
+    if figure is not None:
+        from cradlevae.report.figures import qc_figure, save_figure
+
+        save_figure(qc_figure(adata), figure)
+        wrote.append(figure)
+    _wrote(*wrote)
+
+
+def split(
+    data: Path,
+    *,
+    output: Path,
+    recipe: Literal["cells", "combinations", "perturbations", "column"] = "cells",
+    seed: int = 0,
+    n_shared: int = 0,
+    column: str | None = None,
+    fields: DataFields = DataFields(),  # noqa: B008
+) -> None:
+    """Assign cells to train, validation and test, and write the manifest.
+
+    Args:
+        data: AnnData file (.h5ad).
+        output: Manifest to write (.json).
+        recipe: How to split.
+        seed: Seed of the recipe.
+        n_shared: For "perturbations": members of a held-out condition that are seen in training.
+        column: For "column": the column of obs that names the parts.
+        fields: Where labels and counts are.
+    """
+    from cradlevae.data.split import split as make_split
+
+    _refuse_file(output)
+    made = make_split(read_h5ad(data, backed=True), recipe, seed=seed, n_shared=n_shared, column=column, fields=fields)
+    made.save(output)
+    print(made)
+    _wrote(output)
+
+
+def train(
+    data: Path,
+    *,
+    output: Path,
+    split: str = "auto",
+    split_seed: int = 0,
+    resume: bool = False,
+    fields: DataFields = DataFields(),  # noqa: B008
+    model: ModelConfig = ModelConfig(),  # noqa: B008
+    training: TrainConfig = TrainConfig(),  # noqa: B008
+) -> None:
+    """Train CRADLE-VAE; quality control is annotated first where the artifact column is absent.
+
+    Args:
+        data: AnnData file (.h5ad) of raw counts.
+        output: Folder of the run; it must not hold another one.
+        split: A manifest (.json), a recipe ("cells", "combinations", "perturbations"), or "auto": "combinations" where
+            there are at least four, else "cells".
+        split_seed: Seed of the recipe.
+        resume: Go on from the last checkpoint in the output folder.
+        fields: Where labels and counts are.
+        model: Architecture, priors and objective.
+        training: How to train.
+    """
+    from cradlevae.api import CradleVAE, refuse_existing_run
+    from cradlevae.model.trained import MODEL_FILE
+
+    if not resume:
+        refuse_existing_run(output)
+    elif (output / MODEL_FILE).exists():
+        raise DataError(f"the run in {output} is complete; there is nothing to resume")
+    adata = _annotated(read_h5ad(data), fields)
+    make_folder(output)
+    chosen = _split(adata, split, split_seed, fields)
+    print(chosen)
+    made = CradleVAE(adata, split=chosen, seed=training.seed, **_fields(fields), **asdict(model))
+    options = asdict(training)
+    made.train(options.pop("max_epochs"), output=output, resume=resume, **options)
+    made.save(output)
+    from cradlevae.report.figures import save_figure, training_figure
+
+    save_figure(training_figure(made.history), output / "training.png")
+    print(made)
+    _wrote(output)
+
+
+def predict(
+    run: Path,
+    perturbations: list[str],
+    *,
+    output: Path,
+    n_cells: int = 500,
+    artifact: bool = False,
+    library_size: float | Literal["controls"] = "controls",
+    basal: Literal["controls", "prior"] = "controls",
+    seed: int = 0,
+) -> None:
+    """Predict counts for perturbations and unseen combinations.
+
+    Args:
+        run: Folder of a trained model.
+        perturbations: Conditions, e.g. '[A+B,C]'.
+        output: AnnData file (.h5ad) to write.
+        n_cells: Cells for each condition.
+        artifact: Generate damaged cells instead of artifact-free ones.
+        library_size: Total count of the cells, or "controls" to take those of real passing controls.
+        basal: Basal states of real controls, or from the prior.
+        seed: Seed of the draws.
+    """
+    _refuse_file(output)
+    model = _load(run)
+    predicted = model.predict(
+        perturbations, n_cells, artifact=artifact, library_size=library_size, basal=basal, seed=seed
+    )
+    write_h5ad(predicted, output)
+    _wrote(output)
+
+
+def effects(
+    run: Path,
+    *,
+    output: Path,
+    perturbations: list[str] | None = None,
+    credible: float = 0.9,
+    n_draws: int = 50,
+    n_states: int = 64,
+    seed: int = 0,
+) -> None:
+    """Effect of each perturbation on each gene, artifact-free, with credible intervals.
+
+    Args:
+        run: Folder of a trained model.
+        output: Table (.csv: perturbation, gene, effect, low, high, sd) or AnnData file (.h5ad) to write.
+        perturbations: Conditions, e.g. '[A+B,C]'; all known single perturbations by default.
+        credible: Probability of the intervals.
+        n_draws: Posterior draws of mask and embedding.
+        n_states: Control cells that the effects are averaged over.
+        seed: Seed of the draws.
+    """
+    _refuse_file(output)
+    model = _load(run)
+    found = model.effects(
+        perturbations or list(model.perturbations), credible, n_draws=n_draws, n_states=n_states, seed=seed
+    )
+    if output.suffix == ".h5ad":
+        write_h5ad(found, output)
+    else:
+        _write_csv(effects_table(found), output)
+    _wrote(output)
+
+
+def clean(
+    run: Path,
+    data: Path,
+    *,
+    output: Path,
+    cells: Literal["all", "failed"] = "all",
+    library_size: Literal["passing", "own"] = "passing",
+    n_draws: int = 16,
+    seed: int = 0,
+) -> None:
+    """The artifact-free twin of each cell.
+
+    Args:
+        run: Folder of a trained model.
+        data: AnnData file (.h5ad) of raw counts.
+        output: AnnData file (.h5ad) to write.
+        cells: All cells, or only those that failed quality control.
+        library_size: Total of a failed cell's expected counts: the median of passing cells, or its own.
+        n_draws: Posterior draws that are averaged.
+        seed: Seed of the draws.
+    """
+    _refuse_file(output)
+    model = _load(run)
+    adata = _annotated(read_h5ad(data), model.trained.fields)
+    write_h5ad(model.clean(adata, cells, library_size=library_size, n_draws=n_draws, seed=seed), output)
+    _wrote(output)
+
+
+def evaluate(
+    run: Path,
+    data: Path,
+    *,
+    output: Path,
+    reference: Literal["held-out", "validation", "all"] = "held-out",
+    published: bool = False,
+    n_cells: int = 200,
+    seed: int = 0,
+) -> None:
+    """Score a trained model on held-out cells, with floors, ceiling and intervals.
+
+    Args:
+        run: Folder of a trained model.
+        data: AnnData file (.h5ad) that it was trained on.
+        output: Folder for scores.csv, confounding.csv, the figures and report.html.
+        reference: Held-out cells, validation cells, or (as published, and said so) all cells.
+        published: Also score the effects as the released evaluation takes them.
+        n_cells: Generated cells per condition.
+        seed: Seed of the draws.
+    """
+    import pandas as pd
+
+    from cradlevae.api import evaluate as score
+    from cradlevae.report.run import write_report
+
+    model = _load(run)
+    make_folder(output)
+    adata = _annotated(read_h5ad(data), model.trained.fields)
+    scores = score(model, adata, reference=reference, published=published, n_cells=n_cells, seed=seed)
+    _write_csv(scores, output / "scores.csv")
+    _write_csv(pd.DataFrame(scores.attrs["confounding"]), output / "confounding.csv")
+    write_report(model.trained, adata, scores, output, reference=reference)
+    print_scores(scores)
+    _wrote(output)
+
+
+def simulate(
+    *,
+    output: Path,
+    n_cells: int = 6000,
+    n_genes: int = 600,
+    n_perturbations: int = 16,
+    n_combinations: int = 24,
+    artifact_rate: float = 0.2,
+    confounded: float = 0.0,
+    seed: int = 0,
+) -> None:
+    """Simulate a Perturb-seq experiment with known artifacts; the truth travels along.
+
+    Args:
+        output: AnnData file (.h5ad) to write.
+        n_cells: Cells.
+        n_genes: Genes.
+        n_perturbations: Single perturbations.
+        n_combinations: Pairs of them.
+        artifact_rate: Share of damaged cells.
+        confounded: Log odds ratio by which the first perturbation makes cells fail.
+        seed: Seed.
+    """
+    from cradlevae.data.simulate import simulate as make
+
+    _refuse_file(output)
+    adata = make(
+        n_cells=n_cells, n_genes=n_genes, n_perturbations=n_perturbations, n_combinations=n_combinations,
+        artifact_rate=artifact_rate, confounded=confounded, seed=seed,
+    )  # fmt: skip
+    write_h5ad(adata, output)
+    print(f"{adata.n_obs:,} cells × {adata.n_vars:,} genes")
+    _wrote(output)
+
+
+def demo(*, output: Path = Path("demo"), max_epochs: int = 0, seed: int = 0) -> None:
+    """Simulate, annotate, split, train, evaluate, predict and clean; takes a few minutes.
+
+    Args:
+        output: Folder to write into; what an earlier demo wrote there is replaced.
+        max_epochs: Epochs of training; 0 takes the demo's own.
+        seed: Seed of everything.
+    """
+    from cradlevae.demo import run_demo
+
+    run_demo(output, max_epochs=max_epochs or None, seed=seed)
+
+
+COMMANDS = {
+    function.__name__: function for function in (qc, split, train, predict, effects, clean, evaluate, simulate, demo)
+}
+"""Commands by name, in the order of a project."""
+
+
+def effects_table(found: Any) -> Any:
+    """Effects as a tidy table: perturbation, gene, effect, low, high, sd."""
+    import numpy as np
+    import pandas as pd
+
+    n_conditions, n_genes = found.shape
+    return pd.DataFrame(
+        {
+            "perturbation": np.repeat(found.obs_names.to_numpy(), n_genes),
+            "gene": np.tile(found.var_names.to_numpy(), n_conditions),
+            "effect": np.asarray(found.X).ravel(),
+            **{name: np.asarray(found.layers[name]).ravel() for name in ("low", "high", "sd")},
+        }
+    )
+
+
+def print_scores(scores: Any) -> None:
+    """The scores that matter most, as a table on the terminal."""
+    chosen = ("ate_rho", "ate_r2", "jaccard_20", "pearson_delta", "discrimination_l2", "clean_deviance")
+    wide = scores[scores["metric"].isin(chosen)].pivot_table(
+        index=["reference", "metric"], columns="predictor", values="value", sort=False
+    )
+    first = [name for name in ("model", "model (published protocol)") if name in wide]
+    wide = wide[[*first, *(name for name in wide if name not in first)]].dropna(axis=1, how="all")
+    fraction = scores[scores["predictor"] == "model"].set_index(["reference", "metric"])
+    wide.insert(1, "ceiling", fraction["ceiling"].reindex(wide.index))
+    wide.insert(2, "fraction", fraction["fraction"].reindex(wide.index))
+    _show(wide.reset_index(), "scores (fraction: 0 = best floor, 1 = ceiling)")
+    single = scores[~scores["metric"].isin(scores.loc[scores["predictor"] == "zero", "metric"])]
+    single = single[~single["metric"].isin(("clean_deviance", "attainable_rho"))]
+    _show(single[["reference", "metric", "predictor", "value", "note"]], "further scores")
+
+
+def _fields(fields: DataFields) -> dict[str, Any]:
+    values = asdict(fields)
+    values.pop("guide_min_count")
+    return values
+
+
+def _load(run: Path) -> Any:
+    from cradlevae.api import CradleVAE
+
+    return CradleVAE.load(run)
+
+
+def _annotated(adata: Any, fields: DataFields) -> Any:
+    """The AnnData, with quality control annotated where its artifact column is absent."""
+    if fields.artifact_key == "artifact" and "artifact" not in adata.obs:
+        from cradlevae.data.qc import annotate_qc
+
+        print("no obs['artifact']: annotating quality control")
+        _show(annotate_qc(adata, layer=fields.layer), "quality control")
+    return adata
+
+
+def _split(adata: Any, split: str, seed: int, fields: DataFields) -> Any:
+    from cradlevae.data.contract import condition_labels
+    from cradlevae.data.labels import condition_members
+    from cradlevae.data.split import Split
+    from cradlevae.data.split import split as make_split
+
+    if split.endswith(".json"):
+        return Split.load(split)
+    if split == "auto":
+        labels = condition_labels(adata, fields).unique()
+        split = "combinations" if sum(len(condition_members(name)) > 1 for name in labels) >= 4 else "cells"
+    return make_split(adata, split, seed=seed, fields=fields)
+
+
+def _refuse_file(path: Path) -> None:
+    """Refuse to overwrite, and see that the folder can be written, before any long work."""
+    if path.exists():
+        raise DataError(f"{path} exists already; choose another name or remove it")
+    make_folder(path.parent)
+
+
+def _write_csv(table: Any, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def _show(table: Any, title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=title, title_justify="left", header_style="bold")
+    for name in table.columns:
+        shown.add_column(str(name).replace("_", " "), justify="left" if table[name].dtype == object else "right")
+    for row in table.itertuples(index=False):
+        shown.add_row(*(_text(value) for value in row))
+    Console(width=max(Console().width, 160) if not Console().is_terminal else None).print(shown)
+
+
+def _text(value: Any) -> str:
+    import pandas as pd
+
+    if pd.isna(value):
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _wrote(*paths: Path) -> None:
+    print("wrote " + ", ".join(str(path) for path in paths))

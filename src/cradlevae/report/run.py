@@ -1,0 +1,104 @@
+"""The report of an evaluated model: every figure as a file, and one page with figures and tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cradlevae.evaluation.harness import measured_effects_of
+from cradlevae.evaluation.references import ReferenceCells
+from cradlevae.model.trained import TrainedModel
+from cradlevae.query.counterfactual import clean
+from cradlevae.query.effects import effects
+from cradlevae.query.signature import artifact_signature
+from cradlevae.report.figures import (
+    cleaned_figure,
+    confounding_figure,
+    effects_figure,
+    qc_figure,
+    save_figure,
+    scores_figure,
+    signature_figure,
+    training_figure,
+)
+from cradlevae.report.page import write_page
+
+MOST_CELLS = 3000
+"""At most so many cells are cleaned for the figure."""
+
+
+def write_report(
+    model: TrainedModel,
+    adata: Any,
+    scores: pd.DataFrame,
+    folder: Path,
+    *,
+    reference: ReferenceCells = "held-out",
+) -> list[Path]:
+    """Write the figures and ``report.html`` of an evaluated model.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    adata
+        The experiment that it was evaluated on.
+    scores
+        What :func:`cradlevae.evaluate` returned.
+    folder
+        Where to write.
+    reference
+        Which cells the effects figure compares with.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+    """
+    measured = measured_effects_of(model, adata, reference=reference)
+    predicted = effects(model, list(measured.obs_names))
+    figures = {
+        "Predicted against measured effects": effects_figure(measured, predicted),
+        "Scores": scores_figure(scores),
+        "Artifact signature": signature_figure(artifact_signature(model)),
+        "Confounding alarm": confounding_figure(pd.DataFrame(scores.attrs["confounding"])),
+        "Training": training_figure(model.history),
+    }
+    cells = _sample(adata)
+    if cells.obs[list(model.criteria)].astype(bool).any(axis=None):
+        figures["Cleaned cells"] = cleaned_figure(cells, clean(model, cells))
+    if "cradlevae_qc" in adata.uns:
+        figures["Quality control"] = qc_figure(adata)
+    written = []
+    for title, figure in figures.items():
+        path = folder / f"{title.lower().replace(' ', '_')}.png"
+        save_figure(figure, path)
+        written.append(path)
+    page = folder / "report.html"
+    summary = {
+        "genes": f"{len(model.genes):,}",
+        "perturbations": f"{len(model.trained)}",
+        "artifact classes": ", ".join(model.criteria),
+        "split": f"{model.split.recipe}, seed {model.split.seed}, hash {model.split.hash[:12]}",
+        "objective": model.config.objective,
+        "epochs": f"{len(model.history)}",
+        "reference": reference,
+        "not scored (a member had no training cells)": ", ".join(scores.attrs["unanswered"]) or "none",
+    }
+    main = scores[scores["predictor"].isin(["model", "ceiling", "data"])].dropna(axis=1, how="all")
+    write_page(
+        page,
+        title="cradlevae report",
+        summary=summary,
+        tables={"Scores of the model": main, "All scores": scores},
+        figures=figures,
+    )
+    return [*written, page]
+
+
+def _sample(adata: Any) -> Any:
+    """At most :data:`MOST_CELLS` cells, evenly taken."""
+    step = max(1, -(-adata.n_obs // MOST_CELLS))
+    return adata[::step]

@@ -1,0 +1,94 @@
+"""Small experiments and models that the tests share. Tests take copies; none changes what is shared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import cradlevae as cv
+
+DATA_FOLDER = Path(os.environ.get("CRADLEVAE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+TINY_MODEL: dict[str, Any] = {"n_latent": 8, "width": 32, "basal_width": 32}
+QUICK: dict[str, Any] = {"batch_size": 64, "n_particles": 2, "progress": False, "accelerator": "cpu"}
+
+
+@pytest.fixture(scope="session")
+def data_file() -> Callable[[str], Path]:
+    """Path of a file of real counts; the test is skipped, by the file's name, where it is absent."""
+
+    def find(name: str) -> Path:
+        path = DATA_FOLDER / name
+        if not path.exists():
+            pytest.skip(f"{name} is not in {DATA_FOLDER} (set CRADLEVAE_DATA)")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def simulated() -> ad.AnnData:
+    """400 cells × 60 genes: controls, 5 single perturbations, 6 pairs, an eighth of the cells or so damaged."""
+    adata = cv.simulate(
+        n_cells=400, n_genes=60, n_perturbations=5, n_combinations=6, n_interacting=1, n_latent=6, seed=0
+    )
+    adata.obs["artifact"] = adata.obs["true_artifact"]
+    kind = adata.obs["true_artifact_kind"].astype(str)
+    adata.obs["low_umi"] = (kind == "umi").to_numpy()
+    adata.obs["other_damage"] = (~kind.isin(["umi", "none"])).to_numpy()
+    return adata
+
+
+@pytest.fixture(scope="session")
+def tiny_options() -> dict[str, Any]:
+    """Sizes of a model that trains in a moment."""
+    return dict(TINY_MODEL)
+
+
+@pytest.fixture(scope="session")
+def quick() -> dict[str, Any]:
+    """Training options for a moment's training."""
+    return dict(QUICK)
+
+
+@pytest.fixture(scope="session")
+def model(simulated: ad.AnnData) -> cv.CradleVAE:
+    """A model of the simulated experiment after three epochs."""
+    model = cv.CradleVAE(simulated, split=cv.split(simulated, "combinations", seed=0), **TINY_MODEL)
+    model.train(3, **QUICK)
+    return model
+
+
+@pytest.fixture(scope="session")
+def untrained(simulated: ad.AnnData) -> cv.CradleVAE:
+    """The same before training."""
+    return cv.CradleVAE(simulated, split=cv.split(simulated, "combinations", seed=0), **TINY_MODEL)
+
+
+@pytest.fixture(scope="session")
+def make_adata() -> Callable[..., ad.AnnData]:
+    """AnnData from a dense array of counts and labels, by default with no failed cell."""
+
+    def make(
+        counts: np.ndarray,
+        labels: list[str] | None = None,
+        artifact: Any = False,
+        *,
+        form: Any = sp.csr_matrix,
+    ) -> ad.AnnData:
+        n_cells, n_genes = counts.shape
+        obs = pd.DataFrame(index=[f"cell{i}" for i in range(n_cells)])
+        if labels is not None:
+            obs["perturbation"] = labels
+        obs["artifact"] = artifact
+        return ad.AnnData(form(counts), obs=obs, var=pd.DataFrame(index=[f"gene{i}" for i in range(n_genes)]))
+
+    return make
