@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,26 @@ def model(simulated: ad.AnnData) -> cv.CradleVAE:
     model = cv.CradleVAE(simulated, split=cv.split(simulated, "combinations", seed=0), **TINY_MODEL)
     model.train(3, **QUICK)
     return model
+
+
+@pytest.fixture(scope="session")
+def strong(model: cv.CradleVAE) -> cv.CradleVAE:
+    """The trained model with weights blown up, so that perturbations and artifact do much."""
+    import torch
+
+    strong = cv.CradleVAE.__new__(cv.CradleVAE)
+    strong.data = model.data
+    module = copy.deepcopy(model.trained.module)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        module.mask_logits.copy_(2 * torch.randn(module.mask_logits.shape, generator=generator))
+        for encoder in (module.embedding_encoder, module.artifact_encoder):
+            encoder.loc.bias.copy_(3 * torch.randn(encoder.loc.bias.shape, generator=generator))
+            encoder.log_variance.bias.fill_(-2.0)
+        module.decoder.first.weight.mul_(3)
+        module.gene_linear.weight.mul_(4)
+    strong.trained = replace(model.trained, module=module)
+    return strong
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,8 @@ class ModelConfig:
     linear_path: Literal["none", "perturbation", "all"] = "none"
     cell_artifact: bool = False
     alignment_weight: float = 0.0
+    data_init: bool = True
+    weight_scale: float = 0.0
     decoder_layers: int = 2
     basal_layers: int = 1
     embedding_layers: int = 4
@@ -136,6 +138,8 @@ class TrainConfig:
     n_particles: int = 5
     learning_rate: float = 1e-3
     weight_decay: float = 1e-6
+    adam_eps: float = 1e-8
+    averaging: float = 0.998
     gradient_clip: float = 100.0
     patience: int = 50
     seed: int = 0

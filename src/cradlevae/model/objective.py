@@ -42,10 +42,13 @@ class SplitSizes:
     per_perturbation: Tensor
     per_class: Tensor
     class_weight: Tensor
+    n_cells: int = 1
 
     def to(self, device: torch.device) -> SplitSizes:
         """The same sizes on another device."""
-        return SplitSizes(self.per_perturbation.to(device), self.per_class.to(device), self.class_weight.to(device))
+        return SplitSizes(
+            self.per_perturbation.to(device), self.per_class.to(device), self.class_weight.to(device), self.n_cells
+        )
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,9 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
         "embedding": -(_share(batch.dosage, sizes.per_perturbation, batch.condition, prior_weight) @ embedding),
         "artifact": -(_share(batch.artifact, sizes.per_class, None, prior_weight) @ artifact),
     }
+    if module.config.weight_scale:
+        n_cells = sizes.n_cells
+        terms["weights"] = 0.5 * (module.gene_linear.weight / module.config.weight_scale).square().sum() / n_cells
     if module.config.cell_artifact:
         terms["cell_artifact"] = (q_cell.kl_to_standard().sum(-1).mean(0) * any_fail * weight).sum() / n
     if module.config.alignment_weight and torch.is_grad_enabled():

@@ -158,6 +158,11 @@ def new_model(
     mean, std = log_moments(data, train)
     module.log_mean.copy_(torch.from_numpy(mean))
     module.log_std.copy_(torch.from_numpy(std))
+    if resolved.data_init and resolved.objective == "corrected":
+        total = np.asarray(data.counts[train].sum(axis=0)).ravel() + 0.5
+        with torch.no_grad():
+            module.gene_linear.weight.zero_()
+            module.gene_linear.bias.copy_(torch.from_numpy(np.log(total / total.sum())).float())
     trained_dosage = data.dosage[np.unique(data.condition[train])].sum(axis=0) > 0
     passing = train[~data.failed[train]]
     sizes = data.library_size[passing if len(passing) else train]
@@ -240,6 +245,7 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
         "split_hash": model.split.hash,
         "sha256": {name: _sha256(folder / name) for name in (WEIGHTS_FILE, REFERENCE_FILE)},
     }
+    described["checksum"] = _checksum(described)
     write_text(folder / MODEL_FILE, json.dumps(described, indent=1))
 
 
@@ -301,13 +307,21 @@ def _description(folder: Path) -> dict[str, Any]:
         described = json.loads(path.read_text())
         known = described["model"] == "CradleVAE"
         newer = described["format"] > FORMAT
+        recorded = described.pop("checksum", None)
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{path} is damaged or not a cradlevae model") from None
     if not known:
         raise DataError(f"{path} describes a {described['model']!r}, not a CradleVAE")
     if newer:
         raise DataError(f"{path} was written by version {described.get('version')}; update cradlevae to read it")
+    if recorded != _checksum(described):
+        raise DataError(f"{path} is damaged or was changed (its checksum does not fit); train or copy it again")
     return dict(described)
+
+
+def _checksum(described: dict[str, Any]) -> str:
+    """Checksum of a description, so that what :func:`load_model` reads from it is what was written."""
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

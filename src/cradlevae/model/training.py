@@ -65,7 +65,7 @@ def fit(
 
     with tempfile.TemporaryDirectory(prefix="cradlevae-") as temporary:
         folder = make_folder(output or Path(temporary))
-        last = folder / CHECKPOINTS / "last.ckpt"
+        best_file, last_file = (folder / CHECKPOINTS / f"{name}.ckpt" for name in ("best", "last"))
         loaders = {
             part: CellBatches(
                 data, rows[part], config.batch_size, make_references(data, rows[part], module.config, config.seed),
@@ -81,22 +81,24 @@ def fit(
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
             seed=config.seed,
+            eps=config.adam_eps,
         )
         history = History(folder / HISTORY_FILE)
         monitored = "val" in loaders
-        best = ModelCheckpoint(
-            dirpath=last.parent,
-            filename="best",
-            monitor="val_loss" if monitored else None,
-            save_last=True,
-            enable_version_counter=False,
-            save_on_train_epoch_end=True,
-        )
-        callbacks: list[Any] = [history, best]
+        callbacks: list[Any] = [history]
+        keep = {"dirpath": last_file.parent, "enable_version_counter": False, "save_on_train_epoch_end": True}
+        if monitored:
+            callbacks.append(ModelCheckpoint(filename=best_file.stem, monitor="val_loss", **keep))
+        # after the best, whose record it holds; Lightning's save_last would skip epochs that are not the best so far
+        callbacks.append(ModelCheckpoint(filename=last_file.stem, **keep))
         if config.progress:
             callbacks.append(EpochProgress(history))
         if monitored and config.patience:
             callbacks.append(EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True))
+        if config.averaging:
+            from lightning.pytorch.callbacks import EMAWeightAveraging
+
+            callbacks.append(EMAWeightAveraging(decay=config.averaging))
         with _quiet(), torch.random.fork_rng():
             trainer = pl.Trainer(
                 max_epochs=config.max_epochs,
@@ -116,10 +118,10 @@ def fit(
                 plan,
                 loaders["train"].loader(),
                 loaders["val"].loader() if monitored else None,
-                ckpt_path=str(last) if resume and last.exists() else None,
+                ckpt_path=str(last_file) if resume and last_file.exists() else None,
                 weights_only=True,
             )
-            state = torch.load(best.best_model_path or last, map_location="cpu", weights_only=True)["state_dict"]
+            state = torch.load(best_file if monitored else last_file, map_location="cpu", weights_only=True)["state_dict"]
         module.cpu().load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
         module.eval()
         return history.table()
@@ -144,6 +146,7 @@ def split_sizes(data: Experiment, rows: npt.NDArray[np.intp], config: ModelConfi
         torch.as_tensor(per_condition @ (data.dosage != 0), dtype=torch.float32),
         torch.as_tensor((data.artifact[rows] != 0).sum(axis=0), dtype=torch.float32),
         torch.as_tensor(weight, dtype=torch.float32),
+        len(rows),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 import anndata as ad
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import scipy.sparse as sp
 import torch
 from torch import Tensor
@@ -69,7 +71,8 @@ def clean(
         ``X`` expected counts (float32, dense); layers ``sampled`` (integer counts, CSR) and ``uncertainty`` (standard
         deviation over the posterior of the natural log of ``X``); ``obs`` as given plus ``failed_qc``,
         ``clean_library_size``, ``information`` (nats that the cell told about its basal state), ``confounded``
-        (its perturbation changes the failure rate, so its "artifact" may be biology).
+        (its perturbation changes the failure rate, so its "artifact" may be biology; missing where the data hold no
+        controls to compare with).
 
     Raises
     ------
@@ -109,6 +112,8 @@ def counterfactual(
         As from :func:`clean`.
     """
     model.bank()  # refuses an untrained model
+    if n_draws < 1:
+        raise DataError(f"n_draws is {n_draws}; it must be at least 1")
     data = read_experiment(adata, model.fields, genes=list(model.genes), perturbations=model.perturbations)
     model.dosage(data.conditions)  # refuses perturbations without training cells
     rows = np.flatnonzero(data.failed) if cells == "failed" else np.arange(data.n_cells)
@@ -118,6 +123,7 @@ def counterfactual(
     target_dosage = None
     if perturbation is not None:
         target_dosage = model.dosage(canonical_conditions(model, perturbation))[0]
+    confounded = _confounded(data)
     sizes = data.library_size[rows].copy()
     if library_size == "passing":
         sizes[data.failed[rows]] = model.passing_library_size
@@ -137,7 +143,7 @@ def counterfactual(
     obs["failed_qc"] = data.failed[rows]
     obs["clean_library_size"] = sizes
     obs["information"] = information
-    obs["confounded"] = _confounded(data)[data.condition[rows]]
+    obs["confounded"] = pd.array(confounded[data.condition[rows]], dtype="boolean")
     return ad.AnnData(
         X=expected,
         obs=obs,
@@ -175,15 +181,21 @@ def _blocks(
             part,
             _Block(
                 share=share.mean(0),
-                log_sd=share.clamp_min(1e-12).log().std(0),
+                log_sd=share.clamp_min(1e-12).log().std(0, correction=min(1, n_draws - 1)),
                 drawn=share[chosen, torch.arange(batch.n_cells)],
                 information=posterior.kl_to_standard().sum(-1).mean(0),
             ),
         )
 
 
-def _confounded(data: Experiment) -> npt.NDArray[np.bool_]:
-    """Whether the alarm rings for each condition of the data."""
+def _confounded(data: Experiment) -> npt.NDArray[np.object_]:
+    """Whether the alarm rings for each condition of the data; ``None`` where there are no controls to compare with."""
+    if not data.is_control.any():
+        warnings.warn(
+            "no control cells in the data: 'confounded' is not assessed; pass the controls along to have it",
+            stacklevel=4,
+        )
+        return np.full(len(data.conditions), None, dtype=object)
     alarm = confounding_alarm(data.condition, data.conditions, data.failed)
     flagged = dict(zip(alarm["perturbation"], alarm["flagged"], strict=True))
-    return np.array([bool(flagged.get(name, False)) for name in data.conditions])
+    return np.array([bool(flagged.get(name, False)) for name in data.conditions], dtype=object)

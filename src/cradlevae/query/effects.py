@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.progress import track_slow
-from cradlevae.errors import DataError
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.expectation import TARGET_SUM, expected_log_expression
 from cradlevae.nn.likelihood import sample_gamma_poisson
@@ -22,6 +21,7 @@ from cradlevae.query.states import (
     PUBLISHED_LIBRARY_SIZE,
     Basal,
     canonical_conditions,
+    check_credible,
     draw_basal,
     draw_globals,
     seeded,
@@ -85,8 +85,7 @@ def effects(
     DataError
         If a perturbation is unknown or had no training cells.
     """
-    if not 0 < credible < 1:
-        raise DataError(f"credible is {credible}; it must lie between 0 and 1, e.g. 0.9")
+    check_credible(credible)
     conditions = canonical_conditions(model, perturbations)
     dosage = model.dosage(conditions)
     tail = (1 - credible) / 2

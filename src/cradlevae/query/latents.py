@@ -18,8 +18,10 @@ from cradlevae.model.trained import TrainedModel
 from cradlevae.query.states import draw_globals, seeded
 
 
-def latents(model: TrainedModel, adata: Any, *, n_draws: int = 16, seed: int = 0) -> ad.AnnData:
-    """Posterior means of the latent states of cells.
+def latents(
+    model: TrainedModel, adata: Any, *, n_draws: int = 16, sample: bool = False, seed: int = 0
+) -> ad.AnnData:
+    """Latent states of cells: posterior means, or a draw from the posterior.
 
     Parameters
     ----------
@@ -29,6 +31,9 @@ def latents(model: TrainedModel, adata: Any, *, n_draws: int = 16, seed: int = 0
         Cells with counts, labels and artifact columns.
     n_draws
         Posterior draws of the globals that are averaged.
+    sample
+        Give one draw of each latent state instead of its mean. A latent that tells nothing about a cell has a mean that
+        hardly moves and a draw that is noise; whoever standardises the columns should take draws.
     seed
         Seed of the draws.
 
@@ -37,17 +42,20 @@ def latents(model: TrainedModel, adata: Any, *, n_draws: int = 16, seed: int = 0
     anndata.AnnData
         ``obsm``: ``z_basal``, ``z_perturbation``, ``z_artifact``, each (cells, K); ``obs`` as given. No counts.
     """
+    model.bank()  # refuses an untrained model
     data = read_experiment(adata, model.fields, genes=list(model.genes), perturbations=model.perturbations)
     found: dict[str, list[Any]] = {"z_basal": [], "z_perturbation": [], "z_artifact": []}
     with seeded(seed):
-        draw = draw_globals(model, n_draws)
+        draw = draw_globals(model, 1 if sample else n_draws)
         starts = range(0, data.n_cells, 512)
         for start in track_slow(starts, len(starts), "encoding cells"):
             batch = make_batch(data, np.arange(start, min(start + 512, data.n_cells)))
             z_p = perturbation_state(draw, batch.dosage, batch.condition)
             z_a = artifact_state(draw, batch.artifact)
             encoded = model.module.encode_counts(sparse_counts(batch).dense())
-            found["z_basal"].append(model.module.encode_basal(encoded, z_p, z_a).loc.mean(0).numpy())
+            posterior = model.module.encode_basal(encoded, z_p, z_a)
+            z_b = posterior.sample() if sample else posterior.loc
+            found["z_basal"].append(z_b.mean(0).numpy())
             found["z_perturbation"].append(z_p.mean(0).numpy())
             found["z_artifact"].append(z_a.mean(0).numpy())
     obsm = {name: np.concatenate(parts) for name, parts in found.items()}
@@ -56,6 +64,7 @@ def latents(model: TrainedModel, adata: Any, *, n_draws: int = 16, seed: int = 0
 
 def mask_probabilities(model: TrainedModel) -> pd.DataFrame:
     """Posterior probability that each perturbation touches each latent, perturbations × latents."""
+    model.bank()  # refuses an untrained model
     with torch.no_grad():
         probability = torch.sigmoid(model.module.mask_logits).numpy()
     return pd.DataFrame(probability, index=pd.Index(model.perturbations, name="perturbation"))
@@ -75,6 +84,7 @@ def log_likelihood(model: TrainedModel, adata: Any, *, n_particles: int = 100, s
     seed
         Seed of the draws.
     """
+    model.bank()  # refuses an untrained model
     data = read_experiment(adata, model.fields, genes=list(model.genes), perturbations=model.perturbations)
     scores = []
     with seeded(seed):

@@ -20,6 +20,7 @@ from cradlevae.query.states import (
     artifact_indicator,
     canonical_conditions,
     draw_basal,
+    draw_cell_artifact,
     draw_globals,
     seeded,
 )
@@ -89,6 +90,8 @@ def predict(
                 library = np.full_like(library, fixed)
             z_p = torch.einsum("t,ntk->nk", dosage[row], draw.shift).unsqueeze(1)
             z_a = (indicator @ draw.artifact).unsqueeze(1)
+            if indicator.any():
+                z_a = draw_cell_artifact(model, z_a)
             share = model.module.decode_share(z_b, z_p, z_a)[:, 0]
             mean = share * torch.from_numpy(library)
             counts = sample_gamma_poisson(mean, model.module.concentration)
@@ -108,8 +111,8 @@ def predict(
 def _positive(library_size: float | str) -> float:
     try:
         value = float(library_size)
-    except ValueError:
+    except (TypeError, ValueError):
         value = -1.0
-    if not value > 0:
+    if not 0 < value < float("inf"):
         raise DataError(f"library_size is {library_size!r}; give a positive number or 'controls'")
     return value

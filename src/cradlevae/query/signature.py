@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from cradlevae.model.trained import TrainedModel
-from cradlevae.query.states import draw_basal, draw_globals, seeded
+from cradlevae.query.states import check_credible, draw_basal, draw_cell_artifact, draw_globals, seeded
 
 
 def artifact_signature(
@@ -33,7 +33,13 @@ def artifact_signature(
     pandas.DataFrame
         Indexed by gene: ``criterion`` (artifact class), ``log2_fold_change``, ``low``, ``high``, ``share`` (without
         artifact); with several classes, one block of rows for each.
+
+    Raises
+    ------
+    DataError
+        If ``credible`` is no probability, or the model has not been trained.
     """
+    check_credible(credible)
     tables = []
     with seeded(seed):
         z_b, _ = draw_basal(model, (1, n_states), "controls", np.random.default_rng(seed))
@@ -42,7 +48,10 @@ def artifact_signature(
         clean = model.module.decode_share(z_b, none, none).mean((0, 1))
         for index, criterion in enumerate(model.criteria):
             shares = torch.stack(
-                [model.module.decode_share(z_b, none, a[index].expand_as(z_b)).mean((0, 1)) for a in artifact]
+                [
+                    model.module.decode_share(z_b, none, draw_cell_artifact(model, a[index].expand_as(z_b))).mean((0, 1))
+                    for a in artifact
+                ]
             )
             fold = torch.log2(shares.clamp_min(1e-12) / clean.clamp_min(1e-12)).numpy()
             low, high = np.quantile(fold, [(1 - credible) / 2, (1 + credible) / 2], axis=0)

@@ -31,6 +31,12 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def check_credible(credible: float) -> None:
+    """Raise :class:`DataError` unless this is the probability of an interval."""
+    if not 0 < credible < 1:
+        raise DataError(f"credible is {credible}; it must lie between 0 and 1, e.g. 0.9")
+
+
 def canonical_conditions(model: TrainedModel, labels: str | Sequence[str]) -> tuple[str, ...]:
     """Canonical names of what a user asked for, in that order.
 
@@ -71,6 +77,11 @@ def draw_basal(
         return noise, bank.library_size[chosen]
     loc, scale = torch.from_numpy(bank.loc[chosen]), torch.from_numpy(bank.scale[chosen])
     return loc + scale * noise, bank.library_size[chosen]
+
+
+def draw_cell_artifact(model: TrainedModel, artifact: Tensor) -> Tensor:
+    """z^a of damaged cells, from the shared part: each cell's own part is drawn from its prior, (..., K)."""
+    return artifact + torch.randn_like(artifact) if model.config.cell_artifact else artifact
 
 
 def artifact_indicator(model: TrainedModel, artifact: Any) -> Tensor:

@@ -80,7 +80,11 @@ def effects_figure(measured: Any, predicted: Any) -> Figure:
             title=f"{shorten(str(condition))}   r = {number(r)}",
         )  # fmt: skip
     more = f"; the {len(chosen)} largest of {len(size)} conditions" if len(size) > len(chosen) else ""
-    headline(figure, f"Predicted and measured effects, gene by gene{more}", _caption(predicted, bool(layers)))
+    headline(
+        figure,
+        f"Predicted and measured effects, gene by gene{more}",
+        _caption(predicted, len(chosen), intervals=bool(layers)),
+    )
     settle(figure)
     for condition, ax in zip(chosen, axes, strict=True):
         x, y = real.loc[condition].to_numpy(), guess.loc[condition].to_numpy()
@@ -139,7 +143,7 @@ def _unit(predicted: Any) -> str:
     return "Δ counts" if _settings(predicted).get("scale") == "mean" else "Δ log2"
 
 
-def _caption(predicted: Any, intervals: bool) -> str:
+def _caption(predicted: Any, n: int, *, intervals: bool) -> str:
     settings = _settings(predicted)
     what = "mean count" if settings.get("scale") == "mean" else "mean of log2(1 + counts per 10,000)"
     text = f"Effect: difference to control cells of the {what}. Dashed: prediction = measurement. "
@@ -147,4 +151,4 @@ def _caption(predicted: Any, intervals: bool) -> str:
     if intervals:
         share = f"{settings['credible']:.0%} " if "credible" in settings else ""
         text += f", with {share}credible intervals of the prediction"
-    return f"{text}. r: Pearson correlation over genes. All panels share their axes."
+    return f"{text}. r: Pearson correlation over genes.{' All panels share their axes.' if n > 1 else ''}"

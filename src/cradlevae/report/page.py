@@ -86,7 +86,7 @@ def format_value(value: Any) -> str:
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, int | np.integer):
-        return f"{int(value):,}"
+        return f"{int(value):,}".replace("-", "−")
     if isinstance(value, float | np.floating):
         return _format_number(float(value))
     return str(value)
@@ -100,7 +100,7 @@ def _format_number(value: float) -> str:
     size = abs(value)
     if size >= 1e6 or 0 < size < 1e-3:
         return f"{value:.2e}".replace("-", "−")
-    return (f"{value:,.0f}" if size >= 1000 else f"{value:#.3g}".rstrip(".")).replace("-", "−")
+    return (f"{value:,.0f}" if size >= 999.5 else f"{value:#.3g}".rstrip(".")).replace("-", "−")
 
 
 def _summary(facts: Mapping[str, Any]) -> str:

@@ -73,9 +73,10 @@ def qc_figure(adata: Any) -> Figure:
     for ax in axes[::3]:
         ax.set_ylabel("cells", fontsize=axes[0].xaxis.label.get_fontsize(), color=INK)
     overall = table[table["criterion"] == "any"].iloc[0]
+    share = percent(overall["n_failing"], overall["n_cells"])
     headline(
         figure,
-        f"Quality control: {percent(overall['n_failing'], overall['n_cells'])} of {overall['n_cells']:,} cells fail a criterion",
+        f"Quality control: {share} of {overall['n_cells']:,} cells fail a criterion",
         "Dashed: threshold (of each batch, where there are several). Orange: cells that fail this criterion. "
         "Values beyond an axis are counted in its outermost bin.",
     )
@@ -135,7 +136,7 @@ def _histogram(
         linewidth=0,
     )
     for threshold in drawn:
-        ax.axvline(threshold, color=INK, linewidth=0.9 if len(drawn) < 4 else 0.5, linestyle=(0, (4, 2)))
+        ax.axvline(threshold, color=INK, linewidth=0.9 if len(drawn) == 1 else 0.5, linestyle=(0, (4, 2)))
     if log:
         ax.set_xscale("log")
         plain_log_ticks(ax.xaxis, low, high)
@@ -164,4 +165,6 @@ def _ruler(low: float, high: float, marks: FloatArray) -> FloatArray:
     mark = float(marks[0])
     below, above = np.ceil((mark - low) / step), np.ceil((high - mark) / step)
     edges = mark + step * np.arange(-below, above + 1)
-    return np.maximum(edges, low) if low == 0 and edges[0] < 0 <= edges[1] else edges
+    if low == 0:  # no value lies below: the first bin begins there, and is not a sliver
+        edges = np.concatenate([[0.0], edges[edges > step / 2]])
+    return edges

@@ -68,7 +68,13 @@ def write_report(
     }
     cells = _sample(adata)
     if cells.obs[list(model.criteria)].astype(bool).any(axis=None):
-        figures["Cleaned cells"] = cleaned_figure(cells, clean(model, cells))
+        figures["Cleaned cells"] = cleaned_figure(
+            cells,
+            clean(model, cells),
+            perturbation_key=None if model.fields.guides_key else model.fields.perturbation_key,
+            artifact_key=list(model.criteria),
+            layer=model.fields.layer,
+        )
     if "cradlevae_qc" in adata.uns:
         figures["Quality control"] = qc_figure(adata)
     written = []

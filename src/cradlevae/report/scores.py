@@ -70,6 +70,9 @@ def scores_figure(scores: pd.DataFrame) -> Figure:
         raise DataError(f"none of the main metrics ({', '.join(METRICS)}) is among the scores")
     if "reference" not in shown:
         shown = shown.assign(reference="")
+    answered = shown.groupby("predictor")["value"].transform(lambda value: value.notna().any())
+    silent = list(dict.fromkeys(shown.loc[~answered, "predictor"].astype(str)))
+    shown = shown[answered] if answered.any() else shown
     metrics = [name for name in METRICS if (shown["metric"] == name).any()]
     references = list(dict.fromkeys(shown["reference"].astype(str)))
     predictors = _order(shown, metrics[0])
@@ -78,8 +81,8 @@ def scores_figure(scores: pd.DataFrame) -> Figure:
     figure = new_figure(0.8 + row_height * len(references))
     grid = figure.add_gridspec(len(references), len(metrics))
     for row, reference in enumerate(references):
-        ours = scores if "reference" not in scores else scores[scores["reference"].astype(str) == reference]
-        band = _ceiling_band(ours)
+        ours = shown[shown["reference"].astype(str) == reference]
+        band = _ceiling_band(scores, reference)
         for column, metric in enumerate(metrics):
             ax = figure.add_subplot(grid[row, column])
             _panel(ax, ours[ours["metric"] == metric], predictors, band if metric == "ate_rho" else None)
@@ -91,11 +94,11 @@ def scores_figure(scores: pd.DataFrame) -> Figure:
                 label = textwrap.fill(reference, 24)
                 ax.set_ylabel(label, fontsize=LABEL_SIZE, color=INK, parse_math=False)
     against = f", against {references[0]}" if len(references) == 1 and references[0] else ""
-    headline(figure, f"Scores of the model and of what needs no model{against}", _caption(shown))
+    headline(figure, f"Scores of the model and of what needs no model{against}", _caption(shown, silent))
     return figure
 
 
-def _caption(shown: pd.DataFrame) -> str:
+def _caption(shown: pd.DataFrame, silent: list[str]) -> str:
     text = (
         "Blue: the model. Grey: floors, what needs no model; the line marks the best of them. Bars: 95 % intervals, "
         "where they were computed. 1 is perfect. "
@@ -104,13 +107,19 @@ def _caption(shown: pd.DataFrame) -> str:
         text += "Green: what the truth itself would score against so noisy a reference, where that is known. "
     if (shown["value"] < LOWEST).any():
         text += f"Triangles: scores below {number(LOWEST, 1)}. "
+    if any(_is_model(name) and name != MODEL_NAME for name in shown["predictor"]):
+        text += "Hollow: the model's effects taken as the released evaluation takes them. "
+    if silent:
+        text += f"Not shown, for they cannot answer: {', '.join(name.replace('_', ' ') for name in silent)}. "
     notes = dict.fromkeys(shown["note"].dropna().astype(str)) if "note" in shown else {}
     return text + " ".join(f"Note: {note}." for note in notes if note)
 
 
-def _ceiling_band(rows: pd.DataFrame) -> tuple[float, float] | None:
+def _ceiling_band(scores: pd.DataFrame, reference: str) -> tuple[float, float] | None:
     """Interval of the attainable ATE-ρ, where it is among the scores."""
-    band = rows[rows["metric"] == "attainable_rho"]
+    band = scores[scores["metric"] == "attainable_rho"]
+    if "reference" in band:
+        band = band[band["reference"].astype(str) == reference]
     if band.empty or not {"low", "high"} <= set(band.columns):
         return None
     low, high = float(band["low"].iloc[0]), float(band["high"].iloc[0])

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 
-NAMED = 6
-"""Genes named in each direction."""
+NAMED, NAMED_OF_MANY = 6, 3
+"""Genes named in each direction, in one or two panels and in more."""
 NEEDED = ("log2_fold_change", "share")
 
 
@@ -63,10 +63,11 @@ def signature_figure(signature: pd.DataFrame) -> Figure:
     criteria = list(dict.fromkeys(signature["criterion"].astype(str)))
     blocks = [signature[signature["criterion"].astype(str) == name] for name in criteria]
     n = len(criteria)
+    named = NAMED if n < 3 else NAMED_OF_MANY
     figure, axes = panels(n, columns=3 if n > 2 else n, row_height=2.2 if n > 2 else 2.9)
     columns = min(3, n)
     for index, (name, ax, block) in enumerate(zip(criteria, axes, blocks, strict=True)):
-        _panel(ax, block)
+        _panel(ax, block, named)
         name_axes(
             ax, x="counts per 10,000, artifact off" if index + columns >= n else "",
             y="log2 fold change" if index % columns == 0 else "", title=f"{shorten(name, 18)}: {_tally(block)}",
@@ -81,7 +82,7 @@ def signature_figure(signature: pd.DataFrame) -> Figure:
     settle(figure)
     for ax, block in zip(axes, blocks, strict=True):
         x, y, keep = _points(block)
-        label_points(ax, x, y, list(block.index.astype(str)[keep]), _extreme(y, _bounds(block)))
+        label_points(ax, x, y, list(block.index.astype(str)[keep]), _extreme(y, _bounds(block), named))
     return figure
 
 
@@ -105,14 +106,14 @@ def _tally(block: pd.DataFrame) -> str:
     if not {"low", "high"} <= set(block.columns):
         return f"{len(block):,} genes"
     moved = _moved(block)
-    return f"{int((moved > 0).sum()):,} up, {int((moved < 0).sum()):,} down of {len(block):,} genes"
+    return f"{int((moved > 0).sum()):,} up, {int((moved < 0).sum()):,} down"
 
 
-def _extreme(y: FloatArray, bounds: tuple[FloatArray, FloatArray]) -> npt.NDArray[np.intp]:
+def _extreme(y: FloatArray, bounds: tuple[FloatArray, FloatArray], n: int) -> npt.NDArray[np.intp]:
     """Positions of the genes that surely rise and fall most: whose interval is farthest from no change."""
     low, high = bounds
-    up = np.argsort(-low, kind="stable")[:NAMED]
-    down = np.argsort(high, kind="stable")[:NAMED]
+    up = np.argsort(-low, kind="stable")[:n]
+    down = np.argsort(high, kind="stable")[:n]
     chosen = np.unique(np.concatenate([up[y[up] > 0], down[y[down] < 0]]))
     return chosen[np.argsort(-np.abs(y[chosen]), kind="stable")]
 
@@ -126,7 +127,7 @@ def _bounds(block: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
     return np.where(np.isfinite(low), low, y), np.where(np.isfinite(high), high, y)
 
 
-def _panel(ax: Axes, block: pd.DataFrame) -> None:
+def _panel(ax: Axes, block: pd.DataFrame, n: int) -> None:
     dress(ax)
     x, y, keep = _points(block)
     if len(x) == 0:
@@ -148,7 +149,7 @@ def _panel(ax: Axes, block: pd.DataFrame) -> None:
             zorder=2 + abs(sign),
         )
     low, high = _bounds(block)
-    named = _extreme(y, (low, high))
+    named = _extreme(y, (low, high), n)
     ax.vlines(x[named], low[named], high[named], color=MUTED, linewidth=0.7, alpha=0.7, zorder=2)
     bottom, top = min([y.min(), *low[named]]), max([y.max(), *high[named]])
     room = 0.08 * max(top - bottom, 0.1)

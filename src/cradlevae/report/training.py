@@ -73,12 +73,12 @@ def training_figure(history: pd.DataFrame) -> Figure:
 
     ax = figure.add_subplot(grid[0, :])
     best = _best(history)
-    _curves(ax, epoch, history, "loss", best)
+    zoomed = _curves(ax, epoch, history, "loss", best)
     name_axes(ax, x="epoch", y="loss (nats per cell)", title="Loss")
     legend(ax, above=True)
     for index, name in enumerate(terms):
         panel = figure.add_subplot(grid[1 + index // COLUMNS, index % COLUMNS], sharex=ax)
-        _curves(panel, epoch, history, name, best)
+        zoomed |= _curves(panel, epoch, history, name, best)
         title = TERMS.get(name, name.replace("_", " "))
         last_row = index + COLUMNS >= len(terms)
         name_axes(
@@ -87,7 +87,7 @@ def training_figure(history: pd.DataFrame) -> Figure:
             y="nats per cell" if index % COLUMNS == 0 else "",
             title=title,
         )
-    headline(figure, _title(history, epoch, best), _caption(history))
+    headline(figure, _title(history, epoch, best), _caption(history, zoomed=zoomed))
     return figure
 
 
@@ -103,8 +103,8 @@ def _best(history: pd.DataFrame) -> int | None:
     return int(np.nanargmin(loss)) if np.isfinite(loss).any() else None
 
 
-def _curves(ax: Axes, epoch: FloatArray, history: pd.DataFrame, name: str, best: int | None) -> None:
-    """Training and, where it was measured, validation curve of a term, and the best epoch."""
+def _curves(ax: Axes, epoch: FloatArray, history: pd.DataFrame, name: str, best: int | None) -> bool:
+    """Draw training and, where there is one, validation curve of a term; whether the first epochs are left out."""
     from matplotlib.ticker import MaxNLocator
 
     dress(ax)
@@ -117,27 +117,28 @@ def _curves(ax: Axes, epoch: FloatArray, history: pd.DataFrame, name: str, best:
             marker = "o" if np.isfinite(values).sum() < 3 else ""
             ax.plot(epoch, values, color=colour, linewidth=1.3, label=label, marker=marker, markersize=3)
             curves.append(values)
-    _zoom(ax, curves)
+    zoomed = _zoom(ax, curves)
     if best is not None:
         ax.axvline(epoch[best], color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
-        value = history[f"val_{name}"].iloc[best] if f"val_{name}" in history else np.nan
         if name == "loss":
             ax.plot(
-                [epoch[best]], [value], "o", color=FAILED, markersize=5, markeredgecolor="white", zorder=5,
+                [epoch[best]], [history["val_loss"].iloc[best]], "o", color=FAILED, markersize=5,
+                markeredgecolor="white", zorder=5,
                 label=f"best epoch ({epoch[best]:.0f})",
             )  # fmt: skip
+    return zoomed
 
 
-def _zoom(ax: Axes, curves: list[FloatArray]) -> None:
-    """Limits of the y axis that leave out the first epochs of a long run, if the loss fell a lot in them."""
+def _zoom(ax: Axes, curves: list[FloatArray]) -> bool:
+    """Leave out the first epochs of a long run, if the curves fell a lot in them; whether that was done."""
     if not curves:
-        return
+        return False
     skip = round(WARM_UP * len(curves[0]))
     kept = np.concatenate([values[skip:] for values in curves])
     every = np.concatenate(curves)
     kept, every = kept[np.isfinite(kept)], every[np.isfinite(every)]
     if len(kept) == 0 or np.ptp(kept) == 0 or np.ptp(every) < 1.5 * np.ptp(kept):
-        return
+        return False
     margin = 0.06 * np.ptp(kept)
     ax.set_ylim(kept.min() - margin, kept.max() + margin)
     ax.text(
@@ -151,6 +152,7 @@ def _zoom(ax: Axes, curves: list[FloatArray]) -> None:
         color=INK,
         alpha=0.6,
     )
+    return True
 
 
 def _title(history: pd.DataFrame, epoch: FloatArray, best: int | None) -> str:
@@ -169,12 +171,12 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def _caption(history: pd.DataFrame) -> str:
+def _caption(history: pd.DataFrame, *, zoomed: bool) -> str:
     text = "Mean over cells; lower is better. The terms add up to the loss. "
-    text += "▲: the first epochs lie above the frame. " if round(WARM_UP * len(history)) else ""
+    text += "▲: the first epochs lie above the frame. " if zoomed else ""
     if _best(history) is not None:
         text += (
-            "Dashed: the best epoch, whose weights the model keeps. Mask, embedding and artifact are terms of the whole "
-            "part, shared out over its cells: they are larger where there are fewer cells, as in validation."
+            "Dashed: the best epoch, whose weights the model keeps. Mask, embedding and artifact are terms of the "
+            "whole part, shared out over its cells: they are larger where there are fewer cells, as in validation."
         )
     return text.strip()

@@ -1,0 +1,192 @@
+"""Predicted cells: counts, labels, library sizes, and what cannot be predicted."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+
+import cradlevae as cv
+from cradlevae.errors import DataError
+from cradlevae.query import predict as predict_module
+
+
+def dense(adata: ad.AnnData) -> np.ndarray:
+    return np.asarray(adata.X.toarray())
+
+
+def profile(adata: ad.AnnData) -> np.ndarray:
+    total = dense(adata).sum(axis=0)
+    return np.asarray(total / total.sum())
+
+
+def passing_control_sizes(model: cv.CradleVAE) -> np.ndarray:
+    data = model.data
+    train = model.split.rows(data.cells, "train")
+    return data.library_size[train[data.is_control[train] & ~data.failed[train]]]
+
+
+def test_shapes_and_labels(model: cv.CradleVAE, simulated: ad.AnnData) -> None:
+    predicted = model.predict(["C", "A+B", "control"], n_cells=7)
+    assert predicted.shape == (21, 60)
+    assert predicted.obs["perturbation"].tolist() == ["C"] * 7 + ["A+B"] * 7 + ["control"] * 7
+    assert not predicted.obs["artifact"].any()
+    assert predicted.obs_names.is_unique
+    pd.testing.assert_frame_equal(predicted.var, simulated.var)
+    assert isinstance(predicted.X, sp.csr_matrix)
+    counts = dense(predicted)
+    assert (counts >= 0).all()
+    np.testing.assert_array_equal(counts, counts.round())
+    assert model.predict("A", n_cells=2).shape == (2, 60)
+
+
+def test_predictions_can_be_trained_on(model: cv.CradleVAE) -> None:
+    # what comes out keeps the contract of what goes in
+    predicted = model.predict(["A", "B", "control"], n_cells=5)
+    with pytest.warns(UserWarning, match="all training cells passed"):
+        again = cv.CradleVAE(predicted, n_latent=4, width=8)
+    assert again.trained.perturbations == ("A", "B")
+
+
+def test_the_seed_decides_and_the_callers_random_numbers_stay(model: cv.CradleVAE) -> None:
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = dense(model.predict(["A", "B"], 10, seed=1))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    np.testing.assert_array_equal(dense(model.predict(["A", "B"], 10, seed=1)), first)
+    assert not np.array_equal(dense(model.predict(["A", "B"], 10, seed=2)), first)
+
+
+def test_many_cells_come_in_parts(model: cv.CradleVAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict_module, "CELLS_AT_A_TIME", 4)
+    predicted = model.predict(["A", "B"], n_cells=9, library_size=300)
+    assert predicted.obs["perturbation"].tolist() == ["A"] * 9 + ["B"] * 9
+    assert (dense(predicted).sum(axis=1) > 0).all()
+    assert len(np.unique(dense(predicted), axis=0)) > 15
+
+
+@pytest.mark.parametrize("one", ["A+B", "B+A", " B + A ", "A+B+ctrl"])
+def test_the_order_of_members_has_no_say(model: cv.CradleVAE, one: str) -> None:
+    predicted = model.predict(one, n_cells=6)
+    assert set(predicted.obs["perturbation"]) == {"A+B"}
+    np.testing.assert_array_equal(dense(predicted), dense(model.predict("A+B", n_cells=6)))
+
+
+def test_unseen_combinations_are_predicted(model: cv.CradleVAE) -> None:
+    seen = set(model.data.conditions)
+    unseen = [f"{a}+{b}" for a in "ABCDE" for b in "ABCDE" if a < b and f"{a}+{b}" not in seen]
+    assert unseen
+    assert model.predict([*unseen, "A+B+C"], n_cells=2).n_obs == 2 * len(unseen) + 2
+
+
+# -- library sizes ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("library_size", [150, 3000.0, "2000"])
+def test_a_library_size_is_kept_on_average(model: cv.CradleVAE, library_size: Any) -> None:
+    predicted = model.predict("A", n_cells=2000, library_size=library_size)
+    assert (predicted.obs["library_size"] == float(library_size)).all()
+    totals = dense(predicted).sum(axis=1)
+    assert totals.mean() == pytest.approx(float(library_size), abs=5 * float(totals.std()) / 2000**0.5)
+
+
+def test_library_sizes_are_those_of_passing_training_controls(model: cv.CradleVAE) -> None:
+    predicted = model.predict(["A", "B+C"], n_cells=1000)
+    sizes = predicted.obs["library_size"].to_numpy()
+    real = passing_control_sizes(model)
+    assert set(sizes) == set(real)
+    assert sizes.mean() == pytest.approx(real.mean(), abs=5 * float(real.std()) / 2000**0.5)
+    totals = dense(predicted).sum(axis=1)
+    assert totals.mean() == pytest.approx(sizes.mean(), abs=5 * float(totals.std()) / 2000**0.5)
+
+
+@pytest.mark.parametrize("library_size", ["control", -3, 0, float("nan"), float("inf"), None])
+def test_a_library_size_that_is_none_is_refused(model: cv.CradleVAE, library_size: Any) -> None:
+    with pytest.raises(DataError, match=rf"library_size is {library_size!r}; give a positive number or 'controls'"):
+        model.predict("A", library_size=library_size)
+
+
+# -- artifact and perturbation ---------------------------------------------------------------------------------
+
+
+def test_the_artifact_changes_the_profile(strong: cv.CradleVAE) -> None:
+    clean, again = (strong.predict("control", 800, library_size=500, seed=seed) for seed in (0, 1))
+    damaged = strong.predict("control", 800, library_size=500, artifact=True, seed=2)
+    assert damaged.obs["artifact"].all()
+    noise = np.abs(profile(clean) - profile(again)).sum()
+    assert np.abs(profile(damaged) - profile(clean)).sum() > 3 * noise
+    named = strong.predict("control", 800, library_size=500, artifact="artifact", seed=2)
+    np.testing.assert_array_equal(dense(named), dense(damaged))
+
+
+def test_perturbations_change_the_profile(strong: cv.CradleVAE) -> None:
+    control, again, treated = (
+        profile(strong.predict(name, 800, library_size=500, seed=seed))
+        for seed, name in enumerate(["control", "ctrl", "A+B"])
+    )
+    assert np.abs(treated - control).sum() > 3 * np.abs(again - control).sum()
+
+
+def test_basal_states_of_controls_or_of_the_prior(strong: cv.CradleVAE) -> None:
+    bank = strong.trained.controls
+    moved = copy.copy(strong)
+    moved.trained = replace(strong.trained, controls=replace(bank, loc=bank.loc + 4))
+    for basal, same in (("controls", False), ("prior", True)):
+        one, two = (dense(model.predict("control", 50, basal=basal)) for model in (strong, moved))
+        assert np.array_equal(one, two) == same, basal
+
+
+def test_classes_of_artifact_by_name(
+    simulated: ad.AnnData, tiny_options: dict[str, Any], quick: dict[str, Any]
+) -> None:
+    model = cv.CradleVAE(simulated, artifact_key=("low_umi", "other_damage"), **tiny_options)
+    model.train(1, **quick)
+    both, listed = (model.predict("A", 5, artifact=given) for given in (True, ["low_umi", "other_damage"]))
+    np.testing.assert_array_equal(dense(both), dense(listed))
+    assert model.predict("A", 5, artifact="low_umi").obs["artifact"].all()
+    with pytest.raises(DataError, match=r"unknown artifact class 'umi'; known: 'low_umi', 'other_damage'"):
+        model.predict("A", 5, artifact=["umi"])
+
+
+# -- what cannot be predicted ----------------------------------------------------------------------------------
+
+
+def test_unknown_perturbations_are_refused_with_the_closest(model: cv.CradleVAE) -> None:
+    with pytest.raises(DataError, match=r"unknown perturbation 'a'; did you mean 'A'\?"):
+        model.predict(["B", "A+a"])
+    with pytest.raises(DataError, match=r"unknown perturbation 'STAT1'; known: 'A', 'B', 'C', 'D', 'E'"):
+        model.predict("STAT1")
+
+
+def test_nothing_asked_is_refused(model: cv.CradleVAE) -> None:
+    with pytest.raises(DataError, match="no perturbations were given"):
+        model.predict([])
+    with pytest.raises(DataError, match="n_cells is 0; it must be at least 1"):
+        model.predict("A", n_cells=0)
+
+
+def test_an_untrained_model_is_refused(untrained: cv.CradleVAE) -> None:
+    with pytest.raises(DataError, match=r"has not been trained; call train\(\) first"):
+        untrained.predict("A")
+
+
+def test_perturbations_without_training_cells_are_refused(
+    simulated: ad.AnnData, tiny_options: dict[str, Any], quick: dict[str, Any]
+) -> None:
+    split = cv.split(simulated, "perturbations", seed=0)
+    with pytest.warns(UserWarning, match="no training cells for .*the model cannot predict them"):
+        model = cv.CradleVAE(simulated, split=split, **tiny_options)
+    model.train(1, **quick)
+    hidden = sorted(set("ABCDE") - set(model.perturbations))
+    assert hidden
+    with pytest.raises(DataError, match=rf"perturbation '{hidden[0]}' .*had no training cells"):
+        model.predict([model.perturbations[0], hidden[0]])
+    assert model.predict(model.perturbations[0], 2).n_obs == 2
