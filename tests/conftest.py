@@ -71,7 +71,7 @@ def model(simulated: ad.AnnData) -> cv.CradleVAE:
 
 @pytest.fixture(scope="session")
 def strong(model: cv.CradleVAE) -> cv.CradleVAE:
-    """The trained model with weights blown up, so that perturbations and artifact do much."""
+    """The trained model with random weights in its place, large enough that perturbations and artifact do much."""
     import torch
 
     strong = cv.CradleVAE.__new__(cv.CradleVAE)
@@ -79,12 +79,14 @@ def strong(model: cv.CradleVAE) -> cv.CradleVAE:
     module = copy.deepcopy(model.trained.module)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        module.mask_logits.copy_(2 * torch.randn(module.mask_logits.shape, generator=generator))
+        for name, parameter in module.named_parameters():
+            fan_in = parameter.shape[1] if parameter.dim() == 2 else 4
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * fan_in**-0.5)
+            if "log_variance" in name:
+                parameter.mul_(0.2).sub_(1.0 if name.endswith("bias") else 0.0)
+        module.mask_logits.mul_(6)
         for encoder in (module.embedding_encoder, module.artifact_encoder):
-            encoder.loc.bias.copy_(3 * torch.randn(encoder.loc.bias.shape, generator=generator))
-            encoder.log_variance.bias.fill_(-2.0)
-        module.decoder.first.weight.mul_(3)
-        module.gene_linear.weight.mul_(4)
+            encoder.loc.bias.mul_(4)
     strong.trained = replace(model.trained, module=module)
     return strong
 

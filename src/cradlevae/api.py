@@ -76,7 +76,7 @@ class CradleVAE:
         split: Split | None = None,
         *,
         layer: str | None = None,
-        control_labels: Sequence[str] = DEFAULT_CONTROLS,
+        control_labels: str | Sequence[str] = DEFAULT_CONTROLS,
         separator: str = "+",
         guides_key: str | None = None,
         seed: int = 0,
@@ -86,11 +86,16 @@ class CradleVAE:
             perturbation_key=perturbation_key,
             artifact_key=artifact_key if isinstance(artifact_key, str) else tuple(artifact_key),
             layer=layer,
-            control_labels=tuple(control_labels),
+            control_labels=(control_labels,) if isinstance(control_labels, str) else tuple(control_labels),
             separator=separator,
             guides_key=guides_key,
         )
         model_config = _config(config)
+        if model_config.objective == "released" and len(fields.criteria) > 1:
+            raise DataError(
+                f"objective='released' knows one artifact class, but artifact_key names {len(fields.criteria)}; "
+                "give one column, or use objective='corrected'"
+            )
         data = read_experiment(adata, fields)
         if split is None:
             from cradlevae.data.split import split as make_split

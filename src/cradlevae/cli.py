@@ -142,3 +142,7 @@ def _show_warnings() -> None:
 
     warnings.simplefilter("once", UserWarning)
     warnings.showwarning = show
+
+
+if __name__ == "__main__":
+    sys.exit(main())

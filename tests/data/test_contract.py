@@ -105,6 +105,8 @@ def test_separator_and_controls_as_the_data_have_them(make_adata: MakeAnnData) -
     data = read(adata, perturbation_key="target", separator="_", control_labels=("safe",))
     names = [data.conditions[code] for code in data.condition]
     assert names == ["control", "A+B", "A+B", "B", "control", "A"]
+    alone = read(adata, perturbation_key="target", separator="_", control_labels="safe")
+    np.testing.assert_array_equal(alone.condition, data.condition)
 
 
 def test_gears_style(make_adata: MakeAnnData) -> None:
@@ -114,7 +116,7 @@ def test_gears_style(make_adata: MakeAnnData) -> None:
 
 def test_categories_and_their_order_have_no_say(make_adata: MakeAnnData) -> None:
     adata = make_adata(COUNTS, LABELS)
-    adata.obs["perturbation"] = pd.Categorical(LABELS, categories=["never", *reversed(sorted(LABELS))])
+    adata.obs["perturbation"] = pd.Categorical(LABELS, categories=["never", *sorted(LABELS, reverse=True)])
     data = read(adata)
     assert data.conditions == ("control", "A", "A+B", "B")
 

@@ -142,7 +142,10 @@ class Oracle:
     def normalised(self, x: Tensor) -> Tensor:
         logs = torch.log(1 + x)
         return torch.stack(
-            [(v - m) / s if s > 0 else torch.zeros_like(v) for v, m, s in zip(logs, self.log_mean, self.log_std)]
+            [
+                (v - m) / s if s > 0 else torch.zeros_like(v)
+                for v, m, s in zip(logs, self.log_mean, self.log_std, strict=True)
+            ]
         )
 
     def q_embedding(self, mask: Tensor, t: int) -> Normal:

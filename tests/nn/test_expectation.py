@@ -57,9 +57,7 @@ def test_large_means(share: float, theta: float) -> None:
     theta=st.lists(st.floats(0.05, 1e5), min_size=3, max_size=3),
     library=st.lists(st.floats(10, 2e4), min_size=2, max_size=2),
 )
-def test_cells_and_genes_do_not_touch_each_other(
-    share: list[float], theta: list[float], library: list[float]
-) -> None:
+def test_cells_and_genes_do_not_touch_each_other(share: list[float], theta: list[float], library: list[float]) -> None:
     shares = torch.tensor(share).view(2, 3)
     result = expected_log_expression(shares, torch.tensor(theta), torch.tensor(library))
     for cell in range(2):

@@ -85,9 +85,7 @@ class Problem:
         return (per_cell.mean(0) * weight).sum(), per_cell
 
     def fast(self) -> tuple[Tensor, Tensor]:
-        return linear_gamma_poisson(
-            *self.parameters, sparse(self.dense), self.library_size, self.cell_weight
-        )
+        return linear_gamma_poisson(*self.parameters, sparse(self.dense), self.library_size, self.cell_weight)
 
 
 def problem(

@@ -103,8 +103,8 @@ def test_genes_may_stand_in_any_order_and_form(
     order = np.random.default_rng(0).permutation(60)
     shuffled = simulated[:, order].copy()
     shuffled.X = form(shuffled.X.toarray())
-    shuffled = ad.concat([shuffled, ad.AnnData(np.ones((400, 2)), obs=shuffled.obs, var=pd.DataFrame(index=["x", "y"]))],
-                         axis=1, merge="first")  # fmt: skip
+    more = ad.AnnData(np.ones((400, 2)), obs=shuffled.obs, var=pd.DataFrame(index=["x", "y"]))
+    shuffled = ad.concat([shuffled, more], axis=1, merge="first")
     found = strong.clean(shuffled)
     assert list(found.var_names) == list(cleaned.var_names)
     np.testing.assert_array_equal(found.X, cleaned.X)
@@ -136,11 +136,13 @@ def test_what_does_not_fit_the_model_is_refused(
     strong: cv.CradleVAE, untrained: cv.CradleVAE, simulated: ad.AnnData
 ) -> None:
     names = list(simulated.var_names)
-    with pytest.raises(DataError, match=rf"2 of the model's 60 genes are not in the data, first: '{names[0]}', '{names[2]}'"):
+    with pytest.raises(
+        DataError, match=rf"2 of the model's 60 genes are not in the data, first: '{names[0]}', '{names[2]}'"
+    ):
         strong.clean(simulated[:, [1, *range(3, 60)]])
     stranger = simulated.copy()
     stranger.obs["perturbation"] = stranger.obs["perturbation"].astype(str).replace("C", "GATA1")
-    with pytest.raises(DataError, match="perturbation 'GATA1' .*is unknown to the model"):
+    with pytest.raises(DataError, match=r"perturbation 'GATA1' .*is unknown to the model"):
         strong.clean(stranger)
     unlabelled = simulated.copy()
     del unlabelled.obs["artifact"]

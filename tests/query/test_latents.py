@@ -71,11 +71,11 @@ def test_training_raises_the_score_of_unseen_cells(
     simulated: ad.AnnData, tiny_options: dict[str, Any], quick: dict[str, Any]
 ) -> None:
     scores = []
-    for epochs in (1, 12):
+    for rate in (1e-9, 5e-3):
         model = cv.CradleVAE(simulated, split=cv.split(simulated, "cells"), **tiny_options)
-        model.train(epochs, **quick, learning_rate=5e-3)
+        model.train(20, **quick, learning_rate=rate)
         scores.append(model.log_likelihood(simulated[model.split.cells("test")], n_particles=20).mean())
-    assert scores[1] > scores[0] + 1
+    assert scores[1] > scores[0] + 0.2
 
 
 def test_the_signature_has_a_row_per_gene_and_class(strong: cv.CradleVAE) -> None:
@@ -102,9 +102,7 @@ def test_the_signature_is_what_predictions_show(strong: cv.CradleVAE) -> None:
     assert np.corrcoef(measured, table["log2_fold_change"].to_numpy()[seen])[0, 1] > 0.95
 
 
-def test_a_signature_for_each_class(
-    simulated: ad.AnnData, tiny_options: dict[str, Any], quick: dict[str, Any]
-) -> None:
+def test_a_signature_for_each_class(simulated: ad.AnnData, tiny_options: dict[str, Any], quick: dict[str, Any]) -> None:
     model = cv.CradleVAE(simulated, artifact_key=["low_umi", "other_damage"], **tiny_options)
     model.train(1, **quick)
     table = model.artifact_signature(n_draws=5, n_states=10)

@@ -219,7 +219,7 @@ class CellBatches:
             self,  # type: ignore[arg-type]
             sampler=self,
             batch_size=None,
-            collate_fn=_as_it_is,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]
             generator=torch.Generator(),
         )
 

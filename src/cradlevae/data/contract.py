@@ -63,6 +63,8 @@ class DataFields:
     guide_min_count: float = 1.0
 
     def __post_init__(self) -> None:
+        if isinstance(self.control_labels, str):  # one label, not its letters
+            object.__setattr__(self, "control_labels", (self.control_labels,))
         if not self.separator:
             raise DataError("separator is empty; name what stands between the members of a combination, e.g. '+'")
 

@@ -124,8 +124,7 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
         "artifact": -(_share(batch.artifact, sizes.per_class, None, prior_weight) @ artifact),
     }
     if module.config.weight_scale:
-        n_cells = sizes.n_cells
-        terms["weights"] = 0.5 * (module.gene_linear.weight / module.config.weight_scale).square().sum() / n_cells
+        terms["weights"] = _weight_cost(module.gene_linear.weight, module.config.weight_scale) / sizes.n_cells
     if module.config.cell_artifact:
         terms["cell_artifact"] = (q_cell.kl_to_standard().sum(-1).mean(0) * any_fail * weight).sum() / n
     if module.config.alignment_weight and torch.is_grad_enabled():
@@ -243,3 +242,12 @@ def _released_divergence(
     ratio = (of_reference.scale / of_cell.scale) ** 2
     terms = (of_reference.loc - of_cell.loc) ** 2 + ratio - ratio.log() - 1
     return 0.5 * terms.sum() / len(z_p)
+
+
+def _weight_cost(weight: Tensor, scale: float) -> Tensor:
+    """Minus the log prior of the gene weights, up to a constant: each column has a variance of its own.
+
+    A column's variance is at its most probable value, its mean square above a floor of ``scale``²; so columns that the
+    data need are free, and the others, and genes without evidence, shrink to nothing.
+    """
+    return 0.5 * len(weight) * torch.log1p(weight.square().mean(0) / scale**2).sum()

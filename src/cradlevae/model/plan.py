@@ -32,7 +32,7 @@ class TrainingPlan(pl.LightningModule):
     def __init__(
         self,
         module: CradleModule,
-        sizes: dict[str, SplitSizes],
+        sizes: SplitSizes,
         *,
         n_particles: int,
         learning_rate: float,
@@ -53,7 +53,9 @@ class TrainingPlan(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, as published."""
-        return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, eps=self.eps)
+        return torch.optim.Adam(
+            self.module.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, eps=self.eps, fused=True
+        )
 
     def on_train_epoch_start(self) -> None:
         """Seed the epoch."""
@@ -87,7 +89,7 @@ class TrainingPlan(pl.LightningModule):
 
     def _step(self, part: str, batch: Batch, batch_idx: int) -> Tensor:
         noise = draw_noise(self.module, batch.n_cells, self.n_particles)
-        terms = loss_terms(self.module, batch, self.sizes[part].to(self.device), noise)
+        terms = loss_terms(self.module, batch, self.sizes.to(self.device), noise)
         loss = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(loss):
             self._refuse(part, terms, batch_idx)

@@ -161,7 +161,6 @@ def new_model(
     if resolved.data_init and resolved.objective == "corrected":
         total = np.asarray(data.counts[train].sum(axis=0)).ravel() + 0.5
         with torch.no_grad():
-            module.gene_linear.weight.zero_()
             module.gene_linear.bias.copy_(torch.from_numpy(np.log(total / total.sum())).float())
     trained_dosage = data.dosage[np.unique(data.condition[train])].sum(axis=0) > 0
     passing = train[~data.failed[train]]

@@ -76,7 +76,7 @@ def fit(
         }  # fmt: skip
         plan = TrainingPlan(
             module,
-            {part: split_sizes(data, rows[part], module.config) for part in loaders},
+            split_sizes(data, rows["train"], module.config),
             n_particles=config.n_particles,
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
@@ -86,7 +86,11 @@ def fit(
         history = History(folder / HISTORY_FILE)
         monitored = "val" in loaders
         callbacks: list[Any] = [history]
-        keep = {"dirpath": last_file.parent, "enable_version_counter": False, "save_on_train_epoch_end": True}
+        keep: dict[str, Any] = {
+            "dirpath": last_file.parent,
+            "enable_version_counter": False,
+            "save_on_train_epoch_end": True,
+        }
         if monitored:
             callbacks.append(ModelCheckpoint(filename=best_file.stem, monitor="val_loss", **keep))
         # after the best, whose record it holds; Lightning's save_last would skip epochs that are not the best so far
@@ -121,7 +125,8 @@ def fit(
                 ckpt_path=str(last_file) if resume and last_file.exists() else None,
                 weights_only=True,
             )
-            state = torch.load(best_file if monitored else last_file, map_location="cpu", weights_only=True)["state_dict"]
+            chosen = best_file if monitored else last_file
+            state = torch.load(chosen, map_location="cpu", weights_only=True)["state_dict"]
         module.cpu().load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
         module.eval()
         return history.table()

@@ -58,7 +58,7 @@ def _largest_count(mean: Tensor, concentration: Tensor) -> Tensor:
     """Count beyond which nothing of note happens, per gene."""
     spread = (mean + mean**2 / concentration).sqrt()
     tail = mean / concentration  # where θ is small, the tail falls e-fold over this, which exceeds the spread
-    return mean + 9 * spread + 8 * tail + 4
+    return mean + 9 * torch.maximum(spread, tail) + 4
 
 
 def _rounded_up(n_points: Tensor, most: int) -> Tensor:

@@ -143,7 +143,7 @@ def counterfactual(
     obs["failed_qc"] = data.failed[rows]
     obs["clean_library_size"] = sizes
     obs["information"] = information
-    obs["confounded"] = pd.array(confounded[data.condition[rows]], dtype="boolean")
+    obs["confounded"] = pd.Series(confounded[data.condition[rows]], index=obs.index, dtype="boolean")
     return ad.AnnData(
         X=expected,
         obs=obs,

@@ -1,0 +1,178 @@
+"""What a user does first, from the data to the answers, and what the package refuses on the way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pytest
+
+import cradlevae as cv
+from cradlevae.errors import CradleError, DataError, TrainingError
+
+Options = dict[str, Any]
+
+
+@pytest.mark.filterwarnings("ignore:.*fails .* of the cells:UserWarning")
+def test_from_data_to_answers(tiny_options: Options, quick: Options, tmp_path: Path) -> None:
+    adata = cv.simulate(n_cells=300, n_genes=50, n_perturbations=3, n_combinations=3, n_interacting=0, seed=0)
+    cv.annotate_qc(adata, criteria=("umi", "genes", "mito"))
+    split = cv.split(adata, "combinations", seed=0)
+    model = cv.CradleVAE(adata, perturbation_key="perturbation", artifact_key="artifact", split=split, **tiny_options)
+    assert repr(model) == "CradleVAE(50 genes, 3 perturbations, artifacts: artifact; not trained)"
+    model.train(max_epochs=2, **quick, output=tmp_path / "run")
+    assert repr(model).endswith("trained, 2 epochs)")
+    predicted = model.predict(["A+B", "C"], n_cells=5)
+    assert predicted.shape == (10, 50)
+    assert model.effects(["A+B"], credible=0.9, n_draws=3).shape == (1, 50)
+    assert model.clean(adata).shape == adata.shape
+    assert len(model.artifact_signature()) == 50
+    model.save(tmp_path / "run")
+    loaded = cv.CradleVAE.load(tmp_path / "run")
+    assert loaded.perturbations == ("A", "B", "C")
+    assert loaded.split.hash == split.hash
+    assert loaded.config.n_latent == 8
+    assert loaded.trained.qc is not None
+    np.testing.assert_array_equal(loaded.predict(["A+B", "C"], n_cells=5).X.toarray(), predicted.X.toarray())
+    names = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert names == ["checkpoints", "controls.h5ad", "history.csv", "model.json", "model.safetensors", "split.json"]
+    with pytest.raises(DataError, match="already holds a run"):
+        cv.CradleVAE(adata, split=split, **tiny_options).train(1, output=tmp_path / "run")
+
+
+def test_a_backed_file_trains_to_the_same_model(
+    simulated: ad.AnnData, tiny_options: Options, quick: Options, tmp_path: Path
+) -> None:
+    simulated.write_h5ad(tmp_path / "cells.h5ad")
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    models = [cv.CradleVAE(adata, **tiny_options) for adata in (simulated, backed)]
+    backed.file.close()  # all that is needed has been read
+    for model in models:
+        model.train(1, **quick)
+    one, two = (model.predict("A+B", 5).X.toarray() for model in models)
+    np.testing.assert_array_equal(one, two)
+
+
+def test_a_model_with_a_guide_matrix_and_a_layer(simulated: ad.AnnData, tiny_options: Options, quick: Options) -> None:
+    import pandas as pd
+
+    adata = ad.AnnData(np.log1p(simulated.X), obs=simulated.obs[["artifact"]], var=simulated.var)
+    adata.layers["counts"] = simulated.X
+    labels = simulated.obs["perturbation"].astype(str)
+    names = ["control", *"ABCDE"]
+    table = np.array([[name in label.split("+") for name in names] for label in labels], dtype=int)
+    adata.obsm["guides"] = pd.DataFrame(table, columns=names, index=adata.obs_names)
+    split = cv.split(adata, "combinations", guides_key="guides")
+    assert split.hash == cv.split(simulated, "combinations").hash
+    one = cv.CradleVAE(adata, split=split, layer="counts", guides_key="guides", **tiny_options)
+    two = cv.CradleVAE(simulated, split=split, **tiny_options)
+    for model in (one, two):
+        model.train(1, **quick)
+    np.testing.assert_array_equal(one.effects("A", n_draws=2).X, two.effects("A", n_draws=2).X)
+
+
+def test_unknown_options_are_refused_with_the_closest(simulated: ad.AnnData, model: cv.CradleVAE) -> None:
+    with pytest.raises(DataError, match=r"unknown option 'n_latents'; did you mean 'n_latent'"):
+        cv.CradleVAE(simulated, n_latents=3)
+    with pytest.raises(DataError, match=r"unknown option 'batchsize'; did you mean 'batch_size'"):
+        model.train(1, batchsize=3)
+    with pytest.raises(DataError, match="objective is 'released2'; choose one of corrected, released"):
+        cv.CradleVAE(simulated, objective="released2")
+    with pytest.raises(DataError, match="max_epochs is 0"):
+        model.train(0)
+
+
+def test_bad_data_are_refused_before_any_work(simulated: ad.AnnData) -> None:
+    with pytest.raises(DataError, match="no column 'gene' in obs"):
+        cv.CradleVAE(simulated, "gene")
+    with pytest.raises(DataError, match="no column 'qc' in obs"):
+        cv.CradleVAE(simulated, artifact_key="qc")
+    with pytest.raises(DataError, match="layer 'counts' is not in the AnnData"):
+        cv.CradleVAE(simulated, layer="counts")
+    logged = simulated.copy()
+    logged.X = logged.X.log1p()
+    with pytest.raises(DataError, match="looks log-normalised"):
+        cv.CradleVAE(logged)
+
+
+def test_released_knows_one_artifact_class(simulated: ad.AnnData) -> None:
+    with pytest.raises(DataError, match="objective='released' knows one artifact class, but artifact_key names 2"):
+        cv.CradleVAE(simulated, artifact_key=("low_umi", "other_damage"), objective="released")
+
+
+def test_a_split_that_does_not_fit_is_refused(simulated: ad.AnnData, tiny_options: Options) -> None:
+    other = simulated.copy()
+    other.obs_names = [f"other-{name}" for name in other.obs_names]
+    with pytest.raises(DataError, match="none of the split's training cells are in the data"):
+        cv.CradleVAE(simulated, split=cv.split(other, "cells"), **tiny_options)
+
+    adata = simulated.copy()
+    label = adata.obs["perturbation"].astype(str)
+    adata.obs["part"] = np.where(label == "control", "test", "train")
+    with pytest.raises(DataError, match="no control cells are in the training part of the split"):
+        cv.CradleVAE(adata, split=cv.split(adata, "column", column="part"), **tiny_options)
+
+    adata.obs["part"] = np.where(label.str.contains("C"), "test", "train")
+    with pytest.raises(DataError, match=r"no training cells for 'C' \(1 perturbations\) in the split 'column'"):
+        cv.CradleVAE(adata, split=cv.split(adata, "column", column="part"), **tiny_options)
+
+
+def test_the_default_split_is_by_cell(simulated: ad.AnnData, tiny_options: Options) -> None:
+    model = cv.CradleVAE(simulated, **tiny_options)
+    assert model.split.hash == cv.split(simulated, "cells", seed=0).hash
+
+
+def test_errors_can_be_caught_by_their_usual_kinds() -> None:
+    assert issubclass(DataError, ValueError)
+    assert issubclass(TrainingError, RuntimeError)
+    assert issubclass(DataError, CradleError)
+    assert issubclass(TrainingError, CradleError)
+
+
+def test_every_public_name_is_there() -> None:
+    for name in cv.__all__:
+        assert getattr(cv, name) is not None
+    assert set(cv.__all__) < set(dir(cv))
+    assert cv.__version__.count(".") >= 1
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        cv.nonsense  # noqa: B018
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    heavy = "torch, lightning, scanpy, anndata, sklearn, matplotlib, scipy, pandas"
+    code = (
+        "import sys, time; start = time.perf_counter(); import cradlevae; dir(cradlevae); "
+        "took = time.perf_counter() - start; "
+        f"loaded = [name for name in '{heavy}'.split(', ') if name in sys.modules]; print(took); print(loaded)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    took, loaded = done.stdout.split("\n")[:2]
+    assert loaded == "[]"
+    assert float(took) < 1
+
+
+def test_reading_and_splitting_load_no_torch() -> None:
+    code = (
+        "import sys, cradlevae; cradlevae.split; cradlevae.DataFields; cradlevae.DataError; "
+        "print([name for name in ('torch', 'lightning', 'scanpy', 'sklearn', 'matplotlib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# -- real counts -----------------------------------------------------------------------------------------------
+
+
+def test_real_counts_go_through(data_file: Any, tiny_options: Options, quick: Options) -> None:
+    adata = ad.read_h5ad(data_file("norman2019_500g.h5ad"))
+    adata.obs["artifact"] = np.asarray(adata.X.sum(axis=1)).ravel() < 60
+    split = cv.split(adata, "combinations", seed=0)
+    with pytest.warns(UserWarning, match="no training cells for"):
+        model = cv.CradleVAE(adata, split=split, **tiny_options)
+    model.train(1, **(quick | {"batch_size": 512}))
+    assert np.isfinite(model.history.to_numpy()).all()
+    assert model.effects(model.perturbations[:2], n_draws=2, n_states=8).shape == (2, 500)

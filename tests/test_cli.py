@@ -1,0 +1,164 @@
+"""The command line, as a user runs it: in subprocesses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import cradlevae as cv
+
+TINY = ["--n_latent", "8", "--width", "24", "--basal_width", "16", "--max_epochs", "2", "--progress", "false"]
+
+
+def run(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the command line; it never shows a traceback."""
+    command = [sys.executable, "-m", "cradlevae.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == status, done.stderr + done.stdout
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cli")
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> Path:
+    """A small annotated experiment; one perturbation hides in a layer-only copy of the counts."""
+    path = folder / "data.h5ad"
+    adata = cv.simulate(n_cells=500, n_genes=80, n_perturbations=5, n_combinations=6, n_interacting=1, seed=3)
+    adata.obs["artifact"] = adata.obs["true_artifact"]
+    adata.write_h5ad(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path, data: Path) -> Path:
+    run("train", data, "--output", folder / "run", *TINY)
+    return folder / "run"
+
+
+def test_overview_and_help_name_commands_and_options() -> None:
+    overview = run("--help").stdout
+    for command in ("qc", "split", "train", "predict", "effects", "clean", "evaluate", "simulate", "demo"):
+        assert f"\n  {command} " in overview
+    options = run("train", "--help").stdout
+    for option in ("--output", "--max_epochs", "--n_latent", "--perturbation_key", "--config"):
+        assert option in options
+    assert "did you mean 'train'" in run("trian", status=2).stderr
+
+
+def test_overview_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, cradlevae.cli as c; c.main(['--help']); "
+        "print([m for m in ('torch', 'lightning', 'scanpy', 'anndata', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_simulate_then_qc_writes_annotation_picture_and_settings(folder: Path) -> None:
+    raw, annotated, figure = folder / "raw.h5ad", folder / "annotated.h5ad", folder / "qc.png"
+    run("simulate", "--output", raw, "--n_cells", 300, "--n_genes", 80, "--n_perturbations", 3, "--n_combinations", 2)
+    shown = run("qc", raw, "--output", annotated, "--figure", figure, "--criteria", "umi", "genes", "mito").stdout
+    assert "mito" in shown
+    assert ad.read_h5ad(annotated).obs["artifact"].dtype == bool
+    assert figure.stat().st_size > 10_000
+    assert "n_mads: 3.0" in (folder / "annotated.h5ad.settings.yaml").read_text()
+
+
+def test_run_holds_model_curves_checkpoints_and_settings(model: Path) -> None:
+    names = {path.name for path in model.iterdir()}
+    assert {"model.json", "history.csv", "split.json", "training.png", "settings.yaml", "checkpoints"} <= names
+    assert {path.name for path in (model / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert cv.CradleVAE.load(model).split.recipe == "combinations"
+
+
+def test_predict_effects_and_clean_write_what_they_say(folder: Path, data: Path, model: Path) -> None:
+    pair = next(iter(cv.CradleVAE.load(model).split.parts.index))
+    assert isinstance(pair, str)
+    run("predict", model, "A", "B+A", "--output", folder / "predicted.h5ad", "--n_cells", 7)
+    predicted = ad.read_h5ad(folder / "predicted.h5ad")
+    assert predicted.shape == (14, 80)
+    assert list(predicted.obs["perturbation"].unique()) == ["A", "A+B"]
+    run("effects", model, "--output", folder / "effects.csv", "--perturbations", "A", "--n_draws", 3, "--n_states", 4)
+    table = pd.read_csv(folder / "effects.csv")
+    assert list(table.columns) == ["perturbation", "gene", "effect", "low", "high", "sd"]
+    assert (table["low"] <= table["high"]).all()
+    run("clean", model, data, "--output", folder / "clean.h5ad", "--cells", "failed", "--n_draws", 2)
+    assert ad.read_h5ad(folder / "clean.h5ad").obs["failed_qc"].all()
+
+
+def test_evaluate_writes_scores_figures_and_page(folder: Path, data: Path, model: Path) -> None:
+    shown = run("evaluate", model, data, "--output", folder / "scores", "--n_cells", 5).stdout
+    assert "ate_rho" in shown
+    scores = pd.read_csv(folder / "scores" / "scores.csv")
+    assert {"model", "additive", "zero"} <= set(scores["predictor"])
+    assert (folder / "scores" / "report.html").stat().st_size > 10_000
+
+
+def test_options_come_from_a_yaml_file_and_an_interrupted_run_resumes(folder: Path, data: Path) -> None:
+    config = folder / "run.yaml"
+    config.write_text("n_latent: 8\nwidth: 24\nbasal_width: 16\nmax_epochs: 1\nprogress: false\n")
+    output = folder / "resumed"
+    run("train", data, "--output", output, "--config", config)
+    assert "already holds a run" in run("train", data, "--output", output, "--config", config, status=1).stderr
+    (output / "model.json").unlink()  # as if it had been killed before the end
+    run("train", data, "--output", output, "--config", config, "--resume", "true", "--max_epochs", 2)
+    assert len(pd.read_csv(output / "history.csv")) == 2
+
+
+def _damaged(folder: Path, data: Path) -> Path:
+    path = folder / "truncated.h5ad"
+    path.write_bytes(data.read_bytes()[:5000])
+    return path
+
+
+def _normalised(folder: Path, data: Path) -> Path:
+    path = folder / "normalised.h5ad"
+    adata = ad.read_h5ad(data)
+    adata.X = adata.X.log1p()
+    adata.write_h5ad(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder, data: folder / "absent.h5ad", "no file"),
+        (_damaged, "cannot be read as an AnnData file"),
+        (_normalised, "looks log-normalised"),
+    ],
+)
+def test_bad_data_is_refused_in_one_line_and_leaves_nothing(folder: Path, data: Path, make, message: str) -> None:
+    output = folder / f"refused-{message[:6].strip()}"
+    error = run("train", make(folder, data), "--output", output, *TINY, status=1).stderr
+    assert message in error
+    assert not (output / "model.json").exists()
+    assert not (output / "checkpoints").exists()
+
+
+def test_other_mistakes_are_refused_in_one_line(folder: Path, data: Path, model: Path) -> None:
+    predicted = folder / "never.h5ad"
+    assert "did you mean" in run("predict", model, "a", "--output", predicted, status=1).stderr
+    assert "no model in" in run("predict", folder, "A", "--output", predicted, status=1).stderr
+    assert "--output" in run("predict", model, "A", status=2).stderr
+    existing = folder / "data.h5ad"
+    assert "exists already" in run("predict", model, "A", "--output", existing, status=1).stderr
+    assert "cannot write into" in run("predict", model, "A", "--output", "/proc/x/y.h5ad", status=1).stderr
+    assert not predicted.exists()
+
+
+def test_predictions_do_not_depend_on_the_process(folder: Path, model: Path) -> None:
+    for name in ("one", "two"):
+        run("predict", model, "A", "--output", folder / f"{name}.h5ad", "--n_cells", 3)
+    one, two = (ad.read_h5ad(folder / f"{name}.h5ad").X.toarray() for name in ("one", "two"))
+    np.testing.assert_array_equal(one, two)
