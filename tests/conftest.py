@@ -44,8 +44,8 @@ def simulated() -> ad.AnnData:
     )
     adata.obs["artifact"] = adata.obs["true_artifact"]
     kind = adata.obs["true_artifact_kind"].astype(str)
-    adata.obs["low_umi"] = (kind == "umi").to_numpy()
-    adata.obs["other_damage"] = (~kind.isin(["umi", "none"])).to_numpy()
+    adata.obs["low_umi"] = (kind == "low_umi").to_numpy()
+    adata.obs["other_damage"] = (~kind.isin(["low_umi", "none"])).to_numpy()
     return adata
 
 
@@ -86,7 +86,7 @@ def strong(model: cv.CradleVAE) -> cv.CradleVAE:
                 parameter.mul_(0.2).sub_(1.0 if name.endswith("bias") else 0.0)
         module.mask_logits.mul_(6)
         for encoder in (module.embedding_encoder, module.artifact_encoder):
-            encoder.loc.bias.mul_(4)
+            encoder.head.loc.bias.mul_(4)
     strong.trained = replace(model.trained, module=module)
     return strong
 

@@ -48,7 +48,7 @@ class Golden:
             decoder_layers=self.n_layers("decoder"),
             basal_layers=self.n_layers("basal_encoder"),
             embedding_layers=self.n_layers("embedding_encoder"),
-        )
+        ).resolved(combinations=True)
         n_perturbations = len(self.record["mask_logits"])
         n_classes = self.record["in/artifact"].shape[1]
         self.module = CradleModule(config, self.record["in/x"].shape[1], n_perturbations, n_classes)
@@ -86,8 +86,8 @@ class Golden:
                     recorded = f"{network}/mlp.layers.{layer}.0.{kind}"
                     state[f"{network}.{inner}layers.{layer}.{kind}"] = self.tensor(recorded)
                 if network != "decoder":
-                    state[f"{network}.loc.{kind}"] = self.tensor(f"{network}/mean_encoder.{kind}")
-                    state[f"{network}.log_variance.{kind}"] = self.tensor(f"{network}/log_var_encoder.{kind}")
+                    state[f"{network}.head.loc.{kind}"] = self.tensor(f"{network}/mean_encoder.{kind}")
+                    state[f"{network}.head.log_variance.{kind}"] = self.tensor(f"{network}/log_var_encoder.{kind}")
         return state
 
     def make_batch(self) -> Batch:

@@ -183,12 +183,13 @@ def test_the_history_has_every_term_of_every_epoch(new_model: Any, quick: Option
     model = new_model()
     model.train(3, **quick, output=tmp_path)
     history = model.history
-    expected = {"epoch", "seconds"} | {f"{part}_{term}" for part in ("train", "val") for term in ("loss", *TERMS)}
+    terms = (*TERMS, "cell_artifact", "weights")
+    expected = {"epoch", "seconds"} | {f"{part}_{term}" for part in ("train", "val") for term in ("loss", *terms)}
     assert set(history.columns) == expected
     assert history["epoch"].tolist() == [0, 1, 2]
     assert np.isfinite(history.to_numpy()).all()
     for part in ("train", "val"):
-        total = history[[f"{part}_{term}" for term in TERMS]].sum(axis=1)
+        total = history[[f"{part}_{term}" for term in terms]].sum(axis=1)
         np.testing.assert_allclose(history[f"{part}_loss"], total, rtol=1e-5)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "history.csv"), history, check_exact=False)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]

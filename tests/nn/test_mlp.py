@@ -39,8 +39,10 @@ def test_a_gaussian_head_is_two_linears_on_the_last_hidden_layer() -> None:
     network = GaussianMLP(5, 7, 2, 3).double()
     x = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     hidden = numpy_mlp(network.mlp, x.numpy())
-    loc = hidden @ network.loc.weight.detach().numpy().T + network.loc.bias.detach().numpy()
-    log_variance = hidden @ network.log_variance.weight.detach().numpy().T + network.log_variance.bias.detach().numpy()
+    loc = hidden @ network.head.loc.weight.detach().numpy().T + network.head.loc.bias.detach().numpy()
+    log_variance = (
+        hidden @ network.head.log_variance.weight.detach().numpy().T + network.head.log_variance.bias.detach().numpy()
+    )
     posterior = network(x)
     np.testing.assert_allclose(posterior.loc.detach(), loc, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(posterior.scale.detach() ** 2, np.exp(log_variance) + 1e-4, rtol=1e-12)

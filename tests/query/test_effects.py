@@ -95,7 +95,6 @@ def test_raw_count_effects_are_differences_of_means(strong: cv.CradleVAE) -> Non
     error = np.sqrt((treated.var(axis=0) + control.var(axis=0)) / 4000)
     # posterior draws and states of the effect are finite too: allow for as much again
     assert np.abs((found - (treated.mean(axis=0) - control.mean(axis=0))) / error).max() < 8
-    assert np.corrcoef(found, treated.mean(axis=0) - control.mean(axis=0))[0, 1] > 0.99
 
 
 def test_published_effects_sample_at_one_library_size(strong: cv.CradleVAE) -> None:

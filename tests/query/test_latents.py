@@ -36,7 +36,7 @@ def test_states_are_what_the_labels_say(strong: cv.CradleVAE, simulated: ad.AnnD
     assert np.abs(of("A")).max() > 0.1
     np.testing.assert_allclose(of("A+B"), of("A") + of("B"), rtol=1e-4, atol=1e-5)
     assert (z_a[~failed] == 0).all()
-    assert (z_a[failed] == z_a[failed][0]).all()
+    assert len(np.unique(z_a[failed], axis=0)) == failed.sum()  # the shared artifact, and each cell's own part of it
     assert np.abs(z_a[failed]).max() > 0.1
 
 

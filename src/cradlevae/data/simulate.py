@@ -32,7 +32,7 @@ def simulate(
     n_genes: int = 600,
     n_perturbations: int = 16,
     n_combinations: int = 24,
-    n_interacting: int = 4,
+    n_interacting: int | None = None,
     n_latent: int = 12,
     mask_probability: float = 0.15,
     effect_size: float = 2.5,
@@ -59,7 +59,7 @@ def simulate(
     n_combinations
         Number of pairs of them that are measured together, ``A+B``.
     n_interacting
-        How many of these pairs do more than the sum of their members.
+        How many of these pairs do more than the sum of their members; at most four by default.
     n_latent
         Number of latents K of basal state and perturbation.
     mask_probability
@@ -100,6 +100,8 @@ def simulate(
     DataError
         If an argument is out of range; the message names it and the mend.
     """
+    if n_interacting is None:
+        n_interacting = max(0, min(4, n_combinations))
     _check_numbers(
         n_cells=n_cells,
         n_genes=n_genes,

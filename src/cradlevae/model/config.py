@@ -34,7 +34,7 @@ class ModelConfig:
         ``corrected`` (a bound, a true divergence, references of the opposite class) or ``released`` (the public
         implementation to float32 rounding).
     counterfactual_weight
-        Weight β of the counterfactual term; 0.5 with combinations, 0.1 without.
+        Weight β of the counterfactual term; 0.05, and for ``released`` 0.5 with combinations, 0.1 without.
     alpha
         ``released`` only: weight of passing cells' reconstruction; ``None`` is the batch's share of failed cells.
     reference
@@ -42,6 +42,21 @@ class ModelConfig:
         ``released`` always takes medians of failed cells.
     balance_classes
         ``corrected`` only: weigh cells so that passing and failed ones count alike (weights of mean 1).
+    linear_path
+        ``corrected`` only: the latents also reach the log rates of the genes directly, past the decoder's hidden
+        layers, so that effects which add up in the latent space add up in the genes.
+    cell_artifact
+        ``corrected`` only: a failed cell has an artifact state of its own beside the shared one, so that the basal
+        state need not explain which kind of damage it took.
+    weight_scale
+        ``corrected`` only: smallest prior standard deviation of a column of the gene weights (each has a variance of
+        its own); 0 is no prior.
+    decoder_layers
+        Hidden layers of the decoder.
+    basal_layers
+        Hidden layers of the basal encoder.
+    embedding_layers
+        Hidden layers of the embedding and artifact encoders.
     """
 
     n_latent: int | None = None
@@ -55,11 +70,9 @@ class ModelConfig:
     alpha: float | None = None
     reference: ReferenceKind = "mean"
     balance_classes: bool = False
-    linear_path: Literal["none", "perturbation", "all"] = "none"
-    cell_artifact: bool = False
-    alignment_weight: float = 0.0
-    data_init: bool = True
-    weight_scale: float = 0.0
+    linear_path: bool = True
+    cell_artifact: bool = True
+    weight_scale: float = 0.02
     decoder_layers: int = 2
     basal_layers: int = 1
     embedding_layers: int = 4
@@ -94,9 +107,14 @@ class ModelConfig:
             "n_latent": 200 if combinations else 100,
             "basal_width": 400 if combinations else 200,
             "mask_prior": 0.01 if combinations else 0.001,
-            "counterfactual_weight": 0.5 if combinations else 0.1,
+            "counterfactual_weight": 0.05,
         }
-        return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
+        if self.objective == "released":
+            defaults["counterfactual_weight"] = 0.5 if combinations else 0.1
+        filled = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        if self.objective == "released":  # the published model has none of these
+            filled |= {"linear_path": False, "cell_artifact": False, "weight_scale": 0.0, "balance_classes": False}
+        return replace(self, **filled)
 
 
 @dataclass(frozen=True)
@@ -115,6 +133,8 @@ class TrainConfig:
         Of Adam.
     weight_decay
         Of Adam.
+    averaging
+        Decay, per step, of the exponential moving average of the weights that is validated and kept; 0 is none.
     gradient_clip
         Largest norm of the gradient.
     patience
@@ -134,12 +154,11 @@ class TrainConfig:
     """
 
     max_epochs: int = 200
-    batch_size: int = 512
-    n_particles: int = 5
+    batch_size: int = 128
+    n_particles: int = 1
     learning_rate: float = 1e-3
     weight_decay: float = 1e-6
-    adam_eps: float = 1e-8
-    averaging: float = 0.998
+    averaging: float = 0.995
     gradient_clip: float = 100.0
     patience: int = 50
     seed: int = 0

@@ -15,7 +15,7 @@ from cradlevae.data.batches import Batch
 from cradlevae.model.config import ModelConfig
 from cradlevae.nn.bernoulli import logistic_noise, straight_through
 from cradlevae.nn.likelihood import SparseCounts, decoded_share
-from cradlevae.nn.mlp import MLP, Gaussian, GaussianMLP
+from cradlevae.nn.mlp import MLP, Gaussian, GaussianHead, GaussianMLP
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,11 @@ class CradleModule(nn.Module):
         n_artifact_inputs = k if n_classes == 1 else n_classes
         self.artifact_encoder = GaussianMLP(n_artifact_inputs, config.width, config.embedding_layers, k)
         self.basal_encoder = GaussianMLP(n_genes + 2 * k, config.basal_width, config.basal_layers, k)
-        self.decoder = MLP(3 * k if config.decode == "concat" else k, config.width, config.decoder_layers)
-        n_linear = {"none": 0, "perturbation": k, "all": 3 * k}[config.linear_path]
-        self.gene_linear = nn.Linear(config.width + n_linear, n_genes)
-        if config.alignment_weight:
-            self.adversary = nn.Linear(k, 1)
+        n_decoded = 3 * k if config.decode == "concat" else k
+        self.decoder = MLP(n_decoded, config.width, config.decoder_layers)
+        self.gene_linear = nn.Linear(config.width + (n_decoded if config.linear_path else 0), n_genes)
         if config.cell_artifact:
-            self.cell_artifact_loc = nn.Linear(config.basal_width, k)
-            self.cell_artifact_log_variance = nn.Linear(config.basal_width, k)
+            self.cell_artifact_head = GaussianHead(config.basal_width, k)
         self.log_concentration = nn.Parameter(torch.zeros(n_genes))
 
     # -- the guide ---------------------------------------------------------------------------------------------
@@ -159,41 +156,36 @@ class CradleModule(nn.Module):
         return F.linear(self.normalise(counts), first.weight[:, : counts.shape[1]], first.bias)
 
     def encode_basal(self, encoded: Tensor, perturbation: Tensor, artifact: Tensor) -> Gaussian:
-        """q(z^b | x, z^p, z^a) of cells.
+        """q(z^b | x, z^p, z^a) of cells; arguments as for :meth:`encode`."""
+        return self.encode(encoded, perturbation, artifact)[0]
+
+    def encode(self, encoded: Tensor, perturbation: Tensor, artifact: Tensor) -> tuple[Gaussian, Gaussian | None]:
+        """Posteriors of the basal state and, where the model has one, of the cell's own artifact state.
 
         Parameters
         ----------
         encoded
             From :meth:`encode_counts`, (N, width).
         perturbation, artifact
-            z^p and z^a, (P, N, K).
+            z^p and the shared part of z^a, (P, N, K).
         """
-        return self.basal_encoder.head(self.encode_hidden(encoded, perturbation, artifact))
-
-    def encode_hidden(self, encoded: Tensor, perturbation: Tensor, artifact: Tensor) -> Tensor:
         first = self.basal_encoder.mlp.first
         k = self.n_latent
-        hidden = (
+        hidden = self.basal_encoder.mlp.rest(
             encoded + F.linear(perturbation, first.weight[:, -2 * k : -k]) + F.linear(artifact, first.weight[:, -k:])
         )
-        return self.basal_encoder.mlp.rest(hidden)
-
-    def cell_artifact_posterior(self, hidden: Tensor) -> Gaussian:
-        return Gaussian(self.cell_artifact_loc(hidden), (self.cell_artifact_log_variance(hidden).exp() + 1e-4).sqrt())
+        return self.basal_encoder.head(hidden), self.cell_artifact_head(hidden) if self.config.cell_artifact else None
 
     # -- the generative model ----------------------------------------------------------------------------------
 
     def decode_hidden(self, basal: Tensor, perturbation: Tensor, artifact: Tensor) -> Tensor:
-        """Last hidden layer of the decoder, (P, N, K) each → (P, N, width)."""
+        """What the gene Linear acts on: the last hidden layer and, on a linear path, the latents, (P, N, ·)."""
         if self.config.decode == "sum":
-            hidden = self.decoder(basal + perturbation + artifact)
+            latent = basal + perturbation + artifact
         else:
-            hidden = self.decoder(torch.cat([basal, perturbation, artifact], dim=-1))
-        if self.config.linear_path == "perturbation":
-            return torch.cat([hidden, perturbation.expand(*hidden.shape[:-1], -1)], dim=-1)
-        if self.config.linear_path == "all":
-            return torch.cat([hidden, basal, perturbation, artifact], dim=-1)
-        return hidden
+            latent = torch.cat([basal, perturbation, artifact], dim=-1)
+        hidden: Tensor = self.decoder(latent)
+        return torch.cat([hidden, latent], dim=-1) if self.config.linear_path else hidden
 
     def decode_share(self, basal: Tensor, perturbation: Tensor, artifact: Tensor) -> Tensor:
         """Expected share of each gene in the counts, ρ, (P, N, G)."""
@@ -219,3 +211,13 @@ def perturbation_state(draw: Globals, dosage: Tensor, condition: Tensor) -> Tens
 def artifact_state(draw: Globals, artifact: Tensor) -> Tensor:
     """z^a of cells: artifact indicators (N, C) → (P, N, K)."""
     return artifact @ draw.artifact
+
+
+def failed_cells(artifact: Tensor) -> Tensor:
+    """1 for cells with any artifact, (N, C) → (N,)."""
+    return (artifact != 0).any(dim=1).to(artifact.dtype)
+
+
+def own_artifact(posterior: Gaussian | None, artifact: Tensor, noise: Tensor | None = None) -> Tensor | float:
+    """What a cell's own artifact state adds to z^a: a draw for failed cells, nothing for the others, (P, N, K)."""
+    return 0.0 if posterior is None else failed_cells(artifact).unsqueeze(1) * posterior.sample(noise)

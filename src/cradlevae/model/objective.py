@@ -17,6 +17,8 @@ from cradlevae.model.module import (
     GlobalNoise,
     Globals,
     artifact_state,
+    failed_cells,
+    own_artifact,
     perturbation_state,
     sparse_counts,
 )
@@ -37,6 +39,8 @@ class SplitSizes:
         n_c, (C,).
     class_weight
         Weight of a passing and of a failed cell, (2,), of mean 1 over the split's cells.
+    n_cells
+        Cells of the split.
     """
 
     per_perturbation: Tensor
@@ -63,19 +67,26 @@ class Noise:
         Standard normal, (P, N, K).
     second
         Behind the second draw that ``released`` gives the reference's posterior.
+    cell
+        Standard normal, behind the cells' own artifact states, (P, N, K).
     """
 
     first: GlobalNoise
     basal: Tensor
     second: GlobalNoise | None = None
+    cell: Tensor | None = None
 
 
 def draw_noise(module: CradleModule, n_cells: int, n_particles: int) -> Noise:
     """Fresh random numbers for :func:`loss_terms`."""
     basal = module.mask_logits.new_empty(n_particles, n_cells, module.n_latent).normal_()
-    released = module.config.objective == "released"
     first = module.draw_noise(n_particles)
-    return Noise(first, basal, module.draw_noise(n_particles) if released else None)
+    return Noise(
+        first,
+        basal,
+        second=module.draw_noise(n_particles) if module.config.objective == "released" else None,
+        cell=torch.randn_like(basal) if module.config.cell_artifact else None,
+    )
 
 
 def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noise) -> dict[str, Tensor]:
@@ -85,7 +96,8 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
     -------
     dict
         ``reconstruction``, ``basal``, ``mask``, ``embedding``, ``artifact`` (the ELBO, each as a loss) and
-        ``counterfactual`` (β included), scalars.
+        ``counterfactual`` (β included); where the model has them, ``cell_artifact`` (of the ELBO) and ``weights`` (the
+        prior of the gene weights). Scalars.
     """
     released = module.config.objective == "released"
     draw = module.sample_globals(noise.first)
@@ -93,17 +105,12 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
     encoded = module.encode_counts(counts.dense())
     z_p = perturbation_state(draw, batch.dosage, batch.condition)
     z_a = artifact_state(draw, batch.artifact)
-    q_hidden = module.encode_hidden(encoded, z_p, z_a)
-    q_basal = module.basal_encoder.head(q_hidden)
+    q_basal, q_cell = module.encode(encoded, z_p, z_a)
     z_b = q_basal.sample(noise.basal)
-    if module.config.cell_artifact:
-        q_cell = module.cell_artifact_posterior(q_hidden)
-        any_fail = (batch.artifact != 0).any(1).to(z_b.dtype)
-        z_a = z_a + any_fail[:, None] * q_cell.sample()
 
     weight = _cell_weight(module, batch, sizes)
     reconstruction, _ = linear_gamma_poisson(
-        module.decode_hidden(z_b, z_p, z_a),
+        module.decode_hidden(z_b, z_p, z_a + own_artifact(q_cell, batch.artifact, noise.cell)),
         module.gene_linear.weight,
         module.gene_linear.bias,
         module.log_concentration,
@@ -125,22 +132,13 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
     }
     if module.config.weight_scale:
         terms["weights"] = _weight_cost(module.gene_linear.weight, module.config.weight_scale) / sizes.n_cells
-    if module.config.cell_artifact:
-        terms["cell_artifact"] = (q_cell.kl_to_standard().sum(-1).mean(0) * any_fail * weight).sum() / n
-    if module.config.alignment_weight and torch.is_grad_enabled():
-        f = (batch.artifact != 0).any(1).to(z_b.dtype)
-        share = f.mean()
-        if 0 < share < 1:
-            w = torch.where(f > 0, 0.5 / share, 0.5 / (1 - share))
-            loc = q_basal.loc.mean(0)
-            loc = loc / loc.detach().std(0).clamp_min(1e-6)
-            lam = module.config.alignment_weight
-            logit = module.adversary(loc.detach() * (1 + lam) - loc * lam).squeeze(-1)
-            terms["alignment"] = (w * torch.nn.functional.binary_cross_entropy_with_logits(logit, f, reduction="none")).mean()
+    if q_cell is not None:
+        divergence = q_cell.kl_to_standard().sum(-1).mean(0)  # (N,)
+        terms["cell_artifact"] = (divergence * failed_cells(batch.artifact) * weight).sum() / n
     beta = module.config.counterfactual_weight
     if beta:
-        divergence = _released_divergence if released else _divergence
-        terms["counterfactual"] = beta * divergence(module, batch, draw, encoded, z_p, noise)
+        between = _released_divergence if released else _divergence
+        terms["counterfactual"] = beta * between(module, batch, draw, encoded, z_p, noise)
     return terms
 
 
@@ -150,8 +148,14 @@ def iwelbo(module: CradleModule, batch: Batch, n_particles: int) -> Tensor:
     counts = sparse_counts(batch)
     z_p = perturbation_state(draw, batch.dosage, batch.condition)
     z_a = artifact_state(draw, batch.artifact)
-    q_basal = module.encode_basal(module.encode_counts(counts.dense()), z_p, z_a)
+    q_basal, q_cell = module.encode(module.encode_counts(counts.dense()), z_p, z_a)
     z_b = q_basal.sample()
+    log_ratio = (standard_log_prob(z_b) - q_basal.log_prob(z_b)).sum(-1)
+    if q_cell is not None:
+        own = q_cell.sample()
+        failed = failed_cells(batch.artifact)
+        z_a = z_a + failed.unsqueeze(1) * own
+        log_ratio = log_ratio + failed * (standard_log_prob(own) - q_cell.log_prob(own)).sum(-1)
     _, log_prob = linear_gamma_poisson(
         module.decode_hidden(z_b, z_p, z_a),
         module.gene_linear.weight,
@@ -160,18 +164,16 @@ def iwelbo(module: CradleModule, batch: Batch, n_particles: int) -> Tensor:
         counts,
         batch.library_size,
     )
-    log_ratio = (standard_log_prob(z_b) - q_basal.log_prob(z_b)).sum(-1)
     return torch.logsumexp(log_prob + log_ratio, dim=0) - math.log(n_particles)
 
 
 def _cell_weight(module: CradleModule, batch: Batch, sizes: SplitSizes) -> Tensor:
     """Weight of each cell's reconstruction, (N,)."""
-    failed = (batch.artifact != 0).any(dim=1)
+    share = failed_cells(batch.artifact)
     if module.config.objective == "released":
-        share = failed.to(batch.library_size.dtype)
         alpha = share.mean() if module.config.alpha is None else module.config.alpha
         return alpha * (1 - share) + (1 - alpha) * share
-    return sizes.class_weight[failed.long()]
+    return sizes.class_weight[share.long()]
 
 
 def _share(indicator: Tensor, n: Tensor, rows: Tensor | None, weight: Tensor | None) -> Tensor:

@@ -38,7 +38,6 @@ class TrainingPlan(pl.LightningModule):
         learning_rate: float,
         weight_decay: float,
         seed: int,
-        eps: float = 1e-8,
     ) -> None:
         super().__init__()
         self.module = module
@@ -47,14 +46,13 @@ class TrainingPlan(pl.LightningModule):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.seed = seed
-        self.eps = eps
         self._sums: dict[str, dict[str, Tensor]] = {}
         self._cells: dict[str, int] = {}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, as published."""
         return torch.optim.Adam(
-            self.module.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, eps=self.eps, fused=True
+            self.module.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
 
     def on_train_epoch_start(self) -> None:

@@ -158,7 +158,7 @@ def new_model(
     mean, std = log_moments(data, train)
     module.log_mean.copy_(torch.from_numpy(mean))
     module.log_std.copy_(torch.from_numpy(std))
-    if resolved.data_init and resolved.objective == "corrected":
+    if resolved.objective == "corrected":  # the decoder starts at the mean profile
         total = np.asarray(data.counts[train].sum(axis=0)).ravel() + 0.5
         with torch.no_grad():
             module.gene_linear.bias.copy_(torch.from_numpy(np.log(total / total.sum())).float())

@@ -81,7 +81,6 @@ def fit(
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
             seed=config.seed,
-            eps=config.adam_eps,
         )
         history = History(folder / HISTORY_FILE)
         monitored = "val" in loaders

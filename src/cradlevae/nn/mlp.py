@@ -79,20 +79,29 @@ def gaussian_kl(first: Gaussian, second: Gaussian) -> Tensor:
     return 0.5 * (ratio + ((first.loc - second.loc) / second.scale) ** 2 - 1 - ratio.log())
 
 
+class GaussianHead(nn.Module):
+    """Two Linears on a hidden layer: loc, and variance = exp(·) + 1e-4."""
+
+    def __init__(self, width: int, n_outputs: int) -> None:
+        super().__init__()
+        self.loc = nn.Linear(width, n_outputs)
+        self.log_variance = nn.Linear(width, n_outputs)
+
+    def forward(self, hidden: Tensor) -> Gaussian:
+        """``(..., width)`` → distributions of shape ``(..., n_outputs)``."""
+        variance = self.log_variance(hidden).exp() + MIN_VARIANCE
+        return Gaussian(self.loc(hidden), variance.sqrt())
+
+
 class GaussianMLP(nn.Module):
-    """An MLP with a Gaussian head: loc, and variance = exp(·) + 1e-4."""
+    """An MLP with a Gaussian head."""
 
     def __init__(self, n_inputs: int, width: int, n_hidden: int, n_outputs: int) -> None:
         super().__init__()
         self.mlp = MLP(n_inputs, width, n_hidden)
-        self.loc = nn.Linear(width, n_outputs)
-        self.log_variance = nn.Linear(width, n_outputs)
+        self.head = GaussianHead(width, n_outputs)
 
     def forward(self, inputs: Tensor) -> Gaussian:
         """``(..., n_inputs)`` → distributions of shape ``(..., n_outputs)``."""
-        return self.head(self.mlp(inputs))
-
-    def head(self, hidden: Tensor) -> Gaussian:
-        """The distributions at the last hidden layer, ``(..., width)``."""
-        variance = self.log_variance(hidden).exp() + MIN_VARIANCE
-        return Gaussian(self.loc(hidden), variance.sqrt())
+        distributions: Gaussian = self.head(self.mlp(inputs))
+        return distributions

@@ -20,9 +20,10 @@ from cradlevae.data.confounding import confounding_alarm
 from cradlevae.data.contract import Experiment, read_experiment
 from cradlevae.data.progress import track_slow
 from cradlevae.errors import DataError
-from cradlevae.model.module import artifact_state, perturbation_state, sparse_counts
+from cradlevae.model.module import artifact_state, failed_cells, perturbation_state, sparse_counts
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.likelihood import sample_gamma_poisson
+from cradlevae.nn.mlp import Gaussian
 from cradlevae.query.states import artifact_indicator, canonical_conditions, draw_globals, seeded
 
 BLOCK_VALUES = 4_000_000
@@ -168,14 +169,15 @@ def _blocks(
         part = slice(start, min(start + step, len(rows)))
         batch = make_batch(data, rows[part])
         z_p = perturbation_state(draw, batch.dosage, batch.condition)
-        posterior = module.encode_basal(
+        posterior, own = module.encode(
             module.encode_counts(sparse_counts(batch).dense()), z_p, artifact_state(draw, batch.artifact)
         )
         z_b = posterior.sample()
         if dosage is not None:
             z_p = torch.einsum("t,dtk->dk", dosage, draw.shift).unsqueeze(1).expand_as(z_b)
         target = batch.artifact if artifact is None else artifact.expand_as(batch.artifact)
-        share = module.decode_share(z_b, z_p, artifact_state(draw, target))  # (draws, cells, genes)
+        z_a = artifact_state(draw, target) + _own_artifact(own, batch.artifact, target)
+        share = module.decode_share(z_b, z_p, z_a)  # (draws, cells, genes)
         chosen = torch.randint(n_draws, (batch.n_cells,))
         yield (
             part,
@@ -186,6 +188,15 @@ def _blocks(
                 information=posterior.kl_to_standard().sum(-1).mean(0),
             ),
         )
+
+
+def _own_artifact(posterior: Gaussian | None, before: Tensor, after: Tensor) -> Tensor | float:
+    """A cell's own artifact state: what its counts tell if it is damaged, a draw from the prior if it is to be."""
+    if posterior is None:
+        return 0.0
+    damaged = failed_cells(before).unsqueeze(1)
+    own = damaged * posterior.sample() + (1 - damaged) * torch.randn_like(posterior.loc)
+    return failed_cells(after).unsqueeze(1) * own
 
 
 def _confounded(data: Experiment) -> npt.NDArray[np.object_]:

@@ -12,15 +12,13 @@ import torch
 from cradlevae.data.batches import make_batch
 from cradlevae.data.contract import read_experiment
 from cradlevae.data.progress import track_slow
-from cradlevae.model.module import artifact_state, perturbation_state, sparse_counts
+from cradlevae.model.module import artifact_state, failed_cells, perturbation_state, sparse_counts
 from cradlevae.model.objective import iwelbo
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.states import draw_globals, seeded
 
 
-def latents(
-    model: TrainedModel, adata: Any, *, n_draws: int = 16, sample: bool = False, seed: int = 0
-) -> ad.AnnData:
+def latents(model: TrainedModel, adata: Any, *, n_draws: int = 16, sample: bool = False, seed: int = 0) -> ad.AnnData:
     """Latent states of cells: posterior means, or a draw from the posterior.
 
     Parameters
@@ -53,8 +51,11 @@ def latents(
             z_p = perturbation_state(draw, batch.dosage, batch.condition)
             z_a = artifact_state(draw, batch.artifact)
             encoded = model.module.encode_counts(sparse_counts(batch).dense())
-            posterior = model.module.encode_basal(encoded, z_p, z_a)
+            posterior, own = model.module.encode(encoded, z_p, z_a)
             z_b = posterior.sample() if sample else posterior.loc
+            if own is not None:
+                state = own.sample() if sample else own.loc
+                z_a = z_a + failed_cells(batch.artifact).unsqueeze(1) * state
             found["z_basal"].append(z_b.mean(0).numpy())
             found["z_perturbation"].append(z_p.mean(0).numpy())
             found["z_artifact"].append(z_a.mean(0).numpy())

@@ -49,7 +49,9 @@ def artifact_signature(
         for index, criterion in enumerate(model.criteria):
             shares = torch.stack(
                 [
-                    model.module.decode_share(z_b, none, draw_cell_artifact(model, a[index].expand_as(z_b))).mean((0, 1))
+                    model.module.decode_share(z_b, none, draw_cell_artifact(model, a[index].expand_as(z_b))).mean(
+                        (0, 1)
+                    )
                     for a in artifact
                 ]
             )
