@@ -12,9 +12,9 @@ from cradlevae.model.config import ModelConfig
 
 def test_defaults_follow_the_data() -> None:
     pairs, singles = ModelConfig().resolved(combinations=True), ModelConfig().resolved(combinations=False)
-    assert (pairs.n_latent, pairs.basal_width, pairs.mask_prior, pairs.counterfactual_weight) == (200, 400, 0.01, 0.5)
+    assert (pairs.n_latent, pairs.basal_width, pairs.mask_prior, pairs.counterfactual_weight) == (200, 400, 0.01, 0.05)
     assert (singles.n_latent, singles.basal_width, singles.mask_prior) == (100, 200, 0.001)
-    assert singles.counterfactual_weight == 0.1
+    assert singles.counterfactual_weight == 0.05
     assert pairs.width == singles.width == 400
 
 

@@ -135,7 +135,7 @@ class References:
         if self._kind == "mean":
             return np.asarray(self._data.counts[cells].mean(axis=0), dtype=np.float32).ravel()
         chosen = self._generator.permutation(cells)[:MEDIAN_CELLS]
-        return np.median(self._data.counts[np.sort(chosen)].toarray(), axis=0).astype(np.float32)
+        return np.asarray(np.median(self._data.counts[np.sort(chosen)].toarray(), axis=0), dtype=np.float32)
 
     def of(
         self, rows: npt.NDArray[np.intp]

@@ -133,7 +133,7 @@ class Experiment:
     @property
     def is_control(self) -> npt.NDArray[np.bool_]:
         """Whether each cell is unperturbed, (cells,)."""
-        return self.condition == 0
+        return np.asarray(self.condition == 0)
 
     def subset(self, rows: npt.NDArray[np.integer[Any]]) -> Experiment:
         """The experiment with these cells only; conditions and perturbations keep their places."""

@@ -72,8 +72,8 @@ class Counts:
 
         The slice counts positions in ``rows`` where that is given, cells of the matrix otherwise.
         """
-        matrix = self._matrix
-        if sp.issparse(matrix) and matrix.format == "csc":
+        matrix: Any = self._matrix
+        if sp.isspmatrix_csc(matrix) or isinstance(matrix, sp.csc_array):
             matrix = matrix.tocsr()
         n_rows = self.shape[0] if rows is None else len(rows)
         step = max(1, min(n_rows, BLOCK_VALUES // self.shape[1]))
@@ -87,7 +87,7 @@ class Counts:
             return _as_csr(self._matrix)  # shares the memory of a CSR float32 matrix
         parts = [block for _, block in self.blocks(rows)]
         if not parts:
-            return sp.csr_matrix((0, self.shape[1]), dtype=np.float32)
+            return sp.csr_matrix(np.zeros((0, self.shape[1]), dtype=np.float32))
         return parts[0] if len(parts) == 1 else sp.csr_matrix(sp.vstack(parts, format="csr"))
 
     def check(self) -> None:

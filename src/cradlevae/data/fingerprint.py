@@ -26,4 +26,5 @@ def cell_fingerprints(counts: sp.csr_matrix, genes: Sequence[str]) -> npt.NDArra
         sums = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(mixed, dtype=np.uint64)])
         prints = sums[counts.indptr[1:]] - sums[counts.indptr[:-1]]
     prints[np.diff(counts.indptr) < MIN_GENES] = 0
-    return prints.view(np.int64)
+    signed: npt.NDArray[np.int64] = prints.view(np.int64)
+    return signed

@@ -34,7 +34,8 @@ def poisson_deviance(counts: sp.csr_matrix, profile: FloatArray) -> FloatArray:
     rows = coo.row if len(shares) > 1 else np.zeros_like(coo.row)
     expected = total[coo.row] * np.maximum(shares[rows, coo.col], 1e-12)
     # both totals agree, so the terms linear in counts and mean cancel
-    return 2.0 * np.bincount(coo.row, coo.data * np.log(coo.data / expected), minlength=counts.shape[0])
+    terms = coo.data * np.log(coo.data / expected)
+    return np.asarray(2 * np.bincount(coo.row, terms, minlength=counts.shape[0]), dtype=np.float64)
 
 
 def deviance_floors(

@@ -137,7 +137,8 @@ class CradleModule(nn.Module):
         encoder = self.embedding_encoder
         weight = encoder.mlp.first.weight  # acts on [M_t, one-hot t]: the one-hot part picks a column
         first = F.linear(mask, weight[:, : self.n_latent], encoder.mlp.first.bias) + weight[:, self.n_latent :].T
-        return encoder.head(encoder.mlp.rest(first))
+        posterior: Gaussian = encoder.head(encoder.mlp.rest(first))
+        return posterior
 
     def _artifact_posterior(self) -> Gaussian:
         like = self.mask_logits

@@ -219,7 +219,6 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
     with atomic_path(folder / WEIGHTS_FILE) as path:
         save_file({key: value.contiguous() for key, value in model.module.state_dict().items()}, path)
     controls = ad.AnnData(
-        X=sp.csr_matrix((len(bank.library_size), len(model.var)), dtype=np.float32),
         obs=pd.DataFrame(
             {"library_size": bank.library_size}, index=[f"control{i}" for i in range(len(bank.library_size))]
         ),

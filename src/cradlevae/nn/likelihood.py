@@ -129,7 +129,7 @@ def linear_gamma_poisson(
     constant = _positive_constant(counts, concentration)  # (cells,)
     parameters = (hidden, weight, bias, log_concentration)
     needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in parameters)
-    total, per_cell = _LinearGammaPoisson.apply(
+    total, per_cell = _LinearGammaPoisson.apply(  # type: ignore[no-untyped-call]
         hidden, weight, bias, concentration, counts, library_size, weights, needs_grad
     )
     return total + (weights * constant).sum(), per_cell + constant.detach()
