@@ -160,7 +160,7 @@ class TrainConfig:
     weight_decay: float = 1e-6
     averaging: float = 0.995
     gradient_clip: float = 100.0
-    patience: int = 50
+    patience: int = 25
     seed: int = 0
     accelerator: str = "auto"
     devices: int | str = 1
