@@ -13,14 +13,23 @@ MIN_GENES = 20
 """Cells with fewer detected genes are too alike to be told apart; they get the fingerprint 0."""
 
 
-def cell_fingerprints(counts: sp.csr_matrix, genes: Sequence[str]) -> npt.NDArray[np.int64]:
-    """A number per cell that depends on its counts by gene name, whatever the order of genes, (cells,)."""
+BLOCK_CELLS = 4096
+
+
+def cell_fingerprints(counts: sp.csr_matrix, genes: Sequence[str], rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+    """A number for each of ``rows`` that depends on its counts by gene name, whatever the order of genes, (rows,)."""
     keys = np.array(
         [int.from_bytes(hashlib.blake2b(str(gene).encode(), digest_size=8).digest(), "little") for gene in genes],
         dtype=np.uint64,
     )
+    blocks = range(0, len(rows), BLOCK_CELLS)
+    prints = [_block(sp.csr_matrix(counts[rows[start : start + BLOCK_CELLS]]), keys) for start in blocks]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *prints])
+
+
+def _block(counts: sp.csr_matrix, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     values = counts.data.astype(np.uint64)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # all arithmetic is modulo 2^64
         mixed = (keys[counts.indices] ^ (values * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed ^= mixed >> np.uint64(31)
         sums = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(mixed, dtype=np.uint64)])

@@ -86,7 +86,7 @@ def reference_rows(model: TrainedModel, data: Experiment, cells: ReferenceCells)
 
 
 def _refuse_known(model: TrainedModel, data: Experiment, rows: npt.NDArray[np.intp]) -> None:
-    prints = cell_fingerprints(sp.csr_matrix(data.counts[rows]), list(data.genes))
+    prints = cell_fingerprints(data.counts, list(data.genes), rows)
     known = np.isin(prints, model.fingerprints) & (prints != 0)
     if known.mean() > MAX_OVERLAP:
         example = data.cells[rows[int(np.flatnonzero(known)[0])]]

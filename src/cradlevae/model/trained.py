@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import scipy.sparse as sp
 import torch
 
 from cradlevae.data.batches import log_moments, make_batch
@@ -159,7 +158,9 @@ def new_model(
     module.log_mean.copy_(torch.from_numpy(mean))
     module.log_std.copy_(torch.from_numpy(std))
     if resolved.objective == "corrected":  # the decoder starts at the mean profile
-        total = np.asarray(data.counts[train].sum(axis=0)).ravel() + 0.5
+        chosen = np.zeros(data.n_cells, dtype=np.float32)
+        chosen[train] = 1
+        total = data.counts.T @ chosen + 0.5
         with torch.no_grad():
             module.gene_linear.bias.copy_(torch.from_numpy(np.log(total / total.sum())).float())
     trained_dosage = data.dosage[np.unique(data.condition[train])].sum(axis=0) > 0
@@ -175,7 +176,7 @@ def new_model(
         criteria=data.criteria,
         split=split,
         passing_library_size=float(np.median(sizes)),
-        fingerprints=np.sort(cell_fingerprints(sp.csr_matrix(data.counts[train]), list(data.genes))),
+        fingerprints=np.sort(cell_fingerprints(data.counts, list(data.genes), train)),
         qc=qc,
     )
 
