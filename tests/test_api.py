@@ -39,7 +39,15 @@ def test_from_data_to_answers(tiny_options: Options, quick: Options, tmp_path: P
     assert loaded.trained.qc is not None
     np.testing.assert_array_equal(loaded.predict(["A+B", "C"], n_cells=5).X.toarray(), predicted.X.toarray())
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert names == ["checkpoints", "controls.h5ad", "history.csv", "model.json", "model.safetensors", "split.json"]
+    assert names == [
+        "checkpoints",
+        "controls.h5ad",
+        "history.csv",
+        "model.json",
+        "model.safetensors",
+        "run.json",
+        "split.json",
+    ]
     with pytest.raises(DataError, match="already holds a run"):
         cv.CradleVAE(adata, split=split, **tiny_options).train(1, output=tmp_path / "run")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,18 +14,18 @@ import pandas as pd
 
 from cradlevae.data.contract import DataFields, Experiment, read_experiment
 from cradlevae.data.labels import DEFAULT_CONTROLS, condition_members
+from cradlevae.data.qc_values import QC_KEY
 from cradlevae.data.split import Split
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
-from cradlevae.model.trained import MODEL_FILE, load_model, new_model, save_model, with_controls
+from cradlevae.model.store import MODEL_FILE, load_model, save_model
+from cradlevae.model.trained import new_model, with_banks
 from cradlevae.model.training import CHECKPOINTS, fit
 from cradlevae.query import counterfactual, effects, latents, predict, signature
 from cradlevae.query.states import Basal
 
 if TYPE_CHECKING:
     import anndata as ad
-
-QC_KEY = "cradlevae_qc"
 
 
 class CradleVAE:
@@ -48,6 +49,8 @@ class CradleVAE:
         What stands between the members of a combination in a label.
     guides_key
         Key of ``obsm`` with a guide-count matrix, read instead of labels.
+    guide_min_count
+        Counts from which a guide RNA is taken as present.
     seed
         Seed of the weights.
     **config
@@ -79,6 +82,7 @@ class CradleVAE:
         control_labels: str | Sequence[str] = DEFAULT_CONTROLS,
         separator: str = "+",
         guides_key: str | None = None,
+        guide_min_count: float = 1.0,
         seed: int = 0,
         **config: Any,
     ) -> None:
@@ -89,6 +93,7 @@ class CradleVAE:
             control_labels=(control_labels,) if isinstance(control_labels, str) else tuple(control_labels),
             separator=separator,
             guides_key=guides_key,
+            guide_min_count=guide_min_count,
         )
         model_config = _config(config)
         if model_config.objective == "released" and len(fields.criteria) > 1:
@@ -113,6 +118,8 @@ class CradleVAE:
         self, max_epochs: int = 200, *, output: str | Path | None = None, resume: bool = False, **config: Any
     ) -> None:
         """Train; the weights of the best epoch (by validation loss) are kept.
+
+        Called again, it goes on from these weights with a fresh optimiser.
 
         Parameters
         ----------
@@ -140,8 +147,15 @@ class CradleVAE:
             refuse_existing_run(folder)
         split = self.trained.split
         rows = {part: split.rows(self.data.cells, part) for part in ("train", "val")}
-        history = fit(self.trained.module, self.data, rows, settings, output=folder, resume=resume)
-        self.trained = with_controls(replace(self.trained, history=history), self.data)
+        if not np.array_equal(self.data.counts.data, np.round(self.data.counts.data)):
+            raise DataError("the counts of the AnnData were changed in place after the model was made; make it anew")
+        record = {
+            "split_hash": split.hash,
+            "training_cells": hashlib.sha256(self.trained.fingerprints.tobytes()).hexdigest(),
+            "model": asdict(self.trained.config),
+        }
+        history = fit(self.trained.module, self.data, rows, settings, output=folder, resume=resume, record=record)
+        self.trained = with_banks(replace(self.trained, history=history), self.data)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the trained model into a folder; see :meth:`load`.

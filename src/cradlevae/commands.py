@@ -10,10 +10,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cradlevae.data.contract import DataFields
-from cradlevae.data.files import atomic_path, make_folder
+from cradlevae.data.files import make_folder
+from cradlevae.data.qc_values import QC_KEY
 from cradlevae.data.read import read_h5ad, write_h5ad
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
+from cradlevae.tables import effects_table, print_scores, show, write_csv
+
+LABELS_FILE = "labels.csv"
+"""Artifact labels that `train` gave to the cells of a file without any."""
+
+SCORES_FILE = "scores.csv"
 
 
 def qc(
@@ -49,12 +56,16 @@ def qc(
     from cradlevae.data.qc_values import CRITERIA
 
     _refuse_file(output)
+    if figure is not None:
+        _refuse_file(figure)
+        if figure.suffix not in (".png", ".svg", ".pdf"):
+            raise DataError(f"{figure} ends in {figure.suffix!r}; pictures are written as .png, .svg or .pdf")
     adata = read_h5ad(data)
     report = annotate_qc(
         adata, criteria=tuple(criteria) if criteria else CRITERIA, n_mads=n_mads, layer=layer, batch_key=batch_key,
         gene_symbols=gene_symbols, max_fail_share=max_fail_share, key_added=key_added, seed=seed,
     )  # fmt: skip
-    _show(report, "quality control")
+    show(report, "quality control")
     write_h5ad(adata, output)
     wrote = [output]
     if figure is not None:
@@ -120,17 +131,21 @@ def train(
         training: How to train.
     """
     from cradlevae.api import CradleVAE, refuse_existing_run
-    from cradlevae.model.trained import MODEL_FILE
+    from cradlevae.model.store import MODEL_FILE, SPLIT_FILE
 
     if not resume:
         refuse_existing_run(output)
     elif (output / MODEL_FILE).exists():
         raise DataError(f"the run in {output} is complete; there is nothing to resume")
-    adata = _annotated(read_h5ad(data), fields)
-    make_folder(output)
+    adata = read_h5ad(data)
+    labels = _annotate(adata, fields)
     chosen = _split(adata, split, split_seed, fields)
     print(chosen)
-    made = CradleVAE(adata, split=chosen, seed=training.seed, **_fields(fields), **asdict(model))
+    made = CradleVAE(adata, split=chosen, seed=training.seed, **asdict(fields), **asdict(model))
+    make_folder(output)
+    chosen.save(output / SPLIT_FILE)
+    if labels is not None:
+        write_csv(labels.reset_index(names="cell"), output / LABELS_FILE)
     options = asdict(training)
     made.train(options.pop("max_epochs"), output=output, resume=resume, **options)
     made.save(output)
@@ -147,7 +162,7 @@ def predict(
     *,
     output: Path,
     n_cells: int = 500,
-    artifact: bool = False,
+    artifact: bool | str = False,
     library_size: float | Literal["controls"] = "controls",
     basal: Literal["controls", "prior"] = "controls",
     seed: int = 0,
@@ -159,7 +174,7 @@ def predict(
         perturbations: Conditions, e.g. '[A+B,C]'.
         output: AnnData file (.h5ad) to write.
         n_cells: Cells for each condition.
-        artifact: Generate damaged cells instead of artifact-free ones.
+        artifact: False for artifact-free cells, true for damaged ones, or the name of an artifact class.
         library_size: Total count of the cells, or "controls" to take those of real passing controls.
         basal: Basal states of real controls, or from the prior.
         seed: Seed of the draws.
@@ -195,6 +210,8 @@ def effects(
         seed: Seed of the draws.
     """
     _refuse_file(output)
+    if output.suffix not in (".csv", ".h5ad"):
+        raise DataError(f"{output} ends in {output.suffix!r}; effects are written as .csv or .h5ad")
     model = _load(run)
     found = model.effects(
         perturbations or list(model.perturbations), credible, n_draws=n_draws, n_states=n_states, seed=seed
@@ -202,7 +219,7 @@ def effects(
     if output.suffix == ".h5ad":
         write_h5ad(found, output)
     else:
-        _write_csv(effects_table(found), output)
+        write_csv(effects_table(found), output)
     _wrote(output)
 
 
@@ -229,7 +246,7 @@ def clean(
     """
     _refuse_file(output)
     model = _load(run)
-    adata = _annotated(read_h5ad(data), model.trained.fields)
+    adata = _labelled(read_h5ad(data), model, run)
     write_h5ad(model.clean(adata, cells, library_size=library_size, n_draws=n_draws, seed=seed), output)
     _wrote(output)
 
@@ -258,14 +275,18 @@ def evaluate(
     import pandas as pd
 
     from cradlevae.api import evaluate as score
+    from cradlevae.model.store import MODEL_FILE
     from cradlevae.report.run import write_report
 
+    for name in (SCORES_FILE, MODEL_FILE):
+        if (output / name).exists():
+            raise DataError(f"{output} already holds {name}; choose another folder for the scores")
     model = _load(run)
     make_folder(output)
-    adata = _annotated(read_h5ad(data), model.trained.fields)
+    adata = _labelled(read_h5ad(data), model, run)
     scores = score(model, adata, reference=reference, published=published, n_cells=n_cells, seed=seed)
-    _write_csv(scores, output / "scores.csv")
-    _write_csv(pd.DataFrame(scores.attrs["confounding"]), output / "confounding.csv")
+    write_csv(scores, output / SCORES_FILE)
+    write_csv(pd.DataFrame(scores.attrs["confounding"]), output / "confounding.csv")
     write_report(model.trained, adata, scores, output, reference=reference)
     print_scores(scores)
     _wrote(output)
@@ -325,58 +346,43 @@ COMMANDS = {
 """Commands by name, in the order of a project."""
 
 
-def effects_table(found: Any) -> Any:
-    """Effects as a tidy table: perturbation, gene, effect, low, high, sd."""
-    import numpy as np
-    import pandas as pd
-
-    n_conditions, n_genes = found.shape
-    return pd.DataFrame(
-        {
-            "perturbation": np.repeat(found.obs_names.to_numpy(), n_genes),
-            "gene": np.tile(found.var_names.to_numpy(), n_conditions),
-            "effect": np.asarray(found.X).ravel(),
-            **{name: np.asarray(found.layers[name]).ravel() for name in ("low", "high", "sd")},
-        }
-    )
-
-
-def print_scores(scores: Any) -> None:
-    """The scores that matter most, as a table on the terminal."""
-    chosen = ("ate_rho", "ate_r2", "jaccard_20", "pearson_delta", "discrimination_l2", "clean_deviance")
-    wide = scores[scores["metric"].isin(chosen)].pivot_table(
-        index=["reference", "metric"], columns="predictor", values="value", sort=False
-    )
-    first = [name for name in ("model", "model (published protocol)") if name in wide]
-    wide = wide[[*first, *(name for name in wide if name not in first)]].dropna(axis=1, how="all")
-    fraction = scores[scores["predictor"] == "model"].set_index(["reference", "metric"])
-    wide.insert(1, "ceiling", fraction["ceiling"].reindex(wide.index))
-    wide.insert(2, "fraction", fraction["fraction"].reindex(wide.index))
-    _show(wide.reset_index(), "scores (fraction: 0 = best floor, 1 = ceiling)")
-    single = scores[~scores["metric"].isin(scores.loc[scores["predictor"] == "zero", "metric"])]
-    single = single[~single["metric"].isin(("clean_deviance", "attainable_rho"))]
-    _show(single[["reference", "metric", "predictor", "value", "note"]], "further scores")
-
-
-def _fields(fields: DataFields) -> dict[str, Any]:
-    values = asdict(fields)
-    values.pop("guide_min_count")
-    return values
-
-
 def _load(run: Path) -> Any:
     from cradlevae.api import CradleVAE
 
     return CradleVAE.load(run)
 
 
-def _annotated(adata: Any, fields: DataFields) -> Any:
-    """The AnnData, with quality control annotated where its artifact column is absent."""
-    if fields.artifact_key == "artifact" and "artifact" not in adata.obs:
-        from cradlevae.data.qc import annotate_qc
+def _annotate(adata: Any, fields: DataFields) -> Any:
+    """Annotate quality control where the artifact column is absent; the labels, or ``None`` where it was there."""
+    if fields.artifact_key != "artifact" or "artifact" in adata.obs:
+        return None
+    from cradlevae.data.qc import annotate_qc
 
-        print("no obs['artifact']: annotating quality control")
-        _show(annotate_qc(adata, layer=fields.layer), "quality control")
+    print("no obs['artifact']: annotating quality control")
+    show(annotate_qc(adata, layer=fields.layer), "quality control")
+    return adata.obs[[name for name in adata.obs if name == "artifact" or str(name).startswith("qc_")]]
+
+
+def _labelled(adata: Any, model: Any, run: Path) -> Any:
+    """The AnnData with the artifact labels that training gave its cells, where it has none of its own."""
+    fields = model.trained.fields
+    if fields.artifact_key != "artifact" or "artifact" in adata.obs:
+        return adata
+    if (run / LABELS_FILE).exists():
+        import pandas as pd
+
+        labels = pd.read_csv(run / LABELS_FILE, index_col="cell", dtype={"cell": str}).reindex(adata.obs_names)
+        if labels["artifact"].notna().all():
+            print(f"artifact labels as in training, from {run / LABELS_FILE}")
+            adata.obs[labels.columns] = labels
+            adata.uns.setdefault(QC_KEY, model.trained.qc)
+            return adata
+    from cradlevae.data.judge import judge
+
+    if model.trained.qc is None:
+        raise DataError(f"no column 'artifact' in obs, and the run in {run} holds no QC thresholds to make it by")
+    print("artifact labels by the QC thresholds of the training data (doublets not assessed)")
+    adata.obs["artifact"] = judge(adata, model.trained.qc).any(axis=1).to_numpy()
     return adata
 
 
@@ -399,31 +405,6 @@ def _refuse_file(path: Path) -> None:
     if path.exists():
         raise DataError(f"{path} exists already; choose another name or remove it")
     make_folder(path.parent)
-
-
-def _write_csv(table: Any, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False)
-
-
-def _show(table: Any, title: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table(title=title, title_justify="left", header_style="bold")
-    for name in table.columns:
-        shown.add_column(str(name).replace("_", " "), justify="left" if table[name].dtype == object else "right")
-    for row in table.itertuples(index=False):
-        shown.add_row(*(_text(value) for value in row))
-    Console(width=max(Console().width, 160) if not Console().is_terminal else None).print(shown)
-
-
-def _text(value: Any) -> str:
-    import pandas as pd
-
-    if pd.isna(value):
-        return ""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _wrote(*paths: Path) -> None:

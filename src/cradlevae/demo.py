@@ -33,16 +33,16 @@ def run_demo(output: Path, *, max_epochs: int | None = None, seed: int = 0) -> N
         If the folder holds anything else, or is not writable.
     """
     import cradlevae as cv
-    from cradlevae.commands import _show, _write_csv, effects_table, print_scores
     from cradlevae.data.read import write_h5ad
     from cradlevae.report.run import write_report
+    from cradlevae.tables import effects_table, print_scores, show, write_csv
 
     _empty(output)
     with _step("simulating 6,000 cells, a fifth of them damaged"):
         adata = cv.simulate(seed=seed)
     with _step("annotating quality control (six criteria)"):
         report = cv.annotate_qc(adata)
-    _show(report, "quality control")
+    show(report, "quality control")
     with _step("splitting: a quarter of the combinations is never trained on"):
         split = cv.split(adata, "combinations", seed=seed)
         split.save(output / "split.json")
@@ -54,13 +54,13 @@ def run_demo(output: Path, *, max_epochs: int | None = None, seed: int = 0) -> N
         model.save(output / "model")
     with _step("evaluating on cells and combinations that the model has not seen"):
         scores = cv.evaluate(model, adata, seed=seed)
-        _write_csv(scores, output / "scores.csv")
+        write_csv(scores, output / "scores.csv")
     with _step(f"predicting {len(unseen)} unseen combinations"):
         write_h5ad(model.predict(unseen, n_cells=200, seed=seed), output / "predicted.h5ad")
-        _write_csv(effects_table(model.effects(unseen, seed=seed)), output / "effects.csv")
+        write_csv(effects_table(model.effects(unseen, seed=seed)), output / "effects.csv")
     with _step("cleaning the cells that failed quality control"):
         write_h5ad(model.clean(adata, cells="failed", seed=seed), output / "cleaned.h5ad")
-        _write_csv(model.artifact_signature(seed=seed).reset_index(), output / "artifact_signature.csv")
+        write_csv(model.artifact_signature(seed=seed).reset_index(), output / "artifact_signature.csv")
     with _step("drawing figures and the report"):
         write_report(model.trained, adata, scores, output)
     print_scores(scores)

@@ -242,12 +242,10 @@ def test_what_is_not_boolean_is_refused(make_adata: MakeAnnData, value: Any) -> 
         read(adata, artifact_key="bad")
 
 
-def test_an_absent_artifact_column_is_refused_or_reads_as_passed(make_adata: MakeAnnData) -> None:
+def test_an_absent_artifact_column_is_refused(make_adata: MakeAnnData) -> None:
     adata = make_adata(COUNTS, LABELS)
     with pytest.raises(DataError, match=r"no column 'qc' in obs.*annotate_qc.*artifact_key="):
         read(adata, artifact_key="qc")
-    data = read_experiment(adata, DataFields(artifact_key="qc"), need_artifact=False)
-    assert not data.failed.any()
 
 
 # -- cells and genes -------------------------------------------------------------------------------------------

@@ -79,6 +79,7 @@ def test_labels_and_shapes(adata: ad.AnnData) -> None:
     assert set(truth["interacting"]) <= set(pairs)
     assert len(truth["interacting"]) == 4
     assert list(truth["effect_conditions"]) == list(truth["conditions"][1:])
+    assert list(truth["genes"]) == list(adata.var_names)
     assert truth["effects"].shape == (40, 600)
     assert truth["mask"].shape == truth["embedding"].shape == (16, 12)
     assert truth["loadings_basal"].shape == truth["loadings_perturbation"].shape == (600, 12)

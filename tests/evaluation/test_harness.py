@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -10,7 +12,9 @@ import pytest
 import cradlevae as cv
 from cradlevae.evaluation.floors import FLOORS
 from cradlevae.evaluation.harness import ALL_CELLS_NOTE, COLUMNS, measured_effects_of
-from cradlevae.evaluation.references import reference_rows
+from cradlevae.evaluation.references import VALIDATION_NOTE, reference_rows
+from cradlevae.evaluation.registry import REGISTRY
+from cradlevae.evaluation.score_table import LOW_CEILING_NOTE
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +56,13 @@ def test_truth_is_scored_where_the_data_hold_it(scores: pd.DataFrame, model: cv.
         ("simulated truth", "signature_correlation"),
         ("held-out clean counts (truth)", "clean_deviance"),
         ("held-out cells", "leakage_z_basal"),
+        ("held-out cells", "leakage_z_basal_mean"),
+        ("held-out cells", "leakage_z_perturbation_mean"),
         ("held-out cells", "iwelbo"),
     ):
         assert np.isfinite(one(scores, reference, metric)["value"]), metric
+    assert "draws" in one(scores, "held-out cells", "leakage_z_basal")["note"]
+    assert "means" in one(scores, "held-out cells", "leakage_z_basal_mean")["note"]
     without = simulated.copy()
     del without.uns["truth"], without.layers["clean"]
     plain = cv.evaluate(model, without, generated=False)
@@ -62,7 +70,7 @@ def test_truth_is_scored_where_the_data_hold_it(scores: pd.DataFrame, model: cv.
 
 
 def test_only_held_out_cells_make_the_reference(model: cv.CradleVAE, simulated: ad.AnnData) -> None:
-    rows = reference_rows(model.trained, model.data, "held-out")
+    rows = reference_rows(model.trained, model.data, "held-out").rows
     used = set(model.data.cells[rows])
     assert not used & set(model.split.cells("train"))
     # combinations hold no controls out, so those that only validated stand in
@@ -82,9 +90,72 @@ def test_training_cells_are_refused_as_a_reference_under_any_name(model: cv.Crad
 
 
 def test_the_published_reference_must_be_asked_for_and_says_so(model: cv.CradleVAE, simulated: ad.AnnData) -> None:
-    scores = cv.evaluate(model, simulated, reference="all", published=True, generated=False, truth=False)
-    row = one(scores, "all passing cells", "ate_rho", "model (published protocol)")
-    assert row["note"] == ALL_CELLS_NOTE
+    scores = cv.evaluate(model, simulated, reference="all", published=True, n_cells=5)
+    assert scores["note"].str.endswith(ALL_CELLS_NOTE).all()
+    one(scores, "all passing cells", "ate_rho", "model (published protocol)")
+    one(scores, "all passing cells", "de_overlap")
+    one(scores, "all cells", "iwelbo")
+    one(scores, "all clean counts (truth)", "clean_deviance")
+    assert not scores["reference"].str.contains("held-out").any()
+    assert scores.attrs["fingerprint_overlap"] > 0.5
+
+
+def test_scores_on_validation_cells_are_labelled_as_such(model: cv.CradleVAE, simulated: ad.AnnData) -> None:
+    scores = cv.evaluate(model, simulated, reference="validation", n_cells=5)
+    assert scores["note"].str.endswith(VALIDATION_NOTE).all()
+    one(scores, "validation passing cells", "de_direction")
+    one(scores, "validation cells", "leakage_z_basal")
+    assert not scores["reference"].str.contains("held-out").any()
+
+
+def test_an_unknown_reference_is_refused_with_the_choices(model: cv.CradleVAE, simulated: ad.AnnData) -> None:
+    with pytest.raises(cv.DataError, match=r"'heldout' is none of the choices \('held-out', .*mean 'held-out'"):
+        cv.evaluate(model, simulated, reference="heldout")
+
+
+def test_floors_need_the_training_cells(model: cv.CradleVAE, simulated: ad.AnnData) -> None:
+    rows = reference_rows(model.trained, model.data, "held-out").rows
+    with pytest.raises(cv.DataError, match="0 passing training controls .* pass the whole experiment"):
+        cv.evaluate(model, simulated[model.data.cells[rows]])
+
+
+def test_cells_of_few_genes_cannot_be_told_from_training_cells(
+    model: cv.CradleVAE, simulated: ad.AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cv.evaluate(model, simulated, generated=False, truth=False).attrs["fingerprint_overlap"] == 0
+    monkeypatch.setattr("cradlevae.data.fingerprint.MIN_GENES", 61)
+    with pytest.warns(UserWarning, match="100% of the reference cells .* could not be recognised"):
+        cv.evaluate(model, simulated, generated=False, truth=False)
+
+
+def test_without_any_effect_there_is_no_fraction(model: cv.CradleVAE, simulated: ad.AnnData) -> None:
+    null = simulated.copy()
+    rng = np.random.default_rng(0)
+    null.X = null.X[rng.permutation(null.n_obs)]  # whatever was done to a cell, its counts are another one's
+    trained = replace(model.trained, fingerprints=np.zeros(0, dtype=np.int64))
+    del null.uns["truth"], null.layers["clean"]
+    fresh = cv.CradleVAE.__new__(cv.CradleVAE)
+    fresh.data, fresh.trained = model.data, trained
+    rows = cv.evaluate(fresh, null, generated=False, truth=False)
+    rows = rows[rows["metric"].isin(["ate_rho", "ate_r2"])]
+    low = rows["ceiling"] <= rows["floor"]
+    assert low.any()
+    assert rows.loc[low, "fraction"].isna().all()
+    assert (rows.loc[low, "note"] == LOW_CEILING_NOTE).all()
+
+
+def test_every_score_is_registered_with_what_would_be_best(scores: pd.DataFrame) -> None:
+    assert set(scores["metric"]) - set(REGISTRY) == {"attainable_rho", "confounded_perturbations"}
+    assert {"de_overlap", "qc_pass_rate_mad3", "leakage_z_basal_mean"} <= set(REGISTRY)
+    clean = scores[scores["metric"] == "clean_deviance"].set_index("predictor")
+    assert clean["floor"].iloc[0] == clean["value"].drop("model").min()
+
+
+def test_the_models_means_over_perturbations_have_intervals(scores: pd.DataFrame) -> None:
+    for metric in ("jaccard_20", "pearson_delta"):
+        row = one(scores, "held-out passing cells", metric)
+        assert row["low"] <= row["value"] <= row["high"]
+        assert row["low"] < row["high"]
 
 
 def test_conditions_that_cannot_be_predicted_are_named(simulated: ad.AnnData, quick) -> None:

@@ -18,7 +18,7 @@ import torch
 
 import cradlevae as cv
 from cradlevae.errors import DataError
-from cradlevae.model import trained as trained_module
+from cradlevae.model import store
 
 FILES = ["controls.h5ad", "history.csv", "model.json", "model.safetensors", "split.json"]
 
@@ -228,7 +228,7 @@ def test_another_programs_or_a_newer_model_is_refused_by_name(copy: Path) -> Non
     edit(copy / "model.json", lambda described: described.update(model="OtherVAE"))
     with pytest.raises(DataError, match=r"describes a 'OtherVAE', not a CradleVAE"):
         cv.CradleVAE.load(copy)
-    newer = {"model": "CradleVAE", "format": trained_module.FORMAT + 1, "version": "9.9"}
+    newer = {"model": "CradleVAE", "format": store.FORMAT + 1, "version": "9.9"}
     edit(copy / "model.json", lambda described: described.update(newer))
     with pytest.raises(DataError, match=r"written by version 9\.9; update cradlevae"):
         cv.CradleVAE.load(copy)

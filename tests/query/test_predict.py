@@ -190,3 +190,17 @@ def test_perturbations_without_training_cells_are_refused(
     with pytest.raises(DataError, match=rf"perturbation '{hidden[0]}' .*had no training cells"):
         model.predict([model.perturbations[0], hidden[0]])
     assert model.predict(model.perturbations[0], 2).n_obs == 2
+
+
+def test_misspelt_choices_are_refused_everywhere(strong: cv.CradleVAE, simulated: ad.AnnData) -> None:
+    for ask, message in (
+        (lambda: strong.predict("A", 2, basal="Prior"), "basal is 'Prior'; choose one of controls, prior"),
+        (lambda: strong.effects("A", scale="Mean"), "scale is 'Mean'"),
+        (lambda: strong.effects("A", n_draws=0), "n_draws is 0; it must be at least 1"),
+        (lambda: strong.clean(simulated, cells="fail"), "cells is 'fail'; choose one of all, failed"),
+        (lambda: strong.clean(simulated, library_size="pass"), "library_size is 'pass'"),
+        (lambda: strong.latents(simulated, n_draws=0), "n_draws is 0"),
+        (lambda: strong.predict("A", 2, seed=-1), "seed is -1"),
+    ):
+        with pytest.raises(DataError, match=message):
+            ask()

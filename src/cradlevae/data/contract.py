@@ -152,7 +152,6 @@ def read_experiment(
     *,
     genes: Sequence[str] | None = None,
     perturbations: Sequence[str] | None = None,
-    need_artifact: bool = True,
 ) -> Experiment:
     """Read and check an AnnData.
 
@@ -165,8 +164,6 @@ def read_experiment(
     genes, perturbations
         Names that a trained model knows: genes are put into that order, perturbations into those places. ``None``
         takes them from the data.
-    need_artifact
-        Whether the artifact columns must be there; where not, an absent column reads as "passed".
 
     Raises
     ------
@@ -177,7 +174,7 @@ def read_experiment(
     check_unique(adata.obs_names, "cell", "adata.obs_names_make_unique()")
     check_unique(adata.var_names, "gene", "adata.var_names_make_unique()")
     singles = _cell_members(adata, fields)
-    artifact = _artifact(adata, fields, need_artifact)
+    artifact = _artifact(adata, fields)
     columns = _gene_columns(adata, genes)
     counts.check()
     matrix = counts.read()
@@ -297,12 +294,9 @@ def _guide_members(adata: Any, fields: DataFields) -> list[tuple[str, ...] | Non
     return result
 
 
-def _artifact(adata: Any, fields: DataFields, needed: bool) -> npt.NDArray[np.float32]:
+def _artifact(adata: Any, fields: DataFields) -> npt.NDArray[np.float32]:
     columns = []
     for key in fields.criteria:
-        if not needed and key not in adata.obs:
-            columns.append(np.zeros(adata.n_obs, dtype=np.float32))
-            continue
         mend = "run cradlevae.annotate_qc(adata) first, or name your own boolean column with artifact_key="
         column = _column(adata, key, mend)
         values = pd.to_numeric(column.astype(object).map(_truth), errors="coerce")

@@ -20,8 +20,8 @@ def read_h5ad(path: str | Path, *, backed: bool = False) -> Any:
     import anndata as ad
 
     path = Path(path)
-    if not path.exists():
-        raise DataError(f"no file {path}")
+    if not path.is_file():
+        raise DataError(f"{path} is a folder, not a file" if path.exists() else f"no file {path}")
     try:
         return ad.read_h5ad(path, backed="r" if backed else None)
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:

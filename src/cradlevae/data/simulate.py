@@ -87,8 +87,8 @@ def simulate(
     - ``obs``: ``perturbation``, ``true_artifact`` (bool), ``true_artifact_kind`` (``"none"`` where clean),
       ``true_severity`` (see :mod:`cradlevae.data.damage`).
     - ``obsm``: ``true_z_basal`` and ``true_z_perturbation``, cells × K.
-    - ``uns["truth"]``: the fields of :class:`~cradlevae.data.ground_truth.GroundTruth` but the gene names
-      (those are ``var_names``), and
+    - ``uns["truth"]``: the fields of :class:`~cradlevae.data.ground_truth.GroundTruth` (``genes`` name the gene
+      axes of all arrays here, whatever becomes of ``var_names``), and
 
       - ``effects`` (``effect_conditions`` × genes): difference to control of the mean of log2(1 + 1e4 x/Σx)
         of clean cells, at the library sizes of the controls;
@@ -161,6 +161,7 @@ def simulate(
         obsm={"true_z_basal": z_basal, "true_z_perturbation": z_perturbation},
     )
     adata.uns["truth"] = {
+        "genes": truth.genes.copy(),
         "perturbations": np.array(truth.perturbations),
         "conditions": np.array(truth.conditions),
         "mask": truth.mask,

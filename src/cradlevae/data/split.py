@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cradlevae.data.checks import check_at_least
 from cradlevae.data.contract import DataFields, check_unique, condition_labels
 from cradlevae.data.files import write_text
 from cradlevae.data.labels import CONTROL, closest, condition_members
@@ -158,6 +159,7 @@ def split(
         return _by_column(adata, column)
     seed = int(seed)  # numpy integers do not go into JSON
     labels = condition_labels(adata, fields or DataFields(**field_options))
+    check_at_least(0, seed=seed)
     generator = np.random.default_rng(seed)
     if recipe == "perturbations":
         parts = _perturbations(labels, generator, n_shared)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.contract import Experiment
 from cradlevae.data.judge import doublet_reference, judge
 from cradlevae.data.labels import CONTROL
-from cradlevae.evaluation.de import DETest, rank_sum_tests
+from cradlevae.data.qc_values import CRITERIA, QC_KEY
+from cradlevae.errors import DataError
+from cradlevae.evaluation.de import DETest, de_direction, de_overlap, rank_sum_tests
+from cradlevae.evaluation.registry import metric
+from cradlevae.evaluation.score_table import MODEL, PUBLISHED, Scores
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.predict import predict
 from cradlevae.query.states import PUBLISHED_LIBRARY_SIZE
@@ -20,8 +25,70 @@ from cradlevae.query.states import PUBLISHED_LIBRARY_SIZE
 MADS = (3.0, 4.0, 5.0)
 
 
+def score_generated(
+    scores: Scores,
+    model: TrainedModel,
+    adata: Any,
+    data: Experiment,
+    passing: npt.NDArray[np.intp],
+    conditions: Sequence[str],
+    *,
+    n_cells: int,
+    seed: int,
+) -> None:
+    """Add the rows of generated cells: QC pass rates, where the data are annotated, and DE genes.
+
+    Parameters
+    ----------
+    scores
+        Table to add to.
+    model, adata, data
+        A trained model and the experiment.
+    passing
+        Passing reference cells.
+    conditions
+        Conditions that are scored.
+    n_cells
+        Generated cells per condition, for the QC pass rate.
+    seed
+        Seed of the draws.
+    """
+    if QC_KEY in adata.uns:
+        predictors = {"model": MODEL, "published_library": PUBLISHED, "real_cells": "real cells"}
+        for row in qc_pass_rates(model, adata, data, conditions, n_cells=n_cells, seed=seed).to_dict(orient="records"):
+            name = f"qc_pass_rate_mad{row['n_mads']:.0f}"
+            for column, predictor in predictors.items():
+                scores.add("QC thresholds of the data", name, predictor, row[column], note=row["note"])
+    counts = np.bincount(data.condition[passing], minlength=len(data.conditions))
+    measured = [name for name in conditions if counts[data.conditions.index(name)] >= 2]
+    if measured and counts[0] >= 2:
+        real, predicted = de_tests(model, data, passing, measured, seed=seed)
+        scores.add(scores.label("passing cells"), "de_overlap", MODEL, de_overlap(real, predicted))
+        scores.add(scores.label("passing cells"), "de_direction", MODEL, de_direction(real, predicted))
+
+
+def pass_rate(fails: pd.DataFrame) -> float:
+    """Share of cells that fail no criterion; NaN where none is assessed.
+
+    Parameters
+    ----------
+    fails
+        Which criteria each cell fails, cells × criteria.
+    """
+    return float(1 - fails.any(axis=1).mean()) if fails.shape[1] else float("nan")
+
+
+for _n in MADS:
+    metric(
+        f"qc_pass_rate_mad{_n:.0f}",
+        kind="qc",
+        best=1.0,
+        description=f"share of artifact-off cells that pass the QC thresholds of real cells at {_n:.0f} MAD",
+    )(pass_rate)
+
+
 def qc_pass_rates(
-    model: TrainedModel, adata: Any, conditions: Sequence[str], *, n_cells: int, seed: int
+    model: TrainedModel, adata: Any, data: Experiment, conditions: Sequence[str], *, n_cells: int, seed: int
 ) -> pd.DataFrame:
     """Share of generated artifact-off cells that pass the QC thresholds of the real data, by number of MADs.
 
@@ -31,6 +98,8 @@ def qc_pass_rates(
         A trained model.
     adata
         The annotated real cells (``annotate_qc``).
+    data
+        The same cells as the model reads them.
     conditions
         Conditions to generate.
     n_cells
@@ -42,28 +111,56 @@ def qc_pass_rates(
     -------
     pandas.DataFrame
         ``n_mads`` and the share that passes for cells generated at the library sizes of real cells (``model``), at the
-        published 10,000 (``published_library``) and for the real cells themselves (``real_cells``).
+        published 10,000 (``published_library``) and for the real cells themselves (``real_cells``). Where the
+        thresholds were learned on other genes than the model's, generated cells cannot be judged: NaN, the reason in
+        ``note``, and for real cells what the annotation says at its own number of MADs.
     """
-    qc = adata.uns["cradlevae_qc"]
-    doublets = doublet_reference(adata)
-    kinds = {
+    import anndata as ad
+
+    qc = {**adata.uns[QC_KEY], "layer": ""}
+    real = ad.AnnData(X=data.counts, obs=adata.obs.loc[data.cells], var=pd.DataFrame(index=data.genes))
+    doublets = doublet_reference(real, qc) if int(qc["n_genes"]) == data.n_genes else None
+    try:
+        judge(real[:1], qc, doublets=doublets)
+    except DataError as reason:
+        return _as_annotated(real.obs, qc, str(reason))
+    generated = {
         "model": predict(model, conditions, n_cells=n_cells, seed=seed),
         "published_library": predict(
             model, conditions, n_cells=n_cells, library_size=PUBLISHED_LIBRARY_SIZE, basal="prior", seed=seed
         ),
-        "real_cells": adata[:, list(model.genes)],
     }
     rows = []
     for n_mads in MADS:
-        row = {"n_mads": n_mads}
-        for name, cells in kinds.items():
-            used = None if name == "real_cells" else doublets
-            fails = judge(cells, qc, n_mads=n_mads, doublets=used)
-            if name == "real_cells" and "qc_doublet" in adata.obs:
-                fails["doublet"] = adata.obs["qc_doublet"].to_numpy(dtype=bool)
-            row[name] = float(1 - fails.any(axis=1).mean())
-        rows.append(row)
+        rates = {
+            name: pass_rate(judge(cells, qc, n_mads=n_mads, doublets=doublets)) for name, cells in generated.items()
+        }
+        rows.append({"n_mads": n_mads, **rates, "real_cells": pass_rate(_real_fails(real, qc, n_mads)), "note": ""})
     return pd.DataFrame(rows)
+
+
+def _assessed(qc: Mapping[str, Any]) -> list[str]:
+    return [criterion for criterion in CRITERIA if qc["criteria"][criterion]["status"] == "assessed"]
+
+
+def _real_fails(real: Any, qc: Mapping[str, Any], n_mads: float) -> pd.DataFrame:
+    """Which criteria real cells fail; doublets as annotated, for a real cell must not be scored against itself."""
+    fails = pd.DataFrame(index=real.obs_names)
+    if set(_assessed(qc)) - {"doublet"}:
+        fails = judge(real, qc, n_mads=n_mads)
+    if "qc_doublet" in real.obs:
+        fails["doublet"] = real.obs["qc_doublet"].to_numpy(dtype=bool)
+    return fails
+
+
+def _as_annotated(obs: pd.DataFrame, qc: Mapping[str, Any], reason: str) -> pd.DataFrame:
+    """Pass rates where generated cells cannot be judged."""
+    columns = [f"qc_{criterion}" for criterion in _assessed(qc) if f"qc_{criterion}" in obs]
+    annotated = pass_rate(obs[columns].astype(bool))
+    rates = [annotated if n_mads == float(qc["n_mads"]) else np.nan for n_mads in MADS]
+    return pd.DataFrame(
+        {"n_mads": MADS, "model": np.nan, "published_library": np.nan, "real_cells": rates, "note": reason}
+    )
 
 
 def de_tests(

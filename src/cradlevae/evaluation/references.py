@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.contract import Experiment
 from cradlevae.data.counts import Counts
 from cradlevae.data.fingerprint import cell_fingerprints
-from cradlevae.data.labels import CONTROL, condition_members
+from cradlevae.data.labels import CONTROL, closest, condition_members
 from cradlevae.errors import DataError
 from cradlevae.evaluation.ceiling import ceiling
 from cradlevae.evaluation.measured import ConditionMoments, condition_moments, measured_effects
@@ -22,8 +23,17 @@ from cradlevae.model.trained import TrainedModel
 ReferenceCells = Literal["held-out", "validation", "all"]
 """Cells of the test part; of the validation part (to choose among models); or, as published, all cells."""
 
+ALL_CELLS_NOTE = "reference contains training cells, as published"
+VALIDATION_NOTE = "chosen on these cells: early stopping and floor ranks looked at them"
+
+REFERENCE_NOTES: dict[ReferenceCells, str] = {"held-out": "", "validation": VALIDATION_NOTE, "all": ALL_CELLS_NOTE}
+"""What every score against such cells must say."""
+
 MAX_OVERLAP = 0.01
 """Share of the reference cells that may be mistaken for training cells by their counts."""
+
+MAX_UNMARKED = 0.5
+"""Share of the reference cells without a fingerprint from which the check for training cells says little."""
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -55,8 +65,27 @@ class Reference:
     attainable_r2: float
 
 
-def reference_rows(model: TrainedModel, data: Experiment, cells: ReferenceCells) -> npt.NDArray[np.intp]:
-    """Cells to measure effects in, held-out controls included, ascending; passing and failed ones.
+@dataclass(frozen=True)
+class ReferenceRows:
+    """Cells to measure effects in, and what their counts tell about where they come from.
+
+    Attributes
+    ----------
+    rows
+        Positions of the cells, ascending; passing and failed ones, controls included.
+    overlap
+        Share of them that have the counts of a training cell.
+    unmarked
+        Share of them that have too few detected genes for a fingerprint.
+    """
+
+    rows: npt.NDArray[np.intp]
+    overlap: float
+    unmarked: float
+
+
+def reference_rows(model: TrainedModel, data: Experiment, cells: ReferenceCells) -> ReferenceRows:
+    """Cells to measure effects in, held-out controls included; passing and failed ones.
 
     Cells that the model's split does not know are held out. Where a split holds no controls out (``combinations``),
     the validation controls, on which no weight was trained, stand in.
@@ -64,37 +93,41 @@ def reference_rows(model: TrainedModel, data: Experiment, cells: ReferenceCells)
     Raises
     ------
     DataError
-        If no cell is left, or training cells are among them.
+        If the kind of cells is unknown, no cell is left, or training cells are among them.
     """
-    if cells == "all":
-        return np.arange(data.n_cells)
-    parts = model.split.parts.reindex(data.cells)
-    if cells == "validation":
-        rows = np.flatnonzero((parts == "val").to_numpy())
-    else:
-        rows = np.flatnonzero(((parts == "test") | parts.isna()).to_numpy())
-        if len(rows) and not data.is_control[rows].any():
-            controls = np.flatnonzero((parts == "val").to_numpy() & data.is_control)
-            rows = np.sort(np.concatenate([rows, controls]))
+    choices: tuple[str, ...] = get_args(ReferenceCells)
+    if cells not in choices:
+        listed = ", ".join(map(repr, choices))
+        raise DataError(f"reference={cells!r} is none of the choices ({listed}){closest(str(cells), choices)}")
+    rows = _rows(model, data, cells)
     if len(rows) == 0:
         raise DataError(
             f"no {cells} cells among the {data.n_cells} given: all of them trained or validated the model. Give cells "
             "that it has not seen, or ask for the published all-cells reference by name (reference='all')"
         )
-    _refuse_known(model, data, rows)
-    return rows
-
-
-def _refuse_known(model: TrainedModel, data: Experiment, rows: npt.NDArray[np.intp]) -> None:
     prints = cell_fingerprints(data.counts, list(data.genes), rows)
     known = np.isin(prints, model.fingerprints) & (prints != 0)
-    if known.mean() > MAX_OVERLAP:
+    if cells != "all" and known.mean() > MAX_OVERLAP:
         example = data.cells[rows[int(np.flatnonzero(known)[0])]]
         raise DataError(
             f"{int(known.sum())} of the {len(rows)} reference cells have the counts of training cells (first "
             f"{example!r}), so scores against them would mean nothing. Give cells that the model has not seen, or ask "
             "for the published all-cells reference by name (reference='all')"
         )
+    return ReferenceRows(rows, float(known.mean()), float((prints == 0).mean()))
+
+
+def _rows(model: TrainedModel, data: Experiment, cells: ReferenceCells) -> npt.NDArray[np.intp]:
+    if cells == "all":
+        return np.arange(data.n_cells)
+    parts = model.split.parts.reindex(data.cells)
+    if cells == "validation":
+        return np.flatnonzero((parts == "val").to_numpy())
+    rows = np.flatnonzero(((parts == "test") | parts.isna()).to_numpy())
+    if len(rows) and not data.is_control[rows].any():
+        controls = np.flatnonzero((parts == "val").to_numpy() & data.is_control)
+        rows = np.sort(np.concatenate([rows, controls]))
+    return rows
 
 
 def measured_reference(
@@ -129,11 +162,26 @@ def _codes(data: Experiment, rows: npt.NDArray[np.intp], names: Sequence[str]) -
 
 def part_moments(model: TrainedModel, data: Experiment, part: str) -> ConditionMoments:
     """Moments of the passing cells of a part of the split: what floors are made of."""
-    rows = model.split.rows(data.cells, part)
-    rows = rows[~data.failed[rows]]
+    rows = _passing(model, data, part)
     return condition_moments(
         sp.csr_matrix(data.counts[rows]), data.condition[rows], data.conditions, genes=tuple(data.genes)
     )
+
+
+def need_training_controls(model: TrainedModel, data: Experiment) -> None:
+    """Raise :class:`DataError` unless the data hold training controls that floors can be measured against."""
+    n = int(data.is_control[_passing(model, data, "train")].sum())
+    if n < 2:
+        raise DataError(
+            f"floors are made of the training cells, but {n} passing training controls are among the "
+            f"{data.n_cells} cells given: pass the whole experiment, training cells included (the model knows which "
+            "cells it was trained on)"
+        )
+
+
+def _passing(model: TrainedModel, data: Experiment, part: str) -> npt.NDArray[np.intp]:
+    rows = model.split.rows(data.cells, part)
+    return rows[~data.failed[rows]]
 
 
 def clean_counts(adata: Any, data: Experiment) -> sp.csr_matrix | None:
@@ -145,14 +193,25 @@ def clean_counts(adata: Any, data: Experiment) -> sp.csr_matrix | None:
     return sp.csr_matrix(Counts(adata, "clean").read(rows)[:, columns])
 
 
+def truth_columns(truth: Any, genes: Sequence[str]) -> npt.NDArray[np.intp] | None:
+    """Columns of the arrays in ``uns["truth"]`` that hold these genes; ``None`` where it does not know all of them."""
+    if truth is None or "genes" not in truth:
+        return None
+    columns = pd.Index([str(name) for name in truth["genes"]]).get_indexer(pd.Index(genes))
+    return None if (columns < 0).any() else np.asarray(columns)
+
+
 def simulated_reference(adata: Any, data: Experiment, conditions: Sequence[str]) -> Reference | None:
-    """True effects of simulated data, without noise, where they are known (``uns["truth"]``)."""
+    """True effects of simulated data, without noise, where they are known (``uns["truth"]``).
+
+    They are shares of the counts of all simulated genes, whichever genes are scored.
+    """
     truth = adata.uns.get("truth")
-    if truth is None or "effects" not in truth:
+    columns = truth_columns(truth, list(data.genes))
+    if columns is None or "effects" not in truth:
         return None
     names = [str(name) for name in truth["effect_conditions"]]
     answered = tuple(name for name in conditions if name in names)
-    columns = adata.var_names.get_indexer(data.genes)
     if not answered:
         return None
     effects = np.asarray(truth["effects"], dtype=np.float64)[:, columns]

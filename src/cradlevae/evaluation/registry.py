@@ -28,10 +28,11 @@ class Metric:
     name
         What the score is called in tables.
     kind
-        What it compares: ``"effect"`` (two effect matrices), ``"de"`` (two sets of tests), or a kind of
-        your own.
+        What it scores: ``"effect"`` (two effect matrices), ``"de"`` (two sets of tests), ``"qc"`` (generated
+        cells), ``"likelihood"``, ``"leakage"``, ``"clean"`` (cleaned cells), ``"mask"``, ``"signature"``, or a
+        kind of your own.
     best
-        Value of a perfect prediction.
+        Value of a perfect prediction; infinite where more (or less) is better without end.
     description
         One line for tables and reports.
     function
@@ -46,6 +47,15 @@ class Metric:
     description: str
     function: Callable[..., float]
     needs: tuple[str, ...]
+
+    def shortfall(self, value: float) -> float:
+        """How far a score is from the best value: the smaller, the better; negative only where ``best`` is infinite.
+
+        A best value amid the range counts both ways: leakage is as far from 0.5 below as above.
+        """
+        if np.isfinite(self.best):
+            return abs(value - self.best)
+        return -value if self.best > 0 else value
 
 
 REGISTRY: dict[str, Metric] = {}

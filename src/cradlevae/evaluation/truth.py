@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,14 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.data.contract import Experiment
+from cradlevae.evaluation.metrics import pearson
+from cradlevae.evaluation.references import truth_columns
 from cradlevae.evaluation.registry import metric
-from cradlevae.model.trained import TrainedModel
 
 FloatArray = npt.NDArray[np.float64]
+
+LATENTS = ("z_basal", "z_perturbation")
+"""Latent states that should not tell whether a cell is damaged."""
 
 SMOOTHING = 1.0
 """Total of the pseudo-counts, spread like the mean profile of all passing cells, that smooth a cell's own profile."""
@@ -60,19 +65,24 @@ def deviance_floors(
     }
 
 
-def leakage(states: FloatArray, failed: npt.NDArray[np.bool_], *, seed: int = 0) -> float:
+def leakage(states: FloatArray, failed: npt.NDArray[np.bool_], *, standardise: bool = True, seed: int = 0) -> float:
     """How well the artifact can be read from latent states: balanced accuracy of a logistic regression.
 
-    Five-fold cross-validated over cells; 0.5 is none. NaN where a class has fewer than five cells. The states are draws
-    from the posterior: a posterior mean moves, by nothing that matters, along latents that carry no information, and a
-    standardised mean would count that as if it did. Several draws of each cell let the regression learn the more.
+    Five-fold cross-validated over cells; 0.5 is none. NaN where a class has fewer than five cells. A posterior mean
+    moves, by nothing that matters, along latents that carry no information, and a standardised mean would count that as
+    if it did. So either draws from the posterior are standardised (several of each cell let the regression learn the
+    more), or means are left in units of the prior's standard deviation.
 
     Parameters
     ----------
     states
-        Latent states, (draws, cells, K).
+        Latent states, (draws, cells, K); means are one draw.
     failed
         Artifact indicator, (cells,).
+    standardise
+        Whether columns are brought to unit variance.
+    seed
+        Seed of the folds.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import balanced_accuracy_score
@@ -82,12 +92,23 @@ def leakage(states: FloatArray, failed: npt.NDArray[np.bool_], *, seed: int = 0)
 
     if min(int(failed.sum()), int((~failed).sum())) < 5:
         return float("nan")
-    regression = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
+    logistic = LogisticRegression(class_weight="balanced", max_iter=1000)
+    regression = make_pipeline(StandardScaler(), logistic) if standardise else logistic
     n_draws, n_cells, n_latent = states.shape
     label, cell = np.tile(failed, n_draws), np.tile(np.arange(n_cells), n_draws)
     folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
     predicted = cross_val_predict(regression, states.reshape(-1, n_latent), label, cv=folds, groups=cell)
     return float(balanced_accuracy_score(label, predicted))
+
+
+for _latent in LATENTS:
+    for _name, _how in ((f"leakage_{_latent}", "posterior draws"), (f"leakage_{_latent}_mean", "posterior means")):
+        metric(
+            _name,
+            kind="leakage",
+            best=0.5,
+            description=f"balanced accuracy of reading the artifact from {_how} of {_latent}; 0.5 is none",
+        )(leakage)
 
 
 @metric("mask_f1", kind="mask", best=1.0, description="F1 of the perturbation masks, latents matched one to one")
@@ -114,10 +135,35 @@ def mask_f1(true_mask: npt.ArrayLike, probability: npt.ArrayLike) -> float:
     return 2 * found / total if total else 1.0
 
 
-def signature_correlation(adata: Any, model: TrainedModel, log2_fold_change: FloatArray) -> float | None:
-    """Pearson correlation of the artifact signature with the true one of simulated data, where it is known."""
-    truth = adata.uns.get("truth")
-    if truth is None or "artifact_signature" not in truth:
+@metric("signature_correlation", kind="signature", best=1.0, description="Pearson correlation of artifact signatures")
+def signature_correlation(truth: npt.ArrayLike, log2_fold_change: npt.ArrayLike) -> float:
+    """Pearson correlation of the artifact signature with the true one, both log2 fold changes, (genes,)."""
+    return pearson(np.asarray(truth, dtype=np.float64), np.asarray(log2_fold_change, dtype=np.float64))
+
+
+def true_signature(truth: Any, genes: Sequence[str]) -> FloatArray | None:
+    """True artifact signature of these genes in simulated data, (genes,); ``None`` where it is not known.
+
+    Parameters
+    ----------
+    truth
+        ``uns["truth"]`` of simulated data, or ``None``.
+    genes
+        Names of the genes.
+    """
+    columns = truth_columns(truth, genes)
+    if columns is None or "artifact_signature" not in truth:
         return None
-    columns = adata.var_names.get_indexer(model.genes)
-    return float(np.corrcoef(np.asarray(truth["artifact_signature"])[columns], log2_fold_change)[0, 1])
+    return np.asarray(truth["artifact_signature"], dtype=np.float64)[columns]
+
+
+@metric("clean_deviance", kind="clean", best=0.0, description="Poisson deviance of true clean counts per failed cell")
+def mean_deviance(per_cell: npt.ArrayLike) -> float:
+    """Mean over cells of :func:`poisson_deviance`."""
+    return float(np.asarray(per_cell, dtype=np.float64).mean())
+
+
+@metric("iwelbo", kind="likelihood", best=np.inf, description="importance-weighted bound on log p(x), nats per cell")
+def mean_iwelbo(per_cell: npt.ArrayLike) -> float:
+    """Mean over cells of the bound."""
+    return float(np.asarray(per_cell, dtype=np.float64).mean())

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from cradlevae.data.batches import ReferenceKind
+from cradlevae.data.checks import check_at_least, check_choice
 from cradlevae.errors import DataError
 
 
@@ -78,28 +79,17 @@ class ModelConfig:
     embedding_layers: int = 4
 
     def __post_init__(self) -> None:
-        choices = {
-            "decode": ("concat", "sum"),
-            "guide": ("correlated", "mean-field"),
-            "objective": ("corrected", "released"),
-            "reference": ("mean", "median", "cell"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise DataError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
+        check_choice("decode", self.decode, ("concat", "sum"))
+        check_choice("guide", self.guide, ("correlated", "mean-field"))
+        check_choice("objective", self.objective, ("corrected", "released"))
+        check_choice("reference", self.reference, ("mean", "median", "cell"))
         if self.mask_prior is not None and not 0 < self.mask_prior < 1:
             raise DataError(f"mask_prior is {self.mask_prior}; it must lie between 0 and 1")
-        for name in (
-            "n_latent",
-            "width",
-            "basal_width",
-            "decoder_layers",
-            "basal_layers",
-            "embedding_layers",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise DataError(f"{name} is {value}; it must be at least 1")
+        if self.alpha is not None and not 0 <= self.alpha <= 1:
+            raise DataError(f"alpha is {self.alpha}; it must lie between 0 and 1")
+        check_at_least(0, weight_scale=self.weight_scale, counterfactual_weight=self.counterfactual_weight or 0)
+        sizes = ("n_latent", "width", "basal_width", "decoder_layers", "basal_layers", "embedding_layers")
+        check_at_least(1, **{name: getattr(self, name) for name in sizes if getattr(self, name) is not None})
 
     def resolved(self, *, combinations: bool) -> ModelConfig:
         """The configuration with every ``None`` that depends on the data filled in."""
@@ -140,11 +130,9 @@ class TrainConfig:
     patience
         Epochs without a better validation loss before training stops; 0 never stops early.
     seed
-        Seed of weights, batches and noise.
+        Seed of batches and noise (that of the weights is the model's own).
     accelerator
         As in Lightning: ``"auto"``, ``"cpu"``, ``"gpu"``, ...
-    devices
-        Number of devices.
     precision
         As in Lightning: ``"32-true"``, ``"bf16-mixed"``, ...
     tensorboard
@@ -163,14 +151,15 @@ class TrainConfig:
     patience: int = 25
     seed: int = 0
     accelerator: str = "auto"
-    devices: int | str = 1
     precision: str = "32-true"
     tensorboard: bool = False
     progress: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "batch_size", "n_particles"):
-            if getattr(self, name) < 1:
-                raise DataError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.learning_rate <= 0:
-            raise DataError(f"learning_rate is {self.learning_rate}; it must be above 0")
+        check_at_least(1, max_epochs=self.max_epochs, batch_size=self.batch_size, n_particles=self.n_particles)
+        check_at_least(0, weight_decay=self.weight_decay, patience=self.patience, seed=self.seed)
+        for name in ("learning_rate", "gradient_clip"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise DataError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if not 0 <= self.averaging < 1:
+            raise DataError(f"averaging is {self.averaging}; it must be at least 0 and below 1")

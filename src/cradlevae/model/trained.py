@@ -1,12 +1,8 @@
-"""What a model is after (or before) training: weights, names and what its queries need; and its files."""
+"""What a model is after (or before) training: weights, names and what its queries need."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,21 +11,15 @@ import pandas as pd
 import torch
 
 from cradlevae.data.batches import log_moments, make_batch
+from cradlevae.data.confounding import confounding_alarm
 from cradlevae.data.contract import DataFields, Experiment
-from cradlevae.data.files import atomic_path, make_folder, write_text
 from cradlevae.data.fingerprint import cell_fingerprints
 from cradlevae.data.labels import closest, condition_members, dosage_table
 from cradlevae.data.split import Split
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
-from cradlevae.model.module import CradleModule, sparse_counts
-
-FORMAT = 1
-MODEL_FILE = "model.json"
-WEIGHTS_FILE = "model.safetensors"
-SPLIT_FILE = "split.json"
-REFERENCE_FILE = "controls.h5ad"
-HISTORY_FILE = "history.csv"
+from cradlevae.model.module import CradleModule, artifact_state, perturbation_state, sparse_counts
+from cradlevae.nn.mlp import Gaussian
 
 BANK_CELLS = 2000
 """At most so many passing training controls are kept with a model."""
@@ -50,6 +40,23 @@ class ControlBank:
     loc: npt.NDArray[np.float32]
     scale: npt.NDArray[np.float32]
     library_size: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DamageBank:
+    """Failed training cells, whose own artifact states queries take for damaged cells.
+
+    Attributes
+    ----------
+    loc, scale
+        q(s | x) of each, (cells, K).
+    artifact
+        Their artifact indicators, (cells, C).
+    """
+
+    loc: npt.NDArray[np.float32]
+    scale: npt.NDArray[np.float32]
+    artifact: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -74,8 +81,12 @@ class TrainedModel:
         Names of the artifact classes, C.
     split
         Which cells it was trained on.
+    confounding
+        The confounding alarm of the whole experiment, a row per condition.
     controls
         See :class:`ControlBank`; made when training ends.
+    damage
+        See :class:`DamageBank`; ``None`` where cells have no artifact state of their own, or none failed.
     passing_library_size
         Median library size of the passing training cells.
     fingerprints
@@ -96,7 +107,9 @@ class TrainedModel:
     split: Split
     passing_library_size: float
     fingerprints: npt.NDArray[np.int64]
+    confounding: pd.DataFrame
     controls: ControlBank | None = None
+    damage: DamageBank | None = None
     qc: dict[str, Any] | None = None
     history: pd.DataFrame = field(default_factory=pd.DataFrame)
 
@@ -170,159 +183,73 @@ def new_model(
         module=module.eval(),
         config=resolved,
         fields=fields,
-        var=var,
+        var=writable(var),
         perturbations=data.perturbations,
         trained=tuple(np.array(data.perturbations, dtype=object)[trained_dosage]),
         criteria=data.criteria,
         split=split,
         passing_library_size=float(np.median(sizes)),
         fingerprints=np.sort(cell_fingerprints(data.counts, list(data.genes), train)),
+        confounding=confounding_alarm(data.condition, data.conditions, data.failed),
         qc=qc,
     )
 
 
-def with_controls(model: TrainedModel, data: Experiment) -> TrainedModel:
-    """The model with the basal states of (at most 2,000) passing training controls."""
+def with_banks(model: TrainedModel, data: Experiment) -> TrainedModel:
+    """The model with the states of (at most 2,000) passing controls and failed cells of its training part."""
     train = model.split.rows(data.cells, "train")
-    rows = train[data.is_control[train] & ~data.failed[train]]
-    if len(rows) == 0:  # every control failed: their states are still the best there is
-        rows = train[data.is_control[train]]
-    rows = np.sort(np.random.default_rng(0).permutation(rows)[:BANK_CELLS])
-    k = model.module.n_latent
-    locs, scales = [], []
-    with torch.no_grad():
+    controls = train[data.is_control[train]]
+    passing = controls[~data.failed[controls]]
+    rows = _some(passing if len(passing) else controls)  # if all failed, theirs are still the best states there are
+    basal, _ = _posteriors(model, data, rows, clean=True)
+    bank = ControlBank(*basal, data.library_size[rows])
+    failed = _some(train[data.failed[train]])
+    damage = None
+    if model.config.cell_artifact and len(failed):
+        _, own = _posteriors(model, data, failed, clean=False)
+        damage = DamageBank(*own, data.artifact[failed])
+    return replace(model, controls=bank, damage=damage)
+
+
+def _some(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    return np.sort(np.random.default_rng(0).permutation(rows)[:BANK_CELLS])
+
+
+Moments = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+
+
+def _posteriors(
+    model: TrainedModel, data: Experiment, rows: npt.NDArray[np.intp], *, clean: bool
+) -> tuple[Moments, Moments]:
+    """Means and scales of q(z^b) and q(s) of cells; ``clean`` cells are unperturbed and undamaged."""
+    module = model.module
+    found: list[tuple[Gaussian, Gaussian | None]] = []
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         for start in range(0, len(rows), 512):
             batch = make_batch(data, rows[start : start + 512])
-            none = torch.zeros(1, batch.n_cells, k)
-            posterior = model.module.encode_basal(model.module.encode_counts(sparse_counts(batch).dense()), none, none)
-            locs.append(posterior.loc[0].numpy())
-            scales.append(posterior.scale[0].numpy())
-    bank = ControlBank(np.concatenate(locs), np.concatenate(scales), data.library_size[rows])
-    return replace(model, controls=bank)
+            draw = module.sample_globals(module.draw_noise(1))
+            z_p = perturbation_state(draw, batch.dosage, batch.condition)
+            z_a = artifact_state(draw, batch.artifact)
+            if clean:
+                z_p, z_a = torch.zeros_like(z_p), torch.zeros_like(z_a)
+            found.append(module.encode(module.encode_counts(sparse_counts(batch).dense()), z_p, z_a))
+    return _stacked([basal for basal, _ in found]), _stacked([own for _, own in found if own is not None])
 
 
-def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = False) -> None:
-    """Write a trained model; every file atomically, ``model.json`` (which makes it a model) last.
-
-    Raises
-    ------
-    DataError
-        If the folder is not writable, or already holds a model and ``overwrite`` is not set.
-    """
-    import anndata as ad
-    from safetensors.torch import save_file
-
-    bank = model.bank()
-    folder = make_folder(folder)
-    if (folder / MODEL_FILE).exists() and not overwrite:
-        raise DataError(f"{folder} already holds a model; choose another folder or set overwrite")
-    (folder / MODEL_FILE).unlink(missing_ok=True)
-    with atomic_path(folder / WEIGHTS_FILE) as path:
-        save_file({key: value.contiguous() for key, value in model.module.state_dict().items()}, path)
-    controls = ad.AnnData(
-        obs=pd.DataFrame(
-            {"library_size": bank.library_size}, index=[f"control{i}" for i in range(len(bank.library_size))]
-        ),
-        var=model.var,
-        obsm={"basal_loc": bank.loc, "basal_scale": bank.scale},
-        uns={"fingerprints": model.fingerprints} | ({} if model.qc is None else {"qc": model.qc}),
-    )
-    with atomic_path(folder / REFERENCE_FILE) as path:
-        controls.write_h5ad(path)
-    model.split.save(folder / SPLIT_FILE)
-    write_text(folder / HISTORY_FILE, model.history.to_csv(index=False))
-    described = {
-        "format": FORMAT,
-        "model": "CradleVAE",
-        "version": version("cradlevae"),
-        "config": asdict(model.config),
-        "fields": asdict(model.fields),
-        "perturbations": model.perturbations,
-        "trained": model.trained,
-        "criteria": model.criteria,
-        "passing_library_size": model.passing_library_size,
-        "split_hash": model.split.hash,
-        "sha256": {name: _sha256(folder / name) for name in (WEIGHTS_FILE, REFERENCE_FILE)},
-    }
-    described["checksum"] = _checksum(described)
-    write_text(folder / MODEL_FILE, json.dumps(described, indent=1))
-
-
-def load_model(folder: str | Path) -> TrainedModel:
-    """Read a model written by :func:`save_model`; nothing that the files contain is executed.
-
-    Raises
-    ------
-    DataError
-        If the folder holds no model, a damaged one, or one of another program or a newer version.
-    """
-    import anndata as ad
-    from safetensors.torch import load_file
-
-    folder = Path(folder)
-    described = _description(folder)
-    for name, recorded in described["sha256"].items():
-        if not (folder / name).exists() or _sha256(folder / name) != recorded:
-            raise DataError(
-                f"{folder / name} is missing or damaged (its checksum does not fit); train or copy it again"
-            )
-    config = ModelConfig(**described["config"])
-    fields: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in described["fields"].items()
-    }
-    controls = ad.read_h5ad(folder / REFERENCE_FILE)
-    module = CradleModule(config, controls.n_vars, len(described["perturbations"]), len(described["criteria"]))
-    module.load_state_dict(load_file(folder / WEIGHTS_FILE))
-    split = Split.load(folder / SPLIT_FILE)
-    if split.hash != described["split_hash"]:
-        raise DataError(f"{folder / SPLIT_FILE} is not the split that the model was trained on")
-    history = (folder / HISTORY_FILE).read_text() if (folder / HISTORY_FILE).exists() else ""
-    return TrainedModel(
-        module=module.eval(),
-        config=config,
-        fields=DataFields(**fields),
-        var=controls.var,
-        perturbations=tuple(described["perturbations"]),
-        trained=tuple(described["trained"]),
-        criteria=tuple(described["criteria"]),
-        split=split,
-        passing_library_size=described["passing_library_size"],
-        fingerprints=controls.uns["fingerprints"],
-        controls=ControlBank(
-            controls.obsm["basal_loc"],
-            controls.obsm["basal_scale"],
-            controls.obs["library_size"].to_numpy(dtype=np.float32),
-        ),
-        qc=controls.uns.get("qc"),
-        history=pd.read_csv(folder / HISTORY_FILE) if history.strip() else pd.DataFrame(),
+def _stacked(posteriors: list[Gaussian]) -> Moments:
+    if not posteriors:
+        return np.zeros((0, 0), dtype=np.float32), np.zeros((0, 0), dtype=np.float32)
+    return (
+        np.concatenate([posterior.loc[0].numpy() for posterior in posteriors]),
+        np.concatenate([posterior.scale[0].numpy() for posterior in posteriors]),
     )
 
 
-def _description(folder: Path) -> dict[str, Any]:
-    path = folder / MODEL_FILE
-    if not path.exists():
-        raise DataError(f"no model in {folder} (no {MODEL_FILE}); train one with `cradlevae train --output {folder}`")
-    try:
-        described = json.loads(path.read_text())
-        known = described["model"] == "CradleVAE"
-        newer = described["format"] > FORMAT
-        recorded = described.pop("checksum", None)
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{path} is damaged or not a cradlevae model") from None
-    if not known:
-        raise DataError(f"{path} describes a {described['model']!r}, not a CradleVAE")
-    if newer:
-        raise DataError(f"{path} was written by version {described.get('version')}; update cradlevae to read it")
-    if recorded != _checksum(described):
-        raise DataError(f"{path} is damaged or was changed (its checksum does not fit); train or copy it again")
-    return dict(described)
-
-
-def _checksum(described: dict[str, Any]) -> str:
-    """Checksum of a description, so that what :func:`load_model` reads from it is what was written."""
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def writable(var: pd.DataFrame) -> pd.DataFrame:
+    """``var`` with columns of mixed types as text, so that it can be written with the model."""
+    var = var.copy()
+    for name in var.select_dtypes(include=["object"]).columns:
+        if not var[name].map(lambda value: isinstance(value, str)).all():
+            var[name] = var[name].astype(str)
+    return var

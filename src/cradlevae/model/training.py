@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,16 @@ import torch
 
 from cradlevae.data.batches import CellBatches, References
 from cradlevae.data.contract import Experiment
-from cradlevae.data.files import make_folder
-from cradlevae.errors import DataError
+from cradlevae.data.files import make_folder, write_text
+from cradlevae.errors import CradleError, DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import SplitSizes
 
 CHECKPOINTS = "checkpoints"
 HISTORY_FILE = "history.csv"
+RUN_FILE = "run.json"
+"""What determines a run, so that it is resumed as it was."""
 
 
 def fit(
@@ -35,6 +39,7 @@ def fit(
     *,
     output: Path | None = None,
     resume: bool = False,
+    record: dict[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Train a module; it holds the weights of the best epoch afterwards.
 
@@ -52,6 +57,8 @@ def fit(
         Folder of checkpoints and the CSV log; ``None`` uses a temporary one.
     resume
         Go on from the last checkpoint in ``output``, where there is one.
+    record
+        What determines the run beside ``config`` (JSON values); a run of another record is not resumed.
 
     Returns
     -------
@@ -65,6 +72,10 @@ def fit(
 
     with tempfile.TemporaryDirectory(prefix="cradlevae-") as temporary:
         folder = make_folder(output or Path(temporary))
+        record = {**(record or {}), "training": _determining(config)}
+        if resume and (folder / RUN_FILE).exists():
+            _refuse_other_run(folder / RUN_FILE, record)
+        write_text(folder / RUN_FILE, json.dumps(record, indent=1))
         best_file, last_file = (folder / CHECKPOINTS / f"{name}.ckpt" for name in ("best", "last"))
         loaders = {
             part: CellBatches(
@@ -102,11 +113,14 @@ def fit(
             from lightning.pytorch.callbacks import EMAWeightAveraging
 
             callbacks.append(EMAWeightAveraging(decay=config.averaging))
-        with _quiet(), torch.random.fork_rng():
+        checkpoint = str(last_file) if resume and last_file.exists() else None
+        if checkpoint is not None:
+            _check_checkpoint(last_file, config.max_epochs)
+        with _quiet(), torch.random.fork_rng(), _explained():
             trainer = pl.Trainer(
                 max_epochs=config.max_epochs,
                 accelerator=config.accelerator,
-                devices=config.devices,
+                devices=1,
                 precision=config.precision,  # type: ignore[arg-type]
                 gradient_clip_val=config.gradient_clip,
                 callbacks=callbacks,
@@ -121,7 +135,7 @@ def fit(
                 plan,
                 loaders["train"].loader(),
                 loaders["val"].loader() if monitored else None,
-                ckpt_path=str(last_file) if resume and last_file.exists() else None,
+                ckpt_path=checkpoint,
                 weights_only=True,
             )
             chosen = best_file if monitored else last_file
@@ -161,6 +175,61 @@ def _tensorboard(folder: Path) -> Any:
         return TensorBoardLogger(folder, name="tensorboard", version="")
     except ModuleNotFoundError:
         raise DataError("tensorboard is not installed; pip install 'cradlevae[tensorboard]'") from None
+
+
+def _determining(config: TrainConfig) -> dict[str, Any]:
+    """What of a training configuration changes the numbers of an epoch."""
+    free = ("max_epochs", "patience", "accelerator", "tensorboard", "progress")
+    return {name: value for name, value in asdict(config).items() if name not in free}
+
+
+def _refuse_other_run(path: Path, record: dict[str, Any]) -> None:
+    """Raise :class:`DataError` if the run in a folder was of other data, another split or other settings."""
+    try:
+        earlier = json.loads(path.read_text())
+        before, now = _flat(earlier), _flat(json.loads(json.dumps(record)))
+    except (ValueError, AttributeError):
+        raise DataError(f"{path} is damaged; the run cannot be resumed, train anew in another folder") from None
+    differing = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if differing:
+        shown = "; ".join(f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in differing[:4])
+        raise DataError(
+            f"the run in {path.parent} was another one ({shown}); resume it as it was, or choose another folder"
+        )
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings by their last name."""
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        flat |= _flat(value) if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _check_checkpoint(path: Path, max_epochs: int) -> None:
+    """Raise :class:`DataError` unless a checkpoint can be read and leaves epochs to train."""
+    try:
+        epochs = int(torch.load(path, map_location="cpu", weights_only=True)["epoch"]) + 1
+    except Exception as error:  # what a damaged file raises is torch's business
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path} is damaged or not a checkpoint ({reason}); train anew in another folder") from None
+    if epochs > max_epochs:
+        raise DataError(f"the run already has {epochs} epochs; set max_epochs above that to go on (it is {max_epochs})")
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Lightning's complaints about settings as errors of this package; its exit on Ctrl-C as an interrupt."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        yield
+    except (MisconfigurationException, ValueError) as error:
+        if isinstance(error, CradleError):
+            raise
+        raise DataError(f"{str(error).splitlines()[0]} (accelerator and precision are Lightning's)") from None
+    except SystemExit:
+        raise KeyboardInterrupt from None
 
 
 @contextmanager

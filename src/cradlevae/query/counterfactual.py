@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,8 +15,9 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.batches import make_batch
-from cradlevae.data.confounding import confounding_alarm
+from cradlevae.data.checks import check_choice
 from cradlevae.data.contract import Experiment, read_experiment
+from cradlevae.data.labels import CONTROL
 from cradlevae.data.progress import track_slow
 from cradlevae.errors import DataError
 from cradlevae.model.module import artifact_state, failed_cells, perturbation_state, sparse_counts
@@ -112,6 +112,8 @@ def counterfactual(
     anndata.AnnData
         As from :func:`clean`.
     """
+    check_choice("cells", cells, ("all", "failed"))
+    check_choice("library_size", library_size, ("passing", "own"))
     model.bank()  # refuses an untrained model
     if n_draws < 1:
         raise DataError(f"n_draws is {n_draws}; it must be at least 1")
@@ -124,7 +126,7 @@ def counterfactual(
     target_dosage = None
     if perturbation is not None:
         target_dosage = model.dosage(canonical_conditions(model, perturbation))[0]
-    confounded = _confounded(data)
+    confounded = _confounded(model, data.conditions)
     sizes = data.library_size[rows].copy()
     if library_size == "passing":
         sizes[data.failed[rows]] = model.passing_library_size
@@ -199,14 +201,8 @@ def _own_artifact(posterior: Gaussian | None, before: Tensor, after: Tensor) -> 
     return failed_cells(after).unsqueeze(1) * own
 
 
-def _confounded(data: Experiment) -> npt.NDArray[np.object_]:
-    """Whether the alarm rings for each condition of the data; ``None`` where there are no controls to compare with."""
-    if not data.is_control.any():
-        warnings.warn(
-            "no control cells in the data: 'confounded' is not assessed; pass the controls along to have it",
-            stacklevel=4,
-        )
-        return np.full(len(data.conditions), None, dtype=object)
-    alarm = confounding_alarm(data.condition, data.conditions, data.failed)
-    flagged = dict(zip(alarm["perturbation"], alarm["flagged"], strict=True))
-    return np.array([bool(flagged.get(name, False)) for name in data.conditions], dtype=object)
+def _confounded(model: TrainedModel, conditions: Sequence[str]) -> npt.NDArray[np.object_]:
+    """Whether the alarm rang for each condition in the model's experiment; ``None`` where it was not tested."""
+    flagged = dict(zip(model.confounding["perturbation"], model.confounding["flagged"], strict=True))
+    known = {CONTROL: False} | {name: bool(flag) for name, flag in flagged.items()}
+    return np.array([known.get(name) for name in conditions], dtype=object)

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cradlevae.data.checks import check_at_least, check_choice
 from cradlevae.data.progress import track_slow
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.expectation import TARGET_SUM, expected_log_expression
@@ -86,6 +87,8 @@ def effects(
         If a perturbation is unknown or had no training cells.
     """
     check_credible(credible)
+    check_choice("scale", scale, ("perturbseq", "mean"))
+    check_at_least(1, n_draws=n_draws, n_states=n_states)
     conditions = canonical_conditions(model, perturbations)
     dosage = model.dosage(conditions)
     tail = (1 - credible) / 2
@@ -149,6 +152,8 @@ def published_effects(
     anndata.AnnData
         Conditions × genes, ``X`` the effect.
     """
+    check_choice("scale", scale, ("perturbseq", "mean"))
+    check_at_least(1, n_particles=n_particles)
     conditions = canonical_conditions(model, perturbations)
     dosage = torch.cat([torch.zeros(1, len(model.perturbations)), model.dosage(conditions)])
     with seeded(seed):

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from cradlevae.data.batches import make_batch
+from cradlevae.data.checks import check_at_least
 from cradlevae.data.contract import read_experiment
 from cradlevae.data.progress import track_slow
 from cradlevae.model.module import artifact_state, failed_cells, perturbation_state, sparse_counts
@@ -40,6 +41,7 @@ def latents(model: TrainedModel, adata: Any, *, n_draws: int = 16, sample: bool 
     anndata.AnnData
         ``obsm``: ``z_basal``, ``z_perturbation``, ``z_artifact``, each (cells, K); ``obs`` as given. No counts.
     """
+    check_at_least(1, n_draws=n_draws)
     model.bank()  # refuses an untrained model
     data = read_experiment(adata, model.fields, genes=list(model.genes), perturbations=model.perturbations)
     found: dict[str, list[Any]] = {"z_basal": [], "z_perturbation": [], "z_artifact": []}

@@ -11,6 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
+from cradlevae.data.checks import check_at_least
 from cradlevae.data.progress import track_slow
 from cradlevae.errors import DataError
 from cradlevae.model.trained import TrainedModel
@@ -69,8 +70,8 @@ def predict(
         If a perturbation is unknown or had no training cells.
     """
     conditions = canonical_conditions(model, perturbations)
-    if n_cells < 1:
-        raise DataError(f"n_cells is {n_cells}; it must be at least 1")
+    check_at_least(1, n_cells=n_cells)
+    check_at_least(0, seed=seed)
     fixed = None if library_size == "controls" else _positive(library_size)
     indicator = artifact_indicator(model, artifact)
     dosage = model.dosage(conditions)
@@ -91,7 +92,7 @@ def predict(
             z_p = torch.einsum("t,ntk->nk", dosage[row], draw.shift).unsqueeze(1)
             z_a = (indicator @ draw.artifact).unsqueeze(1)
             if indicator.any():
-                z_a = draw_cell_artifact(model, z_a)
+                z_a = draw_cell_artifact(model, z_a, indicator)
             share = model.module.decode_share(z_b, z_p, z_a)[:, 0]
             mean = share * torch.from_numpy(library)
             counts = sample_gamma_poisson(mean, model.module.concentration)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.states import check_credible, draw_basal, draw_cell_artifact, draw_globals, seeded
@@ -45,16 +46,10 @@ def artifact_signature(
         z_b, _ = draw_basal(model, (1, n_states), "controls", np.random.default_rng(seed))
         none = torch.zeros_like(z_b)
         artifact = draw_globals(model, n_draws).artifact  # (draws, classes, latent)
+        only = torch.eye(len(model.criteria))
         clean = model.module.decode_share(z_b, none, none).mean((0, 1))
         for index, criterion in enumerate(model.criteria):
-            shares = torch.stack(
-                [
-                    model.module.decode_share(z_b, none, draw_cell_artifact(model, a[index].expand_as(z_b))).mean(
-                        (0, 1)
-                    )
-                    for a in artifact
-                ]
-            )
+            shares = torch.stack([_damaged_share(model, z_b, drawn[index], only[index]) for drawn in artifact])
             fold = torch.log2(shares.clamp_min(1e-12) / clean.clamp_min(1e-12)).numpy()
             low, high = np.quantile(fold, [(1 - credible) / 2, (1 + credible) / 2], axis=0)
             tables.append(
@@ -70,3 +65,9 @@ def artifact_signature(
                 )
             )
     return pd.concat(tables)
+
+
+def _damaged_share(model: TrainedModel, z_b: Tensor, artifact: Tensor, indicator: Tensor) -> Tensor:
+    """Mean share of each gene over damaged cells of these basal states, (genes,)."""
+    z_a = draw_cell_artifact(model, artifact.expand_as(z_b), indicator)
+    return model.module.decode_share(z_b, torch.zeros_like(z_b), z_a).mean((0, 1))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cradlevae.data.checks import check_at_least, check_choice
 from cradlevae.data.labels import condition_name, members
 from cradlevae.errors import DataError
 from cradlevae.model.module import Globals
@@ -26,6 +27,7 @@ PUBLISHED_LIBRARY_SIZE = 10_000.0
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Run with torch's random numbers at ``seed``, without gradients; the caller's stay as they are."""
+    check_at_least(0, seed=seed)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         yield
@@ -38,7 +40,7 @@ def check_credible(credible: float) -> None:
 
 
 def canonical_conditions(model: TrainedModel, labels: str | Sequence[str]) -> tuple[str, ...]:
-    """Canonical names of what a user asked for, in that order.
+    """Canonical names of what a user asked for, in that order, each once.
 
     Raises
     ------
@@ -51,7 +53,7 @@ def canonical_conditions(model: TrainedModel, labels: str | Sequence[str]) -> tu
     fields = model.fields
     conditions = tuple(_condition(str(label), fields.separator, fields.control_labels) for label in labels)
     model.dosage(conditions)  # refuses what cannot be predicted
-    return conditions
+    return tuple(dict.fromkeys(conditions))
 
 
 def _condition(label: str, separator: str, control_labels: Sequence[str]) -> str:
@@ -70,6 +72,7 @@ def draw_basal(
     model: TrainedModel, shape: tuple[int, ...], basal: Basal, generator: np.random.Generator
 ) -> tuple[Tensor, npt.NDArray[np.float32]]:
     """Basal states, (*shape, K), and the library sizes of the controls that they come from, (*shape,)."""
+    check_choice("basal", basal, ("controls", "prior"))
     bank = model.bank()
     chosen = generator.integers(len(bank.library_size), size=shape)
     noise = torch.randn(*shape, model.module.n_latent)
@@ -79,9 +82,29 @@ def draw_basal(
     return loc + scale * noise, bank.library_size[chosen]
 
 
-def draw_cell_artifact(model: TrainedModel, artifact: Tensor) -> Tensor:
-    """z^a of damaged cells, from the shared part: each cell's own part is drawn from its prior, (..., K)."""
-    return artifact + torch.randn_like(artifact) if model.config.cell_artifact else artifact
+def draw_cell_artifact(model: TrainedModel, artifact: Tensor, indicator: Tensor) -> Tensor:
+    """z^a of damaged cells from its shared part, (..., K): each takes the own part of a real failed cell.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    artifact
+        Shared part of z^a, (..., K).
+    indicator
+        Classes that the cells have, (C,); the real cells have one of these at least, where there are such.
+    """
+    bank = model.damage
+    if bank is None:
+        return artifact
+    rows = np.flatnonzero(bank.artifact[:, indicator.numpy() > 0].any(axis=1))
+    rows = rows if len(rows) else np.arange(len(bank.loc))
+    chosen = rows[torch.randint(len(rows), artifact.shape[:-1]).numpy()]
+    return (
+        artifact
+        + torch.from_numpy(bank.loc[chosen])
+        + torch.from_numpy(bank.scale[chosen]) * torch.randn_like(artifact)
+    )
 
 
 def artifact_indicator(model: TrainedModel, artifact: Any) -> Tensor:

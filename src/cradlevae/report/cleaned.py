@@ -282,7 +282,7 @@ def _caption(after: Any) -> str:
     )
     if "confounded" in after.obs:
         failed = after.obs["failed_qc"].to_numpy(dtype=bool)
-        n = int((after.obs["confounded"].to_numpy(dtype=bool) & failed).sum())
+        n = int((after.obs["confounded"].fillna(False).to_numpy(dtype=bool) & failed).sum())
         if n:
             text += (
                 f" {n:,} of {int(failed.sum()):,} failed cells carry a perturbation that changes how often cells fail: "

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from cradlevae.data.qc_values import QC_KEY
 from cradlevae.evaluation.harness import measured_effects_of
 from cradlevae.evaluation.references import ReferenceCells
 from cradlevae.model.trained import TrainedModel
@@ -67,15 +68,16 @@ def write_report(
         "Training": training_figure(model.history),
     }
     cells = _sample(adata)
-    if cells.obs[list(model.criteria)].astype(bool).any(axis=None):
+    cleaned = clean(model, cells)
+    if cleaned.obs["failed_qc"].any():
         figures["Cleaned cells"] = cleaned_figure(
             cells,
-            clean(model, cells),
+            cleaned,
             perturbation_key=None if model.fields.guides_key else model.fields.perturbation_key,
             artifact_key=list(model.criteria),
             layer=model.fields.layer,
         )
-    if "cradlevae_qc" in adata.uns:
+    if QC_KEY in adata.uns:
         figures["Quality control"] = qc_figure(adata)
     written = []
     for title, figure in figures.items():

@@ -1,0 +1,87 @@
+"""The table of scores as it grows: which cells it speaks of, what every row must say, best floor and fraction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cradlevae.evaluation.references import REFERENCE_NOTES, ReferenceCells
+from cradlevae.evaluation.registry import REGISTRY
+
+COLUMNS = (
+    "reference", "metric", "predictor", "value", "low", "high", "floor", "best_floor", "ceiling", "fraction", "note",
+)  # fmt: skip
+MODEL = "model"
+PUBLISHED = "model (published protocol)"
+LOW_CEILING_NOTE = "ceiling not above the best floor"
+
+
+def reference_label(cells: ReferenceCells, what: str) -> str:
+    """Name of a reference in the table, e.g. ``"held-out passing cells"``."""
+    return f"{cells} {what}"
+
+
+@dataclass
+class Scores:
+    """Rows of the table as they come.
+
+    Attributes
+    ----------
+    cells
+        Which cells are the reference; labels start with it, and what is to be said of such cells is on every row.
+    rows
+        The rows so far.
+    """
+
+    cells: ReferenceCells
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def label(self, what: str) -> str:
+        """Name of a reference that is made of these cells."""
+        return reference_label(self.cells, what)
+
+    def add(self, reference: str, metric: str, predictor: str, value: float, *, note: str = "", **rest: Any) -> None:
+        """Append a row; ``rest`` are further columns of :data:`COLUMNS`."""
+        said = "; ".join(text for text in (note, REFERENCE_NOTES[self.cells]) if text)
+        row = {"reference": reference, "metric": metric, "predictor": predictor, "value": value, "note": said}
+        self.rows.append(row | rest)
+
+    def table(self) -> pd.DataFrame:
+        """The rows with all of :data:`COLUMNS`."""
+        table = pd.DataFrame(self.rows).reindex(columns=list(COLUMNS))
+        table["best_floor"] = table["best_floor"].fillna("")
+        return table
+
+
+def best_of(metric: str, floors: Mapping[str, float]) -> tuple[float, str]:
+    """The floor nearest to the metric's best value, among those that have a score, and its name.
+
+    Returns
+    -------
+    Score and name; NaN and ``""`` where no floor has a score.
+    """
+    known = {name: value for name, value in floors.items() if np.isfinite(value)}
+    if not known:
+        return float("nan"), ""
+    name = min(known, key=lambda key: REGISTRY[metric].shortfall(known[key]))
+    return known[name], name
+
+
+def fraction_of(metric: str, value: float, floor: float, ceiling: float) -> tuple[float, str]:
+    """Where a score lies between the best floor (0) and the ceiling (1), and why it cannot be said.
+
+    Returns
+    -------
+    The fraction and ``""``; NaN and a note where there is a ceiling but no better one than the floor; NaN and ``""``
+    where there is no ceiling or no floor.
+    """
+    if not (np.isfinite(floor) and np.isfinite(ceiling)):
+        return float("nan"), ""
+    entry = REGISTRY[metric]
+    if not entry.shortfall(ceiling) < entry.shortfall(floor):
+        return float("nan"), LOW_CEILING_NOTE
+    return float((value - floor) / (ceiling - floor)), ""

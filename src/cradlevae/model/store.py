@@ -1,0 +1,181 @@
+"""The files of a trained model: written atomically, checked when read, never executed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cradlevae.data.contract import DataFields
+from cradlevae.data.files import atomic_path, make_folder, write_text
+from cradlevae.data.split import Split
+from cradlevae.errors import DataError
+from cradlevae.model.config import ModelConfig
+from cradlevae.model.module import CradleModule
+from cradlevae.model.trained import ControlBank, DamageBank, TrainedModel
+from cradlevae.model.training import HISTORY_FILE
+
+FORMAT = 1
+MODEL_FILE = "model.json"
+WEIGHTS_FILE = "model.safetensors"
+SPLIT_FILE = "split.json"
+REFERENCE_FILE = "controls.h5ad"
+
+ALARM_COLUMNS = (
+    "perturbation", "n_cells", "n_failed", "share_failed", "log_odds", "low", "high", "p_value", "q_value", "flagged",
+)  # fmt: skip
+
+
+def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = False) -> None:
+    """Write a trained model; every file atomically, ``model.json`` (which makes it a model) last.
+
+    Raises
+    ------
+    DataError
+        If the folder is not writable, or already holds a model and ``overwrite`` is not set.
+    """
+    import anndata as ad
+    from safetensors.torch import save_file
+
+    bank = model.bank()
+    folder = make_folder(folder)
+    if (folder / MODEL_FILE).exists() and not overwrite:
+        raise DataError(f"{folder} already holds a model; choose another folder or set overwrite")
+    (folder / MODEL_FILE).unlink(missing_ok=True)
+    with atomic_path(folder / WEIGHTS_FILE) as path:
+        save_file({key: value.contiguous() for key, value in model.module.state_dict().items()}, path)
+    controls = ad.AnnData(
+        obs=pd.DataFrame(
+            {"library_size": bank.library_size}, index=[f"control{i}" for i in range(len(bank.library_size))]
+        ),
+        var=model.var,
+        obsm={"basal_loc": bank.loc, "basal_scale": bank.scale},
+        uns=_unstructured(model),
+    )
+    with atomic_path(folder / REFERENCE_FILE) as path:
+        controls.write_h5ad(path)
+    model.split.save(folder / SPLIT_FILE)
+    write_text(folder / HISTORY_FILE, model.history.to_csv(index=False))
+    described = {
+        "format": FORMAT,
+        "model": "CradleVAE",
+        "version": version("cradlevae"),
+        "config": asdict(model.config),
+        "fields": asdict(model.fields),
+        "perturbations": model.perturbations,
+        "trained": model.trained,
+        "criteria": model.criteria,
+        "passing_library_size": model.passing_library_size,
+        "split_hash": model.split.hash,
+        "sha256": {name: _sha256(folder / name) for name in (WEIGHTS_FILE, REFERENCE_FILE)},
+    }
+    described["checksum"] = _checksum(described)
+    write_text(folder / MODEL_FILE, json.dumps(described, indent=1))
+
+
+def load_model(folder: str | Path) -> TrainedModel:
+    """Read a model written by :func:`save_model`; nothing that the files contain is executed.
+
+    Raises
+    ------
+    DataError
+        If the folder holds no model, a damaged one, or one of another program or a newer version.
+    """
+    import anndata as ad
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    described = _description(folder)
+    for name, recorded in described["sha256"].items():
+        if not (folder / name).exists() or _sha256(folder / name) != recorded:
+            raise DataError(
+                f"{folder / name} is missing or damaged (its checksum does not fit); train or copy it again"
+            )
+    config = ModelConfig(**described["config"])
+    fields: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in described["fields"].items()
+    }
+    controls = ad.read_h5ad(folder / REFERENCE_FILE)
+    module = CradleModule(config, controls.n_vars, len(described["perturbations"]), len(described["criteria"]))
+    module.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    split = Split.load(folder / SPLIT_FILE)
+    if split.hash != described["split_hash"]:
+        raise DataError(f"{folder / SPLIT_FILE} is not the split that the model was trained on")
+    return TrainedModel(
+        module=module.eval(),
+        config=config,
+        fields=DataFields(**fields),
+        var=controls.var,
+        perturbations=tuple(described["perturbations"]),
+        trained=tuple(described["trained"]),
+        criteria=tuple(described["criteria"]),
+        split=split,
+        passing_library_size=described["passing_library_size"],
+        fingerprints=controls.uns["fingerprints"],
+        controls=ControlBank(
+            controls.obsm["basal_loc"],
+            controls.obsm["basal_scale"],
+            controls.obs["library_size"].to_numpy(dtype=np.float32),
+        ),
+        confounding=pd.DataFrame({name: controls.uns["confounding"][name] for name in ALARM_COLUMNS}),
+        damage=DamageBank(**controls.uns["damage"]) if "damage" in controls.uns else None,
+        qc=controls.uns.get("qc"),
+        history=_history(folder / HISTORY_FILE),
+    )
+
+
+def _unstructured(model: TrainedModel) -> dict[str, Any]:
+    """What has no place in the AnnData of the controls."""
+    held: dict[str, Any] = {
+        "fingerprints": model.fingerprints,
+        "confounding": {name: model.confounding[name].to_numpy() for name in ALARM_COLUMNS},
+    }
+    if model.damage is not None:
+        held["damage"] = vars(model.damage)
+    return held if model.qc is None else held | {"qc": model.qc}
+
+
+def _history(path: Path) -> pd.DataFrame:
+    """Learning curves; a model is whole without them."""
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError):  # absent, empty or damaged
+        warnings.warn(f"{path} cannot be read; the model is loaded without its learning curves", stacklevel=4)
+        return pd.DataFrame()
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    path = folder / MODEL_FILE
+    if not path.exists():
+        raise DataError(f"no model in {folder} (no {MODEL_FILE}); train one with `cradlevae train --output {folder}`")
+    try:
+        described = json.loads(path.read_text())
+        known = described["model"] == "CradleVAE"
+        newer = described["format"] > FORMAT
+        recorded = described.pop("checksum", None)
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{path} is damaged or not a cradlevae model") from None
+    if not known:
+        raise DataError(f"{path} describes a {described['model']!r}, not a CradleVAE")
+    if newer:
+        raise DataError(f"{path} was written by version {described.get('version')}; update cradlevae to read it")
+    if recorded != _checksum(described):
+        raise DataError(f"{path} is damaged or was changed (its checksum does not fit); train or copy it again")
+    return dict(described)
+
+
+def _checksum(described: dict[str, Any]) -> str:
+    """Checksum of a description, so that what :func:`load_model` reads from it is what was written."""
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
