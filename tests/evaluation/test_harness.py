@@ -115,7 +115,7 @@ def test_an_unknown_reference_is_refused_with_the_choices(model: cv.CradleVAE, s
 
 def test_floors_need_the_training_cells(model: cv.CradleVAE, simulated: ad.AnnData) -> None:
     rows = reference_rows(model.trained, model.data, "held-out").rows
-    with pytest.raises(cv.DataError, match="0 passing training controls .* pass the whole experiment"):
+    with pytest.raises(cv.DataError, match=r"0 passing training controls .* pass the whole experiment"):
         cv.evaluate(model, simulated[model.data.cells[rows]])
 
 

@@ -60,12 +60,12 @@ def test_truth_is_found_by_the_names_of_genes() -> None:
     wanted = adata.uns["truth"]["effects"][:2][:, adata.var_names.get_indexer(genes)]
     change = np.random.default_rng(1).normal(size=25)
     scores = set()
-    for given in (adata, adata[:, ::-1].copy(), adata[:, genes].copy()):
-        data = read_experiment(given, DataFields(), genes=genes)
-        reference = simulated_reference(given, data, ["A", "B"])
+    for kept in (adata, adata[:, ::-1].copy(), adata[:, genes].copy()):
+        data = read_experiment(kept, DataFields(), genes=genes)
+        reference = simulated_reference(kept, data, ["A", "B"])
         assert reference is not None
         np.testing.assert_allclose(reference.effects, wanted)
-        signature = true_signature(given.uns["truth"], genes)
+        signature = true_signature(kept.uns["truth"], genes)
         assert signature is not None
         scores.add(signature_correlation(signature, change))
     assert len(scores) == 1
