@@ -1,7 +1,7 @@
 """Peak memory of training on a large matrix.
 
-    python benchmarks/memory.py simulate big.h5ad     # 50,000 cells × 10,000 genes, 93 % zeros
-    python benchmarks/memory.py train big.h5ad        # an epoch in a process of its own; prints its peak memory
+python benchmarks/memory.py simulate big.h5ad     # 50,000 cells × 10,000 genes, 93 % zeros
+python benchmarks/memory.py train big.h5ad        # an epoch in a process of its own; prints its peak memory
 """
 
 from __future__ import annotations

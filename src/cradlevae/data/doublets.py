@@ -8,6 +8,8 @@ simulated doublets.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -150,14 +152,28 @@ def fit_doublets(counts: sp.csr_matrix, *, seed: int = 0) -> DoubletReference:
     """
     n_cells = counts.shape[0]
     if n_cells <= MAX_CELLS:
-        return _fit(counts, seed)
+        with _threads_kept():
+            return _fit(counts, seed)
     sampled = np.zeros(n_cells, dtype=bool)
     sampled[np.random.default_rng(seed).choice(n_cells, MAX_CELLS, replace=False)] = True
-    reference = _fit(counts[sampled], seed)
+    with _threads_kept():
+        reference = _fit(counts[sampled], seed)
     scores = np.empty(n_cells)
     scores[sampled] = reference.scores
     scores[~sampled] = reference.score(counts[~sampled])
     return replace(reference, scores=scores)
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """Leave torch the threads it had: scanpy's numba sets the number of OpenMP threads for the whole process."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _fit(counts: sp.csr_matrix, seed: int) -> DoubletReference:
