@@ -19,10 +19,10 @@ demo: $(INSTALLED)
 	$(BIN)/cradlevae demo --output demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -q -n 2 --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadscope
 
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest -q -n 2 --dist loadscope -m ''
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadscope -m ''
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -203,6 +203,10 @@ class CradleVAE:
         """Effects with credible intervals; options as in :func:`cradlevae.query.effects.effects`."""
         return effects.effects(self.trained, perturbations, credible=credible, **options)
 
+    def published_effects(self, perturbations: str | Sequence[str], **options: Any) -> ad.AnnData:
+        """Effects as the released evaluation takes them; see :func:`cradlevae.query.effects.published_effects`."""
+        return effects.published_effects(self.trained, perturbations, **options)
+
     def clean(self, adata: Any, cells: Literal["all", "failed"] = "all", **options: Any) -> ad.AnnData:
         """The artifact-free twin of each cell; options as in :func:`cradlevae.query.counterfactual.clean`."""
         return counterfactual.clean(self.trained, adata, cells=cells, **options)
