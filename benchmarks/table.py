@@ -30,10 +30,8 @@ def markdown(runs: pd.DataFrame) -> str:
     wide = wide[[name for name in PREDICTORS if name in wide and (wide[name] != "").any()]]
     wide["ceiling"] = ceiling.reindex(wide.index).map(lambda value: "" if pd.isna(value) else f"{value:.3f}")
     lines = ["| " + " | ".join([*keys[:3], *wide.columns]) + " |", "|" + "---|" * (3 + len(wide.columns))]
-    lines += [
-        "| " + " | ".join([*map(str, index), *row]) + " |"
-        for index, row in zip(wide.index, wide.to_numpy(), strict=True)
-    ]
+    for index, row in zip(wide.index, wide.to_numpy(), strict=True):
+        lines.append("| " + " | ".join([*map(str, index), *row]) + " |")
     return "\n".join(lines)
 
 
