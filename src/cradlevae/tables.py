@@ -27,15 +27,15 @@ def effects_table(found: Any) -> Any:
 def print_scores(scores: Any) -> None:
     """The scores that matter most, as a table on the terminal."""
     chosen = ("ate_rho", "ate_r2", "jaccard_20", "pearson_delta", "discrimination_l2", "clean_deviance")
-    wide = scores[scores["metric"].isin(chosen)].pivot_table(
-        index=["reference", "metric"], columns="predictor", values="value", sort=False
-    )
-    first = [name for name in ("model", "model (published protocol)") if name in wide]
-    wide = wide[[*first, *(name for name in wide if name not in first)]].dropna(axis=1, how="all")
-    fraction = scores[scores["predictor"] == "model"].set_index(["reference", "metric"])
-    wide.insert(1, "ceiling", fraction["ceiling"].reindex(wide.index))
-    wide.insert(2, "fraction", fraction["fraction"].reindex(wide.index))
-    show(wide.reset_index(), "scores (fraction: 0 = best floor, 1 = ceiling)")
+    for reference, part in scores[scores["metric"].isin(chosen)].groupby("reference", sort=False):
+        wide = part.pivot_table(index="metric", columns="predictor", values="value", sort=False)
+        first = [name for name in ("model", "model (published protocol)") if name in wide]
+        wide = wide[[*first, *(name for name in wide if name not in first)]].dropna(axis=1, how="all")
+        of_model = part[part["predictor"] == "model"].set_index("metric").reindex(wide.index)
+        for place, name in enumerate(("ceiling", "fraction"), start=1):
+            if of_model[name].notna().any():
+                wide.insert(min(place, wide.shape[1]), name, of_model[name])
+        show(wide.reset_index(), f"{reference} (fraction: 0 = best floor, 1 = ceiling)")
     single = scores[~scores["metric"].isin(scores.loc[scores["predictor"] == "zero", "metric"])]
     single = single[~single["metric"].isin(("clean_deviance", "attainable_rho"))]
     show(single[["reference", "metric", "predictor", "value", "note"]], "further scores")
@@ -53,8 +53,10 @@ def show(table: Any, title: str) -> None:
     from rich.table import Table
 
     shown = Table(title=title, title_justify="left", header_style="bold")
-    for name in table.columns:
-        shown.add_column(str(name).replace("_", " "), justify="left" if table[name].dtype == object else "right")
+    for place, name in enumerate(table.columns):
+        width = max(map(len, table[name].astype(str)), default=0) if place == 0 else None  # names stay whole
+        text = table[name].dtype == object
+        shown.add_column(str(name).replace("_", " "), justify="left" if text else "right", min_width=width)
     for row in table.itertuples(index=False):
         shown.add_row(*(_text(value) for value in row))
     Console(width=max(Console().width, 160) if not Console().is_terminal else None).print(shown)
