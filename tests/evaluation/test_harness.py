@@ -175,6 +175,11 @@ def test_conditions_that_cannot_be_predicted_are_named(simulated: ad.AnnData, qu
     assert pair in scores.attrs["unanswered"]
     with pytest.raises(cv.DataError, match="had no training cells"):
         model.predict(gone)
+    with pytest.warns(UserWarning, match=f"cells are left out, because a member .*'{gone}'"):
+        cleaned = model.clean(simulated)
+    assert cleaned.n_obs == (~has).sum()
+    with pytest.raises(cv.DataError, match="none of the cells"):
+        model.clean(simulated[has.to_numpy()])
 
 
 def test_several_artifact_classes_are_scored_alike(simulated: ad.AnnData, quick) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from torch import Tensor
 from cradlevae.data.batches import make_batch
 from cradlevae.data.checks import check_choice
 from cradlevae.data.contract import Experiment, read_experiment
-from cradlevae.data.labels import CONTROL
+from cradlevae.data.labels import CONTROL, condition_members
 from cradlevae.data.progress import track_slow
 from cradlevae.errors import DataError
 from cradlevae.model.module import artifact_state, failed_cells, perturbation_state, sparse_counts
@@ -118,8 +119,8 @@ def counterfactual(
     if n_draws < 1:
         raise DataError(f"n_draws is {n_draws}; it must be at least 1")
     data = read_experiment(adata, model.fields, genes=list(model.genes), perturbations=model.perturbations)
-    model.dosage(data.conditions)  # refuses perturbations without training cells
-    rows = np.flatnonzero(data.failed) if cells == "failed" else np.arange(data.n_cells)
+    known = _known(model, data)
+    rows = np.flatnonzero(known & data.failed if cells == "failed" else known)
     if len(rows) == 0:
         raise DataError("no cell failed QC, so there is none to clean; use cells='all'")
     target_artifact = None if artifact is None else artifact_indicator(model, artifact)
@@ -199,6 +200,24 @@ def _own_artifact(posterior: Gaussian | None, before: Tensor, after: Tensor) -> 
     damaged = failed_cells(before).unsqueeze(1)
     own = damaged * posterior.sample() + (1 - damaged) * torch.randn_like(posterior.loc)
     return failed_cells(after).unsqueeze(1) * own
+
+
+def _known(model: TrainedModel, data: Experiment) -> npt.NDArray[np.bool_]:
+    """Cells whose perturbations had training cells; the others are left out with a warning that names them."""
+    trained = set(model.trained)
+    able = np.array([trained.issuperset(condition_members(name)) for name in data.conditions])
+    known = np.asarray(able[data.condition])
+    if not known.any():
+        raise DataError("none of the cells has a perturbation with training cells, so the model cannot decode them")
+    if not known.all():
+        names = [name for name, can in zip(data.conditions, able, strict=True) if not can]
+        shown = ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
+        warnings.warn(
+            f"{int((~known).sum())} cells are left out, because a member of their perturbation had no training cells: "
+            f"{shown}",
+            stacklevel=4,
+        )
+    return known
 
 
 def _confounded(model: TrainedModel, conditions: Sequence[str]) -> npt.NDArray[np.object_]:
