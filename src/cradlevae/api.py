@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cradlevae.data.contract import DataFields, Experiment, read_experiment
-from cradlevae.data.labels import DEFAULT_CONTROLS, condition_members
+from cradlevae.data.labels import DEFAULT_CONTROLS, closest, condition_members, listed
 from cradlevae.data.qc_values import QC_KEY
 from cradlevae.data.split import Split
 from cradlevae.errors import DataError
@@ -274,8 +274,6 @@ def _config(values: dict[str, Any]) -> ModelConfig:
 
 
 def _checked(kind: Any, values: dict[str, Any]) -> Any:
-    from cradlevae.data.labels import closest
-
     for name in values:
         if name not in kind.__dataclass_fields__:
             raise DataError(f"unknown option {name!r}{closest(name, list(kind.__dataclass_fields__))}")
@@ -298,8 +296,7 @@ def _check_split(data: Experiment, split: Split) -> None:
     seen = {single for c in np.flatnonzero(per_condition) for single in condition_members(data.conditions[c])}
     unseen = [single for single in data.perturbations if single not in seen]
     if unseen:
-        names = ", ".join(map(repr, unseen[:5])) + (", …" if len(unseen) > 5 else "")
-        text = f"no training cells for {names} ({len(unseen)} perturbations)"
+        text = f"no training cells for {listed(unseen)} ({len(unseen)} perturbations)"
         if split.recipe in ("cells", "column"):
             raise DataError(f"{text} in the split {split.recipe!r}; move some of their cells to train, or drop them")
         warnings.warn(f"{text}: the model cannot predict them or their combinations", stacklevel=3)

@@ -76,5 +76,9 @@ def closest(name: str, known: Sequence[str]) -> str:
     found = [lowered[key] for key in difflib.get_close_matches(name.casefold(), lowered, n=3, cutoff=0.5)]
     if found:
         return "; did you mean " + " or ".join(map(repr, found)) + "?"
-    shown = ", ".join(map(repr, list(known)[:8])) + (", …" if len(known) > 8 else "")
-    return f"; known: {shown}"
+    return f"; known: {listed(known, 8)}"
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first few names, quoted, for a message; an ellipsis stands for the others."""
+    return ", ".join(map(repr, list(names)[:most])) + (", …" if len(names) > most else "")

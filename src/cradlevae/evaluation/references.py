@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from cradlevae.data.contract import Experiment
 from cradlevae.data.counts import Counts
 from cradlevae.data.fingerprint import cell_fingerprints
-from cradlevae.data.labels import CONTROL, closest, condition_members
+from cradlevae.data.labels import CONTROL, closest
 from cradlevae.errors import DataError
 from cradlevae.evaluation.ceiling import ceiling
 from cradlevae.evaluation.measured import ConditionMoments, condition_moments, measured_effects
@@ -221,6 +221,5 @@ def simulated_reference(adata: Any, data: Experiment, conditions: Sequence[str])
 def scored_conditions(model: TrainedModel, data: Experiment, rows: npt.NDArray[np.intp]) -> tuple[list[str], list[str]]:
     """Conditions of the reference cells that the model can answer for, and those that it cannot."""
     present = [data.conditions[code] for code in np.unique(data.condition[rows]) if code != 0]
-    trained = set(model.trained)
-    answered = [name for name in present if all(single in trained for single in condition_members(name))]
+    answered = [name for name in present if model.can_answer(name)]
     return answered, [name for name in present if name not in answered]

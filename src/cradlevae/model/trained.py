@@ -131,6 +131,10 @@ class TrainedModel:
             raise DataError("the model has not been trained; call train() first, or load a trained one")
         return self.controls
 
+    def can_answer(self, condition: str) -> bool:
+        """Whether every member of a canonical condition had training cells."""
+        return set(self.trained).issuperset(condition_members(condition))
+
     def dosage(self, conditions: tuple[str, ...]) -> torch.Tensor:
         """Dosages of canonical conditions, (conditions, T).
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from cradlevae.data.batches import make_batch
 from cradlevae.data.checks import check_choice
 from cradlevae.data.contract import Experiment, read_experiment
-from cradlevae.data.labels import CONTROL, condition_members
+from cradlevae.data.labels import CONTROL, listed
 from cradlevae.data.progress import track_slow
 from cradlevae.errors import DataError
 from cradlevae.model.module import artifact_state, failed_cells, perturbation_state, sparse_counts
@@ -204,17 +204,15 @@ def _own_artifact(posterior: Gaussian | None, before: Tensor, after: Tensor) -> 
 
 def _known(model: TrainedModel, data: Experiment) -> npt.NDArray[np.bool_]:
     """Cells whose perturbations had training cells; the others are left out with a warning that names them."""
-    trained = set(model.trained)
-    able = np.array([trained.issuperset(condition_members(name)) for name in data.conditions])
+    able = np.array([model.can_answer(name) for name in data.conditions])
     known = np.asarray(able[data.condition])
     if not known.any():
         raise DataError("none of the cells has a perturbation with training cells, so the model cannot decode them")
     if not known.all():
         names = [name for name, can in zip(data.conditions, able, strict=True) if not can]
-        shown = ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
         warnings.warn(
             f"{int((~known).sum())} cells are left out, because a member of their perturbation had no training cells: "
-            f"{shown}",
+            f"{listed(names)}",
             stacklevel=4,
         )
     return known
