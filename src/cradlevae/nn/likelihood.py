@@ -23,7 +23,10 @@ MEAN_OFFSET = 1e-4
 MIN_RATE = 1e-6
 
 BLOCK_VALUES = 4_000_000
-"""How many particles × cells × genes values are worked on at a time (16 MB in float32)."""
+"""How many particles × cells × genes values go through a matrix product at a time (16 MB in float32)."""
+
+CHUNK_VALUES = 500_000
+"""How many of them are worked on, value by value, at a time; a few such arrays stay in a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -158,105 +161,163 @@ class _LinearGammaPoisson(torch.autograd.Function):
         cell_weight: Tensor,
         needs_grad: bool,
     ) -> tuple[Tensor, Tensor]:
-        n_particles, n_cells, _ = hidden.shape
-        per_cell = hidden.new_empty(n_particles, n_cells)
-        gradients = (
-            (
-                torch.empty_like(hidden),
-                torch.zeros_like(weight),
-                torch.zeros_like(bias),
-                torch.zeros_like(concentration),
-            )
-            if needs_grad
-            else None
-        )
-        step = max(1, BLOCK_VALUES // (n_particles * counts.n_genes))
-        for start in range(0, n_cells, step):
-            stop = min(start + step, n_cells)
-            _block(
-                slice(start, stop), hidden, weight, bias, concentration, counts, library_size,
-                cell_weight / n_particles, per_cell, gradients,
-            )  # fmt: skip
-        if gradients is not None:
-            ctx.save_for_backward(*gradients)
-        ctx.mark_non_differentiable(per_cell)
-        return (per_cell.mean(0) * cell_weight).sum(), per_cell
+        likelihood = _Pass(hidden, concentration, counts, library_size, cell_weight, needs_grad)
+        gradients = likelihood.run(weight, bias)
+        ctx.gradients = gradients
+        ctx.mark_non_differentiable(likelihood.per_cell)
+        return (likelihood.per_cell.mean(0) * cell_weight).sum(), likelihood.per_cell
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        scale = grad_outputs[0]
-        return *(gradient * scale for gradient in ctx.saved_tensors), None, None, None, None
+        if ctx.gradients is None:
+            raise RuntimeError("the count likelihood can be differentiated once only")
+        gradients, ctx.gradients = ctx.gradients, None  # scaled in place: they are as large as the weights
+        return *(gradient.mul_(grad_outputs[0]) for gradient in gradients), None, None, None, None
 
 
-def _block(
-    cells: slice,
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    concentration: Tensor,
-    counts: SparseCounts,
-    library_size: Tensor,
-    row_weight: Tensor,
-    per_cell: Tensor,
-    gradients: tuple[Tensor, Tensor, Tensor, Tensor] | None,
-) -> None:
-    """Log probabilities, and gradients where asked for, of a block of cells over all particles."""
-    n_particles, n_genes = hidden.shape[0], counts.n_genes
-    n = cells.stop - cells.start
-    first, last = int(counts.starts[cells.start]), int(counts.starts[cells.stop])
-    values, genes = counts.values[first:last], counts.genes[first:last]
-    rows = torch.repeat_interleave(
-        torch.arange(n, device=genes.device),
-        counts.starts[cells.start : cells.stop + 1].diff().to(genes.device),
-        output_size=last - first,
-    )
-    flat = rows * n_genes + genes  # positives within one particle's (cells, genes)
-    library = library_size[cells].repeat(n_particles).unsqueeze(1)  # (rows, 1), rows = particles × cells
-    block = hidden[:, cells].reshape(n_particles * n, -1)
+class _Pass:
+    """One pass over all particles and cells, value and gradient together.
 
-    share = torch.softmax(torch.addmm(bias, block, weight.T), dim=1)
-    scaled = share.mul_(library)  # μ, (rows, genes)
-    mean = scaled.view(n_particles, n * n_genes).index_select(1, flat) + MEAN_OFFSET  # (particles, positives)
-    theta = concentration.index_select(0, genes)
-    floored = bool((scaled.max() + MEAN_OFFSET) * MIN_RATE > concentration.min())
-    clipped = None
-    if floored:  # the rate floor is the mean's ceiling
-        ceiling = concentration / MIN_RATE - MEAN_OFFSET
-        clipped = scaled > ceiling
-        scaled = torch.minimum(scaled, ceiling)
-        mean = torch.minimum(mean, theta / MIN_RATE)
-    denominator = scaled + (concentration + MEAN_OFFSET)  # θ + m
-    positive = mean.log() - (mean + theta).log()  # log(m / (θ+m)) at the positives
-    log_denominator = denominator.log()
-    log_prob = (concentration * concentration.log()).sum() - log_denominator @ concentration
-    log_prob = log_prob.view(n_particles, n)
-    log_prob.index_add_(1, rows, positive * values)
-    per_cell[:, cells] = log_prob
-    if gradients is None:
-        return
+    Rows are particles × cells. The matrix products take many rows at a time, since each of them reads or writes a
+    matrix of the size of the weights; what is done value by value between them takes few rows at a time, so that they
+    stay in the processor's cache. With the share ρ of a gene, its mean μ = ℓρ and r = θ/(θ+m), the log probability of a
+    zero is θ log r and its derivative by the logits is −ℓ ρ (r − Σ ρ r); the positives' own are put in sparsely.
+    """
 
-    grad_hidden, grad_weight, grad_bias, grad_concentration = gradients
-    weights = row_weight[cells].repeat(n_particles)  # (rows,)
-    ratio = denominator.reciprocal_().mul_(concentration)  # θ / (θ+m) = −d(log p)/dm where x = 0
-    # d(log p)/dθ = log θ + 1 − log(θ+m) − θ/(θ+m) − x/(θ+m)
-    grad_concentration += weights.sum() * (concentration.log() + 1) - weights @ log_denominator - weights @ ratio
-    at_positives = values / (mean + theta)  # (particles, positives)
-    weights_at_positives = row_weight[cells].index_select(0, rows)
-    grad_concentration.index_add_(0, genes, -(at_positives.sum(0) * weights_at_positives))
-    grad_mean = ratio.neg_()
-    view = grad_mean.view(n_particles, n * n_genes)
-    view.index_add_(1, flat, values / mean - at_positives)
-    if clipped is not None:  # there the mean follows θ: dm/dθ = 1e6, and the share has no say
-        grad_concentration += weights @ torch.where(clipped, grad_mean, 0.0) / MIN_RATE
-        grad_mean.masked_fill_(clipped, 0.0)
-        # softmax needs the unclipped μ
-        scaled = torch.softmax(torch.addmm(bias, block, weight.T), dim=1).mul_(library)
-    grad_logits = grad_mean.mul_(scaled)
-    inner = grad_logits.sum(1, keepdim=True).div_(library.clamp_min(torch.finfo(library.dtype).tiny))
-    grad_logits.addcmul_(scaled, inner, value=-1.0).mul_(weights.unsqueeze(1))
-    grad_hidden[:, cells] = (grad_logits @ weight).view(n_particles, n, -1)
-    grad_weight.addmm_(grad_logits.T, block)
-    grad_bias += grad_logits.sum(0)
+    def __init__(
+        self,
+        hidden: Tensor,
+        concentration: Tensor,
+        counts: SparseCounts,
+        library_size: Tensor,
+        cell_weight: Tensor,
+        needs_grad: bool,
+    ) -> None:
+        self.n_particles, self.n_cells, _ = hidden.shape
+        self.n_genes = counts.n_genes
+        self.hidden = hidden
+        self.concentration = concentration
+        self.offset = concentration + MEAN_OFFSET
+        self.counts = counts
+        self.library = library_size.unsqueeze(1)
+        self.needs_grad = needs_grad
+        self.row_weight = cell_weight / self.n_particles
+        self.per_cell = hidden.new_empty(self.n_particles, self.n_cells)
+        self.theta = concentration.index_select(0, counts.genes)  # (positives,)
+        self.place = counts.cells() * self.n_genes + counts.genes  # (positives,)
+        self.can_clip = bool((library_size.max() + MEAN_OFFSET) * MIN_RATE > concentration.min())
+        if needs_grad:
+            self.of_zeros = torch.zeros_like(concentration)  # Σ of weighted d(log p)/dθ as if all counts were zero
+            self.of_positives = torch.zeros_like(self.theta)
+
+    def run(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        """Fill ``per_cell``; give the gradients by hidden, weight, bias and θ where they are asked for."""
+        chunks = self._chunks()
+        hidden = self.hidden.reshape(self.n_particles * self.n_cells, -1)
+        together = max(1, BLOCK_VALUES // (self.n_genes * _rows(chunks[0])))
+        blocks = [chunks[start : start + together] for start in range(0, len(chunks), together)]
+        logits = hidden.new_empty(max(sum(_rows(c) for c in block) for block in blocks), self.n_genes)
+        largest = max(_rows(chunk) for chunk in chunks)
+        work = hidden.new_empty(2, largest, self.n_genes)
+        if self.needs_grad:
+            scale = -(self.row_weight * self.library.squeeze(1)).repeat(self.n_particles)  # (rows,)
+            scaled = hidden * scale.unsqueeze(1)
+            grad_hidden, grad_weight, grad_bias = (
+                torch.empty_like(hidden),
+                torch.empty_like(weight),
+                torch.zeros_like(bias),
+            )
+        start = 0
+        for number, block in enumerate(blocks):
+            stop = start + sum(_rows(chunk) for chunk in block)
+            part = torch.addmm(bias, hidden[start:stop], weight.T, out=logits[: stop - start])
+            position = 0
+            for chunk in block:
+                n = _rows(chunk)
+                self._chunk(part[position : position + n], chunk, work[0, :n], work[1, :n])
+                position += n
+            if self.needs_grad:
+                torch.mm(part, weight, out=grad_hidden[start:stop])
+                grad_weight.addmm_(part.T, scaled[start:stop], beta=1 if number else 0)
+                grad_bias.addmv_(part.T, scale[start:stop])
+            start = stop
+        if not self.needs_grad:
+            return None
+        grad_concentration = self.of_zeros.index_add_(0, self.counts.genes, self.of_positives)
+        return grad_hidden.mul_(scale.unsqueeze(1)).view_as(self.hidden), grad_weight, grad_bias, grad_concentration
+
+    def _chunks(self) -> list[tuple[range, range]]:
+        """Particles and cells that are worked on at a time: whole particles, or a part of the cells of one."""
+        rows = max(1, CHUNK_VALUES // self.n_genes)
+        if rows >= self.n_cells:
+            step = rows // self.n_cells
+            return [
+                (range(p, min(p + step, self.n_particles)), range(self.n_cells))
+                for p in range(0, self.n_particles, step)
+            ]
+        return [
+            (range(p, p + 1), range(cell, min(cell + rows, self.n_cells)))
+            for p in range(self.n_particles)
+            for cell in range(0, self.n_cells, rows)
+        ]
+
+    def _chunk(self, logits: Tensor, chunk: tuple[range, range], ratio: Tensor, log_ratio: Tensor) -> None:
+        """Log probabilities of a chunk; turns logits into their gradient by −ℓ × weight where gradients are needed."""
+        particles, cells = chunk
+        n = len(cells)
+        span = slice(cells.start, cells.stop)
+        first, last = int(self.counts.starts[cells.start]), int(self.counts.starts[cells.stop])
+        place = self.place[first:last] - cells.start * self.n_genes
+        values, theta = self.counts.values[first:last], self.theta[first:last]
+        library = self.library[span].repeat(len(particles), 1)  # (rows, 1)
+
+        share = torch.softmax(logits, dim=1, out=logits)
+        offsets = self.counts.starts[cells.start : cells.stop + 1].to(values.device) - first
+        cell = torch.repeat_interleave(offsets.diff(), output_size=last - first)  # of each positive, (positives,)
+        mean = share.view(len(particles), -1).index_select(1, place)
+        mean.mul_(self.library[span, 0].index_select(0, cell)).add_(MEAN_OFFSET)  # m, (particles, positives)
+        denominator = torch.addcmul(self.offset, share, library, out=ratio)  # θ + m
+        clipped = self._clip(denominator, mean, theta) if self.can_clip else None
+        torch.div(self.concentration, denominator, out=ratio)  # r = θ / (θ+m)
+        torch.log(ratio, out=log_ratio)
+        log_prob = torch.mv(log_ratio, self.concentration).view(len(particles), n)
+        rate = mean / (mean + theta)  # 1 − r
+        terms = rate.log().mul_(values)
+        for particle in range(len(particles)):
+            log_prob[particle] += torch.segment_reduce(terms[particle], "sum", offsets=offsets)
+        self.per_cell[particles.start : particles.stop, span] = log_prob
+        if not self.needs_grad:
+            return
+
+        weights = self.row_weight[span].repeat(len(particles))
+        at_positives = values / (mean + theta)
+        slope = 1 - rate - values / mean + at_positives  # what stands for r where counts are positive
+        of_ratio = ratio
+        if clipped is not None:  # there the mean follows θ: r does not depend on it, and the share has no say
+            of_ratio = ratio.masked_fill(clipped, 1.0)
+            hit = clipped.view(len(particles), -1).index_select(1, place)
+            at_positives, slope = at_positives.masked_fill_(hit, 0.0), slope.masked_fill_(hit, 0.0)
+        self.of_zeros += weights.sum() + weights @ log_ratio - weights @ of_ratio
+        self.of_positives[first:last] -= at_positives.sum(0) * self.row_weight[span].index_select(0, cell)
+        if clipped is not None:
+            ratio.masked_fill_(clipped, 0.0)
+        ratio.view(len(particles), -1).scatter_(1, place.expand(len(particles), -1), slope)
+        ratio.sub_(torch.linalg.vecdot(share, ratio).unsqueeze(1))
+        share.mul_(ratio)
+
+    def _clip(self, denominator: Tensor, mean: Tensor, theta: Tensor) -> Tensor | None:
+        """Floor the rate, which puts a ceiling on the mean; where that changed it, if anywhere."""
+        ceiling = self.concentration * (1 + 1 / MIN_RATE)
+        clipped = denominator > ceiling
+        if not clipped.any():
+            return None
+        torch.minimum(denominator, ceiling, out=denominator)
+        torch.minimum(mean, theta / MIN_RATE, out=mean)
+        return clipped
+
+
+def _rows(chunk: tuple[range, range]) -> int:
+    return len(chunk[0]) * len(chunk[1])
 
 
 def decoded_share(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
