@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import subprocess
 import sys
@@ -89,19 +88,18 @@ class Stepper:
         self.generator = np.random.default_rng(1)
         self.data = data
         if self.direct:
-            from direct import DenseData
+            from direct import DenseData, DirectModel
 
             self.dense = DenseData(data, self.references)
-            self.optimiser = torch.optim.Adam(self.module.parameters(), lr=3e-4, weight_decay=1e-6)
+            self.model = DirectModel(self.module)
+            self.optimiser = torch.optim.Adam(self.model.parameters(), lr=3e-4, weight_decay=1e-6)
         else:
             self.optimiser = torch.optim.Adam(self.module.parameters(), lr=3e-4, weight_decay=1e-6, fused=True)
 
     def loss(self, rows: np.ndarray) -> torch.Tensor:
         noise = draw_noise(self.module, len(rows), self.options.n_particles)
         if self.direct:
-            from direct import direct_loss
-
-            terms = direct_loss(self.module, self.dense.batch(rows), self.sizes, noise)
+            terms = self.model.terms(self.dense.batch(rows), self.sizes, noise)
         else:
             terms = loss_terms(self.module, make_batch(self.data, rows, self.references), self.sizes, noise)
         return torch.stack(list(terms.values())).sum()
@@ -110,7 +108,7 @@ class Stepper:
         loss = self.loss(self.generator.integers(0, self.data.n_cells, self.options.batch))
         self.optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.module.parameters(), 100.0)
+        torch.nn.utils.clip_grad_norm_(self.optimiser.param_groups[0]["params"], 100.0)
         self.optimiser.step()
 
     def reference(self, path: Path) -> None:
@@ -118,7 +116,9 @@ class Stepper:
         torch.manual_seed(2)
         loss = self.loss(np.arange(self.options.batch))
         loss.backward()
-        gradients = {name: p.grad for name, p in self.module.named_parameters()}
+        from direct import package_gradients
+
+        gradients = self.model.gradients() if self.direct else package_gradients(self.module)
         torch.save({"loss": loss.detach(), "gradients": gradients}, path)
 
 

@@ -74,19 +74,24 @@ def strong(model: cv.CradleVAE) -> cv.CradleVAE:
     """The trained model with random weights in its place, large enough that perturbations and artifact do much."""
     import torch
 
+    from cradlevae.nn.mlp import GaussianHead
+
     strong = cv.CradleVAE.__new__(cv.CradleVAE)
     strong.data = model.data
     module = copy.deepcopy(model.trained.module)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for name, parameter in module.named_parameters():
+        for parameter in module.parameters():
             fan_in = parameter.shape[1] if parameter.dim() == 2 else 4
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * fan_in**-0.5)
-            if "log_variance" in name:
-                parameter.mul_(0.2).sub_(1.0 if name.endswith("bias") else 0.0)
+        for part in module.modules():
+            if isinstance(part, GaussianHead):
+                half = len(part.linear.bias) // 2
+                part.linear.weight[half:].mul_(0.2)
+                part.linear.bias[half:].mul_(0.2).sub_(1.0)
         module.mask_logits.mul_(6)
         for encoder in (module.embedding_encoder, module.artifact_encoder):
-            encoder.head.loc.bias.mul_(4)
+            encoder.head.linear.bias[: module.n_latent].mul_(4)
     strong.trained = replace(model.trained, module=module)
     return strong
 

@@ -18,7 +18,7 @@ from torch.distributions import Bernoulli, NegativeBinomial, Normal, kl_divergen
 from cradlevae.data.batches import Batch, References, make_batch
 from cradlevae.data.contract import Experiment
 from cradlevae.model.config import ModelConfig
-from cradlevae.model.module import CradleModule, GlobalNoise
+from cradlevae.model.module import CradleModule, GlobalNoise, sparse_counts
 from cradlevae.model.objective import Noise, SplitSizes, draw_noise, iwelbo, loss_terms
 from cradlevae.model.training import split_sizes
 
@@ -128,8 +128,9 @@ class Oracle:
         def act(value: Tensor) -> Tensor:
             return torch.where(value > 0, value, 0.01 * value)
 
-        hidden = act(self.linear(f"{name}.layers.0", x))
-        layer = 1
+        first = [value for key, value in self.p.items() if key.startswith(f"{name}.first.weights.")]
+        hidden = act(torch.cat(first).T @ x + self.p[f"{name}.first.bias"])
+        layer = 0
         while f"{name}.layers.{layer}.weight" in self.p:
             hidden = act(self.linear(f"{name}.layers.{layer}", hidden)) + hidden
             layer += 1
@@ -139,8 +140,8 @@ class Oracle:
         return self.head(f"{name}.head", self.mlp(f"{name}.mlp", x))
 
     def head(self, name: str, hidden: Tensor) -> Normal:
-        variance = self.linear(f"{name}.log_variance", hidden).exp() + 1e-4
-        return Normal(self.linear(f"{name}.loc", hidden), variance.sqrt())
+        loc, log_variance = self.linear(f"{name}.linear", hidden).chunk(2)
+        return Normal(loc, (log_variance.exp() + 1e-4).sqrt())
 
     def normalised(self, x: Tensor) -> Tensor:
         logs = torch.log(1 + x)
@@ -367,8 +368,8 @@ def test_genes_may_stand_in_any_order(objective: str) -> None:
     state = {name: value.clone() for name, value in problem.module.state_dict().items()}
     for name in ("log_mean", "log_std", "log_concentration", "gene_linear.weight", "gene_linear.bias"):
         state[name] = state[name][order]
-    first = "basal_encoder.mlp.layers.0.weight"
-    state[first] = torch.cat([state[first][:, : len(order)][:, order], state[first][:, len(order) :]], dim=1)
+    first = "basal_encoder.mlp.first.weights.0"
+    state[first] = state[first][order]
     shuffled.load_state_dict(state)
     batch = double(make_batch(data, problem.rows, References(data, np.arange(data.n_cells))))
     found = loss_terms(shuffled, batch, problem.sizes, problem.noise)
@@ -450,7 +451,7 @@ def test_iwelbo_of_one_particle_is_its_weight(controls: tuple[CradleModule, Batc
     dense = torch.zeros(batch.n_cells, batch.n_genes, dtype=torch.float64)
     for cell, (start, stop) in enumerate(zip(batch.starts[:-1], batch.starts[1:], strict=True)):
         dense[cell, batch.genes[start:stop]] = batch.values[start:stop]
-    q = module.encode_basal(module.encode_counts(dense), z_p, z_p)
+    q, _ = module.encode(module.encode_counts(sparse_counts(batch))[0], z_p, z_p)
     z_b = q.loc + q.scale * torch.randn_like(q.loc)
     theta = module.log_concentration.exp()
     rate = theta / (dense.sum(1, keepdim=True) * module.decode_share(z_b, z_p, z_p)[0] + 1e-4)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from cradlevae.nn.mlp import MLP, Gaussian, GaussianMLP, gaussian_kl, standard_log_prob
+from cradlevae.nn.mlp import MLP, Gaussian, GaussianMLP, JointLinear, gaussian_kl, standard_log_prob
 
 
 def numpy_mlp(mlp: MLP, x: np.ndarray) -> np.ndarray:
@@ -17,35 +17,43 @@ def numpy_mlp(mlp: MLP, x: np.ndarray) -> np.ndarray:
     def act(value: np.ndarray) -> np.ndarray:
         return np.maximum(value, 0.01 * value)
 
-    weights = [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in mlp.layers]
-    hidden = act(x @ weights[0][0].T + weights[0][1])
-    for weight, bias in weights[1:]:
+    first = np.concatenate([weight.detach().numpy() for weight in mlp.first.weights])
+    hidden = act(x @ first + mlp.first.bias.detach().numpy())
+    for weight, bias in [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in mlp.layers]:
         hidden = act(hidden @ weight.T + bias) + hidden
     return hidden
 
 
 @pytest.mark.parametrize("n_hidden", [1, 2, 4])
 def test_later_layers_are_residual(n_hidden: int) -> None:
-    mlp = MLP(5, 7, n_hidden).double()
+    mlp = MLP((5,), 7, n_hidden).double()
     x = torch.randn(3, 2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found = mlp(x).detach().numpy()
     assert found.shape == (3, 2, 7)
-    assert len(mlp.layers) == n_hidden
+    assert len(mlp.layers) == n_hidden - 1
     np.testing.assert_allclose(found, numpy_mlp(mlp, x.numpy()), rtol=1e-12, atol=1e-14)
     np.testing.assert_array_equal(mlp.rest(mlp.first(x)).detach(), found)
 
 
 def test_a_gaussian_head_is_two_linears_on_the_last_hidden_layer() -> None:
-    network = GaussianMLP(5, 7, 2, 3).double()
+    network = GaussianMLP((5,), 7, 2, 3).double()
     x = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     hidden = numpy_mlp(network.mlp, x.numpy())
-    loc = hidden @ network.head.loc.weight.detach().numpy().T + network.head.loc.bias.detach().numpy()
-    log_variance = (
-        hidden @ network.head.log_variance.weight.detach().numpy().T + network.head.log_variance.bias.detach().numpy()
-    )
+    linear = network.head.linear
+    loc, log_variance = np.split(hidden @ linear.weight.detach().numpy().T + linear.bias.detach().numpy(), 2, axis=1)
     posterior = network(x)
     np.testing.assert_allclose(posterior.loc.detach(), loc, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(posterior.scale.detach() ** 2, np.exp(log_variance) + 1e-4, rtol=1e-12)
+
+
+def test_a_joint_linear_is_a_linear_on_its_inputs_side_by_side() -> None:
+    torch.manual_seed(0)
+    joint = JointLinear((5, 2, 3), 7).double()
+    parts = [torch.randn(4, n, dtype=torch.float64) for n in (5, 2, 3)]
+    expected = torch.nn.functional.linear(torch.cat(parts, dim=1), torch.cat(list(joint.weights)).T, joint.bias)
+    np.testing.assert_allclose(joint(*parts).detach(), expected.detach(), rtol=1e-12)
+    start = torch.nn.Linear(1000, 50).weight.detach().std().item()
+    assert torch.cat(list(JointLinear((900, 100), 50).weights)).detach().std().item() == pytest.approx(start, rel=0.02)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -70,8 +71,42 @@ class Batch:
         """Number of cells."""
         return len(self.condition)
 
+    @cached_property
+    def members(self) -> torch.Tensor:
+        """Perturbations that occur in the batch, ascending, (members,)."""
+        return (self.dosage != 0).any(dim=0).nonzero().squeeze(1)
+
+    @cached_property
+    def failed(self) -> torch.Tensor:
+        """Cells that have an artifact, ascending, (failed,)."""
+        return (self.artifact != 0).any(dim=1).nonzero().squeeze(1)
+
+    @cached_property
+    def _twins(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Counterfactuals, which cells of one condition and class share: that of each cell, and a cell of each."""
+        import torch
+
+        key = self.reference * 2 + (self.flipped != 0).any(dim=1)
+        found, twin = torch.unique(key, return_inverse=True)
+        cells = torch.arange(self.n_cells, device=twin.device)
+        return twin, twin.new_empty(len(found)).scatter_(0, twin, cells)
+
+    @property
+    def twin(self) -> torch.Tensor:
+        """Counterfactual of each cell, (cells,); cells of equal reference and flipped artifact share it."""
+        return self._twins[0]
+
+    @property
+    def twin_cells(self) -> torch.Tensor:
+        """A cell of each counterfactual, (counterfactuals,)."""
+        return self._twins[1]
+
     def to(self, device: Any, non_blocking: bool = False) -> Batch:
         """The same batch on another device (``starts`` stays on the CPU)."""
+        import torch
+
+        if torch.device(device) == self.condition.device:
+            return self
         moved = {
             name: getattr(self, name).to(device, non_blocking=non_blocking)
             for name in (
@@ -79,7 +114,12 @@ class Batch:
                 "references", "reference", "flipped",
             )
         }  # fmt: skip
-        return replace(self, **moved)
+        batch = replace(self, **moved)
+        # found here, where finding them does not make the processor wait for the device
+        batch.__dict__["members"] = self.members.to(device, non_blocking=non_blocking)
+        batch.__dict__["failed"] = self.failed.to(device, non_blocking=non_blocking)
+        batch.__dict__["_twins"] = tuple(index.to(device, non_blocking=non_blocking) for index in self._twins)
+        return batch
 
 
 class References:
@@ -157,7 +197,7 @@ class References:
             reference = np.where(present, np.cumsum(present) - 1, -1)
         else:
             used, reference = np.unique(group, return_inverse=True)
-            profiles = self._profiles[used]
+            profiles = self._profiles[used if present.any() else []]
             reference = np.where(present, reference, -1)
         return profiles, reference.astype(np.int64), flipped.astype(np.float32)
 

@@ -18,7 +18,6 @@ from cradlevae.model.module import (
     Globals,
     artifact_state,
     failed_cells,
-    own_artifact,
     perturbation_state,
     sparse_counts,
 )
@@ -92,6 +91,9 @@ def draw_noise(module: CradleModule, n_cells: int, n_particles: int) -> Noise:
 def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noise) -> dict[str, Tensor]:
     """The terms of the loss of a batch; ``sum(terms.values())`` is the loss.
 
+    What repeats is computed once: the counts' part of the encoder per cell (not per particle, nor again for the
+    counterfactual), perturbations per condition, artifacts per class, references per (condition, class).
+
     Returns
     -------
     dict
@@ -99,18 +101,27 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
         ``counterfactual`` (β included); where the model has them, ``cell_artifact`` (of the ELBO) and ``weights`` (the
         prior of the gene weights). Scalars.
     """
-    released = module.config.objective == "released"
-    draw = module.sample_globals(noise.first)
+    config = module.config
+    released = config.objective == "released"
+    draw = module.sample_globals(noise.first.of(batch.members), batch.members)
+    shared = _shared(module, batch, draw)
     counts = sparse_counts(batch)
-    encoded = module.encode_counts(counts.dense())
-    z_p = perturbation_state(draw, batch.dosage, batch.condition)
-    z_a = artifact_state(draw, batch.artifact)
-    q_basal, q_cell = module.encode(encoded, z_p, z_a)
+    beta = config.counterfactual_weight
+    encoded, profiles = module.encode_counts(counts, batch.references if beta else None)
+    encoder = module.basal_encoder
+    placed = encoded + shared.by_condition.index_select(1, batch.condition)  # (P, N, width), artifact left out
+    hidden = encoder.mlp.rest(placed + batch.artifact @ shared.by_class)
+    q_basal = encoder.head(hidden)
     z_b = q_basal.sample(noise.basal)
+    q_cell = own = None
+    if config.cell_artifact:
+        assert noise.cell is not None
+        q_cell = module.cell_artifact_head(hidden.index_select(1, batch.failed))
+        own = q_cell.sample(noise.cell.index_select(1, batch.failed))
 
     weight = _cell_weight(module, batch, sizes)
     reconstruction, _ = linear_gamma_poisson(
-        module.decode_hidden(z_b, z_p, z_a + own_artifact(q_cell, batch.artifact, noise.cell)),
+        module.decode_batch(z_b, shared.shift, draw.artifact, own, batch),
         module.gene_linear.weight,
         module.gene_linear.bias,
         module.log_concentration,
@@ -121,25 +132,61 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
     n = batch.n_cells
     prior_weight = None if released else weight
     score = _sampled_scores if released else _expected_scores
-    mask, embedding, artifact = score(module, draw)  # (T,), (T,), (C,)
+    mask, embedding, artifact = score(module, draw, batch.members)  # (members,), (members,), (C,)
     basal = _basal_scores(q_basal, z_b, sampled=released)  # (N,)
+    dosage, n_t = batch.dosage.index_select(1, batch.members), sizes.per_perturbation.index_select(0, batch.members)
+    of_perturbation = _share(dosage, n_t, batch.condition, prior_weight)
     terms = {
         "reconstruction": -reconstruction / n,
         "basal": -(basal if prior_weight is None else basal * prior_weight).sum() / n,
-        "mask": -(_share(batch.dosage, sizes.per_perturbation, batch.condition, prior_weight) @ mask),
-        "embedding": -(_share(batch.dosage, sizes.per_perturbation, batch.condition, prior_weight) @ embedding),
+        "mask": -(of_perturbation @ mask),
+        "embedding": -(of_perturbation @ embedding),
         "artifact": -(_share(batch.artifact, sizes.per_class, None, prior_weight) @ artifact),
     }
-    if module.config.weight_scale:
-        terms["weights"] = _weight_cost(module.gene_linear.weight, module.config.weight_scale) / sizes.n_cells
+    if config.weight_scale:
+        terms["weights"] = _weight_cost(module.gene_linear.weight, config.weight_scale) / sizes.n_cells
     if q_cell is not None:
-        divergence = q_cell.kl_to_standard().sum(-1).mean(0)  # (N,)
-        terms["cell_artifact"] = (divergence * failed_cells(batch.artifact) * weight).sum() / n
-    beta = module.config.counterfactual_weight
+        divergence = q_cell.kl_to_standard().sum(-1).mean(0)  # (failed,)
+        terms["cell_artifact"] = (divergence * weight.index_select(0, batch.failed)).sum() / n
     if beta:
-        between = _released_divergence if released else _divergence
-        terms["counterfactual"] = beta * between(module, batch, draw, encoded, z_p, noise)
+        if not len(batch.references):
+            terms["counterfactual"] = encoded.new_zeros(())
+        else:
+            of_cell = encoder.head(encoder.mlp.rest(placed + batch.flipped @ shared.by_class))
+            second = shared
+            if released:  # gives the reference's posterior a draw of its own
+                assert noise.second is not None
+                second = _shared(module, batch, module.sample_globals(noise.second.of(batch.members), batch.members))
+            of_reference = _reference_posterior(module, batch, profiles, second)
+            terms["counterfactual"] = beta * (_released_divergence if released else _divergence)(
+                of_reference, of_cell, (batch.reference >= 0).to(weight.dtype)
+            )
     return terms
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the cells of a batch share: z^p of its conditions, and what its parts add to the encoder's first layer."""
+
+    shift: Tensor  # (P, conditions, K)
+    by_condition: Tensor  # (P, conditions, width)
+    by_class: Tensor  # (P, C, width)
+
+
+def _shared(module: CradleModule, batch: Batch, draw: Globals) -> _Shared:
+    shift = batch.dosage.index_select(1, batch.members) @ draw.shift
+    first = module.basal_encoder.mlp.first
+    return _Shared(shift, first.part(1, shift), first.part(2, draw.artifact))
+
+
+def _reference_posterior(module: CradleModule, batch: Batch, profiles: Tensor, shared: _Shared) -> Gaussian:
+    """q(z^b | reference, z^p, flipped z^a) of each cell, (P, N, K); computed once where cells share all three."""
+    one = batch.twin_cells
+    placed = profiles.index_select(0, batch.reference.index_select(0, one).clamp_min(0))
+    placed = placed + shared.by_condition.index_select(1, batch.condition.index_select(0, one))
+    placed = placed + batch.flipped.index_select(0, one) @ shared.by_class
+    posterior = module.basal_encoder.head(module.basal_encoder.mlp.rest(placed))
+    return Gaussian(posterior.loc.index_select(1, batch.twin), posterior.scale.index_select(1, batch.twin))
 
 
 def iwelbo(module: CradleModule, batch: Batch, n_particles: int) -> Tensor:
@@ -148,7 +195,7 @@ def iwelbo(module: CradleModule, batch: Batch, n_particles: int) -> Tensor:
     counts = sparse_counts(batch)
     z_p = perturbation_state(draw, batch.dosage, batch.condition)
     z_a = artifact_state(draw, batch.artifact)
-    q_basal, q_cell = module.encode(module.encode_counts(counts.dense()), z_p, z_a)
+    q_basal, q_cell = module.encode(module.encode_counts(counts)[0], z_p, z_a)
     z_b = q_basal.sample()
     log_ratio = (standard_log_prob(z_b) - q_basal.log_prob(z_b)).sum(-1)
     if q_cell is not None:
@@ -185,21 +232,21 @@ def _share(indicator: Tensor, n: Tensor, rows: Tensor | None, weight: Tensor | N
     return torch.where(share > 0, share / n.clamp_min(1), 0.0)
 
 
-def _sampled_scores(module: CradleModule, draw: Globals) -> tuple[Tensor, Tensor, Tensor]:
-    """Log p − log q of the drawn globals, summed over latents, mean over particles: (T,), (T,), (C,)."""
+def _sampled_scores(module: CradleModule, draw: Globals, members: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log p − log q of the drawn globals, summed over latents, mean over particles: (members,) twice, (C,)."""
     prior = module.config.mask_prior
     assert prior is not None
-    mask = bernoulli_score(draw.mask, module.mask_logits, prior)
+    mask = bernoulli_score(draw.mask, module.mask_logits.index_select(0, members), prior)
     embedding = standard_log_prob(draw.embedding) - draw.q_embedding.log_prob(draw.embedding)
     artifact = standard_log_prob(draw.artifact) - draw.q_artifact.log_prob(draw.artifact)
     return mask.sum(-1).mean(0), embedding.sum(-1).mean(0), artifact.sum(-1).mean(0)
 
 
-def _expected_scores(module: CradleModule, draw: Globals) -> tuple[Tensor, Tensor, Tensor]:
+def _expected_scores(module: CradleModule, draw: Globals, members: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The same in expectation over the last draw: −KL in closed form, which has less variance."""
     prior = module.config.mask_prior
     assert prior is not None
-    mask = -bernoulli_kl(module.mask_logits, prior)
+    mask = -bernoulli_kl(module.mask_logits.index_select(0, members), prior)
     embedding = -draw.q_embedding.kl_to_standard()
     artifact = -draw.q_artifact.kl_to_standard()
     return mask.sum(-1), embedding.sum(-1).mean(0), artifact.sum(-1).mean(0)
@@ -211,39 +258,16 @@ def _basal_scores(posterior: Gaussian, draw: Tensor, *, sampled: bool) -> Tensor
     return score.sum(-1).mean(0)
 
 
-def _divergence(
-    module: CradleModule, batch: Batch, draw: Globals, encoded: Tensor, z_p: Tensor, noise: Noise
-) -> Tensor:
+def _divergence(of_reference: Gaussian, of_cell: Gaussian, has: Tensor) -> Tensor:
     """KL(q(z^b | reference) ‖ q(z^b | cell)), both at the flipped artifact, mean over the batch's cells."""
-    has = torch.nonzero(batch.reference >= 0).squeeze(1)
-    z_a = artifact_state(draw, batch.flipped).index_select(1, has)
-    z_p = z_p.index_select(1, has)
-    profiles = module.encode_counts(batch.references).index_select(0, batch.reference[has])
-    of_reference = module.encode_basal(profiles, z_p, z_a)
-    of_cell = module.encode_basal(encoded.index_select(0, has), z_p, z_a)
-    return gaussian_kl(of_reference, of_cell).sum() / (len(z_p) * batch.n_cells)
+    return (gaussian_kl(of_reference, of_cell).sum(-1) * has).mean()
 
 
-def _released_divergence(
-    module: CradleModule, batch: Batch, draw: Globals, encoded: Tensor, z_p: Tensor, noise: Noise
-) -> Tensor:
-    """The public implementation's: no division of the squared difference, summed over cells, two draws."""
-    assert noise.second is not None
-    has = torch.nonzero(batch.reference >= 0).squeeze(1)
-    of_cell = module.encode_basal(
-        encoded.index_select(0, has),
-        z_p.index_select(1, has),
-        artifact_state(draw, batch.flipped).index_select(1, has),
-    )
-    second = module.sample_globals(noise.second)
-    of_reference = module.encode_basal(
-        module.encode_counts(batch.references).index_select(0, batch.reference[has]),
-        perturbation_state(second, batch.dosage, batch.condition).index_select(1, has),
-        artifact_state(second, batch.flipped).index_select(1, has),
-    )
+def _released_divergence(of_reference: Gaussian, of_cell: Gaussian, has: Tensor) -> Tensor:
+    """The public implementation's: no division of the squared difference, summed over cells."""
     ratio = (of_reference.scale / of_cell.scale) ** 2
     terms = (of_reference.loc - of_cell.loc) ** 2 + ratio - ratio.log() - 1
-    return 0.5 * terms.sum() / len(z_p)
+    return 0.5 * (terms.sum(-1) * has).sum() / len(terms)
 
 
 def _weight_cost(weight: Tensor, scale: float) -> Tensor:

@@ -237,7 +237,7 @@ def _posteriors(
             z_a = artifact_state(draw, batch.artifact)
             if clean:
                 z_p, z_a = torch.zeros_like(z_p), torch.zeros_like(z_a)
-            found.append(module.encode(module.encode_counts(sparse_counts(batch).dense()), z_p, z_a))
+            found.append(module.encode(module.encode_counts(sparse_counts(batch))[0], z_p, z_a))
     return _stacked([basal for basal, _ in found]), _stacked([own for _, own in found if own is not None])
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -13,33 +14,61 @@ MIN_VARIANCE = 1e-4
 """Added to the variance of a Gaussian head."""
 
 
+class JointLinear(nn.Module):
+    """A Linear on several inputs side by side, with a weight matrix for each.
+
+    ``joint(a, b)`` is a Linear on ``[a, b]``. A part of the input that repeats (over particles, over cells) goes
+    through :meth:`part` once and is added where it belongs.
+
+    Parameters
+    ----------
+    n_inputs
+        Width of each input.
+    n_outputs
+        Width of the output.
+    """
+
+    def __init__(self, n_inputs: Sequence[int], n_outputs: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(sum(n_inputs))  # as torch's Linear begins
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.empty(n, n_outputs).uniform_(-bound, bound)) for n in n_inputs
+        )
+        self.bias = nn.Parameter(torch.empty(n_outputs).uniform_(-bound, bound))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """``(..., n_inputs)`` each → ``(..., n_outputs)``."""
+        total = F.linear(inputs[0], self.weights[0].T, self.bias)
+        for index, value in enumerate(inputs[1:], start=1):
+            total = total + self.part(index, value)
+        return total
+
+    def part(self, index: int, value: Tensor) -> Tensor:
+        """What one input adds to the output, bias left out."""
+        added: Tensor = value @ self.weights[index]
+        return added
+
+
 class MLP(nn.Module):
     """Linear + LeakyReLU(0.01) layers; the second and later ones are residual: ``out = act(W h) + h``.
 
-    The first Linear can be applied by the caller, in parts, where parts of the input repeat:
-    ``mlp.rest(first)`` takes what the first Linear gave.
+    The first layer takes several inputs side by side (:class:`JointLinear`) and can be applied by the caller, in
+    parts, where parts of the input repeat: ``mlp.rest(first)`` takes what the first Linear gave.
     """
 
-    def __init__(self, n_inputs: int, width: int, n_hidden: int) -> None:
+    def __init__(self, n_inputs: Sequence[int], width: int, n_hidden: int) -> None:
         super().__init__()
-        sizes = [n_inputs] + [width] * n_hidden
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.first = JointLinear(n_inputs, width)
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(n_hidden - 1))
 
-    @property
-    def first(self) -> nn.Linear:
-        """The first Linear."""
-        layer = self.layers[0]
-        assert isinstance(layer, nn.Linear)
-        return layer
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """``(..., n_inputs)`` → ``(..., width)``."""
-        return self.rest(self.first(inputs))
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """``(..., n_inputs)`` each → ``(..., width)``."""
+        return self.rest(self.first(*inputs))
 
     def rest(self, first: Tensor) -> Tensor:
         """What follows the first Linear: ``(..., width)`` → ``(..., width)``."""
         hidden = F.leaky_relu(first)
-        for layer in self.layers[1:]:
+        for layer in self.layers:
             hidden = F.leaky_relu(layer(hidden)) + hidden
         return hidden
 
@@ -80,28 +109,27 @@ def gaussian_kl(first: Gaussian, second: Gaussian) -> Tensor:
 
 
 class GaussianHead(nn.Module):
-    """Two Linears on a hidden layer: loc, and variance = exp(·) + 1e-4."""
+    """Two Linears on a hidden layer, as one: loc, and variance = exp(·) + 1e-4."""
 
     def __init__(self, width: int, n_outputs: int) -> None:
         super().__init__()
-        self.loc = nn.Linear(width, n_outputs)
-        self.log_variance = nn.Linear(width, n_outputs)
+        self.linear = nn.Linear(width, 2 * n_outputs)
 
     def forward(self, hidden: Tensor) -> Gaussian:
         """``(..., width)`` → distributions of shape ``(..., n_outputs)``."""
-        variance = self.log_variance(hidden).exp() + MIN_VARIANCE
-        return Gaussian(self.loc(hidden), variance.sqrt())
+        loc, log_variance = self.linear(hidden).chunk(2, dim=-1)
+        return Gaussian(loc, (log_variance.exp() + MIN_VARIANCE).sqrt())
 
 
 class GaussianMLP(nn.Module):
     """An MLP with a Gaussian head."""
 
-    def __init__(self, n_inputs: int, width: int, n_hidden: int, n_outputs: int) -> None:
+    def __init__(self, n_inputs: Sequence[int], width: int, n_hidden: int, n_outputs: int) -> None:
         super().__init__()
         self.mlp = MLP(n_inputs, width, n_hidden)
         self.head = GaussianHead(width, n_outputs)
 
-    def forward(self, inputs: Tensor) -> Gaussian:
-        """``(..., n_inputs)`` → distributions of shape ``(..., n_outputs)``."""
-        distributions: Gaussian = self.head(self.mlp(inputs))
+    def forward(self, *inputs: Tensor) -> Gaussian:
+        """``(..., n_inputs)`` each → distributions of shape ``(..., n_outputs)``."""
+        distributions: Gaussian = self.head(self.mlp(*inputs))
         return distributions

@@ -173,7 +173,7 @@ def _blocks(
         batch = make_batch(data, rows[part])
         z_p = perturbation_state(draw, batch.dosage, batch.condition)
         posterior, own = module.encode(
-            module.encode_counts(sparse_counts(batch).dense()), z_p, artifact_state(draw, batch.artifact)
+            module.encode_counts(sparse_counts(batch))[0], z_p, artifact_state(draw, batch.artifact)
         )
         z_b = posterior.sample()
         if dosage is not None:

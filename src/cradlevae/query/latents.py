@@ -52,7 +52,7 @@ def latents(model: TrainedModel, adata: Any, *, n_draws: int = 16, sample: bool 
             batch = make_batch(data, np.arange(start, min(start + 512, data.n_cells)))
             z_p = perturbation_state(draw, batch.dosage, batch.condition)
             z_a = artifact_state(draw, batch.artifact)
-            encoded = model.module.encode_counts(sparse_counts(batch).dense())
+            encoded = model.module.encode_counts(sparse_counts(batch))[0]
             posterior, own = model.module.encode(encoded, z_p, z_a)
             z_b = posterior.sample() if sample else posterior.loc
             if own is not None:
