@@ -2,8 +2,8 @@
 
 It is what one writes from the model's description: a dense batch; the basal encoder run on every cell for every
 particle, and again for the counterfactual; every cell decoded with and without artifact; its counts sampled, as
-probabilistic programs do, and thrown away; and three lgammas for every particle × cell × gene. It begins with the weights of a
-module of the package but uses none of its shortcuts, so loss and gradients of both must agree.
+probabilistic programs do, and thrown away; and three lgammas for every particle × cell × gene. It begins with the
+weights of a module of the package but uses none of its shortcuts, so loss and gradients of both must agree.
 """
 
 from __future__ import annotations

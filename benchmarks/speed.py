@@ -17,6 +17,7 @@ import resource
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from cradlevae.model.config import ModelConfig
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import draw_noise, loss_terms
 from cradlevae.model.training import split_sizes
+from cradlevae.nn.matmul import matmul_precision
 
 HERE = Path(__file__).parent
 MODELS: dict[str, dict[str, Any]] = {
@@ -125,8 +127,9 @@ class Stepper:
 def work(options: argparse.Namespace) -> None:
     """Obey the driver: a line of input is a number of steps or a file to write loss and gradients to."""
     torch.set_num_threads(options.threads)
-    if options.precision == "bf16" and options.formulation != "direct":
-        raise SystemExit("not yet")
+    if options.formulation == "package":
+        stack = ExitStack()
+        stack.enter_context(matmul_precision(options.precision))
     stepper = Stepper(options.formulation, options)
     for line in sys.stdin:
         command = line.strip()
@@ -172,7 +175,7 @@ def main() -> None:
     parser.add_argument("--formulation")
     parser.add_argument("--genes", type=int)
     parser.add_argument("--particles", dest="n_particles", type=int)
-    parser.add_argument("--precision", default="32")
+    parser.add_argument("--precision", default="float32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--model", default="published")

@@ -21,6 +21,7 @@ from cradlevae.nn.likelihood import (
     linear_gamma_poisson,
     sample_gamma_poisson,
 )
+from cradlevae.nn.matmul import matmul_precision
 
 
 def sparse(dense: Tensor) -> SparseCounts:
@@ -118,11 +119,12 @@ def share_floored(case: Problem) -> float:
 
 @pytest.mark.parametrize("floored", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("block_values", [1, 40, 4_000_000])
+@pytest.mark.parametrize(("block_values", "chunk_values"), [(1, 1), (40, 13), (8_000_000, 60), (100, 500_000)])
 def test_fast_is_direct_in_values_and_gradients(
-    floored: bool, weighted: bool, block_values: int, monkeypatch: pytest.MonkeyPatch
+    floored: bool, weighted: bool, block_values: int, chunk_values: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(likelihood, "BLOCK_VALUES", block_values)
+    monkeypatch.setattr(likelihood, "CHUNK_VALUES", chunk_values)
     case = problem(floored=floored, weighted=weighted)
     assert (0.05 < share_floored(case) < 0.95) == floored
     total, per_cell = case.fast()
@@ -140,14 +142,15 @@ def test_fast_is_direct_in_values_and_gradients(
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 10_000), particles=st.integers(1, 4), cells=st.integers(1, 7), genes=st.integers(1, 9),
-    floored=st.booleans(), block_values=st.integers(1, 200),
+    floored=st.booleans(), block_values=st.integers(1, 200), chunk_values=st.integers(1, 200),
 )  # fmt: skip
 def test_fast_is_direct_for_any_shape(
-    seed: int, particles: int, cells: int, genes: int, floored: bool, block_values: int
+    seed: int, particles: int, cells: int, genes: int, floored: bool, block_values: int, chunk_values: int
 ) -> None:
     case = problem(particles=particles, cells=cells, genes=genes, seed=seed, floored=floored)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(likelihood, "BLOCK_VALUES", block_values)
+        patch.setattr(likelihood, "CHUNK_VALUES", chunk_values)
         total, per_cell = case.fast()
     expected_total, expected_per_cell = case.direct()
     np.testing.assert_allclose(per_cell.detach(), expected_per_cell.detach(), rtol=1e-8)
@@ -187,6 +190,37 @@ def test_single_precision_is_near_enough() -> None:
     found = torch.autograd.grad(total, single.parameters)
     for one, two in zip(found, torch.autograd.grad(expected, case.parameters), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4 * float(two.abs().max()))
+
+
+def test_bfloat16_products_are_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(likelihood, "BLOCK_VALUES", 2000)
+    case = problem(cells=40, genes=200)
+    single = Problem(*(tensor.detach().float().requires_grad_() for tensor in case.parameters), case.dense.float(),
+                     case.library_size.float(), case.cell_weight.float())  # fmt: skip
+    with matmul_precision("bf16"):
+        total, expected = single.fast()[0], case.direct()[0]
+        found = torch.autograd.grad(total, single.parameters)
+    assert total.item() != single.fast()[0].item()
+    np.testing.assert_allclose(total.item(), expected.item(), rtol=3e-3)
+    for one, two in zip(found, torch.autograd.grad(expected, case.parameters), strict=True):
+        np.testing.assert_allclose(one, two, rtol=0.1, atol=0.02 * float(two.abs().max()))
+
+
+def test_a_large_concentration_loses_no_precision() -> None:
+    case = problem(cells=40, genes=200)
+    log_concentration = torch.full_like(case.log_concentration, 9.0)
+    double = Problem(case.hidden, case.weight, case.bias, log_concentration, case.dense, case.library_size, None)
+    single = Problem(case.hidden.float(), case.weight.float(), case.bias.float(), log_concentration.float(),
+                     case.dense.float(), case.library_size.float(), None)  # fmt: skip
+    np.testing.assert_allclose(single.fast()[1].detach(), double.direct()[1].detach(), rtol=2e-4)
+
+
+def test_the_gradient_can_be_asked_for_once() -> None:
+    case = problem()
+    total, _ = case.fast()
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="once only"):
+        total.backward()
 
 
 def test_genes_may_stand_in_any_order() -> None:

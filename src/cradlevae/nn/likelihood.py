@@ -19,11 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cradlevae.nn.matmul import reduced
+
 MEAN_OFFSET = 1e-4
 MIN_RATE = 1e-6
 
-BLOCK_VALUES = 4_000_000
-"""How many particles × cells × genes values go through a matrix product at a time (16 MB in float32)."""
+BLOCK_VALUES = 8_000_000
+"""How many particles × cells × genes values go through a matrix product at a time (32 MB in float32)."""
 
 CHUNK_VALUES = 500_000
 """How many of them are worked on, value by value, at a time; a few such arrays stay in a processor's cache."""
@@ -197,7 +199,7 @@ class _Pass:
         self.n_genes = counts.n_genes
         self.hidden = hidden
         self.concentration = concentration
-        self.offset = concentration + MEAN_OFFSET
+        self.offset = hidden.new_tensor(MEAN_OFFSET)
         self.counts = counts
         self.library = library_size.unsqueeze(1)
         self.needs_grad = needs_grad
@@ -213,38 +215,35 @@ class _Pass:
     def run(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         """Fill ``per_cell``; give the gradients by hidden, weight, bias and θ where they are asked for."""
         chunks = self._chunks()
-        hidden = self.hidden.reshape(self.n_particles * self.n_cells, -1)
         together = max(1, BLOCK_VALUES // (self.n_genes * _rows(chunks[0])))
         blocks = [chunks[start : start + together] for start in range(0, len(chunks), together)]
-        logits = hidden.new_empty(max(sum(_rows(c) for c in block) for block in blocks), self.n_genes)
-        largest = max(_rows(chunk) for chunk in chunks)
-        work = hidden.new_empty(2, largest, self.n_genes)
+        products = _Products(self.hidden, weight, max(sum(map(_rows, block)) for block in blocks), reduced())
+        work = self.hidden.new_empty(3, max(map(_rows, chunks)), self.n_genes)
+        scale = -(self.row_weight * self.library.squeeze(1)).repeat(self.n_particles)  # (rows,)
         if self.needs_grad:
-            scale = -(self.row_weight * self.library.squeeze(1)).repeat(self.n_particles)  # (rows,)
-            scaled = hidden * scale.unsqueeze(1)
-            grad_hidden, grad_weight, grad_bias = (
-                torch.empty_like(hidden),
-                torch.empty_like(weight),
-                torch.zeros_like(bias),
-            )
+            products.prepare_gradients(scale)
+            grad_bias = torch.zeros_like(bias)
         start = 0
-        for number, block in enumerate(blocks):
-            stop = start + sum(_rows(chunk) for chunk in block)
-            part = torch.addmm(bias, hidden[start:stop], weight.T, out=logits[: stop - start])
+        for block in blocks:
+            product = products.forward(start, start + sum(map(_rows, block)))
             position = 0
             for chunk in block:
                 n = _rows(chunk)
-                self._chunk(part[position : position + n], chunk, work[0, :n], work[1, :n])
+                piece = product[position : position + n]
+                logits = torch.add(piece, bias, out=work[2, :n])
+                self._chunk(logits, chunk, work[0, :n], work[1, :n])
+                if self.needs_grad:
+                    grad_bias.addmv_(logits.T, scale[start + position : start + position + n])
+                    piece.copy_(logits)
                 position += n
             if self.needs_grad:
-                torch.mm(part, weight, out=grad_hidden[start:stop])
-                grad_weight.addmm_(part.T, scaled[start:stop], beta=1 if number else 0)
-                grad_bias.addmv_(part.T, scale[start:stop])
-            start = stop
+                products.backward(product, start, start + position)
+            start += position
         if not self.needs_grad:
             return None
         grad_concentration = self.of_zeros.index_add_(0, self.counts.genes, self.of_positives)
-        return grad_hidden.mul_(scale.unsqueeze(1)).view_as(self.hidden), grad_weight, grad_bias, grad_concentration
+        grad_hidden, grad_weight = products.gradients()
+        return grad_hidden.view_as(self.hidden), grad_weight, grad_bias, grad_concentration
 
     def _chunks(self) -> list[tuple[range, range]]:
         """Particles and cells that are worked on at a time: whole particles, or a part of the cells of one."""
@@ -261,7 +260,7 @@ class _Pass:
             for cell in range(0, self.n_cells, rows)
         ]
 
-    def _chunk(self, logits: Tensor, chunk: tuple[range, range], ratio: Tensor, log_ratio: Tensor) -> None:
+    def _chunk(self, logits: Tensor, chunk: tuple[range, range], ratio: Tensor, log_odds: Tensor) -> None:
         """Log probabilities of a chunk; turns logits into their gradient by −ℓ × weight where gradients are needed."""
         particles, cells = chunk
         n = len(cells)
@@ -276,11 +275,11 @@ class _Pass:
         cell = torch.repeat_interleave(offsets.diff(), output_size=last - first)  # of each positive, (positives,)
         mean = share.view(len(particles), -1).index_select(1, place)
         mean.mul_(self.library[span, 0].index_select(0, cell)).add_(MEAN_OFFSET)  # m, (particles, positives)
-        denominator = torch.addcmul(self.offset, share, library, out=ratio)  # θ + m
-        clipped = self._clip(denominator, mean, theta) if self.can_clip else None
-        torch.div(self.concentration, denominator, out=ratio)  # r = θ / (θ+m)
-        torch.log(ratio, out=log_ratio)
-        log_prob = torch.mv(log_ratio, self.concentration).view(len(particles), n)
+        odds = torch.addcmul(self.offset, share, library, out=ratio).div_(self.concentration)  # m / θ
+        clipped = self._clip(odds, mean, theta) if self.can_clip else None
+        torch.log1p(odds, out=log_odds)  # −log r; as a difference of logs it would lose precision where θ is large
+        log_prob = torch.mv(log_odds, self.concentration).neg_().view(len(particles), n)
+        ratio.add_(1).reciprocal_()  # r = θ / (θ+m)
         rate = mean / (mean + theta)  # 1 − r
         terms = rate.log().mul_(values)
         for particle in range(len(particles)):
@@ -297,7 +296,7 @@ class _Pass:
             of_ratio = ratio.masked_fill(clipped, 1.0)
             hit = clipped.view(len(particles), -1).index_select(1, place)
             at_positives, slope = at_positives.masked_fill_(hit, 0.0), slope.masked_fill_(hit, 0.0)
-        self.of_zeros += weights.sum() + weights @ log_ratio - weights @ of_ratio
+        self.of_zeros += weights.sum() - weights @ log_odds - weights @ of_ratio
         self.of_positives[first:last] -= at_positives.sum(0) * self.row_weight[span].index_select(0, cell)
         if clipped is not None:
             ratio.masked_fill_(clipped, 0.0)
@@ -305,15 +304,51 @@ class _Pass:
         ratio.sub_(torch.linalg.vecdot(share, ratio).unsqueeze(1))
         share.mul_(ratio)
 
-    def _clip(self, denominator: Tensor, mean: Tensor, theta: Tensor) -> Tensor | None:
+    def _clip(self, odds: Tensor, mean: Tensor, theta: Tensor) -> Tensor | None:
         """Floor the rate, which puts a ceiling on the mean; where that changed it, if anywhere."""
-        ceiling = self.concentration * (1 + 1 / MIN_RATE)
-        clipped = denominator > ceiling
+        clipped = odds > 1 / MIN_RATE
         if not clipped.any():
             return None
-        torch.minimum(denominator, ceiling, out=denominator)
+        odds.clamp_max_(1 / MIN_RATE)
         torch.minimum(mean, theta / MIN_RATE, out=mean)
         return clipped
+
+
+class _Products:
+    """The products of a pass with the genes × width matrix, of float32 or of bfloat16 values."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, most_rows: int, reduced: bool) -> None:
+        dtype = torch.bfloat16 if reduced and hidden.dtype == torch.float32 else hidden.dtype
+        self.full = hidden.reshape(-1, hidden.shape[-1])
+        self.hidden, self.weight = self.full.to(dtype), weight.to(dtype)
+        self.buffer = hidden.new_empty(most_rows, len(weight), dtype=dtype)
+
+    def forward(self, start: int, stop: int) -> Tensor:
+        """Logits without bias of these rows, (rows, genes); the array is used again by the next call."""
+        return torch.mm(self.hidden[start:stop], self.weight.T, out=self.buffer[: stop - start])
+
+    def prepare_gradients(self, scale: Tensor) -> None:
+        """Get ready for :meth:`backward`; row ``i`` of its gradients is meant times ``scale[i]``."""
+        self.scale = scale.unsqueeze(1)
+        self.scaled = (self.full * self.scale).to(self.hidden.dtype)
+        self.grad_hidden = torch.empty_like(self.full)
+        self.grad_weight: Tensor | None = None
+
+    def backward(self, grad: Tensor, start: int, stop: int) -> None:
+        """Take up the gradient by the logits of these rows."""
+        rows = grad.T, self.scaled[start:stop]
+        if self.full.dtype == self.hidden.dtype:
+            torch.mm(grad, self.weight, out=self.grad_hidden[start:stop])
+            self.grad_weight = torch.mm(*rows) if self.grad_weight is None else self.grad_weight.addmm_(*rows)
+        else:
+            self.grad_hidden[start:stop] = grad @ self.weight
+            added = torch.mm(*rows)
+            self.grad_weight = added.float() if self.grad_weight is None else self.grad_weight.add_(added)
+
+    def gradients(self) -> tuple[Tensor, Tensor]:
+        """By the hidden layer, (rows, width), and by the weight."""
+        assert self.grad_weight is not None
+        return self.grad_hidden.mul_(self.scale), self.grad_weight
 
 
 def _rows(chunk: tuple[range, range]) -> int:
