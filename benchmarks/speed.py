@@ -1,23 +1,28 @@
 """A training step of the package against the direct formulation (direct.py), in alternating runs.
 
-    python benchmarks/speed.py run                     # all rows → benchmarks/results.json, docs/figures/speed.png
-    python benchmarks/speed.py run --genes 300 2000 --particles 5 --pairs 3
-    python benchmarks/speed.py profile --genes 20000   # where the package's step spends its time
+    python benchmarks/speed.py run                     # all rows → benchmarks/results.json, its picture and README.md
+    python benchmarks/speed.py run --genes 300 2000 --particles 5 --pairs 3 --output some.json
+    python benchmarks/speed.py profile --genes 20000   # the operations that the package's step spends its time in
 
-Each formulation lives in a process of its own. Steps alternate, and what is reported is the median over pairs of the
+Each formulation lives in a process of its own. Steps alternate, and what is reported is the median over rounds of the
 ratio of their CPU times and of their wall times, so that a machine whose speed drifts does not matter; the resident
-memory is each process's peak. Before timing, loss and gradients of both are compared on the same random numbers.
+memory is each process's peak. Before timing, loss and gradients of both are compared on the same random numbers. The
+floor is what the step's matrix products alone would take at the rate that the machine shows on large ones.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +30,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
+from direct import DenseData, DirectModel, package_gradients
 
 from cradlevae.data.batches import References, make_batch
 from cradlevae.data.contract import Experiment
@@ -32,9 +38,13 @@ from cradlevae.model.config import ModelConfig
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import draw_noise, loss_terms
 from cradlevae.model.training import split_sizes
-from cradlevae.nn.matmul import matmul_precision
+from cradlevae.nn.matmul import matmul_precision, reduced
 
-HERE = Path(__file__).parent
+RESULTS = Path(__file__).parent / "results.json"
+README = Path(__file__).parents[1] / "README.md"
+PICTURE = Path(__file__).parents[1] / "docs" / "figures" / "speed.png"
+BEGIN, END = "<!-- speed: written by make bench -->", "<!-- speed ends -->"
+PARTS = ("data", "encode", "decode", "likelihood", "backward", "optimiser")
 MODELS: dict[str, dict[str, Any]] = {
     "published": {"linear_path": False, "cell_artifact": False, "weight_scale": 0.0},
     "default": {},
@@ -79,88 +89,153 @@ def new_module(data: Experiment, model: str) -> CradleModule:
 class Stepper:
     """Training steps of one formulation, on the package's data structures or on dense ones."""
 
-    def __init__(self, formulation: str, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.direct = formulation == "direct"
-        data = experiment(options.genes)
-        self.module = new_module(data, options.model)
-        rows = np.arange(data.n_cells)
-        self.sizes = split_sizes(data, rows, self.module.config)
-        self.references = References(data, rows)
+        self.direct = options.formulation == "direct"
+        self.data = experiment(options.genes)
+        self.module = new_module(self.data, options.model)
+        rows = np.arange(self.data.n_cells)
+        self.sizes = split_sizes(self.data, rows, self.module.config)
+        self.references = References(self.data, rows)
         self.generator = np.random.default_rng(1)
-        self.data = data
+        self.spent: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         if self.direct:
-            from direct import DenseData, DirectModel
-
-            self.dense = DenseData(data, self.references)
-            self.model = DirectModel(self.module)
-            self.optimiser = torch.optim.Adam(self.model.parameters(), lr=3e-4, weight_decay=1e-6)
+            self.dense = DenseData(self.data, self.references)
+            self.model: torch.nn.Module = DirectModel(self.module)
         else:
-            self.optimiser = torch.optim.Adam(self.module.parameters(), lr=3e-4, weight_decay=1e-6, fused=True)
+            self.model = self.module
+        fused = {} if self.direct else {"fused": True}
+        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=3e-4, weight_decay=1e-6, **fused)
 
     def loss(self, rows: np.ndarray) -> torch.Tensor:
-        noise = draw_noise(self.module, len(rows), self.options.n_particles)
+        noise = draw_noise(self.module, len(rows), self.options.particles)
+        with self.part("data"):
+            batch = self.dense.batch(rows) if self.direct else make_batch(self.data, rows, self.references)
         if self.direct:
-            terms = self.model.terms(self.dense.batch(rows), self.sizes, noise)
+            terms = self.model.terms(batch, self.sizes, noise)
         else:
-            terms = loss_terms(self.module, make_batch(self.data, rows, self.references), self.sizes, noise)
+            terms = loss_terms(self.module, batch, self.sizes, noise)
         return torch.stack(list(terms.values())).sum()
 
     def step(self) -> None:
         loss = self.loss(self.generator.integers(0, self.data.n_cells, self.options.batch))
         self.optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.optimiser.param_groups[0]["params"], 100.0)
-        self.optimiser.step()
+        with self.part("backward"):
+            loss.backward()
+        with self.part("optimiser"):
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 100.0)
+            self.optimiser.step()
 
-    def reference(self, path: Path) -> None:
-        """Loss and gradients of the first batch, to be compared."""
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.spent[name] += time.perf_counter() - started
+
+    def timed(self, name: str, call: Any) -> Any:
+        def wrapped(*arguments: Any, **keywords: Any) -> Any:
+            with self.part(name):
+                return call(*arguments, **keywords)
+
+        return wrapped
+
+    def run(self, n: int) -> dict[str, float]:
+        """CPU and wall seconds a step."""
+        cpu, wall = time.process_time(), time.perf_counter()
+        for _ in range(n):
+            self.step()
+        return {"cpu": (time.process_time() - cpu) / n, "wall": (time.perf_counter() - wall) / n}
+
+    def parts(self, n: int) -> dict[str, float]:
+        """Wall seconds that each part of the package's step takes."""
+        from cradlevae.model import objective
+
+        encoder = self.module.basal_encoder
+        self.module.encode_counts = self.timed("encode", self.module.encode_counts)
+        self.module.decode_batch = self.timed("decode", self.module.decode_batch)
+        for part in (encoder.head, encoder.mlp):
+            name = "forward" if part is encoder.head else "rest"
+            setattr(part, name, self.timed("encode", getattr(part, name)))
+        objective.linear_gamma_poisson = self.timed("likelihood", objective.linear_gamma_poisson)
+        self.spent = dict.fromkeys(PARTS, 0.0)
+        total = self.run(n)["wall"]
+        found = {name: seconds / n for name, seconds in self.spent.items()}
+        return found | {"other": total - sum(found.values())}
+
+    def floor(self) -> dict[str, float]:
+        """FLOP of the step's matrix products, and the rate of large ones, FLOP/s."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            self.step()
+        return {"flop": float(counter.get_total_flops()), "rate": _matmul_rate()}
+
+    def compare(self, path: Path) -> dict[str, float]:
+        """Keep loss and gradients of the first batch, or tell how far they are from those that are kept."""
         torch.manual_seed(2)
         loss = self.loss(np.arange(self.options.batch))
         loss.backward()
-        from direct import package_gradients
-
         gradients = self.model.gradients() if self.direct else package_gradients(self.module)
-        torch.save({"loss": loss.detach(), "gradients": gradients}, path)
+        found = {"loss": loss.item(), "gradients": gradients}
+        self.model.zero_grad()
+        if self.direct:
+            torch.save(found, path)
+            return {}
+        kept = torch.load(path)
+        pairs = [
+            pair for name in gradients for pair in zip(kept["gradients"][name], found["gradients"][name], strict=True)
+        ]
+        return {
+            "loss_difference": abs(found["loss"] - kept["loss"]) / abs(kept["loss"]),
+            "gradient_difference": max(float((a - b).norm() / a.norm()) for a, b in pairs),
+        }
+
+
+def _matmul_rate() -> float:
+    """FLOP/s of the three products of a large linear layer, as the package does them."""
+    dtype = torch.bfloat16 if reduced() else torch.float32
+    hidden, weight = torch.randn(2560, 400).to(dtype), torch.randn(8000, 400).to(dtype)
+    logits = torch.empty(2560, 8000, dtype=dtype)
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        torch.mm(hidden, weight.T, out=logits)
+        torch.mm(logits, weight)
+        torch.mm(logits.T, hidden)
+        times.append(time.perf_counter() - started)
+    return 3 * 2 * 2560 * 400 * 8000 / min(times)
 
 
 def work(options: argparse.Namespace) -> None:
-    """Obey the driver: a line of input is a number of steps or a file to write loss and gradients to."""
+    """Obey the driver: a line of input is a command and its argument, a line of output the answer."""
     torch.set_num_threads(options.threads)
-    if options.formulation == "package":
-        stack = ExitStack()
-        stack.enter_context(matmul_precision(options.precision))
-    stepper = Stepper(options.formulation, options)
-    for line in sys.stdin:
-        command = line.strip()
-        if command.isdigit():
-            cpu, wall = time.process_time(), time.perf_counter()
-            for _ in range(int(command)):
-                stepper.step()
-            n = int(command)
-            report = {"cpu": (time.process_time() - cpu) / n, "wall": (time.perf_counter() - wall) / n}
-        else:
-            stepper.reference(Path(command))
-            report = {}
-        report["rss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        print(json.dumps(report), flush=True)
+    with ExitStack() as stack:
+        if options.formulation == "package":  # the direct formulation takes torch as it comes
+            stack.enter_context(matmul_precision(options.precision))
+        stepper = Stepper(options)
+        for line in sys.stdin:
+            command, argument = line.split(maxsplit=1)
+            answer = getattr(stepper, command)(*json.loads(argument))
+            answer["rss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+            print(json.dumps(answer), flush=True)
+
+
+# -- the driver --------------------------------------------------------------------------------------------------
 
 
 class Worker:
     """A process that runs one formulation."""
 
-    def __init__(self, formulation: str, genes: int, particles: int, options: argparse.Namespace, **extra: Any) -> None:
-        settings = {"formulation": formulation, "genes": genes, "particles": particles, "threads": options.threads,
-                    "batch": options.batch, "model": options.model, **extra}  # fmt: skip
+    def __init__(self, **settings: Any) -> None:
         arguments = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
         self.process = subprocess.Popen(
             [sys.executable, __file__, "work", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def ask(self, command: int | Path) -> dict[str, float]:
+    def ask(self, command: str, *arguments: Any) -> dict[str, float]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(f"{command}\n")
+        self.process.stdin.write(f"{command} {json.dumps(arguments)}\n")
         self.process.stdin.flush()
         answer: dict[str, float] = json.loads(self.process.stdout.readline())
         return answer
@@ -169,18 +244,177 @@ class Worker:
         self.process.communicate()
 
 
+def measure(genes: int, particles: int, model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of one problem: the package in each precision against the direct formulation."""
+    common = {"genes": genes, "particles": particles, "model": model, "threads": options.threads,
+              "batch": options.batch}  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        kept = str(Path(folder) / "direct.pt")
+        direct = Worker(formulation="direct", **common)
+        direct.ask("compare", kept)
+        direct.ask("run", 1)
+        workers = {name: Worker(formulation="package", precision=name, **common) for name in options.precision}
+        differences = {name: worker.ask("compare", kept) for name, worker in workers.items()}
+    repeats = {}
+    for name, worker in workers.items():
+        worker.ask("run", 2)
+        repeats[name] = max(1, min(50, round(1.0 / worker.ask("run", 2)["wall"])))
+    rounds = []
+    for _ in range(options.pairs):
+        base = direct.ask("run", max(1, round(0.5 / genes * 300)))
+        rounds.append({name: (base, worker.ask("run", repeats[name])) for name, worker in workers.items()})
+    rows = []
+    for name, worker in workers.items():
+        pairs = [found[name] for found in rounds]
+        floor, parts = worker.ask("floor"), worker.ask("parts", repeats[name])
+        parts.pop("rss")
+        wall = float(np.median([ours["wall"] for _, ours in pairs]))
+        rows.append({
+            "genes": genes, "particles": particles, "precision": name, "model": model,
+            "cpu_ratio": float(np.median([base["cpu"] / ours["cpu"] for base, ours in pairs])),
+            "wall_ratio": float(np.median([base["wall"] / ours["wall"] for base, ours in pairs])),
+            "rss_ratio": pairs[-1][0]["rss"] / pairs[-1][1]["rss"],
+            "direct_wall_s": float(np.median([base["wall"] for base, _ in pairs])), "wall_s": wall,
+            "direct_cpu_s": float(np.median([base["cpu"] for base, _ in pairs])),
+            "cpu_s": float(np.median([ours["cpu"] for _, ours in pairs])),
+            "rss_gb": pairs[-1][1]["rss"], "flop": floor["flop"], "matmul_flop_per_s": floor["rate"],
+            "of_floor": floor["flop"] / floor["rate"] / wall, "pairs": options.pairs,
+            "loss_difference": differences[name]["loss_difference"],
+            "gradient_difference": differences[name]["gradient_difference"], "parts_s": parts,
+        })  # fmt: skip
+    for worker in (direct, *workers.values()):
+        worker.close()
+    return rows
+
+
+def run(options: argparse.Namespace) -> None:
+    rows: list[dict[str, Any]] = []
+    for model, genes, particles in product(options.model, options.genes, options.particles):
+        rows += measure(genes, particles, model, options)
+        for row in rows[-len(options.precision) :]:
+            print("  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+                            for key, value in row.items() if key != "parts_s"), flush=True)  # fmt: skip
+        record = {"machine": machine(options), "rows": rows}
+        options.output.write_text(json.dumps(record, indent=1) + "\n")
+    if options.output == RESULTS:
+        report()
+
+
+def machine(options: argparse.Namespace) -> dict[str, Any]:
+    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")), platform.processor())  # fmt: skip
+    return {"processor": cpu, "capability": torch.backends.cpu.get_cpu_capability(), "threads": options.threads,
+            "torch": torch.__version__, "python": platform.python_version(), "batch": options.batch}  # fmt: skip
+
+
+def profile(options: argparse.Namespace) -> None:
+    """The operations that a step of the package spends its time in."""
+    torch.set_num_threads(options.threads)
+    for model, genes, particles, precision in product(
+        options.model, options.genes, options.particles, options.precision
+    ):
+        settings = argparse.Namespace(
+            formulation="package", genes=genes, particles=particles, model=model, batch=options.batch
+        )
+        with matmul_precision(precision):
+            stepper = Stepper(settings)
+            stepper.run(2)
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+                stepper.run(3)
+        print(f"\n{genes} genes, {particles} particles, {precision}, {model} model: three steps")
+        print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=40))
+
+
+def report() -> None:
+    """The picture of the results, and the README's table."""
+    record = json.loads(RESULTS.read_text())
+    rows = pd.DataFrame(record["rows"])
+    _picture(rows)
+    text = README.read_text()
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    README.write_text(f"{before}{BEGIN}\n{_table(rows, record['machine'])}\n{END}{after}")
+
+
+def _table(rows: pd.DataFrame, where: dict[str, Any]) -> str:
+    lines = [
+        "| genes | particles | step, direct | step, cradlevae | CPU time | bf16 products | memory | of the floor |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    published = rows[rows["model"] == "published"]
+    for (genes, particles), found in published.groupby(["genes", "particles"]):
+        by = found.set_index("precision")
+        full = by.loc["float32"]
+        low = f"{by.loc['bf16', 'cpu_ratio']:.1f} ×" if "bf16" in by.index else ""
+        lines.append(
+            f"| {genes:,} | {particles} | {full['direct_wall_s']:.2f} s | {full['wall_s']:.3f} s "
+            f"| **{full['cpu_ratio']:.1f} ×** | {low} | {full['rss_ratio']:.1f} × | {full['of_floor']:.0%} |"
+        )
+    lines.append(
+        f"\n{where['processor']} ({where['capability']}), {where['threads']} threads, torch {where['torch']}, batches "
+        f"of {where['batch']} cells, medians of alternating runs."
+    )
+    return "\n".join(lines)
+
+
+def _picture(rows: pd.DataFrame) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    colours = {"float32": "#2a6f97", "bf16": "#e07a5f"}
+    published = rows[(rows["model"] == "published") & (rows["particles"] == rows["particles"].max())]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    genes = sorted(published["genes"].unique())
+    for offset, (precision, colour) in zip((-0.2, 0.2), colours.items(), strict=True):
+        found = published[published["precision"] == precision].set_index("genes")
+        present = [place for place, g in enumerate(genes) if g in found.index]
+        bars = left.bar([p + offset for p in present], found.loc[[genes[p] for p in present], "cpu_ratio"], 0.38,
+                        color=colour, label=f"{precision} products")  # fmt: skip
+        left.bar_label(bars, fmt="%.0f×", fontsize=8)
+    left.set_xticks(range(len(genes)), [f"{g:,}" for g in genes])
+    left.set(xlabel="genes", ylabel="direct / cradlevae, CPU time a step")
+    left.legend(frameon=False, loc="upper left")
+    full = published[published["precision"] == "float32"].set_index("genes")
+    bottom = np.zeros(len(genes))
+    palette = plt.get_cmap("tab10")
+    for index, name in enumerate((*PARTS, "other")):
+        share = np.array([full.loc[g, "parts_s"][name] / sum(full.loc[g, "parts_s"].values()) for g in genes])
+        right.bar(range(len(genes)), 100 * share, 0.7, bottom=100 * bottom, label=name, color=palette(index))
+        bottom += share
+    right.set_xticks(range(len(genes)), [f"{g:,}" for g in genes])
+    right.set(xlabel="genes", ylabel="share of the step, %")
+    right.legend(frameon=False, bbox_to_anchor=(1.0, 1.0), loc="upper left", fontsize=8)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    PICTURE.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(PICTURE, dpi=150)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=["work"])
-    parser.add_argument("--formulation")
-    parser.add_argument("--genes", type=int)
-    parser.add_argument("--particles", dest="n_particles", type=int)
-    parser.add_argument("--precision", default="float32")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=512)
-    parser.add_argument("--model", default="published")
+    tasks = parser.add_subparsers(dest="task", required=True)
+    for name in ("run", "profile"):
+        task = tasks.add_parser(name)
+        task.add_argument("--genes", type=int, nargs="+", default=[300, 2000, 5000, 20_000])
+        task.add_argument("--particles", type=int, nargs="+", default=[1, 5] if name == "run" else [5])
+        task.add_argument("--precision", nargs="+", default=["float32", "bf16"] if name == "run" else ["float32"])
+        task.add_argument("--model", nargs="+", default=list(MODELS) if name == "run" else ["published"])
+        task.add_argument("--threads", type=int, default=2)
+        task.add_argument("--batch", type=int, default=512)
+        task.add_argument("--pairs", type=int, default=3)
+        task.add_argument("--output", type=Path, default=RESULTS)
+    tasks.add_parser("report")
+    worker = tasks.add_parser("work")
+    for option, kind in {"formulation": str, "precision": str, "model": str, "genes": int, "particles": int,
+                         "threads": int, "batch": int}.items():  # fmt: skip
+        worker.add_argument(f"--{option}", type=kind)
     options = parser.parse_args()
-    work(options)
+    if options.task == "report":
+        report()
+    else:
+        {"run": run, "profile": profile, "work": work}[options.task](options)
 
 
 if __name__ == "__main__":
