@@ -7,6 +7,7 @@ same perturbation but of the other artifact class look like) are held per (condi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +26,31 @@ ReferenceKind = Literal["mean", "median", "cell"]
 
 MEDIAN_CELLS = 50
 """At most so many random cells make a median profile (the published choice)."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of every batch a process takes: the ``rank``-th of ``n``.
+
+    Attributes
+    ----------
+    rank
+        From 0.
+    n
+        Number of processes.
+    """
+
+    rank: int = 0
+    n: int = 1
+
+    def cells(self, n_cells: int) -> slice:
+        """Its cells of a batch of ``n_cells``."""
+        return slice(n_cells * self.rank // self.n, n_cells * (self.rank + 1) // self.n)
+
+    def computed(self, n_cells: int) -> slice:
+        """The cells that it computes on: its own, or the first where it has none, for it cannot sit a step out."""
+        own = self.cells(n_cells)
+        return own if own.start < own.stop else slice(0, 1)
 
 
 @dataclass(frozen=True)
@@ -51,6 +77,8 @@ class Batch:
         Row of ``references`` per cell, −1 where it has none, (cells,).
     flipped
         Artifact indicator of the counterfactual, (cells, classes).
+    whole
+        Cells of the batch that these are a process's part of; 0 where they are the batch.
     """
 
     values: torch.Tensor
@@ -64,6 +92,7 @@ class Batch:
     references: torch.Tensor
     reference: torch.Tensor
     flipped: torch.Tensor
+    whole: int = 0
 
     @property
     def n_cells(self) -> int:
@@ -112,7 +141,7 @@ class References:
         self._kind = kind
         self._opposite = opposite
         self._seed = seed
-        self._generator = np.random.default_rng(seed)
+        generator = np.random.default_rng(seed)
         code = data.condition[rows] * 2 + data.failed[rows]
         order = np.argsort(code, kind="stable")
         n_groups = 2 * len(data.conditions)
@@ -125,16 +154,19 @@ class References:
                 continue
             self._artifact[group] = data.artifact[cells].mean(axis=0)
             if kind != "cell":
-                self._profiles[group] = self._profile(cells)
+                self._profiles[group] = self._profile(cells, generator)
+        self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw random cells by the seed and the epoch, whatever came before."""
-        self._generator = np.random.default_rng([self._seed, epoch])
+        """Draw every cell's random reference by the seed and the epoch, whatever is asked for in which order."""
+        if self._kind == "cell":
+            generator = np.random.default_rng([self._seed, epoch])
+            self._uniform = generator.random(self._data.n_cells, dtype=np.float32)
 
-    def _profile(self, cells: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    def _profile(self, cells: npt.NDArray[np.intp], generator: np.random.Generator) -> npt.NDArray[np.float32]:
         if self._kind == "mean":
             return np.asarray(self._data.counts[cells].mean(axis=0), dtype=np.float32).ravel()
-        chosen = self._generator.permutation(cells)[:MEDIAN_CELLS]
+        chosen = generator.permutation(cells)[:MEDIAN_CELLS]
         return np.asarray(np.median(self._data.counts[np.sort(chosen)].toarray(), axis=0), dtype=np.float32)
 
     def of(
@@ -151,7 +183,7 @@ class References:
         if len(data.criteria) > 1:  # no real cell fails the exact complement: take what its references fail
             flipped = np.where(failed[:, None], 0.0, self._artifact[data.condition[rows] * 2 + 1])
         if self._kind == "cell":
-            drawn = (self._generator.random(len(rows)) * sizes[group]).astype(np.int64)
+            drawn = (self._uniform[rows].astype(np.float64) * sizes[group]).astype(np.int64)
             cells = [self._members[g][d] for g, d, p in zip(group, drawn, present, strict=True) if p]
             profiles = data.counts[np.array(cells, dtype=np.int64)].toarray()
             reference = np.where(present, np.cumsum(present) - 1, -1)
@@ -182,6 +214,8 @@ class CellBatches:
         Whether to shuffle; the order depends on the seed and the epoch only.
     seed
         See ``shuffle``.
+    shard
+        Which part of each batch to give; the batches' rows are always those of the whole.
     """
 
     def __init__(
@@ -193,6 +227,7 @@ class CellBatches:
         *,
         shuffle: bool = False,
         seed: int = 0,
+        shard: Shard = Shard(),
     ) -> None:
         self._data = data
         self._rows = rows
@@ -200,7 +235,14 @@ class CellBatches:
         self._references = references
         self._shuffle = shuffle
         self._seed = seed
+        self._shard = shard
         self._epoch = 0
+
+    def of(self, shard: Shard) -> CellBatches:
+        """The same batches for another process."""
+        other = copy(self)
+        other._shard = shard
+        return other
 
     def set_epoch(self, epoch: int) -> None:
         """Shuffle, and draw references, as for this epoch (called by Lightning before each)."""
@@ -234,7 +276,8 @@ class CellBatches:
             yield rows[start : start + self._batch_size]
 
     def __getitem__(self, rows: npt.NDArray[np.intp]) -> Batch:
-        return make_batch(self._data, rows, self._references)
+        own = rows[self._shard.computed(len(rows))]
+        return replace(make_batch(self._data, own, self._references), whole=len(rows))
 
 
 def _as_it_is(batch: Batch) -> Batch:

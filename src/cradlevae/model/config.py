@@ -116,7 +116,7 @@ class TrainConfig:
     max_epochs
         At most so many passes over the training cells.
     batch_size
-        Cells a step.
+        Cells a step, over all devices.
     n_particles
         Monte-Carlo particles a step.
     learning_rate
@@ -133,6 +133,10 @@ class TrainConfig:
         Seed of batches and noise (that of the weights is the model's own).
     accelerator
         As in Lightning: ``"auto"``, ``"cpu"``, ``"gpu"``, ...
+    devices
+        Devices to train on, a process each; on the CPU, so many processes. Each takes its part of every batch, and the
+        result is that of one device up to rounding. Not for the objective ``released``, whose terms depend on the
+        whole batch.
     precision
         As in Lightning: ``"32-true"``, ``"bf16-mixed"``, ...
     tensorboard
@@ -151,12 +155,14 @@ class TrainConfig:
     patience: int = 25
     seed: int = 0
     accelerator: str = "auto"
+    devices: int = 1
     precision: str = "32-true"
     tensorboard: bool = False
     progress: bool = True
 
     def __post_init__(self) -> None:
-        check_at_least(1, max_epochs=self.max_epochs, batch_size=self.batch_size, n_particles=self.n_particles)
+        check_at_least(1, max_epochs=self.max_epochs, batch_size=self.batch_size)
+        check_at_least(1, n_particles=self.n_particles, devices=self.devices)
         check_at_least(0, weight_decay=self.weight_decay, patience=self.patience, seed=self.seed)
         for name in ("learning_rate", "gradient_clip"):
             if not 0 < getattr(self, name) < float("inf"):
