@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
     from torch.utils.data import DataLoader
 
+    from cradlevae.data.device import DeviceBatches, DeviceCells
+
 ReferenceKind = Literal["mean", "median", "cell"]
 """How the cells of a (condition, class) become its reference: their mean, median, or one of them at random."""
 
@@ -169,29 +171,46 @@ class References:
         chosen = generator.permutation(cells)[:MEDIAN_CELLS]
         return np.asarray(np.median(self._data.counts[np.sort(chosen)].toarray(), axis=0), dtype=np.float32)
 
+    @property
+    def profiles(self) -> npt.NDArray[np.float32]:
+        """Reference profiles, two rows per condition (of passing, of failed cells); none where cells are references."""
+        return self._profiles
+
+    @property
+    def of_cells(self) -> bool:
+        """Whether single cells are the references."""
+        return self._kind == "cell"
+
     def of(
         self, rows: npt.NDArray[np.intp]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """References of these cells: profiles, row of the profiles per cell (−1: none), flipped artifact indicator."""
-        data = self._data
-        failed = data.failed[rows]
+        chosen, reference = self.choose(rows)
+        profiles = self._data.counts[chosen].toarray() if self.of_cells else self._profiles[chosen]
+        return profiles, reference, self.flipped(rows)
+
+    def choose(self, rows: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Rows of :attr:`profiles`, or of the counts, that these cells need; and which of them each has (−1: none)."""
+        failed = self._data.failed[rows]
         other = ~failed if self._opposite else np.ones_like(failed)
-        group = data.condition[rows] * 2 + other
+        group = self._data.condition[rows] * 2 + other
         sizes = np.array([len(cells) for cells in self._members])
         present = sizes[group] > 0
-        flipped = 1 - data.artifact[rows]
-        if len(data.criteria) > 1:  # no real cell fails the exact complement: take what its references fail
-            flipped = np.where(failed[:, None], 0.0, self._artifact[data.condition[rows] * 2 + 1])
-        if self._kind == "cell":
+        if self.of_cells:
             drawn = (self._uniform[rows].astype(np.float64) * sizes[group]).astype(np.int64)
             cells = [self._members[g][d] for g, d, p in zip(group, drawn, present, strict=True) if p]
-            profiles = data.counts[np.array(cells, dtype=np.int64)].toarray()
-            reference = np.where(present, np.cumsum(present) - 1, -1)
+            chosen, reference = np.array(cells, dtype=np.int64), np.cumsum(present) - 1
         else:
-            used, reference = np.unique(group, return_inverse=True)
-            profiles = self._profiles[used]
-            reference = np.where(present, reference, -1)
-        return profiles, reference.astype(np.int64), flipped.astype(np.float32)
+            chosen, reference = np.unique(group, return_inverse=True)
+        return chosen, np.where(present, reference, -1).astype(np.int64)
+
+    def flipped(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        """Artifact indicator of these cells' counterfactuals, (cells, classes)."""
+        data = self._data
+        flipped = 1 - data.artifact[rows]
+        if len(data.criteria) > 1:  # no real cell fails the exact complement: take what its references fail
+            flipped = np.where(data.failed[rows, None], 0.0, self._artifact[data.condition[rows] * 2 + 1])
+        return flipped.astype(np.float32)
 
 
 class CellBatches:
@@ -229,13 +248,14 @@ class CellBatches:
         seed: int = 0,
         shard: Shard = Shard(),
     ) -> None:
-        self._data = data
+        self.data = data
         self._rows = rows
         self._batch_size = batch_size
         self._references = references
         self._shuffle = shuffle
         self._seed = seed
         self._shard = shard
+        self._on_device: DeviceBatches | None = None
         self._epoch = 0
 
     def of(self, shard: Shard) -> CellBatches:
@@ -243,6 +263,12 @@ class CellBatches:
         other = copy(self)
         other._shard = shard
         return other
+
+    def take_from(self, cells: DeviceCells) -> None:
+        """From now on take the cells from a device, where the batches will be."""
+        from cradlevae.data.device import DeviceBatches
+
+        self._on_device = DeviceBatches(cells, self.data, self._references)
 
     def set_epoch(self, epoch: int) -> None:
         """Shuffle, and draw references, as for this epoch (called by Lightning before each)."""
@@ -277,7 +303,8 @@ class CellBatches:
 
     def __getitem__(self, rows: npt.NDArray[np.intp]) -> Batch:
         own = rows[self._shard.computed(len(rows))]
-        return replace(make_batch(self._data, own, self._references), whole=len(rows))
+        batch = make_batch(self.data, own, self._references) if self._on_device is None else self._on_device.batch(own)
+        return replace(batch, whole=len(rows))
 
 
 def _as_it_is(batch: Batch) -> Batch:

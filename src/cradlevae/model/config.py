@@ -139,6 +139,9 @@ class TrainConfig:
         whole batch.
     precision
         As in Lightning: ``"32-true"``, ``"bf16-mixed"``, ...
+    data_on_device
+        Whether all cells are kept on the device, so that a step copies no counts there: ``auto`` does where they fit
+        into half of its free memory, ``always`` and ``never`` do as they say.
     tensorboard
         Also log to TensorBoard (extra ``tensorboard``).
     progress
@@ -157,6 +160,7 @@ class TrainConfig:
     accelerator: str = "auto"
     devices: int = 1
     precision: str = "32-true"
+    data_on_device: Literal["auto", "always", "never"] = "auto"
     tensorboard: bool = False
     progress: bool = True
 
@@ -164,6 +168,7 @@ class TrainConfig:
         check_at_least(1, max_epochs=self.max_epochs, batch_size=self.batch_size)
         check_at_least(1, n_particles=self.n_particles, devices=self.devices)
         check_at_least(0, weight_decay=self.weight_decay, patience=self.patience, seed=self.seed)
+        check_choice("data_on_device", self.data_on_device, ("auto", "always", "never"))
         for name in ("learning_rate", "gradient_clip"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise DataError(f"{name} is {getattr(self, name)}; it must be above 0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from cradlevae.data.batches import Batch, Shard
+from cradlevae.data.batches import Batch, CellBatches, Shard
+from cradlevae.data.device import DeviceCells
 from cradlevae.data.files import write_text
 from cradlevae.errors import TrainingError
 from cradlevae.model.module import CradleModule
@@ -210,6 +212,22 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint."""
         self.rows = state_dict["rows"]
+
+
+class DataOnDevice(Callback):
+    """Puts the cells onto the device that trains; ``when`` as in :class:`~cradlevae.model.config.TrainConfig`."""
+
+    def __init__(self, batches: Iterable[CellBatches], when: str) -> None:
+        self._batches = list(batches)
+        self._when = when
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put them there, once for all batches."""
+        data = self._batches[0].data
+        if self._when == "always" or (self._when == "auto" and DeviceCells.fits(data, pl_module.device)):
+            cells = DeviceCells(data, pl_module.device)
+            for batches in self._batches:
+                batches.take_from(cells)
 
 
 class Averaging(WeightAveraging):

@@ -68,7 +68,7 @@ class Run:
         """Train, as one of several processes where ``shard`` says so; the first one writes the files."""
         import lightning.pytorch as pl
 
-        from cradlevae.model.plan import TrainingPlan
+        from cradlevae.model.plan import DataOnDevice, TrainingPlan
 
         config = self.config
         plan = TrainingPlan(
@@ -80,7 +80,8 @@ class Run:
             seed=config.seed,
             shard=shard,
         )
-        loaders = {part: batches.of(shard).loader() for part, batches in self.batches.items()}
+        batches = {part: batches.of(shard) for part, batches in self.batches.items()}
+        loaders = {part: own.loader() for part, own in batches.items()}
         with _quiet(), torch.random.fork_rng(), _explained():
             trainer = pl.Trainer(
                 max_epochs=config.max_epochs,
@@ -89,7 +90,7 @@ class Run:
                 strategy=_strategy() if shard.n > 1 else "auto",
                 precision=config.precision,  # type: ignore[arg-type]
                 gradient_clip_val=config.gradient_clip,
-                callbacks=self._callbacks(shard),
+                callbacks=[DataOnDevice(batches.values(), config.data_on_device), *self._callbacks(shard)],
                 logger=_tensorboard(self.folder) if config.tensorboard else False,
                 enable_progress_bar=False,
                 enable_model_summary=False,

@@ -131,7 +131,7 @@ def split_sizes(data: Experiment, rows: npt.NDArray[np.intp], config: ModelConfi
 
 def _determining(config: TrainConfig) -> dict[str, Any]:
     """What of a training configuration changes the numbers of an epoch."""
-    free = ("max_epochs", "patience", "accelerator", "devices", "tensorboard", "progress")
+    free = ("max_epochs", "patience", "accelerator", "devices", "data_on_device", "tensorboard", "progress")
     return {name: value for name, value in asdict(config).items() if name not in free}
 
 
