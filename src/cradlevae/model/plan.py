@@ -233,7 +233,7 @@ class DataOnDevice(Callback):
 class Averaging(WeightAveraging):
     """Keeps an exponential moving average of the weights, which is validated and written into checkpoints.
 
-    Lightning's, but for the update: one operation on all weights, which never waits for the device.
+    Lightning's, but for the update: one operation on all weights, on their device, that waits for nothing.
 
     Parameters
     ----------
@@ -246,8 +246,9 @@ class Averaging(WeightAveraging):
         self._update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Find the weights, once."""
+        """Find the weights, once, and put the average beside them; Lightning made it before they were on a device."""
         assert self._average_model is not None
+        self._average_model.to(pl_module.device)
         self._averages: list[Tensor] = list(self._average_model.module.parameters())
         self._weights: list[Tensor] = list(pl_module.parameters())
 
