@@ -18,9 +18,10 @@ from cradlevae.data.qc_values import QC_KEY
 from cradlevae.data.split import Split
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
+from cradlevae.model.run import CHECKPOINTS
 from cradlevae.model.store import MODEL_FILE, load_model, save_model
 from cradlevae.model.trained import new_model, with_banks
-from cradlevae.model.training import CHECKPOINTS, fit
+from cradlevae.model.training import fit
 from cradlevae.query import counterfactual, effects, latents, predict, signature
 from cradlevae.query.states import Basal
 

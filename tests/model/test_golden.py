@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cradlevae.data.batches import Batch
+from cradlevae.data.batches import Batch, shared_places
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.module import CradleModule, GlobalNoise, artifact_state, perturbation_state, sparse_counts
 from cradlevae.model.objective import Noise, SplitSizes, loss_terms
@@ -102,6 +102,8 @@ class Golden:
         positives = x.nonzero()
         starts = torch.cat([torch.zeros(1, dtype=torch.long), (x > 0).sum(1).cumsum(0)])
         has = (references != 0).any(dim=1)
+        reference = torch.where(has, torch.arange(n), -1)
+        places = shared_places(*(t.numpy() for t in (self.tensor("in/dosage"), artifact, reference, 1 - artifact)))
         return Batch(
             values=x[positives[:, 0], positives[:, 1]],
             genes=positives[:, 1],
@@ -112,8 +114,9 @@ class Golden:
             artifact=artifact,
             library_size=self.tensor("in/library_size"),
             references=references,
-            reference=torch.where(has, torch.arange(n), -1),
+            reference=reference,
             flipped=1 - artifact,
+            **{name: torch.from_numpy(place) for name, place in places.items()},
         )
 
     def global_noise(self, sample: str, draw: object) -> GlobalNoise:

@@ -90,6 +90,15 @@ def test_statistics_of_the_counts_are_those_of_the_training_cells(simulated: ad.
     np.testing.assert_allclose(state["log_std"], logs.std(axis=0, ddof=1), rtol=1e-4)
 
 
+@pytest.mark.parametrize("reference", ["mean", "cell"])
+def test_where_the_cells_are_has_no_say(new_model: Any, quick: Options, reference: str) -> None:
+    host, device = new_model(reference=reference), new_model(reference=reference)
+    host.train(2, **quick)
+    device.train(2, **quick, data_on_device="always")
+    assert_same(weights(host), weights(device))
+    pd.testing.assert_frame_equal(curves(host), curves(device))
+
+
 # -- resuming --------------------------------------------------------------------------------------------------
 
 
@@ -343,6 +352,8 @@ def test_a_diverging_run_stops(new_model: Any, quick: Options) -> None:
     [
         ({"max_epochs": 0}, "max_epochs is 0; it must be at least 1"),
         ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
+        ({"devices": 0}, "devices is 0; it must be at least 1"),
+        ({"data_on_device": "maybe"}, "data_on_device"),
         ({"n_particles": -1}, "n_particles is -1; it must be at least 1"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be above 0"),
     ],
@@ -397,8 +408,8 @@ def test_damaged_checkpoints_and_finished_runs_are_refused(new_model: Any, quick
 
 def test_settings_that_cannot_be_are_refused(new_model: Any, quick: Options) -> None:
     for options, message in (
-        ({"accelerator": "abacus"}, "accelerator and precision are Lightning's"),
-        ({"precision": "3-bit"}, "accelerator and precision are Lightning's"),
+        ({"accelerator": "abacus"}, "accelerator and devices are Lightning's"),
+        ({"precision": "3-bit"}, "precision is '3-bit'"),
         ({"averaging": 1.0}, "averaging is 1.0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"seed": -1}, "seed is -1"),

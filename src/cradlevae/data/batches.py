@@ -7,8 +7,8 @@ same perturbation but of the other artifact class look like) are held per (condi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,11 +21,38 @@ if TYPE_CHECKING:
     import torch
     from torch.utils.data import DataLoader
 
+    from cradlevae.data.device import DeviceBatches, DeviceCells
+
 ReferenceKind = Literal["mean", "median", "cell"]
 """How the cells of a (condition, class) become its reference: their mean, median, or one of them at random."""
 
 MEDIAN_CELLS = 50
 """At most so many random cells make a median profile (the published choice)."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of every batch a process takes: the ``rank``-th of ``n``.
+
+    Attributes
+    ----------
+    rank
+        From 0.
+    n
+        Number of processes.
+    """
+
+    rank: int = 0
+    n: int = 1
+
+    def cells(self, n_cells: int) -> slice:
+        """Its cells of a batch of ``n_cells``."""
+        return slice(n_cells * self.rank // self.n, n_cells * (self.rank + 1) // self.n)
+
+    def computed(self, n_cells: int) -> slice:
+        """The cells that it computes on: its own, or the first where it has none, for it cannot sit a step out."""
+        own = self.cells(n_cells)
+        return own if own.start < own.stop else slice(0, 1)
 
 
 @dataclass(frozen=True)
@@ -52,6 +79,10 @@ class Batch:
         Row of ``references`` per cell, −1 where it has none, (cells,).
     flipped
         Artifact indicator of the counterfactual, (cells, classes).
+    members, failed, twin, twin_cells
+        What :func:`shared_places` finds.
+    whole
+        Cells of the batch that these are a process's part of; 0 where they are the batch.
     """
 
     values: torch.Tensor
@@ -65,61 +96,51 @@ class Batch:
     references: torch.Tensor
     reference: torch.Tensor
     flipped: torch.Tensor
+    members: torch.Tensor
+    failed: torch.Tensor
+    twin: torch.Tensor
+    twin_cells: torch.Tensor
+    whole: int = 0
 
     @property
     def n_cells(self) -> int:
         """Number of cells."""
         return len(self.condition)
 
-    @cached_property
-    def members(self) -> torch.Tensor:
-        """Perturbations that occur in the batch, ascending, (members,)."""
-        return (self.dosage != 0).any(dim=0).nonzero().squeeze(1)
-
-    @cached_property
-    def failed(self) -> torch.Tensor:
-        """Cells that have an artifact, ascending, (failed,)."""
-        return (self.artifact != 0).any(dim=1).nonzero().squeeze(1)
-
-    @cached_property
-    def _twins(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Counterfactuals, which cells of one condition and class share: that of each cell, and a cell of each."""
-        import torch
-
-        key = self.reference * 2 + (self.flipped != 0).any(dim=1)
-        found, twin = torch.unique(key, return_inverse=True)
-        cells = torch.arange(self.n_cells, device=twin.device)
-        return twin, twin.new_empty(len(found)).scatter_(0, twin, cells)
-
-    @property
-    def twin(self) -> torch.Tensor:
-        """Counterfactual of each cell, (cells,); cells of equal reference and flipped artifact share it."""
-        return self._twins[0]
-
-    @property
-    def twin_cells(self) -> torch.Tensor:
-        """A cell of each counterfactual, (counterfactuals,)."""
-        return self._twins[1]
-
     def to(self, device: Any, non_blocking: bool = False) -> Batch:
         """The same batch on another device (``starts`` stays on the CPU)."""
-        import torch
-
-        if torch.device(device) == self.condition.device:
-            return self
         moved = {
             name: getattr(self, name).to(device, non_blocking=non_blocking)
             for name in (
                 "values", "genes", "dosage", "condition", "artifact", "library_size",
-                "references", "reference", "flipped",
+                "references", "reference", "flipped", "members", "failed", "twin", "twin_cells",
             )
         }  # fmt: skip
-        batch = replace(self, **moved)
-        # found here, where finding them does not make the processor wait for the device
-        batch.__dict__["members"] = self.members.to(device, non_blocking=non_blocking)
-        batch.__dict__["failed"] = self.failed.to(device, non_blocking=non_blocking)
-        batch.__dict__["_twins"] = tuple(index.to(device, non_blocking=non_blocking) for index in self._twins)
-        return batch
+        return replace(self, **moved)
+
+
+def shared_places(
+    dosage: npt.NDArray[np.float32],
+    artifact: npt.NDArray[np.float32],
+    reference: npt.NDArray[np.int64],
+    flipped: npt.NDArray[np.float32],
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Where the cells of a batch share something, which is then computed once; arguments as in :class:`Batch`.
+
+    Returns
+    -------
+    dict
+        ``members``: perturbations that occur, ascending, (members,); ``failed``: cells with an artifact, ascending,
+        (failed,); ``twin``: the counterfactual of each cell, (cells,), which cells of equal reference and flipped
+        artifact share; ``twin_cells``: a cell of each counterfactual, (counterfactuals,).
+    """
+    _, one, twin = np.unique(reference * 2 + (flipped != 0).any(axis=1), return_index=True, return_inverse=True)
+    return {
+        "members": np.flatnonzero((dosage != 0).any(axis=0)),
+        "failed": np.flatnonzero(artifact.any(axis=1)),
+        "twin": twin.astype(np.int64),
+        "twin_cells": one.astype(np.int64),
+    }
 
 
 class References:
@@ -152,7 +173,7 @@ class References:
         self._kind = kind
         self._opposite = opposite
         self._seed = seed
-        self._generator = np.random.default_rng(seed)
+        generator = np.random.default_rng(seed)
         code = data.condition[rows] * 2 + data.failed[rows]
         order = np.argsort(code, kind="stable")
         n_groups = 2 * len(data.conditions)
@@ -165,41 +186,62 @@ class References:
                 continue
             self._artifact[group] = data.artifact[cells].mean(axis=0)
             if kind != "cell":
-                self._profiles[group] = self._profile(cells)
+                self._profiles[group] = self._profile(cells, generator)
+        self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw random cells by the seed and the epoch, whatever came before."""
-        self._generator = np.random.default_rng([self._seed, epoch])
+        """Draw every cell's random reference by the seed and the epoch, whatever is asked for in which order."""
+        if self._kind == "cell":
+            generator = np.random.default_rng([self._seed, epoch])
+            self._uniform = generator.random(self._data.n_cells, dtype=np.float32)
 
-    def _profile(self, cells: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    def _profile(self, cells: npt.NDArray[np.intp], generator: np.random.Generator) -> npt.NDArray[np.float32]:
         if self._kind == "mean":
             return np.asarray(self._data.counts[cells].mean(axis=0), dtype=np.float32).ravel()
-        chosen = self._generator.permutation(cells)[:MEDIAN_CELLS]
+        chosen = generator.permutation(cells)[:MEDIAN_CELLS]
         return np.asarray(np.median(self._data.counts[np.sort(chosen)].toarray(), axis=0), dtype=np.float32)
+
+    @property
+    def profiles(self) -> npt.NDArray[np.float32]:
+        """Reference profiles, two rows per condition (of passing, of failed cells); none where cells are references."""
+        return self._profiles
+
+    @property
+    def of_cells(self) -> bool:
+        """Whether single cells are the references."""
+        return self._kind == "cell"
 
     def of(
         self, rows: npt.NDArray[np.intp]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """References of these cells: profiles, row of the profiles per cell (−1: none), flipped artifact indicator."""
-        data = self._data
-        failed = data.failed[rows]
+        chosen, reference = self.choose(rows)
+        profiles = self._data.counts[chosen].toarray() if self.of_cells else self._profiles[chosen]
+        return profiles, reference, self.flipped(rows)
+
+    def choose(self, rows: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Rows of :attr:`profiles`, or of the counts, that these cells need; and which of them each has (−1: none)."""
+        failed = self._data.failed[rows]
         other = ~failed if self._opposite else np.ones_like(failed)
-        group = data.condition[rows] * 2 + other
+        group = self._data.condition[rows] * 2 + other
         sizes = np.array([len(cells) for cells in self._members])
         present = sizes[group] > 0
+        if self.of_cells:
+            drawn = (self._uniform[rows].astype(np.float64) * sizes[group]).astype(np.int64)
+            cells = [self._members[g][d] for g, d, p in zip(group, drawn, present, strict=True) if p]
+            chosen, reference = np.array(cells, dtype=np.int64), np.cumsum(present) - 1
+        else:
+            chosen, reference = np.unique(group, return_inverse=True)
+            chosen = chosen if present.any() else chosen[:0]
+        return chosen, np.where(present, reference, -1).astype(np.int64)
+
+    def flipped(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        """Artifact indicator of these cells' counterfactuals, (cells, classes)."""
+        data = self._data
         flipped = 1 - data.artifact[rows]
         if len(data.criteria) > 1:  # no real cell fails the exact complement: take what its references fail
-            flipped = np.where(failed[:, None], 0.0, self._artifact[data.condition[rows] * 2 + 1])
-        if self._kind == "cell":
-            drawn = (self._generator.random(len(rows)) * sizes[group]).astype(np.int64)
-            cells = [self._members[g][d] for g, d, p in zip(group, drawn, present, strict=True) if p]
-            profiles = data.counts[np.array(cells, dtype=np.int64)].toarray()
-            reference = np.where(present, np.cumsum(present) - 1, -1)
-        else:
-            used, reference = np.unique(group, return_inverse=True)
-            profiles = self._profiles[used if present.any() else []]
-            reference = np.where(present, reference, -1)
-        return profiles, reference.astype(np.int64), flipped.astype(np.float32)
+            flipped = np.where(data.failed[rows, None], 0.0, self._artifact[data.condition[rows] * 2 + 1])
+        return flipped.astype(np.float32)
 
 
 class CellBatches:
@@ -222,6 +264,8 @@ class CellBatches:
         Whether to shuffle; the order depends on the seed and the epoch only.
     seed
         See ``shuffle``.
+    shard
+        Which part of each batch to give; the batches' rows are always those of the whole.
     """
 
     def __init__(
@@ -233,14 +277,29 @@ class CellBatches:
         *,
         shuffle: bool = False,
         seed: int = 0,
+        shard: Shard = Shard(),
     ) -> None:
-        self._data = data
+        self.data = data
         self._rows = rows
         self._batch_size = batch_size
         self._references = references
         self._shuffle = shuffle
         self._seed = seed
+        self._shard = shard
+        self._on_device: DeviceBatches | None = None
         self._epoch = 0
+
+    def of(self, shard: Shard) -> CellBatches:
+        """The same batches for another process."""
+        other = copy(self)
+        other._shard = shard
+        return other
+
+    def take_from(self, cells: DeviceCells) -> None:
+        """From now on take the cells from a device, where the batches will be."""
+        from cradlevae.data.device import DeviceBatches
+
+        self._on_device = DeviceBatches(cells, self.data, self._references)
 
     def set_epoch(self, epoch: int) -> None:
         """Shuffle, and draw references, as for this epoch (called by Lightning before each)."""
@@ -274,7 +333,9 @@ class CellBatches:
             yield rows[start : start + self._batch_size]
 
     def __getitem__(self, rows: npt.NDArray[np.intp]) -> Batch:
-        return make_batch(self._data, rows, self._references)
+        own = rows[self._shard.computed(len(rows))]
+        batch = make_batch(self.data, own, self._references) if self._on_device is None else self._on_device.batch(own)
+        return replace(batch, whole=len(rows))
 
 
 def _as_it_is(batch: Batch) -> Batch:
@@ -292,6 +353,7 @@ def make_batch(data: Experiment, rows: npt.NDArray[np.intp], references: Referen
         reference, flipped = np.full(len(rows), -1, dtype=np.int64), 1 - data.artifact[rows]
     else:
         profiles, reference, flipped = references.of(rows)
+    places = shared_places(data.dosage[used], data.artifact[rows], reference, flipped)
     return Batch(
         values=torch.from_numpy(csr.data),
         genes=torch.from_numpy(csr.indices.astype(np.int64)),
@@ -304,6 +366,10 @@ def make_batch(data: Experiment, rows: npt.NDArray[np.intp], references: Referen
         references=torch.from_numpy(profiles),
         reference=torch.from_numpy(reference),
         flipped=torch.from_numpy(flipped),
+        members=torch.from_numpy(places["members"]),
+        failed=torch.from_numpy(places["failed"]),
+        twin=torch.from_numpy(places["twin"]),
+        twin_cells=torch.from_numpy(places["twin_cells"]),
     )
 
 

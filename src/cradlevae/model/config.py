@@ -116,7 +116,7 @@ class TrainConfig:
     max_epochs
         At most so many passes over the training cells.
     batch_size
-        Cells a step.
+        Cells a step, over all devices.
     n_particles
         Monte-Carlo particles a step.
     learning_rate
@@ -133,8 +133,15 @@ class TrainConfig:
         Seed of batches and noise (that of the weights is the model's own).
     accelerator
         As in Lightning: ``"auto"``, ``"cpu"``, ``"gpu"``, ...
+    devices
+        Devices to train on, a process each; on the CPU, so many processes. Each takes its part of every batch, and the
+        result is that of one device up to rounding. Not for the objective ``released``, whose terms depend on the
+        whole batch.
     precision
-        As in Lightning: ``"32-true"``, ``"bf16-mixed"``, ...
+        Of matrix products: ``"float32"``, or ``"bf16"`` (see :func:`cradlevae.nn.matmul.matmul_precision`).
+    data_on_device
+        Whether all cells are kept on the device, so that a step copies no counts there: ``auto`` does where they fit
+        into half of its free memory, ``always`` and ``never`` do as they say.
     tensorboard
         Also log to TensorBoard (extra ``tensorboard``).
     progress
@@ -151,13 +158,18 @@ class TrainConfig:
     patience: int = 25
     seed: int = 0
     accelerator: str = "auto"
-    precision: str = "32-true"
+    devices: int = 1
+    precision: Literal["float32", "bf16"] = "float32"
+    data_on_device: Literal["auto", "always", "never"] = "auto"
     tensorboard: bool = False
     progress: bool = True
 
     def __post_init__(self) -> None:
-        check_at_least(1, max_epochs=self.max_epochs, batch_size=self.batch_size, n_particles=self.n_particles)
+        check_at_least(1, max_epochs=self.max_epochs, batch_size=self.batch_size)
+        check_at_least(1, n_particles=self.n_particles, devices=self.devices)
+        check_choice("precision", self.precision, ("float32", "bf16"))
         check_at_least(0, weight_decay=self.weight_decay, patience=self.patience, seed=self.seed)
+        check_choice("data_on_device", self.data_on_device, ("auto", "always", "never"))
         for name in ("learning_rate", "gradient_clip"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise DataError(f"{name} is {getattr(self, name)}; it must be above 0")

@@ -6,7 +6,7 @@ Terms are losses: minus the mean over cells and particles, so that ``loss`` is t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -74,6 +74,10 @@ class Noise:
     basal: Tensor
     second: GlobalNoise | None = None
     cell: Tensor | None = None
+
+    def of(self, cells: slice) -> Noise:
+        """The random numbers of some of the cells, with those of the globals."""
+        return replace(self, basal=self.basal[:, cells], cell=None if self.cell is None else self.cell[:, cells])
 
 
 def draw_noise(module: CradleModule, n_cells: int, n_particles: int) -> Noise:

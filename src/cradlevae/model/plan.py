@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, WeightAveraging
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from cradlevae.data.batches import Batch
+from cradlevae.data.batches import Batch, CellBatches, Shard
+from cradlevae.data.device import DeviceCells
 from cradlevae.data.files import write_text
 from cradlevae.errors import TrainingError
 from cradlevae.model.module import CradleModule
@@ -21,6 +25,9 @@ from cradlevae.model.objective import SplitSizes, draw_noise, loss_terms
 
 VALIDATION_SEED = 20_250_227
 """The same noise scores every epoch's validation, so that epochs differ by their weights only."""
+
+CHECK_EVERY = 50
+"""Steps between two looks at the losses on an accelerator, which each look makes wait; on the CPU it is every step."""
 
 
 class TrainingPlan(pl.LightningModule):
@@ -38,6 +45,7 @@ class TrainingPlan(pl.LightningModule):
         learning_rate: float,
         weight_decay: float,
         seed: int,
+        shard: Shard = Shard(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__()
         self.module = module
@@ -46,8 +54,8 @@ class TrainingPlan(pl.LightningModule):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.seed = seed
-        self._sums: dict[str, dict[str, Tensor]] = {}
-        self._cells: dict[str, int] = {}
+        self.shard = shard
+        self._records = {part: EpochRecord() for part in ("train", "val")}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, as published."""
@@ -55,15 +63,20 @@ class TrainingPlan(pl.LightningModule):
             self.module.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
 
+    def on_fit_start(self) -> None:
+        """Put the sizes where the model is."""
+        self.sizes = self.sizes.to(self.device)
+
     def on_train_epoch_start(self) -> None:
         """Seed the epoch."""
         torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
-        self._reset("train")
+        self._records["train"] = EpochRecord()
 
     def on_validation_epoch_start(self) -> None:
         """Seed the validation, always alike."""
+        self._check("train")  # before it is scored, a model must be sound
         torch.manual_seed(VALIDATION_SEED)
-        self._reset("val")
+        self._records["val"] = EpochRecord()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of a batch."""
@@ -78,27 +91,32 @@ class TrainingPlan(pl.LightningModule):
         self.log("val_loss", sum(self.means("val").values()))
 
     def means(self, part: str) -> dict[str, float]:
-        """Mean of each loss term over the cells of the epoch."""
-        return {name: float(value) / self._cells[part] for name, value in self._sums.get(part, {}).items()}
-
-    def _reset(self, part: str) -> None:
-        self._sums[part] = {}
-        self._cells[part] = 0
+        """Mean of each loss term over the cells of the epoch, those of the other processes included."""
+        self._check(part)
+        return self._records[part].means(over_processes=self.shard.n > 1)
 
     def _step(self, part: str, batch: Batch, batch_idx: int) -> Tensor:
-        noise = draw_noise(self.module, batch.n_cells, self.n_particles)
-        terms = loss_terms(self.module, batch, self.sizes.to(self.device), noise)
-        loss = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(loss):
-            self._refuse(part, terms, batch_idx)
-        sums = self._sums[part]
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + value.detach() * batch.n_cells
-        self._cells[part] += batch.n_cells
-        return loss
+        """The loss of a batch, as a term of the mean over processes."""
+        # every process draws the noise of the whole batch and takes that of its cells
+        noise = draw_noise(self.module, batch.whole, self.n_particles).of(self.shard.computed(batch.whole))
+        terms = loss_terms(self.module, batch, self.sizes, noise)
+        values = torch.stack(list(terms.values()))
+        own = self.shard.cells(batch.whole)
+        n_own = own.stop - own.start
+        self._records[part].add(tuple(terms), values.detach(), n_own)
+        if self.device.type == "cpu" or (batch_idx + 1) % CHECK_EVERY == 0:
+            self._check(part)
+        share = n_own * self.shard.n / batch.whole
+        loss = values.sum()
+        return loss if share == 1 else loss * share
 
-    def _refuse(self, part: str, terms: dict[str, Tensor], batch_idx: int) -> None:
-        wrong = [f"{name} = {value.item():g}" for name, value in terms.items() if not torch.isfinite(value)]
+    def _check(self, part: str) -> None:
+        """Raise :class:`TrainingError` if a loss since the last check is not finite."""
+        found = self._records[part].first_not_finite()
+        if found is None:
+            return
+        batch_idx, terms = found
+        wrong = [f"{name} = {value:g}" for name, value in terms.items() if not math.isfinite(value)]
         where = {"train": "training", "val": "validation"}[part]
         raise TrainingError(
             f"the loss is not finite in epoch {self.current_epoch}, {where} batch {batch_idx}: {', '.join(wrong)}. "
@@ -107,8 +125,55 @@ class TrainingPlan(pl.LightningModule):
         )
 
 
+class EpochRecord:
+    """The loss terms of the batches of an epoch, on the device that they were computed on until they are asked for."""
+
+    def __init__(self) -> None:
+        self._names: tuple[str, ...] = ()
+        self._fresh: list[Tensor] = []
+        self._read = 0
+        self._sums: Tensor | None = None
+        self._cells = 0
+        self._means: dict[str, float] | None = None
+
+    def add(self, names: tuple[str, ...], values: Tensor, n_cells: int) -> None:
+        """Add the terms of a batch, (terms,), each a mean over ``n_cells`` cells."""
+        self._names = names
+        self._fresh.append(values)
+        self._sums = values * n_cells if self._sums is None else self._sums.add_(values, alpha=n_cells)
+        self._cells += n_cells
+
+    def first_not_finite(self) -> tuple[int, dict[str, float]] | None:
+        """Index and terms of the first batch since the last call with a term that is not finite."""
+        if not self._fresh:
+            return None
+        fresh = torch.stack(self._fresh) if len(self._fresh) > 1 else self._fresh[0].unsqueeze(0)
+        before = self._read
+        self._read += len(self._fresh)
+        self._fresh = []
+        if math.isfinite(fresh.sum().item()):  # the one wait for the device
+            return None
+        wrong = (~fresh.isfinite().all(dim=1)).nonzero()
+        if len(wrong) == 0:  # large but finite terms
+            return None
+        first = int(wrong[0])
+        return before + first, dict(zip(self._names, fresh[first].tolist(), strict=True))
+
+    def means(self, *, over_processes: bool = False) -> dict[str, float]:
+        """Mean of each term over the cells; over those of all processes, each of them has to ask."""
+        if self._means is None:
+            if self._sums is None:
+                return {}
+            sums = torch.cat([self._sums, self._sums.new_tensor([self._cells])])
+            if over_processes:
+                torch.distributed.all_reduce(sums)
+            *totals, n_cells = sums.tolist()
+            self._means = {name: total / n_cells for name, total in zip(self._names, totals, strict=True)}
+        return self._means
+
+
 class History(Callback):
-    """Keeps the mean of every loss term per epoch, in checkpoints and as a CSV file."""
+    """Keeps the mean of every loss term per epoch, in checkpoints and, written by the first process, as a CSV file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -130,11 +195,15 @@ class History(Callback):
                 row |= {f"{part}_{name}": value for name, value in means.items()}
         row["seconds"] = time.perf_counter() - self._started
         self.rows.append(row)
-        write_text(self.path, self.table().to_csv(index=False))
+        self._write(trainer)
 
-    def table(self) -> pd.DataFrame:
-        """One row per epoch."""
-        return pd.DataFrame(self.rows)
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write what a finished run, resumed, did not change."""
+        self._write(trainer)
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        if trainer.is_global_zero:
+            write_text(self.path, pd.DataFrame(self.rows).to_csv(index=False))
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
@@ -143,6 +212,56 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint."""
         self.rows = state_dict["rows"]
+
+
+class DataOnDevice(Callback):
+    """Puts the cells onto the device that trains; ``when`` as in :class:`~cradlevae.model.config.TrainConfig`."""
+
+    def __init__(self, batches: Iterable[CellBatches], when: str) -> None:
+        self._batches = list(batches)
+        self._when = when
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put them there, once for all batches."""
+        data = self._batches[0].data
+        if self._when == "always" or (self._when == "auto" and DeviceCells.fits(data, pl_module.device)):
+            cells = DeviceCells(data, pl_module.device)
+            for batches in self._batches:
+                batches.take_from(cells)
+
+
+class Averaging(WeightAveraging):
+    """Keeps an exponential moving average of the weights, which is validated and written into checkpoints.
+
+    Lightning's, but for the update: one operation on all weights, on their device, that waits for nothing.
+
+    Parameters
+    ----------
+    decay
+        What of the average a step keeps; the first step's weights begin it.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        self._update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Find the weights, once, and put the average beside them; Lightning made it before they were on a device."""
+        assert self._average_model is not None
+        self._average_model.to(pl_module.device)
+        self._averages: list[Tensor] = list(self._average_model.module.parameters())
+        self._weights: list[Tensor] = list(pl_module.parameters())
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the average."""
+        if self._latest_update_step == 0:
+            torch._foreach_copy_(self._averages, self._weights)
+        else:
+            self._update(self._averages, self._weights, None)
+        self._latest_update_step = trainer.global_step
 
 
 class EpochProgress(Callback):

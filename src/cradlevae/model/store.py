@@ -19,8 +19,8 @@ from cradlevae.data.split import Split
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.module import CradleModule
+from cradlevae.model.run import HISTORY_FILE
 from cradlevae.model.trained import ControlBank, DamageBank, TrainedModel
-from cradlevae.model.training import HISTORY_FILE
 
 FORMAT = 1
 MODEL_FILE = "model.json"

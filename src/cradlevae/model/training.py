@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,13 +16,13 @@ import torch
 from cradlevae.data.batches import CellBatches, References
 from cradlevae.data.contract import Experiment
 from cradlevae.data.files import make_folder, write_text
-from cradlevae.errors import CradleError, DataError
+from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import SplitSizes
+from cradlevae.model.processes import train_in_processes
+from cradlevae.model.run import HISTORY_FILE, Run, last_checkpoint
 
-CHECKPOINTS = "checkpoints"
-HISTORY_FILE = "history.csv"
 RUN_FILE = "run.json"
 """What determines a run, so that it is resumed as it was."""
 
@@ -65,84 +61,49 @@ def fit(
     pandas.DataFrame
         One row per epoch: mean of each loss term over training and validation cells.
     """
-    import lightning.pytorch as pl
-    from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-
-    from cradlevae.model.plan import EpochProgress, History, TrainingPlan
-
+    if config.devices > 1 and module.config.objective == "released":
+        raise DataError(
+            f"devices is {config.devices}, but the objective 'released' has terms that depend on the whole batch; "
+            "set devices=1, or train with the objective 'corrected'"
+        )
     with tempfile.TemporaryDirectory(prefix="cradlevae-") as temporary:
         folder = make_folder(output or Path(temporary))
         record = {**(record or {}), "training": _determining(config)}
         if resume and (folder / RUN_FILE).exists():
             _refuse_other_run(folder / RUN_FILE, record)
         write_text(folder / RUN_FILE, json.dumps(record, indent=1))
-        best_file, last_file = (folder / CHECKPOINTS / f"{name}.ckpt" for name in ("best", "last"))
-        loaders = {
-            part: CellBatches(
-                data, rows[part], config.batch_size, make_references(data, rows[part], module.config, config.seed),
-                shuffle=part == "train", seed=config.seed,
-            )
-            for part in ("train", "val")
-            if len(rows[part])
-        }  # fmt: skip
-        plan = TrainingPlan(
+        run = Run(
             module,
+            make_batches(data, rows, module.config, config),
             split_sizes(data, rows["train"], module.config),
-            n_particles=config.n_particles,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            seed=config.seed,
+            config,
+            folder,
+            resume=resume and last_checkpoint(folder).exists(),
         )
-        history = History(folder / HISTORY_FILE)
-        monitored = "val" in loaders
-        callbacks: list[Any] = [history]
-        keep: dict[str, Any] = {
-            "dirpath": last_file.parent,
-            "enable_version_counter": False,
-            "save_on_train_epoch_end": True,
-        }
-        if monitored:
-            callbacks.append(ModelCheckpoint(filename=best_file.stem, monitor="val_loss", **keep))
-        # after the best, whose record it holds; Lightning's save_last would skip epochs that are not the best so far
-        callbacks.append(ModelCheckpoint(filename=last_file.stem, **keep))
-        if config.progress:
-            callbacks.append(EpochProgress(history))
-        if monitored and config.patience:
-            callbacks.append(EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True))
-        if config.averaging:
-            from lightning.pytorch.callbacks import EMAWeightAveraging
-
-            callbacks.append(EMAWeightAveraging(decay=config.averaging))
-        checkpoint = str(last_file) if resume and last_file.exists() else None
-        if checkpoint is not None:
-            _check_checkpoint(last_file, config.max_epochs)
-        with _quiet(), torch.random.fork_rng(), _explained():
-            trainer = pl.Trainer(
-                max_epochs=config.max_epochs,
-                accelerator=config.accelerator,
-                devices=1,
-                precision=config.precision,  # type: ignore[arg-type]
-                gradient_clip_val=config.gradient_clip,
-                callbacks=callbacks,
-                logger=_tensorboard(folder) if config.tensorboard else False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                num_sanity_val_steps=0,
-                use_distributed_sampler=False,
-                default_root_dir=folder,
-            )
-            trainer.fit(
-                plan,
-                loaders["train"].loader(),
-                loaders["val"].loader() if monitored else None,
-                ckpt_path=checkpoint,
-                weights_only=True,
-            )
-            chosen = best_file if monitored else last_file
-            state = torch.load(chosen, map_location="cpu", weights_only=True)["state_dict"]
+        if run.resume:
+            _check_checkpoint(last_checkpoint(folder), config.max_epochs)
+        if config.devices == 1:
+            run.train()
+        else:
+            train_in_processes(run)
+        state = torch.load(run.chosen, map_location="cpu", weights_only=True)["state_dict"]
         module.cpu().load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
         module.eval()
-        return history.table()
+        return pd.read_csv(folder / HISTORY_FILE, float_precision="round_trip")
+
+
+def make_batches(
+    data: Experiment, rows: dict[str, npt.NDArray[np.intp]], model: ModelConfig, config: TrainConfig
+) -> dict[str, CellBatches]:
+    """Batches of each part that has cells, shuffled for training, with the references that the objective wants."""
+    return {
+        part: CellBatches(
+            data, rows[part], config.batch_size, make_references(data, rows[part], model, config.seed),
+            shuffle=part == "train", seed=config.seed,
+        )
+        for part in rows
+        if len(rows[part])
+    }  # fmt: skip
 
 
 def make_references(data: Experiment, rows: npt.NDArray[np.intp], config: ModelConfig, seed: int) -> References | None:
@@ -168,18 +129,9 @@ def split_sizes(data: Experiment, rows: npt.NDArray[np.intp], config: ModelConfi
     )
 
 
-def _tensorboard(folder: Path) -> Any:
-    from lightning.pytorch.loggers import TensorBoardLogger
-
-    try:
-        return TensorBoardLogger(folder, name="tensorboard", version="")
-    except ModuleNotFoundError:
-        raise DataError("tensorboard is not installed; pip install 'cradlevae[tensorboard]'") from None
-
-
 def _determining(config: TrainConfig) -> dict[str, Any]:
     """What of a training configuration changes the numbers of an epoch."""
-    free = ("max_epochs", "patience", "accelerator", "tensorboard", "progress")
+    free = ("max_epochs", "patience", "accelerator", "devices", "data_on_device", "tensorboard", "progress")
     return {name: value for name, value in asdict(config).items() if name not in free}
 
 
@@ -215,35 +167,3 @@ def _check_checkpoint(path: Path, max_epochs: int) -> None:
         raise DataError(f"{path} is damaged or not a checkpoint ({reason}); train anew in another folder") from None
     if epochs > max_epochs:
         raise DataError(f"the run already has {epochs} epochs; set max_epochs above that to go on (it is {max_epochs})")
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Lightning's complaints about settings as errors of this package; its exit on Ctrl-C as an interrupt."""
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    try:
-        yield
-    except (MisconfigurationException, ValueError) as error:
-        if isinstance(error, CradleError):
-            raise
-        raise DataError(f"{str(error).splitlines()[0]} (accelerator and precision are Lightning's)") from None
-    except SystemExit:
-        raise KeyboardInterrupt from None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's remarks on loaders and hardware, which are of no use to a user of this package."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\..*")
-        warnings.filterwarnings("ignore", message=r".*(LeafSpec|treespec).*")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

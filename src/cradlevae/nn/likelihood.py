@@ -247,7 +247,8 @@ class _Pass:
 
     def _chunks(self) -> list[tuple[range, range]]:
         """Particles and cells that are worked on at a time: whole particles, or a part of the cells of one."""
-        rows = max(1, CHUNK_VALUES // self.n_genes)
+        values = CHUNK_VALUES if self.hidden.device.type == "cpu" else BLOCK_VALUES
+        rows = max(1, values // self.n_genes)
         if rows >= self.n_cells:
             step = rows // self.n_cells
             return [

@@ -1,0 +1,84 @@
+"""Time that a training step spends outside the model: ``OMP_NUM_THREADS=1 python benchmarks/overhead.py``.
+
+Trains a tiny model, whose own steps take next to nothing, in two ways that do the same work: through Lightning, as the
+package does, and in a bare loop over the same batches, losses, gradients and Adam steps. The difference per step is
+what Lightning, the record of the epoch and the averaging of the weights cost; it is the same at any model size, but
+for the averaging, which is a pass over the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import torch
+
+import cradlevae as cv
+from cradlevae.model import plan
+from cradlevae.model.config import TrainConfig
+from cradlevae.model.objective import draw_noise, loss_terms
+from cradlevae.model.training import fit, make_batches, split_sizes
+
+CELLS, GENES, BATCH = 4_000, 100, 16
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5, help="pairs of runs")
+    parser.add_argument("--averaging", type=float, default=TrainConfig.averaging, help="0 leaves it out")
+    options = parser.parse_args()
+    config = TrainConfig(
+        max_epochs=1, batch_size=BATCH, averaging=options.averaging, patience=0, accelerator="cpu", progress=False
+    )
+    _lightning(config)  # imports
+    pairs = []
+    for _ in range(options.repeats):
+        pairs.append((_lightning(config), _bare(config)))
+        print("CPU time of a step: Lightning {:.3f} ms, bare loop {:.3f} ms".format(*pairs[-1]), flush=True)
+    overhead = median(one - two for one, two in pairs)
+    print(f"overhead: {overhead:.3f} ms a step (median of {options.repeats} pairs)")
+
+
+def _model() -> cv.CradleVAE:
+    adata = cv.simulate(n_cells=CELLS, n_genes=GENES, n_perturbations=5, n_combinations=0, n_latent=6, seed=0)
+    adata.obs["artifact"] = adata.obs["true_artifact"]
+    return cv.CradleVAE(adata, n_latent=8, width=32, basal_width=32)
+
+
+def _lightning(config: TrainConfig) -> float:
+    """Milliseconds a step of the package's training, setting up and validation left out."""
+    model = _model()
+    rows = model.trained.split.rows(model.data.cells, "train")
+    clock = SimpleNamespace(perf_counter=time.process_time)  # the history's clock, in CPU time
+    with tempfile.TemporaryDirectory() as folder, patch.object(plan, "time", clock):
+        history = fit(model.trained.module, model.data, {"train": rows, "val": rows[:0]}, config, output=Path(folder))
+    return 1e3 * history["seconds"].iloc[-1] / -(-len(rows) // BATCH)
+
+
+def _bare(config: TrainConfig) -> float:
+    """Milliseconds a step of a loop that does the same and nothing else."""
+    model = _model()
+    module, data = model.trained.module, model.data
+    rows = model.trained.split.rows(data.cells, "train")
+    batches = make_batches(data, {"train": rows}, module.config, config)["train"]
+    sizes = split_sizes(data, rows, module.config)
+    module.train()
+    parameters = list(module.parameters())
+    adam = torch.optim.Adam(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    started = time.process_time()
+    for batch in batches.loader():
+        adam.zero_grad()
+        terms = loss_terms(module, batch, sizes, draw_noise(module, batch.n_cells, config.n_particles))
+        torch.stack(list(terms.values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
+        adam.step()
+    return 1e3 * (time.process_time() - started) / len(batches)
+
+
+if __name__ == "__main__":
+    main()
