@@ -13,6 +13,7 @@ import argparse
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import pandas as pd
@@ -21,27 +22,33 @@ import cradlevae as cv
 
 
 def one_run(
-    name: str, adata: ad.AnnData, recipe: str, seed: int, objective: str, epochs: int, *, published_training: bool
+    name: str, adata: ad.AnnData, recipe: str, seed: int, objective: str, options: argparse.Namespace
 ) -> pd.DataFrame:
     split = cv.split(adata, recipe, seed=seed)
     model = cv.CradleVAE(adata, split=split, seed=seed, objective=objective)
-    settings: dict[str, float | int] = {"max_epochs": epochs}
-    if published_training:
+    settings: dict[str, Any] = {"max_epochs": options.epochs, "precision": options.precision}
+    if options.published_training:
         settings |= {"batch_size": 512, "n_particles": 5, "learning_rate": 3e-4, "averaging": 0.0}
     started, cpu = time.perf_counter(), time.process_time()
     model.train(**settings, seed=seed, progress=False)
     wall, cpu = time.perf_counter() - started, time.process_time() - cpu
     scores = cv.evaluate(model, adata, published=True, seed=seed)
-    label = objective + (" (published training)" if published_training else "")
     run = {
         "data": name,
-        "objective": label,
+        "objective": label(objective, options),
         "seed": seed,
         "epochs": len(model.history),
         "train_s": wall,
         "train_cpu_s": cpu,
     }
     return scores.assign(**run)
+
+
+def label(objective: str, options: argparse.Namespace) -> str:
+    """What a run is called in the table."""
+    added = [text for text, given in (("published training", options.published_training),
+                                      ("bf16", options.precision == "bf16")) if given]  # fmt: skip
+    return f"{objective} ({', '.join(added)})" if added else objective
 
 
 def main() -> None:
@@ -52,6 +59,7 @@ def main() -> None:
     parser.add_argument("--objective", nargs="+", default=["corrected"])
     parser.add_argument("--epochs", type=int, default=120)
     parser.add_argument("--published-training", action="store_true")
+    parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
@@ -65,17 +73,14 @@ def main() -> None:
             done = (
                 pd.read_csv(options.output) if options.output.exists() else pd.DataFrame({"objective": [], "seed": []})
             )
-            label = objective + (" (published training)" if options.published_training else "")
-            if ((done["objective"] == label) & (done["seed"] == seed)).any():
+            if ((done["objective"] == label(objective, options)) & (done["seed"] == seed)).any():
                 continue
             if options.recipe == "simulated":
                 name, recipe, adata = "simulated", "combinations", cv.simulate(seed=seed)
                 cv.annotate_qc(adata)
             else:
                 name, recipe, adata = options.data.stem, options.recipe, ad.read_h5ad(options.data)
-            run = one_run(
-                name, adata, recipe, seed, objective, options.epochs, published_training=options.published_training
-            )
+            run = one_run(name, adata, recipe, seed, objective, options)
             done = pd.read_csv(options.output) if options.output.exists() else pd.DataFrame()
             pd.concat([done, run]).to_csv(options.output, index=False)
             print(summary(run).to_string(), flush=True)
