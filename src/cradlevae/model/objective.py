@@ -280,4 +280,4 @@ def _weight_cost(weight: Tensor, scale: float) -> Tensor:
     A column's variance is at its most probable value, its mean square above a floor of ``scale``²; so columns that the
     data need are free, and the others, and genes without evidence, shrink to nothing.
     """
-    return 0.5 * len(weight) * torch.log1p(weight.square().mean(0) / scale**2).sum()
+    return 0.5 * len(weight) * torch.log1p((weight * weight).mean(0) / scale**2).sum()
