@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all lint types install clean
+.PHONY: demo test test-all lint types bench profile install clean
 
 install: $(INSTALLED)
 
@@ -30,6 +30,13 @@ lint: $(INSTALLED)
 
 types: $(INSTALLED)
 	$(BIN)/mypy
+
+# a training step against the direct formulation: results.json, the picture and the table of the README (quiet machine!)
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/speed.py run
+
+profile: $(INSTALLED)
+	$(BIN)/python benchmarks/speed.py profile
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
