@@ -16,6 +16,8 @@ from cradlevae.data.labels import condition_name, members
 from cradlevae.errors import DataError
 from cradlevae.model.module import Globals
 from cradlevae.model.trained import TrainedModel
+from cradlevae.nn.bernoulli import straight_through
+from cradlevae.nn.mlp import Gaussian
 
 Basal = Literal["controls", "prior"]
 """Where basal states come from: real passing controls (default) or the prior Normal(0, I)."""
@@ -66,6 +68,33 @@ def _condition(label: str, separator: str, control_labels: Sequence[str]) -> str
 def draw_globals(model: TrainedModel, n: int) -> Globals:
     """Draw M, E and A ``n`` times from the guide."""
     return model.module.sample_globals(model.module.draw_noise(n))
+
+
+def draw_shift(model: TrainedModel, members: Tensor, mask: Tensor, embedding: Tensor) -> Tensor:
+    """Draw M∘E of some perturbations from the guide.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    members
+        Their rows, (m,), int64.
+    mask, embedding
+        Standard logistic and standard normal random numbers, (n, m, K).
+
+    Returns
+    -------
+    Tensor
+        (n, m, K).
+    """
+    module = model.module
+    drawn = straight_through(module.mask_logits[members], mask)
+    if module.config.guide == "mean-field":
+        posterior = Gaussian(module.embedding_loc[members], module.embedding_log_scale[members].exp())
+    else:
+        one_hot = torch.eye(len(model.perturbations))[members].expand(len(mask), -1, -1)
+        posterior = module.embedding_encoder(torch.cat([drawn, one_hot], dim=-1))
+    return drawn * posterior.sample(embedding)
 
 
 def draw_basal(

@@ -1,0 +1,156 @@
+"""Effects by sampling counts, and as the package estimates them: CPU time and standard error of both.
+
+python benchmarks/effects.py effects.json                    # 100 perturbations × 20,000 genes
+python benchmarks/effects.py effects.json --conditions 5     # the same with fewer effects asked
+
+Sampling decodes 2,500 particles a condition, draws their counts, and averages log2(1 + 1e4·x/Σx); basal states and
+library sizes are those of controls, as in the package, and the control's 2,500 are drawn once for all conditions. It is
+timed on a few conditions, and its cost grows in proportion with their number. The standard error is what it is: the
+standard deviation over runs with other seeds, root mean square over genes and conditions.
+
+The model is not trained. Its decoder starts at the mean profile of simulated counts; a tenth of the mask is on, a
+perturbation's embedding is told by the data to a third of the prior's width, and the gene weights are scaled until log
+shares differ by 0.5 (standard deviation) between perturbations. So effects, posterior and states spread as in a model
+of real data, and every matrix has the size that it has there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import cradlevae as cv
+from cradlevae.data.files import write_text
+from cradlevae.model.trained import TrainedModel, with_banks
+from cradlevae.nn.expectation import TARGET_SUM
+from cradlevae.nn.likelihood import sample_gamma_poisson
+from cradlevae.query.effects import effects
+from cradlevae.query.states import draw_basal, draw_shift, seeded
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--genes", type=int, default=20_000)
+    parser.add_argument("--perturbations", type=int, default=100)
+    parser.add_argument("--conditions", type=int, default=100, help="effects asked of the package")
+    parser.add_argument("--sampled", type=int, default=2, help="conditions that are sampled")
+    parser.add_argument("--particles", type=int, default=2500, help="particles of sampling")
+    parser.add_argument("--runs", type=int, default=6, help="runs for the standard error")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model = made_model(options.genes, options.perturbations)
+    names = list(model.perturbations[: options.conditions])
+    few = names[: options.sampled]
+
+    started = time.process_time()
+    found = effects(model, names)
+    ours = (time.process_time() - started) / len(names)
+    started = time.process_time()
+    runs = [found[few].X, *(effects(model, few, seed=seed).X for seed in range(1, options.runs))]
+    sampled = []
+    spent = 0.0
+    for seed in range(options.runs):
+        started = time.process_time()
+        sampled.append(sampling(model, few, options.particles, seed))
+        spent += time.process_time() - started
+    per_profile = spent / options.runs / (len(few) + 1)  # the control is one more
+    theirs = per_profile * (len(names) + 1) / len(names)
+    error, sampled_error = standard_error(runs), standard_error(sampled)
+    result = {
+        "genes": options.genes,
+        "perturbations": options.perturbations,
+        "conditions": len(names),
+        "particles": {"sampling": options.particles, "package": float(found.obs["n_particles"].mean())},
+        "cpu_seconds_per_condition": {"sampling": theirs, "package": ours},
+        "standard_error": {"sampling": sampled_error, "package": error},
+        "stated_error": float(np.sqrt((found[few].layers["mc_error"] ** 2).mean())),
+        "effect_rms": float(np.sqrt((found.X**2).mean())),
+        "posterior_sd_rms": float(np.sqrt((found.layers["sd"] ** 2).mean())),
+        "mean_difference_rms": float(np.sqrt(((np.mean(runs, axis=0) - np.mean(sampled, axis=0)) ** 2).mean())),
+        "cpu_ratio": theirs / ours,
+        "cpu_ratio_at_the_same_error": theirs / ours * (sampled_error / error) ** 2,
+    }
+    write_text(options.output, json.dumps(result, indent=1) + "\n")
+    show(result)
+
+
+def made_model(n_genes: int, n_perturbations: int) -> TrainedModel:
+    """A model of this size, not trained; see above."""
+    adata = cv.simulate(n_cells=1500, n_genes=n_genes, n_perturbations=n_perturbations, n_combinations=0, seed=0)
+    adata.obs["artifact"] = adata.obs["true_artifact"]
+    model = cv.CradleVAE(adata, split=cv.split(adata, "cells", seed=0), n_latent=200, basal_width=400)
+    module = model.trained.module
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        on = torch.rand(module.mask_logits.shape, generator=generator) < 0.1
+        module.mask_logits.copy_(torch.where(on, 3.0, -5.0))
+        head = module.embedding_encoder.head
+        head.loc.bias.copy_(torch.randn(head.loc.bias.shape, generator=generator))
+        head.log_variance.bias.fill_(-2.2)
+        shift = draw_shift(model.trained, *every_member(model.trained, 1))[0]
+        none = torch.zeros_like(shift)[:, None]
+        change = module.decode_share(none, shift[:, None], none).log()
+        module.gene_linear.weight.mul_(0.5 / change.std(0).mean())
+    assert model.data is not None
+    return with_banks(replace(model.trained, module=module), model.data)
+
+
+def every_member(model: TrainedModel, n: int) -> tuple[Any, Any, Any]:
+    """Rows of all perturbations, and random numbers for ``n`` draws of each."""
+    shape = (n, len(model.perturbations), model.module.n_latent)
+    return torch.arange(shape[1]), torch.logit(torch.rand(shape)), torch.randn(shape)
+
+
+def sampling(model: TrainedModel, conditions: list[str], n_particles: int, seed: int) -> Any:
+    """Effects by sampling counts, conditions × genes."""
+    generator = np.random.default_rng(seed)
+    with seeded(seed):
+        dosages = torch.cat([torch.zeros(1, len(model.perturbations)), model.dosage(tuple(conditions))])
+        means = torch.stack([sampled_mean(model, dosage, n_particles, generator) for dosage in dosages])
+    return (means[1:] - means[0]).numpy()
+
+
+def sampled_mean(model: TrainedModel, dosage: Any, n_particles: int, generator: np.random.Generator) -> Any:
+    """Mean log expression of sampled cells, (genes,)."""
+    members = torch.nonzero(dosage).squeeze(1)
+    total = torch.zeros(len(model.var))
+    for start in range(0, n_particles, 250):
+        n = min(250, n_particles - start)
+        z_b, library = draw_basal(model, (n, 1), "controls", generator)
+        z_p = torch.zeros_like(z_b)
+        if len(members):
+            shape = (n, len(members), model.module.n_latent)
+            z_p = draw_shift(model, members, torch.logit(torch.rand(shape)), torch.randn(shape)).sum(1, keepdim=True)
+        share = model.module.decode_share(z_b, z_p, torch.zeros_like(z_b))[:, 0]
+        counts = sample_gamma_poisson(share * torch.from_numpy(library), model.module.concentration)
+        total += torch.log2(1 + TARGET_SUM * counts / counts.sum(1, keepdim=True).clamp_min(1)).sum(0)
+    return total / n_particles
+
+
+def standard_error(runs: list[Any]) -> float:
+    """Standard deviation over runs, root mean square over genes and conditions."""
+    return float(np.sqrt(np.var(np.stack(runs), axis=0, ddof=1).mean()))
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the result as a table."""
+    print(f"{result['conditions']} of {result['perturbations']} perturbations, {result['genes']:,} genes")
+    print(f"{'':<32}{'sampling':>12}{'package':>12}")
+    for name in ("particles", "cpu_seconds_per_condition", "standard_error"):
+        both = result[name]
+        print(f"{name.replace('_', ' '):<32}{both['sampling']:>12.4g}{both['package']:>12.4g}")
+    for name, value in result.items():
+        if isinstance(value, float):
+            print(f"{name.replace('_', ' '):<32}{value:>12.4g}")
+
+
+if __name__ == "__main__":
+    main()
