@@ -32,7 +32,7 @@ from cradlevae.model.trained import TrainedModel, with_banks
 from cradlevae.nn.expectation import TARGET_SUM
 from cradlevae.nn.likelihood import sample_gamma_poisson
 from cradlevae.query.effects import effects
-from cradlevae.query.states import draw_basal, draw_shift, seeded
+from cradlevae.query.states import draw_basal, draw_globals, seeded
 
 
 def main() -> None:
@@ -95,18 +95,12 @@ def made_model(n_genes: int, n_perturbations: int) -> TrainedModel:
         head = module.embedding_encoder.head
         head.loc.bias.copy_(torch.randn(head.loc.bias.shape, generator=generator))
         head.log_variance.bias.fill_(-2.2)
-        shift = draw_shift(model.trained, *every_member(model.trained, 1))[0]
+        shift = draw_globals(model.trained, 1).shift[0]
         none = torch.zeros_like(shift)[:, None]
         change = module.decode_share(none, shift[:, None], none).log()
         module.gene_linear.weight.mul_(0.5 / change.std(0).mean())
     assert model.data is not None
     return with_banks(replace(model.trained, module=module), model.data)
-
-
-def every_member(model: TrainedModel, n: int) -> tuple[Any, Any, Any]:
-    """Rows of all perturbations, and random numbers for ``n`` draws of each."""
-    shape = (n, len(model.perturbations), model.module.n_latent)
-    return torch.arange(shape[1]), torch.logit(torch.rand(shape)), torch.randn(shape)
 
 
 def sampling(model: TrainedModel, conditions: list[str], n_particles: int, seed: int) -> Any:
@@ -127,8 +121,7 @@ def sampled_mean(model: TrainedModel, dosage: Any, n_particles: int, generator: 
         z_b, library = draw_basal(model, (n, 1), "controls", generator)
         z_p = torch.zeros_like(z_b)
         if len(members):
-            shape = (n, len(members), model.module.n_latent)
-            z_p = draw_shift(model, members, torch.logit(torch.rand(shape)), torch.randn(shape)).sum(1, keepdim=True)
+            z_p = draw_globals(model, n, members).shift.sum(1, keepdim=True)
         share = model.module.decode_share(z_b, z_p, torch.zeros_like(z_b))[:, 0]
         counts = sample_gamma_poisson(share * torch.from_numpy(library), model.module.concentration)
         total += torch.log2(1 + TARGET_SUM * counts / counts.sum(1, keepdim=True).clamp_min(1)).sum(0)

@@ -181,10 +181,9 @@ def predict(
     """
     _refuse_file(output)
     model = _load(run)
-    predicted = model.predict(
-        perturbations, n_cells, artifact=artifact, library_size=library_size, basal=basal, seed=seed
+    model.predict(
+        perturbations, n_cells, artifact=artifact, library_size=library_size, basal=basal, seed=seed, output=output
     )
-    write_h5ad(predicted, output)
     _wrote(output)
 
 
@@ -243,7 +242,7 @@ def clean(
     _refuse_file(output)
     model = _load(run)
     adata = _labelled(read_h5ad(data), model, run)
-    write_h5ad(model.clean(adata, cells, library_size=library_size, n_draws=n_draws, seed=seed), output)
+    model.clean(adata, cells, library_size=library_size, n_draws=n_draws, seed=seed, output=output)
     _wrote(output)
 
 

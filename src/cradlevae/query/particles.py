@@ -17,8 +17,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cradlevae.model.module import GlobalNoise
 from cradlevae.model.trained import TrainedModel
-from cradlevae.query.states import Basal, draw_shift
+from cradlevae.query.states import Basal, sample_members
 
 DRAWS = 7
 """Draws, and as many states, in a batch."""
@@ -81,8 +82,9 @@ def _draw_shift(model: TrainedModel, dosage: Tensor, seed: int, batch: int) -> T
         on, value = np.split(uniform, 2, axis=1)
         mask.append(torch.from_numpy((np.log(on) - np.log1p(-on)).astype(np.float32)))
         embedding.append(torch.from_numpy(_normal(value)))
-    shift = draw_shift(model, members, torch.stack(mask, 1), torch.stack(embedding, 1))  # (7, members, K)
-    return torch.einsum("m,dmk->dk", dosage[members], shift)
+    unused = torch.zeros(DRAWS, model.module.n_classes, model.module.n_latent)
+    noise = GlobalNoise(torch.stack(mask, 1), torch.stack(embedding, 1), unused)  # (7, members, K)
+    return torch.einsum("m,dmk->dk", dosage[members], sample_members(model, noise, members).shift)
 
 
 def draw_effects(particles: Tensor) -> tuple[Tensor, Tensor]:
