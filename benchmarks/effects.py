@@ -92,9 +92,9 @@ def made_model(n_genes: int, n_perturbations: int) -> TrainedModel:
     with torch.no_grad():
         on = torch.rand(module.mask_logits.shape, generator=generator) < 0.1
         module.mask_logits.copy_(torch.where(on, 3.0, -5.0))
-        head = module.embedding_encoder.head
-        head.loc.bias.copy_(torch.randn(head.loc.bias.shape, generator=generator))
-        head.log_variance.bias.fill_(-2.2)
+        bias = module.embedding_encoder.head.linear.bias
+        bias[:200].copy_(torch.randn(200, generator=generator))
+        bias[200:].fill_(-2.2)
         shift = draw_globals(model.trained, 1).shift[0]
         none = torch.zeros_like(shift)[:, None]
         change = module.decode_share(none, shift[:, None], none).log()

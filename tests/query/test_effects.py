@@ -64,7 +64,7 @@ def test_what_else_is_asked_has_no_say(strong: cv.CradleVAE) -> None:
 
 
 def brute_force(model: cv.CradleVAE, members: list[int], n_draws: int = 600, n_states: int = 128) -> torch.Tensor:
-    """Effect on each gene at each of many draws, from a full cross with many states, by the direct expectation."""
+    """Effects from a full cross of many draws with many states, by direct expectation, (draws, states, genes)."""
     trained = model.trained
     module = trained.module
     with seeded(99):
@@ -74,10 +74,10 @@ def brute_force(model: cv.CradleVAE, members: list[int], n_draws: int = 600, n_s
 
         def expression(z_p: torch.Tensor) -> torch.Tensor:
             share = module.decode_share(z_b[None], z_p, none)[0]
-            return expected_log_expression(share, module.concentration, torch.from_numpy(library)).mean(0)
+            return expected_log_expression(share, module.concentration, torch.from_numpy(library))
 
         control = expression(none)
-        return torch.stack([expression(z_p.expand(1, n_states, -1)) for z_p in shift]) - control
+        return torch.stack([expression(z_p.expand(1, n_states, -1)) - control for z_p in shift])
 
 
 @pytest.fixture(scope="module", params=["model", "strong"])
@@ -98,9 +98,12 @@ def test_the_stated_error_is_the_spread_over_runs(repeated: tuple[cv.CradleVAE, 
 def test_mean_and_interval_are_those_of_many_more_particles(repeated: tuple[cv.CradleVAE, list[ad.AnnData]]) -> None:
     """Neither the noise of a draw's few states nor the ties between draws widen or narrow the interval."""
     model, runs = repeated
-    drawn = brute_force(model, [0, 1]).numpy()
+    crossed = brute_force(model, [0, 1]).numpy()
+    drawn, by_state = crossed.mean(axis=1), crossed.mean(axis=0)
+    error = np.sqrt((drawn.var(axis=0) / len(drawn) + by_state.var(axis=0) / len(by_state)).mean())
     mean = np.mean([run.X[0] for run in runs], axis=0)
-    assert np.sqrt(((mean - drawn.mean(axis=0)) ** 2).mean()) < 0.08 * np.sqrt(drawn.var(axis=0).mean())
+    assert np.sqrt(((mean - drawn.mean(axis=0)) ** 2).mean()) < 2 * error
+    assert error < 0.1 * drawn.std(axis=0).mean()
     sd = np.sqrt(np.mean([run.layers["sd"][0] ** 2 for run in runs], axis=0))
     assert np.median(sd / drawn.std(axis=0)) == pytest.approx(1, abs=0.05)
     width = np.mean([run.layers["high"][0] - run.layers["low"][0] for run in runs], axis=0)
@@ -109,9 +112,9 @@ def test_mean_and_interval_are_those_of_many_more_particles(repeated: tuple[cv.C
 
 
 def test_a_target_is_met_or_its_failure_said(strong: cv.CradleVAE) -> None:
-    loose, tight = (strong.effects(["A"], error=error) for error in (0.2, 0.05))
+    loose, tight = (strong.effects(["A"], error=error) for error in (0.2, 0.03))
     assert tight.obs["n_particles"].iloc[0] > 2 * loose.obs["n_particles"].iloc[0]
-    assert np.quantile(tight.layers["mc_error"], 0.98) <= 0.05
+    assert np.quantile(tight.layers["mc_error"], 0.98) <= 0.03
     with pytest.warns(UserWarning, match=r"error of the effects of 'A' is above 0.0001 after 4,032 particles"):
         given_up = strong.effects(["A", "control"], error=1e-4)
     assert given_up.obs["n_particles"].tolist() == [4032, PARTICLES * BATCHES]
@@ -126,8 +129,9 @@ def test_a_certain_posterior_has_no_interval(strong: cv.CradleVAE) -> None:
     module = copy.deepcopy(strong.trained.module)
     with torch.no_grad():
         module.mask_logits.mul_(100)
-        module.embedding_encoder.head.log_variance.weight.zero_()
-        module.embedding_encoder.head.log_variance.bias.fill_(-30)
+        head = module.embedding_encoder.head.linear
+        head.weight[module.n_latent :].zero_()
+        head.bias[module.n_latent :].fill_(-30)
     certain.trained = replace(strong.trained, module=module)
     found = certain.effects("A", error=float("inf"))
     assert np.abs(found.X).max() > 0.5

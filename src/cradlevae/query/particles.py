@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cradlevae.model.module import GlobalNoise
 from cradlevae.model.trained import TrainedModel
-from cradlevae.query.states import Basal, sample_members
+from cradlevae.query.states import Basal
 
 DRAWS = 7
 """Draws, and as many states, in a batch."""
@@ -84,7 +84,7 @@ def _draw_shift(model: TrainedModel, dosage: Tensor, seed: int, batch: int) -> T
         embedding.append(torch.from_numpy(_normal(value)))
     unused = torch.zeros(DRAWS, model.module.n_classes, model.module.n_latent)
     noise = GlobalNoise(torch.stack(mask, 1), torch.stack(embedding, 1), unused)  # (7, members, K)
-    return torch.einsum("m,dmk->dk", dosage[members], sample_members(model, noise, members).shift)
+    return torch.einsum("m,dmk->dk", dosage[members], model.module.sample_globals(noise, members).shift)
 
 
 def draw_effects(particles: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,10 +14,8 @@ from torch import Tensor
 from cradlevae.data.checks import check_at_least, check_choice
 from cradlevae.data.labels import condition_name, members
 from cradlevae.errors import DataError
-from cradlevae.model.module import GlobalNoise, Globals
+from cradlevae.model.module import Globals
 from cradlevae.model.trained import TrainedModel
-from cradlevae.nn.bernoulli import logistic_noise, straight_through
-from cradlevae.nn.mlp import Gaussian
 
 Basal = Literal["controls", "prior"]
 """Where basal states come from: real passing controls (default) or the prior Normal(0, I)."""
@@ -67,28 +65,7 @@ def _condition(label: str, separator: str, control_labels: Sequence[str]) -> str
 
 def draw_globals(model: TrainedModel, n: int, members: Tensor | None = None) -> Globals:
     """Draw M, E and A ``n`` times from the guide; M and E of some ``members`` (rows of perturbations, int64) or all."""
-    module = model.module
-    if members is None:
-        return module.sample_globals(module.draw_noise(n))
-    shape = n, len(members), module.n_latent
-    artifact = torch.randn(n, module.n_classes, module.n_latent)
-    return sample_members(model, GlobalNoise(logistic_noise(shape, artifact), torch.randn(shape), artifact), members)
-
-
-def sample_members(model: TrainedModel, noise: GlobalNoise, members: Tensor) -> Globals:
-    """M and E of some perturbations, and A, from random numbers of these shapes: (n, members, K) and (n, C, K)."""
-    module = model.module
-    mask = straight_through(module.mask_logits[members], noise.mask)
-    if module.config.guide == "mean-field":
-        loc, scale = module.embedding_loc[members], module.embedding_log_scale[members].exp()
-        q_embedding = Gaussian(loc.expand_as(mask), scale.expand_as(mask))
-    else:
-        one_hot = torch.eye(len(model.perturbations))[members].expand(len(mask), -1, -1)
-        q_embedding = module.embedding_encoder(torch.cat([mask, one_hot], dim=-1))
-    q_artifact = module._artifact_posterior()
-    q_artifact = Gaussian(q_artifact.loc.expand_as(noise.artifact), q_artifact.scale.expand_as(noise.artifact))
-    embedding, artifact = q_embedding.sample(noise.embedding), q_artifact.sample(noise.artifact)
-    return Globals(mask, embedding, artifact, q_embedding, q_artifact)
+    return model.module.sample_globals(model.module.draw_noise(n, members), members)
 
 
 def draw_basal(
