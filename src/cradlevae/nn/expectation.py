@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -26,8 +27,9 @@ STEP = 0.75
 LAST_NODE = 3
 """Steps above log t = 0: beyond, e⁻ᵗ leaves 1e-9."""
 
-LINEAR = 1e-3
-"""Value of s·t × mean below which the integrand is taken to be linear in t, so that the rest is a geometric sum."""
+SMOOTH = 0.03
+"""Value of s·t × mean below which the integrand is taken to be quadratic in t, so that the rest
+is two geometric sums."""
 
 CACHED_VALUES = 1 << 16
 """Values worked on at a time, so that they stay in the cache."""
@@ -65,11 +67,10 @@ def _integral(mean: Tensor, concentration: Tensor, scale: Tensor) -> Tensor:
     """E[log2(1 + s·x)] for every mean; θ and s broadcast against it."""
     mean = torch.minimum(mean + MEAN_OFFSET, concentration / MIN_RATE)  # the rate's floor is the mean's ceiling
     ratio = mean / concentration
-    reach = float(scale.max()) * max(1.0, float((ratio + mean).max()))
-    first = math.floor(math.log(LINEAR / reach) / STEP)  # the nodes are the same ones for all, but for where they start
+    reach = max(1.0, float(scale.max()) * max(1.0, float((ratio + mean).max())))
+    first = math.floor(math.log(SMOOTH / reach) / STEP)  # the nodes are the same ones for all, but for where they start
     nodes = np.exp(STEP * np.arange(first, LAST_NODE + 1))
-    weights = STEP * np.exp(-nodes)
-    weights[0] *= 1 + 1 / math.expm1(STEP)  # and all the nodes before it
+    weights = _weights(len(nodes)) * np.exp(-nodes)
     total = torch.zeros_like(mean)
     work = torch.empty_like(mean)
     for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
@@ -77,3 +78,17 @@ def _integral(mean: Tensor, concentration: Tensor, scale: Tensor) -> Tensor:
         work.log1p_().mul_(concentration).neg_().expm1_()
         total.sub_(work, alpha=weight)
     return total.div_(math.log(2))
+
+
+def _weights(n: int) -> npt.NDArray[np.float64]:
+    """Weights of equal steps h in log t. The first two also stand for all before them, where it is a·t + b·t².
+
+    With t = 1 at the first node, b = (I₂ e⁻ʰ − I₁) / (eʰ − 1) and a = I₁ − b; the nodes before it add a / (eʰ − 1) and
+    b / (e²ʰ − 1).
+    """
+    weights = np.full(n, STEP)
+    linear, square = 1 / math.expm1(STEP), 1 / math.expm1(2 * STEP)
+    bend = (square - linear) * linear
+    weights[0] += STEP * (linear - bend)
+    weights[1] += STEP * bend * math.exp(-STEP)
+    return weights
