@@ -111,18 +111,20 @@ def effects(
         raise DataError(f"error is {error}; it must be positive, e.g. 0.02")
     conditions = canonical_conditions(model, perturbations)
     dosage = model.dosage(conditions)
+    layers: list[dict[str, npt.NDArray[np.float32]]] = []
+    n_particles: list[int] = []
+    above: list[str] = []
     with seeded(seed):
         controls = _Controls(model, scale, basal, seed)
-        found = [
-            _estimate(controls, dosage[row], target)
-            for row in track_slow(range(len(conditions)), len(conditions), "effects")
-        ]
-        layers = [estimate.layers(credible) for estimate in found]
-    _warn_of_error([name for name, one in zip(conditions, found, strict=True) if one.worst > target], target)
+        for row in track_slow(range(len(conditions)), len(conditions), "effects"):
+            estimate = _estimate(controls, dosage[row], target)
+            layers.append(estimate.layers(credible))
+            n_particles.append(estimate.n_particles)
+            if estimate.worst > target:
+                above.append(conditions[row])
+    _warn_of_error(above, target)
     stacked = {name: np.stack([layer[name] for layer in layers]) for name in layers[0]}
-    obs = pd.DataFrame(
-        {"n_particles": [estimate.n_particles for estimate in found]}, index=pd.Index(conditions, name="perturbation")
-    )
+    obs = pd.DataFrame({"n_particles": n_particles}, index=pd.Index(conditions, name="perturbation"))
     settings = {"scale": scale, "credible": credible, "error": target, "basal": basal}
     x = stacked.pop("X")
     return ad.AnnData(X=x, obs=obs, var=model.var.copy(), layers=stacked, uns={"effects": settings})
