@@ -28,7 +28,7 @@ def test_from_data_to_answers(tiny_options: Options, quick: Options, tmp_path: P
     assert repr(model).endswith("trained, 2 epochs)")
     predicted = model.predict(["A+B", "C"], n_cells=5)
     assert predicted.shape == (10, 50)
-    assert model.effects(["A+B"], credible=0.9, n_draws=3).shape == (1, 50)
+    assert model.effects(["A+B"], credible=0.9).shape == (1, 50)
     assert model.clean(adata).shape == adata.shape
     assert len(model.artifact_signature()) == 50
     model.save(tmp_path / "run")
@@ -80,7 +80,7 @@ def test_a_model_with_a_guide_matrix_and_a_layer(simulated: ad.AnnData, tiny_opt
     two = cv.CradleVAE(simulated, split=split, **tiny_options)
     for model in (one, two):
         model.train(1, **quick)
-    np.testing.assert_array_equal(one.effects("A", n_draws=2).X, two.effects("A", n_draws=2).X)
+    np.testing.assert_array_equal(one.effects("A").X, two.effects("A").X)
 
 
 def test_unknown_options_are_refused_with_the_closest(simulated: ad.AnnData, model: cv.CradleVAE) -> None:
@@ -183,4 +183,4 @@ def test_real_counts_go_through(data_file: Any, tiny_options: Options, quick: Op
         model = cv.CradleVAE(adata, split=split, **tiny_options)
     model.train(1, **(quick | {"batch_size": 512}))
     assert np.isfinite(model.history.to_numpy()).all()
-    assert model.effects(model.perturbations[:2], n_draws=2, n_states=8).shape == (2, 500)
+    assert model.effects(model.perturbations[:2]).shape == (2, 500)

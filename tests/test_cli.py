@@ -89,9 +89,9 @@ def test_predict_effects_and_clean_write_what_they_say(folder: Path, data: Path,
     predicted = ad.read_h5ad(folder / "predicted.h5ad")
     assert predicted.shape == (14, 80)
     assert list(predicted.obs["perturbation"].unique()) == ["A", "A+B"]
-    run("effects", model, "--output", folder / "effects.csv", "--perturbations", "A", "--n_draws", 3, "--n_states", 4)
+    run("effects", model, "--output", folder / "effects.csv", "--perturbations", "A", "--error", 0.05)
     table = pd.read_csv(folder / "effects.csv")
-    assert list(table.columns) == ["perturbation", "gene", "effect", "low", "high", "sd"]
+    assert list(table.columns) == ["perturbation", "gene", "effect", "low", "high", "sd", "mc_error"]
     assert (table["low"] <= table["high"]).all()
     run("clean", model, data, "--output", folder / "clean.h5ad", "--cells", "failed", "--n_draws", 2)
     assert ad.read_h5ad(folder / "clean.h5ad").obs["failed_qc"].all()

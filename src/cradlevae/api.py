@@ -193,11 +193,12 @@ class CradleVAE:
         library_size: float | str = "controls",
         basal: Basal = "controls",
         seed: int = 0,
+        output: str | Path | None = None,
     ) -> ad.AnnData:
         """Counts for any combination of known perturbations; see :func:`cradlevae.query.predict.predict`."""
         return predict.predict(
             self.trained, perturbations, n_cells=n_cells, artifact=artifact, library_size=library_size,
-            basal=basal, seed=seed,
+            basal=basal, seed=seed, output=output,
         )  # fmt: skip
 
     def effects(self, perturbations: str | Sequence[str], credible: float = 0.9, **options: Any) -> ad.AnnData:

@@ -181,10 +181,9 @@ def predict(
     """
     _refuse_file(output)
     model = _load(run)
-    predicted = model.predict(
-        perturbations, n_cells, artifact=artifact, library_size=library_size, basal=basal, seed=seed
+    model.predict(
+        perturbations, n_cells, artifact=artifact, library_size=library_size, basal=basal, seed=seed, output=output
     )
-    write_h5ad(predicted, output)
     _wrote(output)
 
 
@@ -194,28 +193,24 @@ def effects(
     output: Path,
     perturbations: list[str] | None = None,
     credible: float = 0.9,
-    n_draws: int = 50,
-    n_states: int = 64,
+    error: float | None = None,
     seed: int = 0,
 ) -> None:
     """Effect of each perturbation on each gene, artifact-free, with credible intervals.
 
     Args:
         run: Folder of a trained model.
-        output: Table (.csv: perturbation, gene, effect, low, high, sd) or AnnData file (.h5ad) to write.
+        output: Table (.csv: perturbation, gene, effect, low, high, sd, mc_error) or AnnData file (.h5ad) to write.
         perturbations: Conditions, e.g. '[A+B,C]'; all known single perturbations by default.
         credible: Probability of the intervals.
-        n_draws: Posterior draws of mask and embedding.
-        n_states: Control cells that the effects are averaged over.
+        error: Monte-Carlo standard error to reach on 99 % of the genes, log2 units; 0.02 by default.
         seed: Seed of the draws.
     """
     _refuse_file(output)
     if output.suffix not in (".csv", ".h5ad"):
         raise DataError(f"{output} ends in {output.suffix!r}; effects are written as .csv or .h5ad")
     model = _load(run)
-    found = model.effects(
-        perturbations or list(model.perturbations), credible, n_draws=n_draws, n_states=n_states, seed=seed
-    )
+    found = model.effects(perturbations or list(model.perturbations), credible, error=error, seed=seed)
     if output.suffix == ".h5ad":
         write_h5ad(found, output)
     else:
@@ -247,7 +242,7 @@ def clean(
     _refuse_file(output)
     model = _load(run)
     adata = _labelled(read_h5ad(data), model, run)
-    write_h5ad(model.clean(adata, cells, library_size=library_size, n_draws=n_draws, seed=seed), output)
+    model.clean(adata, cells, library_size=library_size, n_draws=n_draws, seed=seed, output=output)
     _wrote(output)
 
 

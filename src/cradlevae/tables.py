@@ -9,7 +9,7 @@ from cradlevae.data.files import atomic_path
 
 
 def effects_table(found: Any) -> Any:
-    """Effects as a tidy table: perturbation, gene, effect, low, high, sd."""
+    """Effects as a tidy table: perturbation, gene, effect, low, high, sd, mc_error."""
     import numpy as np
     import pandas as pd
 
@@ -19,7 +19,7 @@ def effects_table(found: Any) -> Any:
             "perturbation": np.repeat(found.obs_names.to_numpy(), n_genes),
             "gene": np.tile(found.var_names.to_numpy(), n_conditions),
             "effect": np.asarray(found.X).ravel(),
-            **{name: np.asarray(found.layers[name]).ravel() for name in ("low", "high", "sd")},
+            **{name: np.asarray(found.layers[name]).ravel() for name in ("low", "high", "sd", "mc_error")},
         }
     )
 

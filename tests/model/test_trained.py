@@ -50,8 +50,8 @@ def test_a_loaded_model_answers_alike(model: cv.CradleVAE, saved: Path, simulate
     for question in (
         lambda m: m.predict(["A+B", "C"], 20, seed=3).X.toarray(),
         lambda m: m.predict(["D"], 5, artifact=True).X.toarray(),
-        lambda m: m.effects(["A+B", "E"], n_draws=5).X,
-        lambda m: m.effects(["A+B", "E"], n_draws=5).layers["high"],
+        lambda m: m.effects(["A+B", "E"]).X,
+        lambda m: m.effects(["A+B", "E"]).layers["high"],
         lambda m: m.clean(simulated).X,
         lambda m: m.clean(simulated).layers["sampled"].toarray(),
         lambda m: m.latents(simulated).obsm["z_basal"],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import anndata as ad
 import numpy as np
 import pytest
@@ -9,33 +12,37 @@ import torch
 
 import cradlevae as cv
 from cradlevae.errors import DataError
-from cradlevae.query.effects import published_effects
+from cradlevae.nn.expectation import expected_log_expression
+from cradlevae.query.effects import BATCHES, published_effects
+from cradlevae.query.particles import PARTICLES
 from cradlevae.query.states import draw_basal, draw_globals, seeded
 
 
 def test_shapes_labels_and_settings(model: cv.CradleVAE) -> None:
-    effects = model.effects(["B+A", "C", "ctrl"], credible=0.8, n_draws=6, n_states=8)
+    effects = model.effects(["B+A", "C", "ctrl"], credible=0.8)
     assert effects.shape == (3, 60)
     assert list(effects.obs_names) == ["A+B", "C", "control"]
     assert list(effects.var_names) == list(model.trained.genes)
-    assert set(effects.layers) == {"low", "high", "sd"}
+    assert set(effects.layers) == {"low", "high", "sd", "mc_error"}
     assert effects.uns["effects"]["credible"] == 0.8
     assert effects.uns["effects"]["scale"] == "perturbseq"
+    assert effects.uns["effects"]["error"] == 0.02
+    assert (effects.obs["n_particles"] % PARTICLES == 0).all()
     assert np.isfinite(effects.X).all()
 
 
 @pytest.mark.parametrize("scale", ["perturbseq", "mean"])
 @pytest.mark.parametrize("basal", ["controls", "prior"])
 def test_the_paired_effect_of_the_control_is_exactly_zero(strong: cv.CradleVAE, scale: str, basal: str) -> None:
-    effects = strong.effects(["control", "A"], n_draws=5, n_states=8, scale=scale, basal=basal)
+    effects = strong.effects(["control", "A"], error=9, scale=scale, basal=basal)
     assert (effects["control"].X == 0).all()
-    for layer in ("low", "high", "sd"):
+    for layer in ("low", "high", "sd", "mc_error"):
         assert (effects["control"].layers[layer] == 0).all()
     assert np.abs(effects["A"].X).max() > 0.1
 
 
 def test_intervals_enclose_the_mean_and_widen_with_credibility(strong: cv.CradleVAE) -> None:
-    wide, narrow = (strong.effects(["A", "A+B"], credible=c, n_draws=15, n_states=8) for c in (0.95, 0.5))
+    wide, narrow = (strong.effects(["A", "A+B"], credible=c, error=9) for c in (0.95, 0.5))
     np.testing.assert_array_equal(wide.X, narrow.X)
     mean = wide.X
     assert (wide.layers["low"] <= mean).all()
@@ -46,51 +53,95 @@ def test_intervals_enclose_the_mean_and_widen_with_credibility(strong: cv.Cradle
 
 
 def test_the_seed_decides(strong: cv.CradleVAE) -> None:
-    one, two, other = (strong.effects("A", n_draws=5, n_states=8, seed=seed).X for seed in (1, 1, 2))
+    one, two, other = (strong.effects("A", error=9, seed=seed).X for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, two)
     assert not np.array_equal(one, other)
 
 
 def test_what_else_is_asked_has_no_say(strong: cv.CradleVAE) -> None:
-    alone = strong.effects("B", n_draws=5, n_states=8).X[0]
-    np.testing.assert_array_equal(strong.effects(["A", "B"], n_draws=5, n_states=8)["B"].X[0], alone)
+    alone = strong.effects("B", error=9).X[0]
+    np.testing.assert_array_equal(strong.effects(["A", "B"], error=9)["B"].X[0], alone)
 
 
-def test_sampling_agrees_at_the_same_states(strong: cv.CradleVAE) -> None:
-    """The same basal states and posterior draws, with counts drawn by numpy."""
-    n_draws, n_states, repeats = 4, 5, 4000
-    found = strong.effects("A+B", n_draws=n_draws, n_states=n_states, seed=3)
-    trained = strong.trained
-    with seeded(3):
-        z_b, library = draw_basal(trained, (n_states,), "controls", np.random.default_rng(3))
-        draw = draw_globals(trained, n_draws)
-        z_p = draw.mask[:, :2].mul(draw.embedding[:, :2]).sum(1)  # A and B come first
-        none = torch.zeros(1, 1, trained.module.n_latent)
-        states = z_b[None]
-        treated = trained.module.decode_share(states.expand(n_draws, -1, -1), z_p[:, None].expand(-1, n_states, -1),
-                                              none.expand(n_draws, n_states, -1)).double().numpy()  # fmt: skip
-        control = trained.module.decode_share(states, none.expand(1, n_states, -1), none.expand(1, n_states, -1))
-        theta = trained.module.concentration.double().numpy()
-    rng = np.random.default_rng(0)
+def brute_force(model: cv.CradleVAE, members: list[int], n_draws: int = 600, n_states: int = 128) -> torch.Tensor:
+    """Effects from a full cross of many draws with many states, by direct expectation, (draws, states, genes)."""
+    trained = model.trained
+    module = trained.module
+    with seeded(99):
+        z_b, library = draw_basal(trained, (n_states,), "controls", np.random.default_rng(5))
+        shift = draw_globals(trained, n_draws).shift[:, members].sum(1)
+        none = torch.zeros(1, n_states, module.n_latent)
 
-    def expression(share: np.ndarray, times: int) -> tuple[np.ndarray, np.ndarray]:
-        """Mean over draws and states, and its squared standard error, per gene."""
-        mean = share * library[:, None]
-        counts = rng.poisson(rng.gamma(theta, mean / theta, size=(times, *mean.shape)))
-        logs = np.log2(1 + 1e4 * counts / library[:, None])
-        n = share.shape[0] * n_states
-        return logs.mean(axis=(0, 1, 2)), logs.var(axis=0).sum(axis=(0, 1)) / (times * n**2)
+        def expression(z_p: torch.Tensor) -> torch.Tensor:
+            share = module.decode_share(z_b[None], z_p, none)[0]
+            return expected_log_expression(share, module.concentration, torch.from_numpy(library))
 
-    one, error_one = expression(treated, repeats)
-    two, error_two = expression(control.double().numpy(), 4 * repeats)
-    error = np.sqrt(error_one + error_two)
-    difference = found.X[0] - (one - two)
-    assert np.abs(one - two).max() > 0.5
-    assert np.abs(difference / np.maximum(error, 1e-4)).max() < 5, np.abs(difference).max()
+        control = expression(none)
+        return torch.stack([expression(z_p.expand(1, n_states, -1)) - control for z_p in shift])
+
+
+@pytest.fixture(scope="module", params=["model", "strong"])
+def repeated(request: pytest.FixtureRequest) -> tuple[cv.CradleVAE, list[ad.AnnData]]:
+    """Effects of A+B at thirty seeds, the first particles only."""
+    model = request.getfixturevalue(request.param)
+    return model, [model.effects("A+B", error=float("inf"), seed=seed) for seed in range(30)]
+
+
+def test_the_stated_error_is_the_spread_over_runs(repeated: tuple[cv.CradleVAE, list[ad.AnnData]]) -> None:
+    runs = repeated[1]
+    stated = np.sqrt(np.mean([run.layers["mc_error"] ** 2 for run in runs]))
+    spread = np.sqrt(np.var([run.X for run in runs], axis=0, ddof=1).mean())
+    assert stated == pytest.approx(spread, rel=0.2)
+    assert spread > 0.01
+
+
+def test_mean_and_interval_are_those_of_many_more_particles(repeated: tuple[cv.CradleVAE, list[ad.AnnData]]) -> None:
+    """Neither the noise of a draw's few states nor the ties between draws widen or narrow the interval."""
+    model, runs = repeated
+    crossed = brute_force(model, [0, 1]).numpy()
+    drawn, by_state = crossed.mean(axis=1), crossed.mean(axis=0)
+    error = np.sqrt((drawn.var(axis=0) / len(drawn) + by_state.var(axis=0) / len(by_state)).mean())
+    mean = np.mean([run.X[0] for run in runs], axis=0)
+    assert np.sqrt(((mean - drawn.mean(axis=0)) ** 2).mean()) < 2 * error
+    assert error < 0.1 * drawn.std(axis=0).mean()
+    sd = np.sqrt(np.mean([run.layers["sd"][0] ** 2 for run in runs], axis=0))
+    assert np.median(sd / drawn.std(axis=0)) == pytest.approx(1, abs=0.05)
+    width = np.mean([run.layers["high"][0] - run.layers["low"][0] for run in runs], axis=0)
+    low, high = np.quantile(drawn, [0.05, 0.95], axis=0)
+    assert np.median(width / (high - low)) == pytest.approx(1, abs=0.08)  # quantiles of 56 draws lie a little inwards
+
+
+def test_a_target_is_met_or_its_failure_said(strong: cv.CradleVAE) -> None:
+    loose, tight = (strong.effects(["A"], error=error) for error in (0.2, 0.03))
+    assert tight.obs["n_particles"].iloc[0] > 2 * loose.obs["n_particles"].iloc[0]
+    assert np.quantile(tight.layers["mc_error"], 0.98) <= 0.03
+    with pytest.warns(UserWarning, match=r"error of the effects of 'A' is above 0.0001 after 4,032 particles"):
+        given_up = strong.effects(["A", "control"], error=1e-4)
+    assert given_up.obs["n_particles"].tolist() == [4032, PARTICLES * BATCHES]
+    # and the error is what it says: two estimates differ by no more
+    error = np.sqrt(tight.layers["mc_error"] ** 2 + given_up["A"].layers["mc_error"] ** 2)
+    assert np.sqrt((((tight.X - given_up["A"].X) / error) ** 2).mean()) < 1.6
+
+
+def test_a_certain_posterior_has_no_interval(strong: cv.CradleVAE) -> None:
+    """The states differ in their effects, the draws do not: that must not show as uncertainty."""
+    certain = cv.CradleVAE.__new__(cv.CradleVAE)
+    module = copy.deepcopy(strong.trained.module)
+    with torch.no_grad():
+        module.mask_logits.mul_(100)
+        head = module.embedding_encoder.head.linear
+        head.weight[module.n_latent :].zero_()
+        head.bias[module.n_latent :].fill_(-30)
+    certain.trained = replace(strong.trained, module=module)
+    found = certain.effects("A", error=float("inf"))
+    assert np.abs(found.X).max() > 0.5
+    assert np.median(found.layers["sd"]) < 0.03
+    # the states that a mean is taken over are still few
+    assert np.median(found.layers["mc_error"]) > 0.005
 
 
 def test_raw_count_effects_are_differences_of_means(strong: cv.CradleVAE) -> None:
-    found = strong.effects("C", n_draws=60, n_states=200, scale="mean").X[0]
+    found = strong.effects("C", error=1, scale="mean").X[0]
     treated, control = (strong.predict(name, 4000, seed=7).X.toarray().astype(np.float64) for name in ("C", "control"))
     error = np.sqrt((treated.var(axis=0) + control.var(axis=0)) / 4000)
     # posterior draws and states of the effect are finite too: allow for as much again
@@ -107,7 +158,7 @@ def test_published_effects_sample_at_one_library_size(strong: cv.CradleVAE) -> N
     same_size = type(bank)(bank.loc, bank.scale, np.full_like(bank.library_size, 10_000))
     paired = cv.CradleVAE.__new__(cv.CradleVAE)
     paired.trained = type(large)(**(vars(large) | {"controls": same_size}))
-    expected = paired.effects(["A", "A+B"], n_draws=40, n_states=60, basal="prior").X
+    expected = paired.effects(["A", "A+B"], error=0.1, basal="prior").X
     assert np.corrcoef(sampled.X.ravel(), expected.ravel())[0, 1] > 0.95
     assert np.abs(sampled.X - expected).mean() < 0.25
     again = published_effects(strong.trained, ["A", "A+B"], n_particles=2000)
@@ -127,6 +178,6 @@ def test_bad_requests_are_refused(model: cv.CradleVAE, untrained: cv.CradleVAE) 
 
 
 def test_effects_are_written_and_read(model: cv.CradleVAE, tmp_path: object) -> None:
-    effects = model.effects(["A"], n_draws=3, n_states=4)
+    effects = model.effects(["A"])
     effects.write_h5ad(f"{tmp_path}/effects.h5ad")
     np.testing.assert_array_equal(ad.read_h5ad(f"{tmp_path}/effects.h5ad").X, effects.X)

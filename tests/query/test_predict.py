@@ -196,7 +196,8 @@ def test_misspelt_choices_are_refused_everywhere(strong: cv.CradleVAE, simulated
     for ask, message in (
         (lambda: strong.predict("A", 2, basal="Prior"), "basal is 'Prior'; choose one of controls, prior"),
         (lambda: strong.effects("A", scale="Mean"), "scale is 'Mean'"),
-        (lambda: strong.effects("A", n_draws=0), "n_draws is 0; it must be at least 1"),
+        (lambda: strong.effects("A", error=0), "error is 0; it must be positive"),
+        (lambda: strong.effects("A", basal="Prior"), "basal is 'Prior'"),
         (lambda: strong.clean(simulated, cells="fail"), "cells is 'fail'; choose one of all, failed"),
         (lambda: strong.clean(simulated, library_size="pass"), "library_size is 'pass'"),
         (lambda: strong.latents(simulated, n_draws=0), "n_draws is 0"),

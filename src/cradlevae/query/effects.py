@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import anndata as ad
@@ -14,16 +15,27 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.checks import check_at_least, check_choice
+from cradlevae.data.labels import listed
 from cradlevae.data.progress import track_slow
+from cradlevae.errors import DataError
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.expectation import TARGET_SUM, expected_log_expression
 from cradlevae.nn.likelihood import sample_gamma_poisson
+from cradlevae.query.particles import (
+    DRAWS,
+    PARTICLES,
+    States,
+    deviation_noise,
+    draw_effects,
+    draw_shifts,
+    draw_states,
+    residual_freedom,
+)
 from cradlevae.query.states import (
     PUBLISHED_LIBRARY_SIZE,
     Basal,
     canonical_conditions,
     check_credible,
-    draw_basal,
     draw_globals,
     seeded,
 )
@@ -32,12 +44,17 @@ Scale = Literal["perturbseq", "mean"]
 """log2(1 + 1e4·x/Σx), or raw counts."""
 
 
-@dataclass(frozen=True)
-class _States:
-    """Basal states and library sizes at which effects are taken."""
+BATCHES = 8
+"""Batches of particles that are decoded together and that every condition gets: enough to tell their spread."""
 
-    basal: Tensor  # (states, latent)
-    library_size: Tensor  # (states,)
+MAX_BATCHES = 192
+"""Batches after which a condition is given up whose error is still above the target."""
+
+TARGET_ERROR = {"perturbseq": 0.02, "mean": float("inf")}
+"""Default Monte-Carlo error: in log2 units; raw counts have no scale of their own, so no target."""
+
+COVERED = 0.99
+"""Share of the genes whose Monte-Carlo error meets the target."""
 
 
 def effects(
@@ -45,8 +62,7 @@ def effects(
     perturbations: str | Sequence[str],
     *,
     credible: float = 0.9,
-    n_draws: int = 50,
-    n_states: int = 64,
+    error: float | None = None,
     scale: Scale = "perturbseq",
     basal: Basal = "controls",
     seed: int = 0,
@@ -54,8 +70,8 @@ def effects(
     """Effect of each condition on each gene: treated minus control, artifact off.
 
     Effect = E[log2(1 + 1e4·x/Σx)] under treatment minus the same under control, for the *same* basal states and library
-    sizes (paired), those of real passing controls; the scale depends on library size. Count noise is summed over, not
-    sampled, with Σx at the library size.
+    sizes (paired), those of real passing controls; the scale depends on library size. Count noise is integrated over,
+    not sampled, with Σx at the library size. Particles are added in batches until the Monte-Carlo error is met.
 
     Parameters
     ----------
@@ -65,10 +81,9 @@ def effects(
         Conditions, e.g. ``["A+B", "C"]``.
     credible
         Probability of the credible intervals, from the posterior of mask and embedding.
-    n_draws
-        Posterior draws of mask and embedding.
-    n_states
-        Basal states (control cells).
+    error
+        Monte-Carlo standard error of the effect to reach on 99 % of the genes, in the units of the effect; by default
+        0.02 (log2 units), and none for raw counts. Where 4,032 particles do not reach it, a warning says so.
     scale
         ``"perturbseq"`` or ``"mean"`` (raw counts).
     basal
@@ -79,7 +94,9 @@ def effects(
     Returns
     -------
     anndata.AnnData
-        Conditions × genes: ``X`` the mean effect; layers ``low``, ``high`` (interval) and ``sd`` (posterior).
+        Conditions × genes: ``X`` the mean effect; layers ``low``, ``high`` (interval), ``sd`` (posterior; the noise of
+        the states is taken out of all three) and ``mc_error`` (Monte-Carlo standard error of ``X``);
+        ``obs["n_particles"]``.
 
     Raises
     ------
@@ -88,34 +105,151 @@ def effects(
     """
     check_credible(credible)
     check_choice("scale", scale, ("perturbseq", "mean"))
-    check_at_least(1, n_draws=n_draws, n_states=n_states)
+    check_choice("basal", basal, ("controls", "prior"))
+    target = TARGET_ERROR[scale] if error is None else error
+    if not target > 0:
+        raise DataError(f"error is {error}; it must be positive, e.g. 0.02")
     conditions = canonical_conditions(model, perturbations)
     dosage = model.dosage(conditions)
-    tail = (1 - credible) / 2
-    layers: dict[str, list[npt.NDArray[np.float32]]] = {"X": [], "low": [], "high": [], "sd": []}
+    layers: list[dict[str, npt.NDArray[np.float32]]] = []
+    n_particles: list[int] = []
+    above: list[str] = []
     with seeded(seed):
-        z_b, library = draw_basal(model, (n_states,), basal, np.random.default_rng(seed))
-        states = _States(z_b, torch.from_numpy(library))
-        shift = draw_globals(model, n_draws).shift  # (draws, T, latent)
-        control = _mean_expression(model, states, torch.zeros(1, model.module.n_latent), scale)
+        controls = _Controls(model, scale, basal, seed)
         for row in track_slow(range(len(conditions)), len(conditions), "effects"):
-            z_p = torch.einsum("t,dtk->dk", dosage[row], shift)
-            drawn = (_mean_expression(model, states, z_p, scale) - control).numpy()  # (draws, genes)
-            layers["X"].append(drawn.mean(axis=0))
-            layers["low"].append(np.quantile(drawn, tail, axis=0).astype(np.float32))
-            layers["high"].append(np.quantile(drawn, 1 - tail, axis=0).astype(np.float32))
-            layers["sd"].append(drawn.std(axis=0))
-    stacked = {name: np.stack(rows) for name, rows in layers.items()}
-    obs = pd.DataFrame(index=pd.Index(conditions, name="perturbation"))
-    settings = {
-        "scale": scale,
-        "credible": credible,
-        "n_draws": n_draws,
-        "n_states": n_states,
-        "basal": basal,
-    }
+            estimate = _estimate(controls, dosage[row], target)
+            layers.append(estimate.layers(credible))
+            n_particles.append(estimate.n_particles)
+            if estimate.worst > target:
+                above.append(conditions[row])
+    _warn_of_error(above, target)
+    stacked = {name: np.stack([layer[name] for layer in layers]) for name in layers[0]}
+    obs = pd.DataFrame({"n_particles": n_particles}, index=pd.Index(conditions, name="perturbation"))
+    settings = {"scale": scale, "credible": credible, "error": target, "basal": basal}
     x = stacked.pop("X")
     return ad.AnnData(X=x, obs=obs, var=model.var.copy(), layers=stacked, uns={"effects": settings})
+
+
+@dataclass
+class _Controls:
+    """The states of each batch with their expression under control; the same for every condition."""
+
+    model: TrainedModel
+    scale: Scale
+    basal: Basal
+    seed: int
+    made: dict[range, tuple[States, Tensor]] = field(default_factory=dict)
+
+    def of(self, batches: range) -> tuple[States, Tensor]:
+        """States of batches, and their expression under control, (states, 1, genes)."""
+        if batches not in self.made:
+            states = draw_states(self.model, self.basal, self.seed, batches)
+            none = torch.zeros(len(states.basal), 1, self.model.module.n_latent)
+            self.made[batches] = states, self.expression(states, none)
+        return self.made[batches]
+
+    def expression(self, states: States, shift: Tensor) -> Tensor:
+        """Expected expression of each state under each of its shifts, (states, n, K) → (states, n, genes)."""
+        basal = states.basal.unsqueeze(1).expand_as(shift)
+        share: Tensor = self.model.module.decode_share(basal, shift, torch.zeros_like(shift))
+        library = states.library_size.unsqueeze(1).expand(share.shape[:2])
+        if self.scale == "mean":
+            return share.mul_(library.unsqueeze(2))
+        flat = expected_log_expression(share.flatten(0, 1), self.model.module.concentration, library.flatten())
+        return flat.view(share.shape)
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    """What batches of particles tell of the effects of a condition."""
+
+    means: Tensor  # of each batch, (batches, genes)
+    deviations: Tensor  # of each batch's draws, (batches, draws, genes)
+    residual: Tensor  # sum of squares, (genes,)
+
+    @property
+    def n_particles(self) -> int:
+        return len(self.means) * PARTICLES
+
+    @property
+    def error(self) -> Tensor:
+        """Monte-Carlo standard error of the mean over batches, (genes,)."""
+        error: Tensor = self.means.std(0) / len(self.means) ** 0.5
+        return error
+
+    @property
+    def worst(self) -> float:
+        """The error that :data:`COVERED` of the genes keep below."""
+        error = self.error
+        return float(error.kthvalue(max(1, int(COVERED * len(error)))).values)
+
+    def layers(self, credible: float) -> dict[str, npt.NDArray[np.float32]]:
+        """Mean, interval and standard deviation of the posterior, and the Monte-Carlo error, (genes,)."""
+        mean = self.means.mean(0)
+        draws = self.deviations.flatten(0, 1)
+        total = draws.square().sum(0)
+        noise = deviation_noise() * self.residual / residual_freedom()
+        within = (total - noise).clamp_min(0) / len(draws)  # without what the few states add
+        # a batch's draws deviate from its mean, whose own variance is at most that of independent draws, often less
+        posterior = within + torch.minimum(within / (DRAWS - 1), self.means.var(0))
+        shrink = torch.where(total > 0, (posterior / total * len(draws)).sqrt(), 0.0)
+        low, high = _quantiles(draws, (1 - credible) / 2)
+        found = {
+            "X": mean,
+            "low": mean + shrink * low,
+            "high": mean + shrink * high,
+            "sd": posterior.sqrt(),
+            "mc_error": self.error,
+        }
+        return {name: value.numpy() for name, value in found.items()}
+
+
+def _estimate(controls: _Controls, dosage: Tensor, target: float) -> _Estimate:
+    """Add batches of particles until the target is met."""
+    means: list[Tensor] = []
+    deviations: list[Tensor] = []
+    residual = torch.zeros(len(controls.model.var))
+    for start in range(0, MAX_BATCHES, BATCHES):
+        effect = _batch_effects(controls, dosage, range(start, start + BATCHES))
+        for batch in effect:
+            means.append(batch.mean(0))
+            deviation, rest = draw_effects(batch)
+            deviations.append(deviation)
+            residual += rest
+        estimate = _Estimate(torch.stack(means), torch.stack(deviations), residual)
+        if estimate.worst <= target:
+            break
+    return estimate
+
+
+def _batch_effects(controls: _Controls, dosage: Tensor, batches: range) -> Tensor:
+    """Effect of a condition on each particle of these batches, (batches, particles, genes)."""
+    shape = len(batches), PARTICLES, len(controls.model.var)
+    if not dosage.any():  # the control
+        return torch.zeros(shape)
+    states, control = controls.of(batches)
+    shift = draw_shifts(controls.model, dosage, controls.seed, batches)
+    return (controls.expression(states, shift) - control).view(shape)
+
+
+def _quantiles(draws: Tensor, tail: float) -> tuple[Tensor, Tensor]:
+    """The quantiles ``tail`` and 1 − ``tail`` of each gene, (draws, genes) → two (genes,)."""
+    ranked = draws.T.contiguous().sort(dim=1).values
+    last = ranked.shape[1] - 1
+    place = tail * last
+    below = min(int(place), last - 1)
+    part = place - below
+    low = ranked[:, below].lerp(ranked[:, below + 1], part)
+    return low, ranked[:, last - below].lerp(ranked[:, last - below - 1], part)
+
+
+def _warn_of_error(conditions: Sequence[str], target: float) -> None:
+    if conditions:
+        warnings.warn(
+            f"the Monte-Carlo error of the effects of {listed(conditions)} is above {target:g} after "
+            f"{MAX_BATCHES * PARTICLES:,} particles; see layers['mc_error'], or ask for a larger error=",
+            stacklevel=3,
+        )
 
 
 def published_effects(
@@ -166,28 +300,16 @@ def published_effects(
     return ad.AnnData(X=value.numpy(), obs=obs, var=model.var.copy())
 
 
-def _mean_expression(model: TrainedModel, states: _States, z_p: Tensor, scale: Scale) -> Tensor:
-    """Mean over states of the expected expression at each z^p, (draws, latent) → (draws, genes)."""
-    n = len(states.basal)
-    none = torch.zeros(1, n, model.module.n_latent)
-    rows = []
-    for shift in z_p:
-        share = model.module.decode_share(states.basal.unsqueeze(0), shift.expand(1, n, -1), none)[0]
-        if scale == "mean":
-            rows.append((share * states.library_size.unsqueeze(1)).mean(0))
-        else:
-            rows.append(expected_log_expression(share, model.module.concentration, states.library_size).mean(0))
-    return torch.stack(rows)
-
-
 def _sampled_expression(
     model: TrainedModel, dosage: Tensor, n_particles: int, library_size: float, scale: Scale
 ) -> Tensor:
     """Mean expression of sampled cells, (genes,)."""
     total = torch.zeros(len(model.var))
+    members = torch.nonzero(dosage).squeeze(1)
     for start in range(0, n_particles, 500):
         n = min(500, n_particles - start)
-        z_p = torch.einsum("t,ntk->nk", dosage, draw_globals(model, n).shift).unsqueeze(1)
+        shift = draw_globals(model, n, members).shift
+        z_p = torch.einsum("m,nmk->nk", dosage[members], shift).unsqueeze(1)
         z_b = torch.randn_like(z_p)
         share = model.module.decode_share(z_b, z_p, torch.zeros_like(z_p))[:, 0]
         counts = sample_gamma_poisson(share * library_size, model.module.concentration)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 import torch
+from torch import Tensor
 
 from cradlevae.data.checks import check_at_least
 from cradlevae.data.progress import track_slow
 from cradlevae.errors import DataError
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.likelihood import sample_gamma_poisson
+from cradlevae.query.rows import Block, from_blocks
 from cradlevae.query.states import (
     Basal,
     artifact_indicator,
@@ -38,6 +41,7 @@ def predict(
     library_size: float | str = "controls",
     basal: Basal = "controls",
     seed: int = 0,
+    output: str | Path | None = None,
 ) -> ad.AnnData:
     """Generate cells.
 
@@ -62,7 +66,8 @@ def predict(
     Returns
     -------
     anndata.AnnData
-        Counts (CSR), ``obs``: ``perturbation``, ``artifact``, ``library_size``; ``var`` as in training.
+        Counts (CSR; with ``output``, those in the file), ``obs``: ``perturbation``, ``artifact``, ``library_size``;
+        ``var`` as in training.
 
     Raises
     ------
@@ -75,38 +80,54 @@ def predict(
     fixed = None if library_size == "controls" else _positive(library_size)
     indicator = artifact_indicator(model, artifact)
     dosage = model.dosage(conditions)
+    sizes = np.empty(n_cells * len(conditions), dtype=np.float32)
+
+    def obs() -> pd.DataFrame:
+        return pd.DataFrame(
+            {
+                "perturbation": pd.Categorical(np.repeat(np.array(conditions, dtype=object), n_cells)),
+                "artifact": bool(indicator.any()),
+                "library_size": sizes,
+            },
+            index=[f"predicted{i}" for i in range(n_cells * len(conditions))],
+        )
+
+    with seeded(seed):
+        blocks = _blocks(model, dosage, n_cells, indicator, fixed, basal, seed, sizes)
+        return from_blocks(blocks, obs, model.var, n_cells * len(conditions), output)
+
+
+def _blocks(
+    model: TrainedModel,
+    dosage: Tensor,
+    n_cells: int,
+    indicator: Tensor,
+    fixed: float | None,
+    basal: Basal,
+    seed: int,
+    sizes: npt.NDArray[np.float32],
+) -> Iterator[Block]:
+    """Counts of cells, condition after condition; their library sizes are put into ``sizes``."""
     generator = np.random.default_rng(seed)
-    blocks: list[sp.csr_matrix] = []
-    sizes: list[Any] = []
     steps = [
-        (row, min(CELLS_AT_A_TIME, n_cells - start))
-        for row in range(len(conditions))
+        (row, start, min(CELLS_AT_A_TIME, n_cells - start))
+        for row in range(len(dosage))
         for start in range(0, n_cells, CELLS_AT_A_TIME)
     ]
-    with seeded(seed):
-        for row, n in track_slow(steps, len(steps), "predicting"):
-            draw = draw_globals(model, n)
-            z_b, library = draw_basal(model, (n, 1), basal, generator)
-            if fixed is not None:
-                library = np.full_like(library, fixed)
-            z_p = torch.einsum("t,ntk->nk", dosage[row], draw.shift).unsqueeze(1)
-            z_a = (indicator @ draw.artifact).unsqueeze(1)
-            if indicator.any():
-                z_a = draw_cell_artifact(model, z_a, indicator)
-            share = model.module.decode_share(z_b, z_p, z_a)[:, 0]
-            mean = share * torch.from_numpy(library)
-            counts = sample_gamma_poisson(mean, model.module.concentration)
-            blocks.append(sp.csr_matrix(counts.numpy()))
-            sizes.append(library[:, 0])
-    obs = pd.DataFrame(
-        {
-            "perturbation": pd.Categorical(np.repeat(np.array(conditions, dtype=object), n_cells)),
-            "artifact": bool(indicator.any()),
-            "library_size": np.concatenate(sizes),
-        },
-        index=[f"predicted{i}" for i in range(n_cells * len(conditions))],
-    )
-    return ad.AnnData(X=sp.csr_matrix(sp.vstack(blocks, format="csr")), obs=obs, var=model.var.copy())
+    for row, start, n in track_slow(steps, len(steps), "predicting"):
+        members = torch.nonzero(dosage[row]).squeeze(1)
+        draw = draw_globals(model, n, members)
+        z_b, library = draw_basal(model, (n, 1), basal, generator)
+        if fixed is not None:
+            library = np.full_like(library, fixed)
+        z_p = torch.einsum("m,nmk->nk", dosage[row][members], draw.shift).unsqueeze(1)
+        z_a = (indicator @ draw.artifact).unsqueeze(1)
+        if indicator.any():
+            z_a = draw_cell_artifact(model, z_a, indicator)
+        share = model.module.decode_share(z_b, z_p, z_a)[:, 0]
+        counts = sample_gamma_poisson(share * torch.from_numpy(library), model.module.concentration)
+        sizes[row * n_cells + start :][:n] = library[:, 0]
+        yield {"X": sp.csr_matrix(counts.numpy())}
 
 
 def _positive(library_size: float | str) -> float:

@@ -63,9 +63,9 @@ def _condition(label: str, separator: str, control_labels: Sequence[str]) -> str
     return condition_name(singles)
 
 
-def draw_globals(model: TrainedModel, n: int) -> Globals:
-    """Draw M, E and A ``n`` times from the guide."""
-    return model.module.sample_globals(model.module.draw_noise(n))
+def draw_globals(model: TrainedModel, n: int, members: Tensor | None = None) -> Globals:
+    """Draw M, E and A ``n`` times from the guide; M and E of some ``members`` (rows of perturbations, int64) or all."""
+    return model.module.sample_globals(model.module.draw_noise(n, members), members)
 
 
 def draw_basal(

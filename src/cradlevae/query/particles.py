@@ -1,0 +1,153 @@
+"""Batches of particles, pairs (draw of a perturbation's shift, basal state), laid out so that few tell much.
+
+A batch is a Latin hypercube of draws and another of control states, crossed incompletely: every draw meets three
+states, every state three draws, and any two draws have one state in common, so that what belongs to the draws can be
+told from what belongs to the states (balanced incomplete blocks, fitted per gene by one small matrix). Batches are
+independent of each other, so their spread is the Monte-Carlo error of what they give on average, however their
+particles depend on each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cradlevae.model.module import GlobalNoise
+from cradlevae.model.trained import TrainedModel
+from cradlevae.query.states import Basal
+
+DRAWS = 7
+"""Draws, and as many states, in a batch."""
+
+OFFSETS = (0, 1, 3)
+"""State s meets the draws s − offset (mod 7). Their differences are 1, …, 6, each once: a perfect difference set."""
+
+PARTICLES = DRAWS * len(OFFSETS)
+
+
+@dataclass(frozen=True)
+class States:
+    """The basal states of a batch, or of several one after the other, spread evenly over the controls' library sizes.
+
+    Attributes
+    ----------
+    basal
+        z^b, (batches × 7, K).
+    library_size
+        ℓ, (batches × 7,).
+    """
+
+    basal: Tensor
+    library_size: Tensor
+
+
+def draw_states(model: TrainedModel, basal: Basal, seed: int, batches: range) -> States:
+    """The states of batches: in each, of one passing control from each seventh of the library sizes."""
+    drawn = [_draw_states(model, basal, seed, batch) for batch in batches]
+    return States(torch.cat([states.basal for states in drawn]), torch.cat([states.library_size for states in drawn]))
+
+
+def _draw_states(model: TrainedModel, basal: Basal, seed: int, batch: int) -> States:
+    bank = model.bank()
+    rng = np.random.default_rng([seed, batch])
+    ranked = np.argsort(bank.library_size, kind="stable")
+    uniform = latin_hypercube(rng, DRAWS, 1 + model.module.n_latent)
+    chosen = ranked[(uniform[:, 0] * len(ranked)).astype(np.intp)]
+    state = _normal(uniform[:, 1:])
+    if basal == "controls":
+        state = bank.loc[chosen] + bank.scale[chosen] * state
+    return States(torch.from_numpy(state), torch.from_numpy(bank.library_size[chosen]))
+
+
+def draw_shifts(model: TrainedModel, dosage: Tensor, seed: int, batches: range) -> Tensor:
+    """z^p that the states of these batches meet, of a condition of dosages (T,): (batches × 7, 3, K).
+
+    Each perturbation has the same draws in every condition.
+    """
+    return torch.cat([_draw_shift(model, dosage, seed, batch)[_partners()] for batch in batches])
+
+
+def _draw_shift(model: TrainedModel, dosage: Tensor, seed: int, batch: int) -> Tensor:
+    """Draws of z^p, (7, K)."""
+    members = torch.nonzero(dosage).squeeze(1)
+    mask, embedding = [], []
+    for member in members.tolist():
+        rng = np.random.default_rng([seed, batch, 1 + member])
+        uniform = latin_hypercube(rng, DRAWS, 2 * model.module.n_latent)
+        on, value = np.split(uniform, 2, axis=1)
+        mask.append(torch.from_numpy((np.log(on) - np.log1p(-on)).astype(np.float32)))
+        embedding.append(torch.from_numpy(_normal(value)))
+    unused = torch.zeros(DRAWS, model.module.n_classes, model.module.n_latent)
+    noise = GlobalNoise(torch.stack(mask, 1), torch.stack(embedding, 1), unused)  # (7, members, K)
+    return torch.einsum("m,dmk->dk", dosage[members], model.module.sample_globals(noise, members).shift)
+
+
+def draw_effects(particles: Tensor) -> tuple[Tensor, Tensor]:
+    """What belongs to each draw of a batch: deviations from the batch's mean, and the residual sum of squares.
+
+    Parameters
+    ----------
+    particles
+        A value of each particle, (7 states × 3, genes).
+
+    Returns
+    -------
+    deviations
+        Of the draws, (7, genes); see :func:`deviation_noise`.
+    residual
+        Σ of squares that neither draws nor states explain, (genes,), of :func:`residual_freedom` degrees of
+        freedom.
+    """
+    deviation, explained, _ = _layout()
+    centred = particles - particles.mean(0)
+    residual = (centred * centred).sum(0) - (explained @ centred).square().sum(0)
+    return deviation @ centred, residual.clamp_min(0)
+
+
+def residual_freedom() -> int:
+    """Degrees of freedom of the residual sum of squares of a batch."""
+    return PARTICLES - 2 * DRAWS + 1
+
+
+def deviation_noise() -> float:
+    """Sum over the draws of a batch of the noise variance of their deviations, in units of a particle's."""
+    return _layout()[2]
+
+
+def latin_hypercube(rng: np.random.Generator, n: int, n_dimensions: int) -> npt.NDArray[np.float64]:
+    """Uniform numbers in (0, 1), (n, dimensions): one of each dimension in each n-th of the interval."""
+    cells = rng.permuted(np.tile(np.arange(n)[:, None], (1, n_dimensions)), axis=0)
+    uniform: npt.NDArray[np.float64] = (cells + rng.random((n, n_dimensions))) / n
+    return uniform.clip(1e-12, 1 - 1e-12)
+
+
+def _normal(uniform: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    from scipy.special import ndtri
+
+    normal: npt.NDArray[np.float32] = ndtri(uniform).astype(np.float32)
+    return normal
+
+
+def _partners() -> npt.NDArray[np.intp]:
+    """Draws that each state meets, (7, 3)."""
+    partners: npt.NDArray[np.intp] = (np.arange(DRAWS)[:, None] - np.array(OFFSETS)) % DRAWS
+    return partners
+
+
+@cache
+def _layout() -> tuple[Tensor, Tensor, float]:
+    """Operators on the centred particles: the draws' deviations; an orthonormal basis of what the layout explains."""
+    states = np.repeat(np.eye(DRAWS), len(OFFSETS), axis=0)
+    draws = np.eye(DRAWS)[_partners().ravel()]
+    design = np.hstack([draws, states])
+    estimate = np.linalg.pinv(design)[:DRAWS]
+    deviation = estimate - estimate.mean(axis=0)
+    basis, sizes, _ = np.linalg.svd(design, full_matrices=False)
+    explained = basis[:, sizes > 1e-9].T
+    noise = float((deviation**2).sum())
+    return torch.from_numpy(deviation).float(), torch.from_numpy(explained).float(), noise
