@@ -16,6 +16,7 @@ from cradlevae.data.labels import condition_name, members
 from cradlevae.errors import DataError
 from cradlevae.model.module import Globals
 from cradlevae.model.trained import TrainedModel
+from cradlevae.nn.matmul import matmul_precision
 
 Basal = Literal["controls", "prior"]
 """Where basal states come from: real passing controls (default) or the prior Normal(0, I)."""
@@ -28,7 +29,7 @@ PUBLISHED_LIBRARY_SIZE = 10_000.0
 def seeded(seed: int) -> Iterator[None]:
     """Run with torch's random numbers at ``seed``, without gradients; the caller's stay as they are."""
     check_at_least(0, seed=seed)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), matmul_precision("float32"):
         torch.manual_seed(seed)
         yield
 
