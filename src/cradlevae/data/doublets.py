@@ -186,7 +186,7 @@ def _fit(counts: sp.csr_matrix, seed: int) -> DoubletReference:
     from anndata import AnnData
 
     cells, genes = _usable(counts)
-    raw = counts[cells][:, genes]
+    raw = _chosen(counts, cells, genes)
     observed = AnnData(raw)
     simulated = sc.pp.scrublet_simulate_doublets(observed, sim_doublet_ratio=SIMULATED_PER_CELL, random_seed=seed)
     observed.X = _to_size(raw)
@@ -225,22 +225,28 @@ def _usable(counts: sp.csr_matrix) -> tuple[npt.NDArray[np.intp], npt.NDArray[np
     import scanpy as sc
     from anndata import AnnData
 
-    seen = np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1])
+    detected = sp.csr_matrix((counts.data > 0, counts.indices, counts.indptr), shape=counts.shape)  # shares the indices
+    seen = np.bincount(counts.indices[detected.data], minlength=counts.shape[1])
     genes = np.flatnonzero(seen >= 3)
-    kept = counts[:, genes]
-    cells = np.flatnonzero(np.asarray((kept > 0).sum(axis=1)).ravel() >= 3)
+    cells = np.flatnonzero(detected @ (seen >= 3).astype(np.float64) >= 3)
     if len(cells) < MIN_CELLS:
         raise DoubletsNotAssessable(f"{len(cells)} cells with at least three genes; scrublet needs {MIN_CELLS}")
     if len(genes) >= MIN_GENES:
-        logged = AnnData(kept[cells])
+        logged = AnnData(_chosen(counts, cells, genes))
         sc.pp.normalize_total(logged)
         sc.pp.log1p(logged)
         sc.pp.highly_variable_genes(logged)
         genes = genes[logged.var["highly_variable"].to_numpy()]
     if len(genes) < MIN_GENES:
         raise DoubletsNotAssessable(f"{len(genes)} highly variable genes; scrublet needs {MIN_GENES}")
-    filled = np.asarray(counts[cells][:, genes].sum(axis=1)).ravel() > 0
+    filled = np.asarray(_chosen(counts, cells, genes).sum(axis=1)).ravel() > 0
     return cells[filled], genes
+
+
+def _chosen(counts: sp.csr_matrix, cells: npt.NDArray[np.intp], genes: npt.NDArray[np.intp]) -> sp.csr_matrix:
+    """Some genes of some cells, with one copy of them only where it is the genes that are few."""
+    of_genes = counts[:, genes]
+    return sp.csr_matrix(of_genes if len(cells) == counts.shape[0] else of_genes[cells])
 
 
 def _to_size(counts: sp.csr_matrix) -> sp.csr_matrix:
