@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,17 @@ def test_annotation_is_written_into_a_copy(path: Path, whole: ad.AnnData, tmp_pa
     assert QC_KEY not in cv.open_cells(path).uns
     with pytest.raises(DataError, match="no name for one"):
         check_output(path, output.with_suffix("" if path.is_file() else ".h5ad"))
+
+
+def test_a_store_of_the_newer_format_is_annotated(whole: ad.AnnData, tmp_path: Path) -> None:
+    with ad.settings.override(zarr_write_format=3), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole.write_zarr(tmp_path / "cells.zarr")
+    cells = cv.open_cells(tmp_path / "cells.zarr")
+    np.testing.assert_array_equal(cells.X[3:9].toarray(), whole.X[3:9].toarray())
+    cv.annotate_qc(cells, criteria=["umi"])
+    write_annotated(cells, tmp_path / "new.zarr", [QC_KEY])
+    assert "qc_umi" in ad.read_zarr(tmp_path / "new.zarr").obs
 
 
 def test_files_that_do_not_fit_together_are_refused_by_name(whole: ad.AnnData, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,14 @@ def test_blocks_and_group_sums(files: dict[str, StoredMatrix], kind: str) -> Non
     np.testing.assert_array_equal(sums[:5], [DENSE[rows][group == g].sum(axis=0) for g in range(5)])
     assert (sums[5] == 0).all()
     np.testing.assert_array_equal(subset_rows(matrix, rows)[:].toarray(), DENSE[rows])
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2")
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_goes_into_another_process(files: dict[str, StoredMatrix], kind: str) -> None:
+    again = pickle.loads(pickle.dumps(files[kind].subset(np.arange(0, 300, 3))))
+    same(again[5:40], DENSE[::3][5:40])
+    same(again.load(), DENSE[::3])
 
 
 def test_what_is_in_memory_is_not_stored() -> None:

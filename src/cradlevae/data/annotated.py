@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -63,26 +64,30 @@ def write_annotated(cells: StoredCells, output: Path, keys: Sequence[str]) -> No
 
 def _annotate(file: Path, cells: StoredCells, part: slice, keys: Sequence[str]) -> int:
     """Write into a file its part of the cells' ``obs``, which starts there; returns where the next file's starts."""
-    from anndata.io import write_elem
-
     store = open_group(file, "r+")
     index = store["obs"].attrs["_index"]
     stop = (part.start or 0) + int(store["obs"][index].shape[0])
     obs = cells.obs.iloc[part.start : stop]
-    write_elem(store, "obs", obs if len(obs) == cells.n_obs else _compact(obs))
+    with warnings.catch_warnings():  # how AnnData and zarr will write in future, and that AnnData consolidates
+        warnings.filterwarnings("ignore", message="zarr v3 autosharding|Consolidated metadata")
+        _write(store, obs if len(obs) == cells.n_obs else _compact(obs), {key: cells.uns[key] for key in keys})
+    return stop
+
+
+def _write(store: Any, obs: pd.DataFrame, uns: dict[str, Any]) -> None:
+    from anndata.io import write_elem
+
+    write_elem(store, "obs", obs)
     if "uns" not in store:
         write_elem(store, "uns", {})
-    for key in keys:
-        write_elem(store["uns"], key, cells.uns[key])
-    if is_store(file):
-        import zarr
-
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Consolidated metadata")  # as AnnData writes it
-            zarr.consolidate_metadata(store.store)
-    else:
+    for key, value in uns.items():
+        write_elem(store["uns"], key, value)
+    if type(store).__module__.startswith("h5py"):
         store.close()
-    return stop
+        return
+    import zarr
+
+    zarr.consolidate_metadata(store.store)
 
 
 def _compact(obs: pd.DataFrame) -> pd.DataFrame:

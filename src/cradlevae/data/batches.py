@@ -36,8 +36,8 @@ MEDIAN_CELLS = 50
 BATCHES_AHEAD = 2
 """How many batches are made while one is computed with."""
 
-POOL_VALUES = 12_000_000
-"""How many stored values are read from disk together: about 100 MB, and twice that while the next pool is read."""
+POOL_VALUES = 8_000_000
+"""How many stored values are read from disk together: 64 MB, and twice that while the next pool is read."""
 
 
 @dataclass(frozen=True)

@@ -202,9 +202,9 @@ class _WhenAsked(Mapping[str, Any]):
 def _in_memory(matrix: Any, rows: npt.NDArray[np.intp] | None = None) -> Any:
     if hasattr(matrix, "to_memory"):
         matrix = matrix.to_memory().tocsr()
-    if rows is None and sp.issparse(matrix):
-        return matrix
-    return matrix[slice(None) if rows is None else rows]
+    if isinstance(matrix, StoredMatrix):
+        return matrix.load() if rows is None else matrix[rows]
+    return matrix if rows is None else matrix[rows]
 
 
 def _element(group: Any, file: Path, name: str) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,6 +57,7 @@ class _SparsePart:
     """A CSR matrix on disk: a group with ``indptr``, ``indices`` and ``data``."""
 
     def __init__(self, group: Any) -> None:
+        self._group = group
         n_rows, n_columns = group.attrs["shape"]
         self.shape = (int(n_rows), int(n_columns))
         self._starts = np.asarray(group["indptr"][:])
@@ -73,6 +73,9 @@ class _SparsePart:
         indices, data = self._indices[first:last], self._data[first:last]
         return as_csr(sp.csr_matrix((data, indices, starts - first), shape=(stop - start, self.shape[1])))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened_again, (_SparsePart, *_place(self._group))
+
 
 class _DensePart:
     """A dense matrix on disk."""
@@ -87,6 +90,22 @@ class _DensePart:
 
     def read(self, start: int, stop: int) -> sp.csr_matrix:
         return as_csr(self._array[start:stop])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened_again, (_DensePart, *_place(self._array))
+
+
+def _place(held: Any) -> tuple[Any, str]:
+    """Where a group or array lies, to open it in another process: the file and the name in it, or a zarr object."""
+    return (held.file.filename, held.name) if type(held).__module__.startswith("h5py") else (held, "")
+
+
+def _opened_again(kind: type[_SparsePart | _DensePart], where: Any, name: str) -> _Part:
+    if not name:
+        return kind(where)
+    import h5py
+
+    return kind(h5py.File(where, "r")[name])
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,12 +161,20 @@ class StoredMatrix:
         distinct, places = np.unique(wanted, return_inverse=True)
         return sp.csr_matrix(self._ascending(distinct)[places])
 
-    def _ascending(self, rows: Rows) -> sp.csr_matrix:
+    def load(self) -> sp.csr_matrix:
+        """All of it, in memory; a bar tells how far it is."""
+        return self._ascending(np.arange(self.shape[0]) if self.kept is None else self.kept, bar=True)
+
+    def _ascending(self, rows: Rows, *, bar: bool = False) -> sp.csr_matrix:
         offsets = np.cumsum([0, *(part.shape[0] for part in self.parts)])
         cuts = np.searchsorted(rows, offsets)
         of_part = [rows[cuts[index] : cuts[index + 1]] - offsets[index] for index in range(len(self.parts))]
-        pieces = chain.from_iterable(self._of_part(index, own) for index, own in enumerate(of_part))
         known = [part.stored_in(own) for part, own in zip(self.parts, of_part, strict=True)]
+        pieces: Iterator[sp.csr_matrix] = (
+            piece for index, own in enumerate(of_part) for piece in self._of_part(index, own)
+        )
+        if bar:
+            pieces = track_slow(pieces, -(-len(rows) // SPAN), "reading counts")
         at_most = None if None in known else sum(number or 0 for number in known)
         return _stacked(pieces, (len(rows), self.shape[1]), at_most)
 
