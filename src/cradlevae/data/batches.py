@@ -33,7 +33,7 @@ MEDIAN_CELLS = 50
 """At most so many random cells make a median profile (the published choice)."""
 
 
-BATCHES_AHEAD = 2
+BATCHES_AHEAD = 1
 """How many batches are made while one is computed with."""
 
 POOL_VALUES = 8_000_000

@@ -16,6 +16,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.cell_files import UNREADABLE, cell_files, open_group, unreadable
+from cradlevae.data.joining import aligned_genes, check_names, same_in_all, stacked_tables
 from cradlevae.data.stored import Columns, StoredMatrix, joined, stored_matrix
 from cradlevae.errors import DataError
 
@@ -54,16 +55,16 @@ def open_cells(path: str | Path) -> StoredCells:
     groups = [open_group(file, n_files=len(files)) for file in files]
     tables = {name: [_element(group, file, name) for group, file in zip(groups, files, strict=True)]
               for name in ("obs", "var", "uns")}  # fmt: skip
-    columns = _aligned([table.index for table in tables["var"]], files)
-    obs = _stacked_tables(tables["obs"])
-    _check_names(obs.index, tables["obs"], files)
+    columns = aligned_genes([table.index for table in tables["var"]], files)
+    obs = stacked_tables(tables["obs"])
+    check_names(obs.index, tables["obs"], files)
     matrices = {
         name: _matrices(groups, files, columns, name)
         for name in ("X", *(f"layers/{layer}" for layer in _common(groups, "layers")))
         if all(name in group for group in groups)
     }
     obsm = {key: _reader(groups, files, f"obsm/{key}") for key in _common(groups, "obsm")}
-    return StoredCells(path, obs, tables["var"][0], _same_in_all(tables["uns"]), matrices, obsm)
+    return StoredCells(path, obs, tables["var"][0], same_in_all(tables["uns"]), matrices, obsm)
 
 
 class StoredCells:
@@ -251,71 +252,3 @@ def _matrices(groups: Sequence[Any], files: Sequence[Path], columns: Sequence[Co
             raise DataError(f"{name} of {file} is stored by genes (CSC) and cannot be read by cells; write it as CSR")
         aligned.append(matrix if own is None else matrix.with_columns(own))
     return joined(aligned)
-
-
-def _aligned(names: Sequence[pd.Index[str]], files: Sequence[Path]) -> list[Columns | None]:
-    """Where each file has the genes of the first; ``None`` where it has them in the same order."""
-    columns: list[Columns | None] = []
-    for own, file in zip(names, files, strict=True):
-        if own.equals(names[0]):
-            columns.append(None)
-            continue
-        if len(own) != len(names[0]) or not own.is_unique or not names[0].is_unique:
-            same = False
-        else:
-            places = names[0].get_indexer(own)
-            same = bool((places >= 0).all())
-        if not same:
-            raise DataError(
-                f"{file} has other genes ({len(own):,}) than {files[0]} ({len(names[0]):,}); files of one folder must "
-                "have the same genes: restrict them to the common ones"
-            )
-        columns.append(np.asarray(own.get_indexer(names[0])))
-    return columns
-
-
-def _stacked_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """``obs`` of all files; categories stay categories."""
-    if len(tables) == 1:
-        return tables[0]
-    tables = [table.copy(deep=False) for table in tables]
-    for name in tables[0]:
-        columns = [table[name] for table in tables if name in table]
-        if len(columns) == len(tables) and all(isinstance(column.dtype, pd.CategoricalDtype) for column in columns):
-            categories = pd.api.types.union_categoricals(columns, ignore_order=True).categories
-            for table in tables:
-                table[name] = pd.Categorical(table[name], categories=categories)
-    return pd.concat(tables)
-
-
-def _check_names(names: pd.Index[str], tables: Sequence[pd.DataFrame], files: Sequence[Path]) -> None:
-    """Raise :class:`DataError` if two files hold a cell of the same name."""
-    if len(files) == 1 or names.is_unique:
-        return
-    name = names[names.duplicated()][0]
-    where = [str(file) for file, table in zip(files, tables, strict=True) if name in table.index]
-    raise DataError(
-        f"cell name {name!r} occurs more than once in {', '.join(where)}; make the names unique, for instance with the "
-        "file's name: adata.obs_names = 'plate1-' + adata.obs_names"
-    )
-
-
-def _same_in_all(mappings: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    first, *others = mappings
-    return {key: value for key, value in first.items() if all(_equal(value, other.get(key)) for other in others)}
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, Mapping):
-        return (
-            isinstance(other, Mapping)
-            and set(one) == set(other)
-            and all(_equal(value, other[key]) for key, value in one.items())
-        )
-    if isinstance(one, pd.DataFrame):
-        return isinstance(other, pd.DataFrame) and one.equals(other)
-    if sp.issparse(one) or sp.issparse(other):
-        return False
-    left, right = np.asarray(one), np.asarray(other)
-    numbers = left.dtype.kind in "fc" and right.dtype.kind in "fc"
-    return left.shape == right.shape and np.array_equal(left, right, equal_nan=numbers)

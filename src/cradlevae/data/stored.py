@@ -233,7 +233,7 @@ def stored_matrix(matrix: Any) -> StoredMatrix | None:
     kind = dict(getattr(group, "attrs", None) or {}).get("encoding-type")
     if kind == "csr_matrix":
         return StoredMatrix((_SparsePart(group),), (None,))
-    if type(matrix).__module__.partition(".")[0] in ("h5py", "zarr") and len(getattr(matrix, "shape", ())) == 2:
+    if type(matrix).__module__.partition(".")[0] in ("h5py", "zarr") and len(getattr(matrix, "shape", None) or ()) == 2:
         return StoredMatrix((_DensePart(matrix),), (None,))
     return None
 
