@@ -68,6 +68,7 @@ def fit(
     import lightning.pytorch as pl
     from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+    from cradlevae.model.checkpoints import StreamedCheckpoints
     from cradlevae.model.plan import EpochProgress, History, TrainingPlan
 
     with tempfile.TemporaryDirectory(prefix="cradlevae-") as temporary:
@@ -124,6 +125,7 @@ def fit(
                 precision=config.precision,  # type: ignore[arg-type]
                 gradient_clip_val=config.gradient_clip,
                 callbacks=callbacks,
+                plugins=[StreamedCheckpoints()],
                 logger=_tensorboard(folder) if config.tensorboard else False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
@@ -139,7 +141,7 @@ def fit(
                 weights_only=True,
             )
             chosen = best_file if monitored else last_file
-            state = torch.load(chosen, map_location="cpu", weights_only=True)["state_dict"]
+            state = torch.load(chosen, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
         module.cpu().load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
         module.eval()
         return history.table()
@@ -209,7 +211,7 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
 def _check_checkpoint(path: Path, max_epochs: int) -> None:
     """Raise :class:`DataError` unless a checkpoint can be read and leaves epochs to train."""
     try:
-        epochs = int(torch.load(path, map_location="cpu", weights_only=True)["epoch"]) + 1
+        epochs = int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["epoch"]) + 1
     except Exception as error:  # what a damaged file raises is torch's business
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path} is damaged or not a checkpoint ({reason}); train anew in another folder") from None
