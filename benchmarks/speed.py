@@ -74,6 +74,7 @@ def experiment(n_genes: int, n_cells: int = 2048, n_perturbations: int = 100, se
         perturbations=names,
         artifact=(rng.random((n_cells, 1)) < 0.25).astype(np.float32),
         criteria=("artifact",),
+        library_size=np.asarray(counts.sum(axis=1), dtype=np.float32).ravel(),
     )
 
 

@@ -162,3 +162,18 @@ def test_predictions_do_not_depend_on_the_process(folder: Path, model: Path) -> 
         run("predict", model, "A", "--output", folder / f"{name}.h5ad", "--n_cells", 3)
     one, two = (ad.read_h5ad(folder / f"{name}.h5ad").X.toarray() for name in ("one", "two"))
     np.testing.assert_array_equal(one, two)
+
+
+def test_a_project_whose_counts_stay_on_disk(folder: Path, data: Path) -> None:
+    adata = ad.read_h5ad(data)
+    (folder / "cells").mkdir()
+    adata[:200].copy().write_h5ad(folder / "cells" / "a.h5ad")
+    adata[200:].copy().write_h5ad(folder / "cells" / "b.h5ad")
+    annotated, cleaned = folder / "annotated", folder / "cleaned-from-disk.h5ad"
+    run("qc", folder / "cells", "--output", annotated, "--criteria", "umi", "genes", "--key_added", "failed")
+    options = ["--artifact_key", "failed", "--backed", "true"]
+    shown = run("train", annotated, "--output", folder / "run-from-disk", *options, *TINY).stdout
+    assert "counts stay on disk" in shown
+    run("clean", folder / "run-from-disk", annotated, "--output", cleaned, "--cells", "failed")
+    failed = cv.open_cells(annotated).obs["failed"]
+    assert set(ad.read_h5ad(cleaned).obs_names) <= set(failed.index[failed])

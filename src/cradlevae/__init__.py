@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cradlevae.api import CradleVAE, evaluate
+    from cradlevae.data.cells import StoredCells, open_cells
     from cradlevae.data.confounding import confounding_alarm
     from cradlevae.data.contract import DataFields
     from cradlevae.data.plant import plant_artifacts
@@ -26,11 +27,13 @@ _HOME = {
     "DataFields": "cradlevae.data.contract",
     "ModelConfig": "cradlevae.model.config",
     "Split": "cradlevae.data.split",
+    "StoredCells": "cradlevae.data.cells",
     "TrainConfig": "cradlevae.model.config",
     "TrainingError": "cradlevae.errors",
     "annotate_qc": "cradlevae.data.qc",
     "confounding_alarm": "cradlevae.data.confounding",
     "evaluate": "cradlevae.api",
+    "open_cells": "cradlevae.data.cells",
     "plant_artifacts": "cradlevae.data.plant",
     "simulate": "cradlevae.data.simulate",
     "split": "cradlevae.data.split",
@@ -43,11 +46,13 @@ __all__ = [
     "DataFields",
     "ModelConfig",
     "Split",
+    "StoredCells",
     "TrainConfig",
     "TrainingError",
     "annotate_qc",
     "confounding_alarm",
     "evaluate",
+    "open_cells",
     "plant_artifacts",
     "simulate",
     "split",

@@ -16,6 +16,7 @@ from cradlevae.data.contract import DataFields, Experiment, read_experiment
 from cradlevae.data.labels import DEFAULT_CONTROLS, closest, condition_members, listed
 from cradlevae.data.qc_values import QC_KEY
 from cradlevae.data.split import Split
+from cradlevae.data.stored import StoredMatrix, row_blocks
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
 from cradlevae.model.run import CHECKPOINTS
@@ -35,7 +36,8 @@ class CradleVAE:
     Parameters
     ----------
     adata
-        Raw counts, perturbation labels and an artifact column; in memory or backed.
+        Raw counts, perturbation labels and an artifact column: an AnnData in memory or backed, or what
+        :func:`cradlevae.open_cells` gives. Counts on disk stay there.
     perturbation_key
         Column of ``obs`` with the perturbation labels (``control``, ``A``, ``A+B``).
     artifact_key
@@ -148,12 +150,12 @@ class CradleVAE:
             refuse_existing_run(folder)
         split = self.trained.split
         rows = {part: split.rows(self.data.cells, part) for part in ("train", "val")}
-        if not np.array_equal(self.data.counts.data, np.round(self.data.counts.data)):
-            raise DataError("the counts of the AnnData were changed in place after the model was made; make it anew")
+        _refuse_changed(self.data)
         record = {
             "split_hash": split.hash,
             "training_cells": hashlib.sha256(self.trained.fingerprints.tobytes()).hexdigest(),
             "model": asdict(self.trained.config),
+            "on_disk": isinstance(self.data.counts, StoredMatrix),  # the cells then come in another order
         }
         history = fit(self.trained.module, self.data, rows, settings, output=folder, resume=resume, record=record)
         self.trained = with_banks(replace(self.trained, history=history), self.data)
@@ -262,6 +264,14 @@ class CradleVAE:
             f"CradleVAE({len(trained.genes):,} genes, {len(trained.perturbations)} perturbations, "
             f"artifacts: {', '.join(trained.criteria)}; {state})"
         )
+
+
+def _refuse_changed(data: Experiment) -> None:
+    """Raise :class:`DataError` if counts in memory (they may be the AnnData's own) are no counts any more."""
+    if isinstance(data.counts, StoredMatrix):
+        return
+    if any((block.data != np.round(block.data)).any() for _, block in row_blocks(data.counts)):
+        raise DataError("the counts of the AnnData were changed in place after the model was made; make it anew")
 
 
 def train_config(values: dict[str, Any]) -> TrainConfig:

@@ -9,10 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from cradlevae.data.cells import open_cells
 from cradlevae.data.contract import DataFields
 from cradlevae.data.files import make_folder
 from cradlevae.data.qc_values import QC_KEY
-from cradlevae.data.read import read_h5ad, write_h5ad
+from cradlevae.data.read import write_h5ad
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
 from cradlevae.tables import effects_table, print_scores, show, write_csv
@@ -40,8 +41,8 @@ def qc(
     """Annotate cells that fail quality control.
 
     Args:
-        data: AnnData file (.h5ad) of raw counts.
-        output: Annotated file to write.
+        data: Raw counts: an AnnData file (.h5ad), a zarr store, or a folder of several.
+        output: Annotated copy to write: a file, or a folder for a zarr store or a folder.
         criteria: Which of umi, genes, mito, ribo, haemo, doublet; all by default.
         n_mads: Threshold is the median ± so many (unscaled) median absolute deviations.
         layer: Layer with the raw counts; X by default.
@@ -52,6 +53,7 @@ def qc(
         figure: Picture of the criteria with their thresholds to write (.png, .svg, .pdf).
         seed: Seed of the doublet simulation.
     """
+    from cradlevae.data.annotated import check_output, write_annotated
     from cradlevae.data.qc import annotate_qc
     from cradlevae.data.qc_values import CRITERIA
 
@@ -60,13 +62,14 @@ def qc(
         _refuse_file(figure)
         if figure.suffix not in (".png", ".svg", ".pdf"):
             raise DataError(f"{figure} ends in {figure.suffix!r}; pictures are written as .png, .svg or .pdf")
-    adata = read_h5ad(data)
+    adata = open_cells(data)
+    check_output(data, output)
     report = annotate_qc(
         adata, criteria=tuple(criteria) if criteria else CRITERIA, n_mads=n_mads, layer=layer, batch_key=batch_key,
         gene_symbols=gene_symbols, max_fail_share=max_fail_share, key_added=key_added, seed=seed,
     )  # fmt: skip
     show(report, "quality control")
-    write_h5ad(adata, output)
+    write_annotated(adata, output, [QC_KEY])
     wrote = [output]
     if figure is not None:
         from cradlevae.report.figures import qc_figure, save_figure
@@ -89,7 +92,7 @@ def split(
     """Assign cells to train, validation and test, and write the manifest.
 
     Args:
-        data: AnnData file (.h5ad).
+        data: AnnData file (.h5ad), zarr store, or folder of several.
         output: Manifest to write (.json).
         recipe: How to split.
         seed: Seed of the recipe.
@@ -100,7 +103,7 @@ def split(
     from cradlevae.data.split import split as make_split
 
     _refuse_file(output)
-    made = make_split(read_h5ad(data, backed=True), recipe, seed=seed, n_shared=n_shared, column=column, fields=fields)
+    made = make_split(open_cells(data), recipe, seed=seed, n_shared=n_shared, column=column, fields=fields)
     made.save(output)
     print(made)
     _wrote(output)
@@ -113,6 +116,7 @@ def train(
     split: str = "auto",
     split_seed: int = 0,
     resume: bool = False,
+    backed: bool | Literal["auto"] = "auto",
     fields: DataFields = DataFields(),  # noqa: B008
     model: ModelConfig = ModelConfig(),  # noqa: B008
     training: TrainConfig = TrainConfig(),  # noqa: B008
@@ -120,12 +124,14 @@ def train(
     """Train CRADLE-VAE; quality control is annotated first where the artifact column is absent.
 
     Args:
-        data: AnnData file (.h5ad) of raw counts.
+        data: Raw counts: an AnnData file (.h5ad), a zarr store, or a folder of several.
         output: Folder of the run; it must not hold another one.
         split: A manifest (.json), a recipe ("cells", "combinations", "perturbations"), or "auto": "combinations" where
             there are at least four, else "cells".
         split_seed: Seed of the recipe.
         resume: Go on from the last checkpoint in the output folder.
+        backed: Leave the counts on disk, so that memory does not grow with the cells; "auto": where they would take
+            more than a third of the machine's memory. Cells then come in another random order.
         fields: Where labels and counts are.
         model: Architecture, priors and objective.
         training: How to train.
@@ -137,7 +143,11 @@ def train(
         refuse_existing_run(output)
     elif (output / MODEL_FILE).exists():
         raise DataError(f"the run in {output} is complete; there is nothing to resume")
-    adata = read_h5ad(data)
+    adata = open_cells(data)
+    if backed is False or (backed == "auto" and adata.memory(fields.layer) < _machine_memory() / 3):
+        adata.load(fields.layer)
+    else:
+        print(f"counts stay on disk (in memory they would take {adata.memory(fields.layer) / 1e9:.1f} GB)")
     labels = _annotate(adata, fields)
     chosen = _split(adata, split, split_seed, fields)
     print(chosen)
@@ -232,7 +242,7 @@ def clean(
 
     Args:
         run: Folder of a trained model.
-        data: AnnData file (.h5ad) of raw counts.
+        data: Raw counts: an AnnData file (.h5ad), a zarr store, or a folder of several.
         output: AnnData file (.h5ad) to write.
         cells: All cells, or only those that failed quality control.
         library_size: Total of a failed cell's expected counts: the median of passing cells, or its own.
@@ -241,7 +251,7 @@ def clean(
     """
     _refuse_file(output)
     model = _load(run)
-    adata = _labelled(read_h5ad(data), model, run)
+    adata = _labelled(open_cells(data), model, run)
     model.clean(adata, cells, library_size=library_size, n_draws=n_draws, seed=seed, output=output)
     _wrote(output)
 
@@ -260,7 +270,7 @@ def evaluate(
 
     Args:
         run: Folder of a trained model.
-        data: AnnData file (.h5ad) that it was trained on.
+        data: The cells that it was trained on: AnnData file (.h5ad), zarr store, or folder of several.
         output: Folder for scores.csv, confounding.csv, the figures and report.html.
         reference: Held-out cells, validation cells, or (as published, and said so) all cells.
         published: Also score the effects as the released evaluation takes them.
@@ -278,7 +288,7 @@ def evaluate(
             raise DataError(f"{output} already holds {name}; choose another folder for the scores")
     model = _load(run)
     make_folder(output)
-    adata = _labelled(read_h5ad(data), model, run)
+    adata = _labelled(open_cells(data), model, run)
     scores = score(model, adata, reference=reference, published=published, n_cells=n_cells, seed=seed)
     write_csv(scores, output / SCORES_FILE)
     write_csv(pd.DataFrame(scores.attrs["confounding"]), output / "confounding.csv")
@@ -393,6 +403,13 @@ def _split(adata: Any, split: str, seed: int, fields: DataFields) -> Any:
         labels = condition_labels(adata, fields).unique()
         split = "combinations" if sum(len(condition_members(name)) > 1 for name in labels) >= 4 else "cells"
     return make_split(adata, split, seed=seed, fields=fields)
+
+
+def _machine_memory() -> int:
+    """Bytes."""
+    import os
+
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _refuse_file(path: Path) -> None:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,8 +17,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cradlevae.data.batches import MEDIAN_CELLS, Batch, CellBatches, References, log_moments, make_batch
+from cradlevae.data import batches as batches_module
+from cradlevae.data.batches import MEDIAN_CELLS, Batch, CellBatches, References, make_batch
 from cradlevae.data.contract import Experiment
+from cradlevae.data.stored import StoredMatrix, stored_matrix
 
 CONDITIONS = ("control", "A", "A+B", "B")
 N_CELLS, N_GENES = 60, 7
@@ -34,6 +43,7 @@ def experiment(*, criteria: int = 1, seed: int = 0) -> Experiment:
         perturbations=("A", "B"),
         artifact=artifact,
         criteria=tuple(f"criterion{i}" for i in range(criteria)),
+        library_size=counts.sum(axis=1),
     )
 
 
@@ -138,6 +148,7 @@ def test_random_cells_are_drawn_evenly() -> None:
     data = Experiment(
         pd.Index([str(i) for i in range(40)]), pd.Index(list("abcd")), sp.csr_matrix(counts), np.zeros(40, int),
         ("control",), (), (np.arange(40) < 20).astype(np.float32)[:, None], ("artifact",),
+        np.ones(40, np.float32),
     )  # fmt: skip
     references = References(data, np.arange(40), kind="cell")
     drawn = np.zeros(4)
@@ -160,7 +171,7 @@ def test_medians_are_of_fifty_random_cells_at_most() -> None:
     counts = np.random.default_rng(0).poisson(5.0, (n, 3)).astype(np.float32)
     data = Experiment(
         pd.Index([str(i) for i in range(n)]), pd.Index(list("abc")), sp.csr_matrix(counts), np.zeros(n, int),
-        ("control",), (), np.ones((n, 1), np.float32), ("artifact",),
+        ("control",), (), np.ones((n, 1), np.float32), ("artifact",), counts.sum(axis=1),
     )  # fmt: skip
 
     def median(seed: int) -> np.ndarray:
@@ -234,20 +245,100 @@ def test_the_order_of_the_cells_has_no_say(order: list[int], kind: str) -> None:
             np.testing.assert_allclose(one, two, rtol=1e-5)
 
 
-# -- statistics ------------------------------------------------------------------------------------------------
+# -- counts on disk --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_cells", [2, 60, 9000])
-def test_log_moments(n_cells: int) -> None:
-    counts = np.random.default_rng(0).poisson([0.1, 1, 5, 0, 0, 40], (n_cells, 6)).astype(np.float32)
-    counts[:, 4] = 3  # a constant gene; gene 3 is silent
-    data = Experiment(
-        pd.Index([str(i) for i in range(n_cells)]), pd.Index(list("abcdef")), sp.csr_matrix(counts),
-        np.zeros(n_cells, int), ("control",), (), np.zeros((n_cells, 1), np.float32), ("artifact",),
+@pytest.fixture(scope="module")
+def on_disk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Experiment]:
+    """Two thousand cells, sorted by condition, in memory and on disk."""
+    n_cells = 2000
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(1.0, (n_cells, N_GENES)).astype(np.float32)
+    condition = np.sort(rng.integers(4, size=n_cells))
+    memory = Experiment(
+        pd.Index([f"cell{i}" for i in range(n_cells)]), pd.Index([f"gene{i}" for i in range(N_GENES)]),
+        sp.csr_matrix(counts), condition, CONDITIONS, ("A", "B"),
+        (rng.random((n_cells, 1)) < 0.4).astype(np.float32), ("artifact",), counts.sum(axis=1),
     )  # fmt: skip
-    rows = np.arange(0, n_cells, 1 if n_cells < 10 else 2)
-    mean, std = log_moments(data, rows)
-    logs = np.log1p(counts[rows].astype(np.float64))
-    np.testing.assert_allclose(mean, logs.mean(axis=0), rtol=1e-6)
-    np.testing.assert_allclose(std, logs.std(axis=0, ddof=1), rtol=1e-5, atol=1e-7)
-    assert std[3] == std[4] == 0
+    path = tmp_path_factory.mktemp("batches") / "cells.h5ad"
+    ad.AnnData(memory.counts).write_h5ad(path)
+    stored = stored_matrix(h5py.File(path)["X"])
+    assert stored is not None
+    return memory, replace(memory, counts=stored)
+
+
+@pytest.fixture
+def small_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pools of 400 cells, about."""
+    monkeypatch.setattr(batches_module, "POOL_VALUES", int(400 * 0.632 * N_GENES))
+
+
+@pytest.mark.usefixtures("small_pools")
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("kind", ["mean", "cell"])
+def test_batches_from_disk_are_those_of_their_rows(
+    on_disk: tuple[Experiment, Experiment], shuffle: bool, kind: Any
+) -> None:
+    memory, disk = on_disk
+    rows = np.flatnonzero(np.arange(2000) % 3)
+    batches = CellBatches(disk, rows, 64, References(disk, rows, kind=kind, seed=1), shuffle=shuffle, seed=2)
+    batches.set_epoch(3)
+    order = list(batches)
+    assert sorted(np.concatenate(order).tolist()) == rows.tolist()
+    references = References(memory, rows, kind=kind, seed=1)
+    references.set_epoch(3)
+    made = list(batches.loader())
+    assert len(made) == len(order) == len(batches) == len(batches.loader())
+    for found, part in zip(made, order, strict=True):
+        expected = make_batch(memory, part, references)
+        np.testing.assert_array_equal(dense(found), dense(expected))
+        np.testing.assert_array_equal(found.artifact, expected.artifact)
+        np.testing.assert_array_equal(found.library_size, expected.library_size)
+        for one, two in zip(reference_rows(found), reference_rows(expected), strict=True):
+            np.testing.assert_equal(one, two)
+
+
+@pytest.mark.usefixtures("small_pools")
+def test_the_order_from_disk_follows_seed_and_epoch_and_mixes_conditions(
+    on_disk: tuple[Experiment, Experiment],
+) -> None:
+    _, disk = on_disk
+
+    def order(seed: int, epoch: int) -> list[int]:
+        batches = CellBatches(disk, np.arange(2000), 64, shuffle=True, seed=seed)
+        batches.set_epoch(epoch)
+        return [int(row) for part in batches for row in part]
+
+    assert order(0, 1) == order(0, 1)
+    assert order(0, 1) != order(0, 2)
+    assert order(0, 1) != order(1, 1)
+    first = disk.condition[order(0, 1)[:64]]
+    assert (np.bincount(first, minlength=4) > 4).all()
+
+
+@pytest.mark.usefixtures("small_pools")
+def test_an_epoch_cut_short_leaves_no_thread(on_disk: tuple[Experiment, Experiment]) -> None:
+    _, disk = on_disk
+    loader = CellBatches(disk, np.arange(2000), 64, shuffle=True).loader()
+    first = next(iter(loader))
+    for batch in loader:
+        np.testing.assert_array_equal(dense(batch), dense(first))
+        break
+    assert not [thread for thread in threading.enumerate() if thread.name == "cradlevae-prefetch"]
+
+
+@pytest.mark.usefixtures("small_pools")
+def test_no_more_than_two_pools_are_read_ahead(
+    on_disk: tuple[Experiment, Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, disk = on_disk
+    read: list[int] = []
+    original = StoredMatrix.__getitem__
+    monkeypatch.setattr(StoredMatrix, "__getitem__", lambda self, rows: read.append(len(rows)) or original(self, rows))
+    loader = iter(CellBatches(disk, np.arange(2000), 64, shuffle=True).loader())
+    next(loader)
+    time.sleep(0.05)
+    assert len(read) <= 2
+    assert sum(1 for _ in loader) == 31
+    assert sum(read) == 2000
+    assert max(read) <= 6 * 64

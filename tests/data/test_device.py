@@ -30,7 +30,7 @@ def experiment(*, criteria: int = 1, largest: float = 4.0) -> Experiment:
     return Experiment(
         pd.Index([f"cell{i}" for i in range(N_CELLS)]), pd.Index([f"gene{i}" for i in range(N_GENES)]),
         sp.csr_matrix(counts), condition, ("control", "A", "B"), ("A", "B"), artifact,
-        tuple(f"criterion{i}" for i in range(criteria)),
+        tuple(f"criterion{i}" for i in range(criteria)), counts.sum(axis=1),
     )  # fmt: skip
 
 

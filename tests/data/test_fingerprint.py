@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from cradlevae.data import fingerprint
+from cradlevae.data import stored
 from cradlevae.data.fingerprint import MIN_GENES, cell_fingerprints
 
 
@@ -44,5 +44,5 @@ def test_cells_of_few_genes_have_no_fingerprint_of_their_own(counts: sp.csr_matr
 def test_blocks_do_not_matter(counts: sp.csr_matrix, monkeypatch: pytest.MonkeyPatch) -> None:
     genes = [f"gene{i}" for i in range(80)]
     whole = cell_fingerprints(counts, genes, np.arange(50))
-    monkeypatch.setattr(fingerprint, "BLOCK_CELLS", 7)
+    monkeypatch.setattr(stored, "BLOCK_CELLS", 7)
     np.testing.assert_array_equal(cell_fingerprints(counts, genes, np.arange(50)), whole)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import anndata as ad
@@ -250,7 +251,9 @@ def test_backed_file_and_round_trip(tmp_path: Path, storage: str) -> None:
     adata.write_h5ad(tmp_path / "raw.h5ad")
     report = annotate(adata, batch_key="lane", layer="raw")
     backed = ad.read_h5ad(tmp_path / "raw.h5ad", backed="r")
-    pd.testing.assert_frame_equal(annotate(backed, batch_key="lane"), report)
+    with pytest.warns(UserWarning, match="stored by genes") if storage == "csc" else nullcontext():
+        found = annotate(backed, batch_key="lane")
+    pd.testing.assert_frame_equal(found, report)
     np.testing.assert_array_equal(backed.obs["artifact"], adata.obs["artifact"])
     backed.file.close()
 

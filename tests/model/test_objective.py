@@ -49,6 +49,7 @@ def experiment(n_classes: int, n_cells: int = 14, n_genes: int = 6) -> Experimen
         perturbations=("A", "B"),
         artifact=artifact,
         criteria=tuple(f"criterion{i}" for i in range(n_classes)),
+        library_size=counts.sum(axis=1),
     )
 
 

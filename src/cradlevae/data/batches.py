@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,18 +17,30 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.data.contract import Experiment
+from cradlevae.data.order import pooled
+from cradlevae.data.prefetch import prefetch
+from cradlevae.data.stored import StoredMatrix, group_sums
 
 if TYPE_CHECKING:
     import torch
-    from torch.utils.data import DataLoader
 
     from cradlevae.data.device import DeviceBatches, DeviceCells
 
 ReferenceKind = Literal["mean", "median", "cell"]
-"""How the cells of a (condition, class) become its reference: their mean, median, or one of them at random."""
+"""How the cells of a (condition, class) become its reference: their mean, median, or one of them at random.
+
+Of counts on disk, random cells are read one by one for each batch, which takes about as long as reading the batch.
+"""
 
 MEDIAN_CELLS = 50
 """At most so many random cells make a median profile (the published choice)."""
+
+
+BATCHES_AHEAD = 1
+"""How many batches are made while one is computed with."""
+
+POOL_VALUES = 8_000_000
+"""How many stored values are read from disk together: 64 MB, and twice that while the next pool is read."""
 
 
 @dataclass(frozen=True)
@@ -180,13 +193,16 @@ class References:
         bounds = np.searchsorted(code[order], np.arange(n_groups + 1))
         self._members = [rows[order[bounds[g] : bounds[g + 1]]] for g in range(n_groups)]
         self._artifact = np.zeros((n_groups, len(data.criteria)), dtype=np.float32)
-        self._profiles = np.zeros((0 if kind == "cell" else n_groups, data.n_genes), dtype=np.float32)
+        self._profiles = np.zeros((n_groups if kind == "median" else 0, data.n_genes), dtype=np.float32)
         for group, cells in enumerate(self._members):
             if len(cells) == 0:
                 continue
             self._artifact[group] = data.artifact[cells].mean(axis=0)
-            if kind != "cell":
-                self._profiles[group] = self._profile(cells, generator)
+            if kind == "median":
+                self._profiles[group] = self._median(cells, generator)
+        if kind == "mean":
+            self._profiles = group_sums(data.counts, rows, code, n_groups, "averaging reference profiles")
+            self._profiles /= np.maximum(np.diff(bounds), 1)[:, None].astype(np.float32)
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -195,9 +211,7 @@ class References:
             generator = np.random.default_rng([self._seed, epoch])
             self._uniform = generator.random(self._data.n_cells, dtype=np.float32)
 
-    def _profile(self, cells: npt.NDArray[np.intp], generator: np.random.Generator) -> npt.NDArray[np.float32]:
-        if self._kind == "mean":
-            return np.asarray(self._data.counts[cells].mean(axis=0), dtype=np.float32).ravel()
+    def _median(self, cells: npt.NDArray[np.intp], generator: np.random.Generator) -> npt.NDArray[np.float32]:
         chosen = generator.permutation(cells)[:MEDIAN_CELLS]
         return np.asarray(np.median(self._data.counts[np.sort(chosen)].toarray(), axis=0), dtype=np.float32)
 
@@ -247,8 +261,9 @@ class References:
 class CellBatches:
     """Batches over chosen cells, shuffled anew in each epoch or in their order.
 
-    Iterating gives the rows of each batch; indexing with such rows gives the batch. That is what a torch DataLoader
-    takes as sampler and as data set (:meth:`loader`).
+    Iterating gives the rows of each batch; indexing with such rows gives the batch. :meth:`loader` puts both together
+    and makes the next batches in a thread. Counts on disk are shuffled by :func:`~cradlevae.data.order.pooled` and read
+    a pool of batches at a time.
 
     Parameters
     ----------
@@ -307,46 +322,100 @@ class CellBatches:
         if self._references is not None:
             self._references.set_epoch(epoch)
 
-    def loader(self) -> DataLoader[Batch]:
-        """A torch DataLoader over the batches."""
-        import torch
-        from torch.utils.data import DataLoader
-
-        # a loader draws a number whenever it starts over; from its own generator, so that the global one, which the
-        # model's noise comes from, does not depend on whether an epoch follows another or begins a resumed run
-        return DataLoader(
-            self,  # type: ignore[arg-type]
-            sampler=self,
-            batch_size=None,
-            collate_fn=_as_it_is,  # type: ignore[arg-type]
-            generator=torch.Generator(),
-        )
+    def loader(self) -> Loader:
+        """The batches, made ahead of their use."""
+        return Loader(self)
 
     def __len__(self) -> int:
         return -(-len(self._rows) // self._batch_size)
 
     def __iter__(self) -> Iterator[npt.NDArray[np.intp]]:
-        rows = self._rows
-        if self._shuffle:
-            rows = np.random.default_rng([self._seed, self._epoch]).permutation(rows)
-        for start in range(0, len(rows), self._batch_size):
-            yield rows[start : start + self._batch_size]
+        order = self._order()
+        for start in range(0, len(order), self._batch_size):
+            yield order[start : start + self._batch_size]
 
     def __getitem__(self, rows: npt.NDArray[np.intp]) -> Batch:
+        return self._batch(rows)
+
+    def made(self) -> Iterator[Batch]:
+        """The batches themselves."""
+        if not isinstance(self.data.counts, StoredMatrix):
+            for rows in self:
+                yield self[rows]
+            return
+        for pool in prefetch(self._pools(self.data.counts), 1):
+            for rows in pool.parts:
+                yield self._batch(rows, pool)
+
+    def _batch(self, rows: npt.NDArray[np.intp], pool: _Pool | None = None) -> Batch:
         own = rows[self._shard.computed(len(rows))]
-        batch = make_batch(self.data, own, self._references) if self._on_device is None else self._on_device.batch(own)
+        if self._on_device is not None:
+            batch = self._on_device.batch(own)
+        else:
+            batch = make_batch(self.data, own, self._references, None if pool is None else pool.of(own))
         return replace(batch, whole=len(rows))
 
+    def _order(self) -> npt.NDArray[np.intp]:
+        """The cells in the order of this epoch."""
+        if not self._shuffle:
+            return self._rows
+        generator = np.random.default_rng([self._seed, self._epoch])
+        if isinstance(self.data.counts, StoredMatrix):
+            return pooled(self._rows, self._pool_batches(self.data.counts) * self._batch_size, generator)
+        return generator.permutation(self._rows)
 
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
+    def _pool_batches(self, counts: StoredMatrix) -> int:
+        """How many batches are read together."""
+        return max(1, int(POOL_VALUES / max(1.0, counts.per_cell)) // self._batch_size)
+
+    def _pools(self, counts: StoredMatrix) -> Iterator[_Pool]:
+        batches = iter(self)
+        while parts := list(islice(batches, self._pool_batches(counts))):
+            rows = np.unique(np.concatenate([part[self._shard.computed(len(part))] for part in parts]))
+            yield _Pool(parts, rows, counts[rows])
 
 
-def make_batch(data: Experiment, rows: npt.NDArray[np.intp], references: References | None = None) -> Batch:
-    """The batch of these cells, in this order."""
+@dataclass(frozen=True)
+class _Pool:
+    """Batches that are read together: the cells of each, those that are read, ascending, and their counts."""
+
+    parts: list[npt.NDArray[np.intp]]
+    rows: npt.NDArray[np.intp]
+    counts: sp.csr_matrix
+
+    def of(self, rows: npt.NDArray[np.intp]) -> sp.csr_matrix:
+        """Counts of some of the cells that are read, in this order."""
+        return sp.csr_matrix(self.counts[np.searchsorted(self.rows, rows)])
+
+
+class Loader:
+    """What goes through the batches of :class:`CellBatches` once an epoch.
+
+    Lightning takes it for a torch DataLoader: it tells ``sampler`` the epoch and asks for ``batch_sampler``.
+    """
+
+    batch_sampler = None
+
+    def __init__(self, batches: CellBatches) -> None:
+        self.sampler = batches
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return prefetch(self.sampler.made(), BATCHES_AHEAD)
+
+
+def make_batch(
+    data: Experiment,
+    rows: npt.NDArray[np.intp],
+    references: References | None = None,
+    counts: sp.csr_matrix | None = None,
+) -> Batch:
+    """The batch of these cells, in this order; ``counts`` are theirs, where they have been read."""
     import torch
 
-    csr = sp.csr_matrix(data.counts[rows])
+    csr = sp.csr_matrix(data.counts[rows]) if counts is None else counts
     used, condition = np.unique(data.condition[rows], return_inverse=True)
     if references is None:
         profiles = np.zeros((0, data.n_genes), dtype=np.float32)
@@ -371,21 +440,3 @@ def make_batch(data: Experiment, rows: npt.NDArray[np.intp], references: Referen
         twin=torch.from_numpy(places["twin"]),
         twin_cells=torch.from_numpy(places["twin_cells"]),
     )
-
-
-def log_moments(
-    data: Experiment, rows: npt.NDArray[np.intp]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Mean and standard deviation (n − 1) of log(1 + count) per gene over these cells, each (genes,)."""
-    total = np.zeros(data.n_genes)
-    squares = np.zeros(data.n_genes)
-    for start in range(0, len(rows), 4096):
-        block = sp.csr_matrix(data.counts[rows[start : start + 4096]], dtype=np.float64)
-        block.data = np.log1p(block.data)
-        total += np.asarray(block.sum(axis=0)).ravel()
-        block.data **= 2
-        squares += np.asarray(block.sum(axis=0)).ravel()
-    mean = total / len(rows)
-    variance = np.maximum(squares - len(rows) * mean**2, 0.0) / max(len(rows) - 1, 1)
-    variance[variance < 1e-12 * np.maximum(mean**2, 1.0)] = 0.0  # rounding of a constant gene
-    return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)

@@ -27,7 +27,11 @@ from cradlevae.data.labels import (
     dosage_table,
     members,
 )
+from cradlevae.data.stored import CountMatrix, subset_rows
 from cradlevae.errors import DataError
+
+GUIDE_BLOCK = 10_000
+"""Cells whose guide counts are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class Experiment:
     cells, genes
         Names of the cells and genes.
     counts
-        CSR, cells × genes, float32 holding integers.
+        Cells × genes, float32 holding integers: CSR in memory, or on disk. ``counts[rows]`` is CSR in either case.
     condition
         Index into ``conditions`` per cell, (cells,).
     conditions
@@ -94,16 +98,19 @@ class Experiment:
         Artifact indicator, cells × classes, float32 0/1.
     criteria
         Names of the artifact classes.
+    library_size
+        Total count of each cell, (cells,).
     """
 
     cells: pd.Index[str]
     genes: pd.Index[str]
-    counts: sp.csr_matrix
+    counts: CountMatrix
     condition: npt.NDArray[np.int64]
     conditions: tuple[str, ...]
     perturbations: tuple[str, ...]
     artifact: npt.NDArray[np.float32]
     criteria: tuple[str, ...]
+    library_size: npt.NDArray[np.float32]
 
     @property
     def n_cells(self) -> int:
@@ -121,11 +128,6 @@ class Experiment:
         return dosage_table(self.conditions, self.perturbations)
 
     @cached_property
-    def library_size(self) -> npt.NDArray[np.float32]:
-        """Total count of each cell, (cells,)."""
-        return np.asarray(self.counts.sum(axis=1), dtype=np.float32).ravel()
-
-    @cached_property
     def failed(self) -> npt.NDArray[np.bool_]:
         """Whether each cell failed any criterion, (cells,)."""
         return np.asarray(self.artifact.any(axis=1))
@@ -140,9 +142,10 @@ class Experiment:
         return replace(
             self,
             cells=self.cells[rows],
-            counts=sp.csr_matrix(self.counts[rows]),
+            counts=subset_rows(self.counts, rows),
             condition=self.condition[rows],
             artifact=self.artifact[rows],
+            library_size=self.library_size[rows],
         )
 
 
@@ -158,7 +161,8 @@ def read_experiment(
     Parameters
     ----------
     adata
-        AnnData of raw counts, in memory or backed.
+        AnnData of raw counts, in memory or backed, or what :func:`~cradlevae.data.cells.open_cells` gives; counts on
+        disk stay there.
     fields
         Where it holds what is needed.
     genes, perturbations
@@ -173,59 +177,57 @@ def read_experiment(
     counts = Counts(adata, fields.layer)
     check_unique(adata.obs_names, "cell", "adata.obs_names_make_unique()")
     check_unique(adata.var_names, "gene", "adata.var_names_make_unique()")
-    singles = _cell_members(adata, fields)
+    labels, singles = _cell_members(adata, fields)
     artifact = _artifact(adata, fields)
     columns = _gene_columns(adata, genes)
-    counts.check()
-    matrix = counts.read()
-    if columns is not None:
-        matrix = sp.csr_matrix(matrix[:, columns])
+    library_size = counts.library_sizes(columns)
 
-    assigned = np.array([single is not None for single in singles])
-    counted = np.asarray(matrix.sum(axis=1)).ravel() > 0
+    assigned = np.array([single is not None for single in singles], dtype=bool)[labels]
+    counted = library_size > 0
     keep = assigned & counted
     if not keep.any():
         raise DataError("no cell has both a count and a perturbation")
     _warn_left_out(counted, assigned, fields)
 
-    names = [condition_name(single) if single is not None else "" for single in singles]
-    known = set(perturbations) if perturbations is not None else None
-    kept_names = [name for name, kept in zip(names, keep, strict=True) if kept]
-    found = sorted(set(kept_names) - {CONTROL})
+    names = ["" if single is None else condition_name(single) for single in singles]
+    found = sorted({names[label] for label in np.unique(labels[keep])} - {CONTROL})
     own = sorted({single for name in found for single in condition_members(name)})
-    if known is not None:
+    if perturbations is not None:
+        known = set(perturbations)
         for single in own:
             if single not in known:
                 raise DataError(
                     f"perturbation {single!r} in obs[{fields.perturbation_key!r}] is unknown to the model"
-                    + closest(single, list(perturbations or ()))
+                    + closest(single, list(perturbations))
                 )
-    elif CONTROL not in kept_names:
-        labels = ", ".join(map(repr, found[:5]))
+    elif not any(names[label] == CONTROL for label in np.unique(labels[keep])):
+        shown = ", ".join(map(repr, found[:5]))
         raise DataError(
             f"no control cells: none of {', '.join(map(repr, fields.control_labels))} is in "
-            f"obs[{fields.perturbation_key!r}] (labels there: {labels}, …); name yours with control_labels="
+            f"obs[{fields.perturbation_key!r}] (labels there: {shown}, …); name yours with control_labels="
         )
     conditions = (CONTROL, *found)
     code = {name: index for index, name in enumerate(conditions)}
-    rows = np.flatnonzero(keep)
-    return Experiment(
-        cells=pd.Index(adata.obs_names)[rows],
+    condition = np.array([code.get(name, -1) for name in names], dtype=np.int64)[labels]
+    data = Experiment(
+        cells=pd.Index(adata.obs_names),
         genes=pd.Index(genes if genes is not None else adata.var_names),
-        counts=matrix if keep.all() else sp.csr_matrix(matrix[rows]),
-        condition=np.array([code[name] for name in kept_names], dtype=np.int64),
+        counts=counts.matrix(columns),
+        condition=condition,
         conditions=conditions,
         perturbations=tuple(perturbations) if perturbations is not None else tuple(own),
-        artifact=artifact[rows],
+        artifact=artifact,
         criteria=fields.criteria,
+        library_size=library_size,
     )
+    return data if keep.all() else data.subset(np.flatnonzero(keep))
 
 
 def condition_labels(adata: Any, fields: DataFields) -> pd.Series[str]:
     """Canonical condition of every cell of an AnnData; ``""`` where no guide RNA was found."""
-    singles = _cell_members(adata, fields)
-    names = ["" if single is None else condition_name(single) for single in singles]
-    return pd.Series(names, index=pd.Index(adata.obs_names), dtype=object)
+    labels, singles = _cell_members(adata, fields)
+    names = np.array(["" if single is None else condition_name(single) for single in singles], dtype=object)
+    return pd.Series(names[labels], index=pd.Index(adata.obs_names), dtype=object)
 
 
 def check_unique(names: pd.Index[str], what: str, mend: str) -> None:
@@ -242,19 +244,20 @@ def _column(adata: Any, key: str, mend: str) -> pd.Series[Any]:
     return column
 
 
-def _cell_members(adata: Any, fields: DataFields) -> list[tuple[str, ...] | None]:
-    """Single perturbations per cell; ``None`` where no guide RNA was found."""
+def _cell_members(adata: Any, fields: DataFields) -> tuple[npt.NDArray[np.intp], list[tuple[str, ...] | None]]:
+    """Label of each cell, (cells,), and the single perturbations of each label; ``None``: no guide RNA was found."""
     if fields.guides_key is not None:
         return _guide_members(adata, fields)
     column = _column(adata, fields.perturbation_key, "name the label column with perturbation_key=")
-    empty = column.isna() | column.astype(str).map(lambda label: _is_blank(label, fields.separator)).astype(bool)
+    codes, labels = pd.factorize(column.astype(str))
+    blank = np.array([_is_blank(label, fields.separator) for label in labels], dtype=bool)
+    empty = column.isna().to_numpy() | blank[codes]
     if empty.any():  # an empty label is no control: nobody said so
         cell = adata.obs_names[np.flatnonzero(empty)[0]]
         raise DataError(
             f"obs[{fields.perturbation_key!r}] is empty for {int(empty.sum())} cells, first {cell!r}; "
             "label or drop them"
         )
-    codes, labels = pd.factorize(column.astype(str))
     parsed = [members(label, separator=fields.separator, control_labels=fields.control_labels) for label in labels]
     for label, single in zip(labels, parsed, strict=True):
         if fields.separator != "+" and any("+" in name for name in single):
@@ -262,14 +265,14 @@ def _cell_members(adata: Any, fields: DataFields) -> list[tuple[str, ...] | None
                 f"label {label!r} in obs[{fields.perturbation_key!r}] holds '+', but separator is "
                 f"{fields.separator!r}; use one separator in all labels"
             )
-    return [parsed[code] for code in codes]
+    return codes, list(parsed)
 
 
 def _is_blank(label: str, separator: str) -> bool:
     return not label.replace(separator, " ").strip()
 
 
-def _guide_members(adata: Any, fields: DataFields) -> list[tuple[str, ...] | None]:
+def _guide_members(adata: Any, fields: DataFields) -> tuple[npt.NDArray[np.intp], list[tuple[str, ...] | None]]:
     key = fields.guides_key
     if key not in adata.obsm:
         known = ", ".join(map(repr, adata.obsm.keys())) or "none"
@@ -282,16 +285,19 @@ def _guide_members(adata: Any, fields: DataFields) -> list[tuple[str, ...] | Non
         )
     if any(_is_blank(str(name), fields.separator) for name in guides.columns):
         raise DataError(f"obsm[{key!r}] has a column without a name; name the gene that it targets, or 'control'")
-    found = sp.csr_matrix(guides.to_numpy(dtype=np.float64) >= fields.guide_min_count)
     per_column = [
         members(str(name), separator=fields.separator, control_labels=fields.control_labels) for name in guides.columns
     ]
-    result: list[tuple[str, ...] | None] = []
-    for row in range(found.shape[0]):
-        present = found.indices[found.indptr[row] : found.indptr[row + 1]]
-        names = {single for column in present for single in per_column[column]}
-        result.append(tuple(sorted(names)) if len(present) else None)
-    return result
+    codes = np.empty(len(guides), dtype=np.intp)
+    code: dict[tuple[str, ...] | None, int] = {}
+    for start in range(0, len(guides), GUIDE_BLOCK):
+        block = guides.iloc[start : start + GUIDE_BLOCK].to_numpy(dtype=np.float64)
+        found = sp.csr_matrix(block >= fields.guide_min_count)
+        for row in range(found.shape[0]):
+            present = found.indices[found.indptr[row] : found.indptr[row + 1]]
+            names = {single for column in present for single in per_column[column]}
+            codes[start + row] = code.setdefault(tuple(sorted(names)) if len(present) else None, len(code))
+    return codes, list(code)
 
 
 def _artifact(adata: Any, fields: DataFields) -> npt.NDArray[np.float32]:
@@ -299,6 +305,9 @@ def _artifact(adata: Any, fields: DataFields) -> npt.NDArray[np.float32]:
     for key in fields.criteria:
         mend = "run cradlevae.annotate_qc(adata) first, or name your own boolean column with artifact_key="
         column = _column(adata, key, mend)
+        if column.dtype == bool:
+            columns.append(column.to_numpy(dtype=np.float32))
+            continue
         values = pd.to_numeric(column.astype(object).map(_truth), errors="coerce")
         if values.isna().any():
             value = column.iloc[int(np.flatnonzero(values.isna())[0])]

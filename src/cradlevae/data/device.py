@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 
 from cradlevae.data.batches import Batch, References, shared_places
 from cradlevae.data.contract import Experiment
+from cradlevae.data.stored import StoredMatrix
+from cradlevae.errors import DataError
 
 if TYPE_CHECKING:
     import torch
@@ -41,9 +42,13 @@ class DeviceCells:
 
         self.device = device
         self.n_genes = data.n_genes
-        self.values = move(data.counts.data.astype(_narrow(data.counts.data)))
-        self.genes = move(data.counts.indices.astype(_narrow(data.counts.indices)))
-        self.first = move(data.counts.indptr.astype(np.int64))
+        counts = data.counts
+        if isinstance(counts, StoredMatrix):
+            raise DataError("the counts are on disk; to train with them on the device, read them: adata.to_memory()")
+        self.values = move(counts.data.astype(_narrow(counts.data)))
+        self.genes = move(counts.indices.astype(_narrow(counts.indices)))
+        self.starts = counts.indptr.astype(np.int64)  # on the host
+        self.first = move(self.starts)
         self.dosage = move(data.dosage)
         self.artifact = move(data.artifact)
         self.library_size = move(data.library_size)
@@ -53,7 +58,7 @@ class DeviceCells:
         """Whether this is a CUDA device with room for the counts."""
         import torch
 
-        if device.type != "cuda" or not sp.issparse(data.counts):
+        if device.type != "cuda" or isinstance(data.counts, StoredMatrix):
             return False
         needed = data.counts.nnz * (_narrow(data.counts.data).itemsize + _narrow(data.counts.indices).itemsize)
         return bool(needed < FREE_SHARE * torch.cuda.mem_get_info(device)[0])
@@ -149,7 +154,7 @@ class DeviceBatches:
 
     def _starts(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Where each cell's counts start in a batch of these cells, and their number, (cells + 1,)."""
-        first = self._data.counts.indptr
+        first = self._cells.starts
         return np.concatenate([[0], np.cumsum(first[rows + 1] - first[rows], dtype=np.int64)])
 
     def _send(self, *parts: npt.NDArray[np.int64]) -> tuple[torch.Tensor, ...]:

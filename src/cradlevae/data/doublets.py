@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from cradlevae.data.stored import CountMatrix, tracked_blocks
 from cradlevae.errors import DataError
 
 FloatArray = npt.NDArray[np.float64]
@@ -124,43 +125,47 @@ class DoubletReference:
         return np.asarray(share * prior / ratio / (1 - prior - share * (1 - prior - prior / ratio)))
 
 
-def fit_doublets(counts: sp.csr_matrix, *, seed: int = 0) -> DoubletReference:
+def fit_doublets(counts: CountMatrix, rows: npt.NDArray[np.intp] | None = None, *, seed: int = 0) -> DoubletReference:
     """Score real cells for doublets with ``scanpy.pp.scrublet`` and keep what new cells are scored with.
 
     Genes seen in fewer than three cells and cells with fewer than three genes are left out and the highly
     variable genes are chosen as scanpy does. Unlike its defaults, the embedding is a truncated SVD of the
     *uncentred* counts, so that no dense cells × genes matrix is made, and the neighbours are exact, which
     takes time and memory with the square of the cells: of more than :data:`MAX_CELLS` cells, a random
-    sample of that many is fitted, and the others are scored against it.
+    sample of that many is fitted, and the others are scored against it, block by block. So memory does not grow with
+    the cells beyond that, wherever the counts are.
 
     Parameters
     ----------
     counts
-        Counts of the real cells (of one batch), shape (cells, genes).
+        Counts of the real cells, shape (cells, genes), in memory or on disk.
+    rows
+        Which of them to take (those of one batch), ascending; ``None`` takes all.
     seed
         Seed of the simulated doublets and of the neighbour search.
 
     Returns
     -------
     DoubletReference
-        Scores, threshold and embedding.
+        Scores (of ``rows``), threshold and embedding.
 
     Raises
     ------
     DoubletsNotAssessable
         If there are too few cells or variable genes, or the simulated scores show no threshold.
     """
-    n_cells = counts.shape[0]
-    if n_cells <= MAX_CELLS:
+    rows = np.arange(counts.shape[0]) if rows is None else rows
+    if len(rows) <= MAX_CELLS:
         with _threads_kept():
-            return _fit(counts, seed)
-    sampled = np.zeros(n_cells, dtype=bool)
-    sampled[np.random.default_rng(seed).choice(n_cells, MAX_CELLS, replace=False)] = True
+            return _fit(sp.csr_matrix(counts[rows]), seed)
+    sampled = np.zeros(len(rows), dtype=bool)
+    sampled[np.random.default_rng(seed).choice(len(rows), MAX_CELLS, replace=False)] = True
     with _threads_kept():
-        reference = _fit(counts[sampled], seed)
-    scores = np.empty(n_cells)
+        reference = _fit(sp.csr_matrix(counts[rows[sampled]]), seed)
+    scores = np.empty(len(rows))
     scores[sampled] = reference.scores
-    scores[~sampled] = reference.score(counts[~sampled])
+    others = tracked_blocks(counts, rows[~sampled], "scoring doublets")
+    scores[~sampled] = np.concatenate([reference.score(block) for _, block in others])
     return replace(reference, scores=scores)
 
 
@@ -181,7 +186,7 @@ def _fit(counts: sp.csr_matrix, seed: int) -> DoubletReference:
     from anndata import AnnData
 
     cells, genes = _usable(counts)
-    raw = counts[cells][:, genes]
+    raw = _chosen(counts, cells, genes)
     observed = AnnData(raw)
     simulated = sc.pp.scrublet_simulate_doublets(observed, sim_doublet_ratio=SIMULATED_PER_CELL, random_seed=seed)
     observed.X = _to_size(raw)
@@ -220,22 +225,28 @@ def _usable(counts: sp.csr_matrix) -> tuple[npt.NDArray[np.intp], npt.NDArray[np
     import scanpy as sc
     from anndata import AnnData
 
-    seen = np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1])
+    detected = sp.csr_matrix((counts.data > 0, counts.indices, counts.indptr), shape=counts.shape)  # shares the indices
+    seen = np.bincount(counts.indices[detected.data], minlength=counts.shape[1])
     genes = np.flatnonzero(seen >= 3)
-    kept = counts[:, genes]
-    cells = np.flatnonzero(np.asarray((kept > 0).sum(axis=1)).ravel() >= 3)
+    cells = np.flatnonzero(detected @ (seen >= 3).astype(np.float64) >= 3)
     if len(cells) < MIN_CELLS:
         raise DoubletsNotAssessable(f"{len(cells)} cells with at least three genes; scrublet needs {MIN_CELLS}")
     if len(genes) >= MIN_GENES:
-        logged = AnnData(kept[cells])
+        logged = AnnData(_chosen(counts, cells, genes))
         sc.pp.normalize_total(logged)
         sc.pp.log1p(logged)
         sc.pp.highly_variable_genes(logged)
         genes = genes[logged.var["highly_variable"].to_numpy()]
     if len(genes) < MIN_GENES:
         raise DoubletsNotAssessable(f"{len(genes)} highly variable genes; scrublet needs {MIN_GENES}")
-    filled = np.asarray(counts[cells][:, genes].sum(axis=1)).ravel() > 0
+    filled = np.asarray(_chosen(counts, cells, genes).sum(axis=1)).ravel() > 0
     return cells[filled], genes
+
+
+def _chosen(counts: sp.csr_matrix, cells: npt.NDArray[np.intp], genes: npt.NDArray[np.intp]) -> sp.csr_matrix:
+    """Some genes of some cells, with one copy of them only where it is the genes that are few."""
+    of_genes = counts[:, genes]
+    return sp.csr_matrix(of_genes if len(cells) == counts.shape[0] else of_genes[cells])
 
 
 def _to_size(counts: sp.csr_matrix) -> sp.csr_matrix:

@@ -9,25 +9,29 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from cradlevae.data.stored import CountMatrix, row_blocks
+
 MIN_GENES = 20
 """Cells with fewer detected genes are too alike to be told apart; they get the fingerprint 0."""
 
 
-BLOCK_CELLS = 4096
-
-
-def cell_fingerprints(counts: sp.csr_matrix, genes: Sequence[str], rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+def cell_fingerprints(counts: CountMatrix, genes: Sequence[str], rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
     """A number for each of ``rows`` that depends on its counts by gene name, whatever the order of genes, (rows,)."""
-    keys = np.array(
-        [int.from_bytes(hashlib.blake2b(str(gene).encode(), digest_size=8).digest(), "little") for gene in genes],
-        dtype=np.uint64,
-    )
-    blocks = range(0, len(rows), BLOCK_CELLS)
-    prints = [_block(sp.csr_matrix(counts[rows[start : start + BLOCK_CELLS]]), keys) for start in blocks]
+    keys = gene_keys(genes)
+    prints = [block_fingerprints(block, keys) for _, block in row_blocks(counts, rows)]
     return np.concatenate([np.zeros(0, dtype=np.int64), *prints])
 
 
-def _block(counts: sp.csr_matrix, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+def gene_keys(genes: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """A number for each gene name, (genes,)."""
+    return np.array(
+        [int.from_bytes(hashlib.blake2b(str(gene).encode(), digest_size=8).digest(), "little") for gene in genes],
+        dtype=np.uint64,
+    )
+
+
+def block_fingerprints(counts: sp.csr_matrix, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """Fingerprints of the cells of a block, given the keys of its genes, (cells,)."""
     values = counts.data.astype(np.uint64)
     with np.errstate(over="ignore"):  # all arithmetic is modulo 2^64
         mixed = (keys[counts.indices] ^ (values * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -115,10 +115,10 @@ def doublet_reference(adata: Any, qc: Mapping[str, Any] | None = None) -> Double
         raise DataError(f"the AnnData has no uns[{QC_KEY!r}]; run annotate_qc first")
     if qc["criteria"]["doublet"]["status"] != "assessed":
         return None
-    counts = Counts(adata, str(qc["layer"]) or None).read()
-    filled = np.flatnonzero(counts.sum(axis=1))
+    counts = Counts(adata, str(qc["layer"]) or None)
+    filled = np.flatnonzero(measure(counts.blocks(), counts.shape[0], {})["umi"])
     try:
-        return fit_doublets(sp.csr_matrix(counts[filled]), seed=int(qc["seed"]))
+        return fit_doublets(counts.matrix(), filled, seed=int(qc["seed"]))
     except DoubletsNotAssessable:
         return None
 

@@ -88,7 +88,8 @@ def annotate_qc(
     Parameters
     ----------
     adata
-        Cells × genes, in memory or backed; modified in place.
+        Cells × genes, in memory, backed, or from :func:`cradlevae.open_cells`; ``obs`` and ``uns`` are modified in
+        place. Counts on disk stay there, but for the (at most 20,000 in a batch) cells that doublets are found among.
     criteria
         Which criteria to assess.
     n_mads
@@ -131,11 +132,10 @@ def annotate_qc(
     counts = Counts(adata, layer)
     batches = _batches(adata, batch_key)
     symbols = gene_symbols_of(adata, gene_symbols)
-    counts.check()
 
     hint = ensembl_hint(adata, symbols)
     families, absent = find_families(symbols, hint and f": {hint}")
-    values = measure(counts.blocks(), counts.shape[0], families)
+    values = measure(counts.checked_blocks(), counts.shape[0], families)
     empty = values["umi"] == 0
     if empty.all():
         raise DataError(f"no cell of {counts.where} has a count")
@@ -216,13 +216,14 @@ def _mad_rule(criterion: str, values: FloatArray, batches: _Batches, empty: Bool
 
 def _doublet_rule(counts: Counts, batches: _Batches, empty: BoolArray, seed: int) -> tuple[_Rule, FloatArray]:
     """Threshold of each batch and the score of each cell: two cells in a droplet come from one batch."""
+    matrix = counts.matrix()
     scores = np.full(len(empty), np.nan)
     threshold, nothing = np.full((2, len(batches.names)), np.nan)
     reasons = []
     for index in range(len(batches.names)):
         rows = np.flatnonzero((batches.codes == index) & ~empty)
         try:
-            reference = fit_doublets(counts.read(rows), seed=seed)
+            reference = fit_doublets(matrix, rows, seed=seed)
         except DoubletsNotAssessable as error:
             reasons.append(str(error))
             continue

@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,15 @@ class Split:
         """Positions in ``cells`` of the cells of one part, ascending."""
         return np.flatnonzero((self.parts.reindex(cells) == part).to_numpy())
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 over recipe, seed, options and the part of every cell, whatever the order of the cells."""
-        head = json.dumps([self.recipe, self.seed, self.options], sort_keys=True)
+        digest = hashlib.sha256(json.dumps([self.recipe, self.seed, self.options], sort_keys=True).encode())
         ordered = self.parts.sort_index()
-        body = "\n".join(f"{cell}\t{part}" for cell, part in ordered.items())
-        return hashlib.sha256(f"{head}\n{body}".encode()).hexdigest()
+        for start in range(0, len(ordered), 10_000):
+            lines = (f"\n{cell}\t{part}" for cell, part in ordered.iloc[start : start + 10_000].items())
+            digest.update("".join(lines).encode())
+        return digest.hexdigest()
 
     def save(self, path: str | Path) -> None:
         """Write the manifest as JSON, atomically."""
@@ -229,16 +232,17 @@ def _within_conditions(
     labels: pd.Series[str], generator: np.random.Generator, shares: dict[str, float]
 ) -> pd.Series[str]:
     """Random parts within each condition, so that none is without training cells."""
-    parts = pd.Series("train", index=labels.index, dtype=object)
-    values = labels.to_numpy()
-    for name in sorted(set(values)):
-        rows = generator.permutation(np.flatnonzero(values == name))
+    parts = np.full(len(labels), "train", dtype=object)
+    codes, names = pd.factorize(labels, sort=True)
+    in_order = np.argsort(codes, kind="stable")
+    for rows in np.split(in_order, np.cumsum(np.bincount(codes, minlength=len(names)))[:-1]):
+        rows = generator.permutation(rows)
         start = 0
         for part, share in shares.items():
             stop = start + round(share * len(rows))
-            parts.iloc[rows[start:stop]] = part
+            parts[rows[start:stop]] = part
             start = stop
-    return parts
+    return pd.Series(parts, index=labels.index, dtype=object)
 
 
 def _by_column(adata: Any, column: str | None) -> Split:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
+from cradlevae.data.cells import StoredCells
 from cradlevae.data.contract import Experiment
 from cradlevae.data.judge import doublet_reference, judge
 from cradlevae.data.labels import CONTROL
 from cradlevae.data.qc_values import CRITERIA, QC_KEY
+from cradlevae.data.stored import StoredMatrix
 from cradlevae.errors import DataError
 from cradlevae.evaluation.de import DETest, de_direction, de_overlap, rank_sum_tests
 from cradlevae.evaluation.registry import metric
@@ -118,7 +121,12 @@ def qc_pass_rates(
     import anndata as ad
 
     qc = {**adata.uns[QC_KEY], "layer": ""}
-    real = ad.AnnData(X=data.counts, obs=adata.obs.loc[data.cells], var=pd.DataFrame(index=data.genes))
+    obs, var = adata.obs.loc[data.cells], pd.DataFrame(index=data.genes)
+    real: Any
+    if isinstance(data.counts, StoredMatrix):
+        real = StoredCells(getattr(adata, "path", Path()), obs, var, {}, {"X": data.counts}, {})
+    else:
+        real = ad.AnnData(X=data.counts, obs=obs, var=var)
     doublets = doublet_reference(real, qc) if int(qc["n_genes"]) == data.n_genes else None
     try:
         judge(real[:1], qc, doublets=doublets)

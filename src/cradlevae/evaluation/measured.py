@@ -16,6 +16,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.data.labels import CONTROL
+from cradlevae.data.stored import CountMatrix, StoredMatrix
 from cradlevae.errors import DataError
 
 FloatArray = npt.NDArray[np.float64]
@@ -74,7 +75,7 @@ class Effects:
 
 
 def condition_moments(
-    counts: sp.csr_matrix,
+    counts: CountMatrix,
     condition: IntArray,
     names: Sequence[str],
     *,
@@ -86,7 +87,7 @@ def condition_moments(
     Parameters
     ----------
     counts
-        Raw counts, (cells, genes), sparse; any numeric type.
+        Raw counts, (cells, genes), sparse; any numeric type; in memory or on disk.
     condition
         Position of each cell's condition in ``names``, (cells,); a negative code leaves the cell out.
     names
@@ -106,7 +107,7 @@ def condition_moments(
     DataError
         If the lengths of ``counts``, ``condition``, ``names`` and ``genes`` do not fit.
     """
-    matrix = sp.csr_matrix(counts)
+    matrix = counts if isinstance(counts, StoredMatrix) else sp.csr_matrix(counts)
     condition = np.asarray(condition)
     check_codes(matrix, condition, names)
     if len(genes) not in (0, matrix.shape[1]):
@@ -157,7 +158,7 @@ def control_row(moments: ConditionMoments, control: str = CONTROL) -> int:
     return row
 
 
-def expression_blocks(counts: sp.csr_matrix, scale: Scale = "perturbseq") -> Iterator[tuple[slice, sp.csr_matrix]]:
+def expression_blocks(counts: CountMatrix, scale: Scale = "perturbseq") -> Iterator[tuple[slice, sp.csr_matrix]]:
     """Yield ``(slice of cells, expression)``, the expression as a new CSR float64 block, (cells, genes)."""
     if scale not in ("perturbseq", "mean"):
         raise DataError(f"unknown scale {scale!r}; use 'perturbseq' or 'mean'")
@@ -198,7 +199,7 @@ def moments_of_sums(
     return mean, variance
 
 
-def check_codes(counts: sp.csr_matrix, condition: IntArray, names: Sequence[str]) -> None:
+def check_codes(counts: CountMatrix, condition: IntArray, names: Sequence[str]) -> None:
     """Raise :class:`DataError` unless there is one valid condition code per cell and names are unique."""
     if condition.ndim != 1 or len(condition) != counts.shape[0]:
         raise DataError(

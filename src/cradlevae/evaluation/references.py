@@ -15,6 +15,7 @@ from cradlevae.data.contract import Experiment
 from cradlevae.data.counts import Counts
 from cradlevae.data.fingerprint import cell_fingerprints
 from cradlevae.data.labels import CONTROL, closest
+from cradlevae.data.stored import CountMatrix, subset_rows
 from cradlevae.errors import DataError
 from cradlevae.evaluation.ceiling import ceiling
 from cradlevae.evaluation.measured import ConditionMoments, condition_moments, measured_effects
@@ -164,7 +165,7 @@ def part_moments(model: TrainedModel, data: Experiment, part: str) -> ConditionM
     """Moments of the passing cells of a part of the split: what floors are made of."""
     rows = _passing(model, data, part)
     return condition_moments(
-        sp.csr_matrix(data.counts[rows]), data.condition[rows], data.conditions, genes=tuple(data.genes)
+        subset_rows(data.counts, rows), data.condition[rows], data.conditions, genes=tuple(data.genes)
     )
 
 
@@ -184,13 +185,13 @@ def _passing(model: TrainedModel, data: Experiment, part: str) -> npt.NDArray[np
     return rows[~data.failed[rows]]
 
 
-def clean_counts(adata: Any, data: Experiment) -> sp.csr_matrix | None:
+def clean_counts(adata: Any, data: Experiment) -> CountMatrix | None:
     """The true artifact-free counts of the experiment's cells, where they are known (``layers["clean"]``)."""
     if "clean" not in adata.layers:
         return None
     rows = np.sort(adata.obs_names.get_indexer(data.cells))
     columns = adata.var_names.get_indexer(data.genes)
-    return sp.csr_matrix(Counts(adata, "clean").read(rows)[:, columns])
+    return subset_rows(Counts(adata, "clean").matrix(columns), rows)
 
 
 def truth_columns(truth: Any, genes: Sequence[str]) -> npt.NDArray[np.intp] | None:

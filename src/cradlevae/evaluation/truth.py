@@ -10,6 +10,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.data.contract import Experiment
+from cradlevae.data.stored import group_sums
 from cradlevae.evaluation.metrics import pearson
 from cradlevae.evaluation.references import truth_columns
 from cradlevae.evaluation.registry import metric
@@ -51,13 +52,12 @@ def deviance_floors(
     ``own_damaged_profile`` (smoothed), ``perturbation_mean`` and ``overall_mean`` of the passing training cells.
     """
     passing = train[~data.failed[train]]
-    overall = np.asarray(data.counts[passing].sum(axis=0), dtype=np.float64).ravel() + 1e-3
+    sums = group_sums(data.counts, passing, data.condition[passing], len(data.conditions), "averaging training cells")
+    overall = sums.sum(axis=0, dtype=np.float64) + 1e-3
     overall /= overall.sum()
     own = data.counts[rows].toarray().astype(np.float64) + SMOOTHING * overall
-    by_condition = np.tile(overall, (len(data.conditions), 1))
-    for code in np.unique(data.condition[passing]):
-        cells = passing[data.condition[passing] == code]
-        by_condition[code] = np.asarray(data.counts[cells].sum(axis=0)).ravel() + SMOOTHING * overall
+    present = np.bincount(data.condition[passing], minlength=len(data.conditions))[:, None] > 0
+    by_condition = np.where(present, sums + SMOOTHING * overall, overall)
     return {
         "own_damaged_profile": poisson_deviance(true_counts, own),
         "perturbation_mean": poisson_deviance(true_counts, by_condition[data.condition[rows]]),

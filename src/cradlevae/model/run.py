@@ -69,6 +69,7 @@ class Run:
         """Train, as one of several processes where ``shard`` says so; the first one writes the files."""
         import lightning.pytorch as pl
 
+        from cradlevae.model.checkpoints import StreamedCheckpoints
         from cradlevae.model.plan import DataOnDevice, TrainingPlan
 
         config = self.config
@@ -91,6 +92,7 @@ class Run:
                 strategy=_strategy() if shard.n > 1 else "auto",
                 gradient_clip_val=config.gradient_clip,
                 callbacks=[DataOnDevice(batches.values(), config.data_on_device), *self._callbacks(shard)],
+                plugins=[StreamedCheckpoints()],
                 logger=_tensorboard(self.folder) if config.tensorboard else False,
                 enable_progress_bar=False,
                 enable_model_summary=False,

@@ -10,12 +10,12 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from cradlevae.data.batches import log_moments, make_batch
+from cradlevae.data.batches import make_batch
 from cradlevae.data.confounding import confounding_alarm
 from cradlevae.data.contract import DataFields, Experiment
-from cradlevae.data.fingerprint import cell_fingerprints
 from cradlevae.data.labels import closest, condition_members, dosage_table
 from cradlevae.data.split import Split
+from cradlevae.data.statistics import cell_statistics
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.module import CradleModule, artifact_state, perturbation_state, sparse_counts
@@ -171,13 +171,11 @@ def new_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = CradleModule(resolved, data.n_genes, len(data.perturbations), len(data.criteria))
-    mean, std = log_moments(data, train)
-    module.log_mean.copy_(torch.from_numpy(mean))
-    module.log_std.copy_(torch.from_numpy(std))
+    statistics = cell_statistics(data, train)
+    module.log_mean.copy_(torch.from_numpy(statistics.log_mean))
+    module.log_std.copy_(torch.from_numpy(statistics.log_std))
     if resolved.objective == "corrected":  # the decoder starts at the mean profile
-        chosen = np.zeros(data.n_cells, dtype=np.float32)
-        chosen[train] = 1
-        total = data.counts.T @ chosen + 0.5
+        total = statistics.total + 0.5
         with torch.no_grad():
             module.gene_linear.bias.copy_(torch.from_numpy(np.log(total / total.sum())).float())
     trained_dosage = data.dosage[np.unique(data.condition[train])].sum(axis=0) > 0
@@ -193,7 +191,7 @@ def new_model(
         criteria=data.criteria,
         split=split,
         passing_library_size=float(np.median(sizes)),
-        fingerprints=np.sort(cell_fingerprints(data.counts, list(data.genes), train)),
+        fingerprints=np.sort(statistics.fingerprints),
         confounding=confounding_alarm(data.condition, data.conditions, data.failed),
         qc=qc,
     )

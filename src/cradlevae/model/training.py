@@ -86,7 +86,7 @@ def fit(
             run.train()
         else:
             train_in_processes(run)
-        state = torch.load(run.chosen, map_location="cpu", weights_only=True)["state_dict"]
+        state = torch.load(run.chosen, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
         module.cpu().load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
         module.eval()
         return pd.read_csv(folder / HISTORY_FILE, float_precision="round_trip")
@@ -161,7 +161,7 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
 def _check_checkpoint(path: Path, max_epochs: int) -> None:
     """Raise :class:`DataError` unless a checkpoint can be read and leaves epochs to train."""
     try:
-        epochs = int(torch.load(path, map_location="cpu", weights_only=True)["epoch"]) + 1
+        epochs = int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["epoch"]) + 1
     except Exception as error:  # what a damaged file raises is torch's business
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path} is damaged or not a checkpoint ({reason}); train anew in another folder") from None

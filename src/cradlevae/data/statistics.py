@@ -1,0 +1,53 @@
+"""What a model must know of its training cells before it is trained, gathered in one pass over their counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cradlevae.data.contract import Experiment
+from cradlevae.data.fingerprint import block_fingerprints, gene_keys
+from cradlevae.data.stored import tracked_blocks
+
+
+@dataclass(frozen=True)
+class CellStatistics:
+    """Sums over cells.
+
+    Attributes
+    ----------
+    log_mean, log_std
+        Mean and standard deviation (n − 1) of log(1 + count), (genes,).
+    total
+        Total counts, (genes,).
+    fingerprints
+        Of each cell's counts (see :mod:`cradlevae.data.fingerprint`), (cells,).
+    """
+
+    log_mean: npt.NDArray[np.float32]
+    log_std: npt.NDArray[np.float32]
+    total: npt.NDArray[np.float64]
+    fingerprints: npt.NDArray[np.int64]
+
+
+def cell_statistics(data: Experiment, rows: npt.NDArray[np.intp]) -> CellStatistics:
+    """Statistics of these cells (ascending)."""
+    keys = gene_keys(list(data.genes))
+    total, logs, squares = np.zeros((3, data.n_genes))
+    prints = np.zeros(len(rows), dtype=np.int64)
+    for part, block in tracked_blocks(data.counts, rows, "measuring the training cells"):
+        prints[part] = block_fingerprints(block, keys)
+        total += _by_gene(block.indices, block.data, data.n_genes)
+        values = np.log1p(block.data.astype(np.float64))
+        logs += _by_gene(block.indices, values, data.n_genes)
+        squares += _by_gene(block.indices, values**2, data.n_genes)
+    mean = logs / len(rows)
+    variance = np.maximum(squares - len(rows) * mean**2, 0.0) / max(len(rows) - 1, 1)
+    variance[variance < 1e-12 * np.maximum(mean**2, 1.0)] = 0.0  # rounding of a constant gene
+    return CellStatistics(mean.astype(np.float32), np.sqrt(variance).astype(np.float32), total, prints)
+
+
+def _by_gene(genes: npt.NDArray[np.integer], values: npt.NDArray[np.floating], n_genes: int) -> npt.NDArray[np.float64]:
+    return np.asarray(np.bincount(genes, values, minlength=n_genes), dtype=np.float64)
