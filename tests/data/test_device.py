@@ -13,6 +13,8 @@ import torch
 from cradlevae.data.batches import CellBatches, References, Shard, make_batch
 from cradlevae.data.contract import Experiment
 from cradlevae.data.device import DeviceBatches, DeviceCells
+from cradlevae.data.stored import StoredMatrix
+from cradlevae.errors import DataError
 
 CPU = torch.device("cpu")
 N_CELLS, N_GENES = 50, 7
@@ -83,4 +85,7 @@ def test_loaders_take_from_the_device() -> None:
 
 def test_only_cuda_devices_are_filled_without_being_asked() -> None:
     assert not DeviceCells.fits(experiment(), CPU)
-    assert not DeviceCells.fits(replace(experiment(), counts=None), torch.device("cuda"))  # type: ignore[arg-type]
+    on_disk = StoredMatrix.__new__(StoredMatrix)
+    with pytest.raises(DataError, match="counts are on disk"):
+        DeviceCells(replace(experiment(), counts=on_disk), CPU)
+    assert not DeviceCells.fits(replace(experiment(), counts=on_disk), torch.device("cuda"))
