@@ -5,8 +5,13 @@ Names are imported when they are first used, so that ``import cradlevae`` takes 
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# Torch looks for it when it makes its first array: large arrays then lie in large pages (Linux), of which a step of
+# training touches hundreds instead of a hundred thousand.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
     from cradlevae.api import CradleVAE, evaluate

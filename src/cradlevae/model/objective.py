@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -123,10 +124,13 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
         q_cell = module.cell_artifact_head(hidden.index_select(1, batch.failed))
         own = q_cell.sample(noise.cell.index_select(1, batch.failed))
 
+    gene_weight, cost = module.gene_linear.weight, None
+    if config.weight_scale:
+        gene_weight, cost = _WeightPrior.apply(gene_weight, config.weight_scale)  # type: ignore[no-untyped-call]
     weight = _cell_weight(module, batch, sizes)
     reconstruction, _ = linear_gamma_poisson(
         module.decode_batch(z_b, shared.shift, draw.artifact, own, batch),
-        module.gene_linear.weight,
+        gene_weight,
         module.gene_linear.bias,
         module.log_concentration,
         counts,
@@ -147,8 +151,8 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
         "embedding": -(of_perturbation @ embedding),
         "artifact": -(_share(batch.artifact, sizes.per_class, None, prior_weight) @ artifact),
     }
-    if config.weight_scale:
-        terms["weights"] = _weight_cost(module.gene_linear.weight, config.weight_scale) / sizes.n_cells
+    if cost is not None:
+        terms["weights"] = cost / sizes.n_cells
     if q_cell is not None:
         divergence = q_cell.kl_to_standard().sum(-1).mean(0)  # (failed,)
         terms["cell_artifact"] = (divergence * weight.index_select(0, batch.failed)).sum() / n
@@ -274,10 +278,22 @@ def _released_divergence(of_reference: Gaussian, of_cell: Gaussian, has: Tensor)
     return 0.5 * (terms.sum(-1) * has).sum() / len(terms)
 
 
-def _weight_cost(weight: Tensor, scale: float) -> Tensor:
-    """Minus the log prior of the gene weights, up to a constant: each column has a variance of its own.
+class _WeightPrior(torch.autograd.Function):
+    """The gene weights and minus their log prior, up to a constant: each column has a variance of its own.
 
     A column's variance is at its most probable value, its mean square above a floor of ``scale``²; so columns that the
-    data need are free, and the others, and genes without evidence, shrink to nothing.
+    data need are free, and the others, and genes without evidence, shrink to nothing. The weights come out as they are;
+    going through here, their gradient takes the prior's up in place, for it is too large to be made twice.
     """
-    return 0.5 * len(weight) * torch.log1p((weight * weight).mean(0) / scale**2).sum()
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        mean_square = torch.linalg.vector_norm(weight, dim=0).square_() / len(weight)
+        ctx.save_for_backward(weight, 1 / (mean_square + scale**2))
+        return weight.view_as(weight), 0.5 * len(weight) * torch.log1p(mean_square / scale**2).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        weight, pull = ctx.saved_tensors
+        by_weight, by_cost = grad_outputs
+        return by_weight.addcmul_(weight, by_cost * pull), None

@@ -78,6 +78,10 @@ class TrainingPlan(pl.LightningModule):
         torch.manual_seed(VALIDATION_SEED)
         self._records["val"] = EpochRecord()
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Drop the last step's gradients, which would lie beside this one's, for those are made with the loss."""
+        self.zero_grad()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of a batch."""
         return self._step("train", batch, batch_idx)

@@ -15,6 +15,7 @@ import torch
 from cradlevae.data.batches import CellBatches, Shard
 from cradlevae.errors import CradleError, DataError
 from cradlevae.model.config import TrainConfig
+from cradlevae.model.memory import return_large_arrays
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import SplitSizes
 from cradlevae.nn.matmul import matmul_precision
@@ -73,6 +74,7 @@ class Run:
         from cradlevae.model.plan import DataOnDevice, TrainingPlan
 
         config = self.config
+        return_large_arrays()
         plan = TrainingPlan(
             self.module,
             self.sizes,
