@@ -230,11 +230,13 @@ class _Pass:
             for chunk in block:
                 n = _rows(chunk)
                 piece = product[position : position + n]
-                logits = torch.add(piece, bias, out=work[2, :n])
+                logits = piece if piece.dtype == bias.dtype else work[2, :n]
+                torch.add(piece, bias, out=logits)
                 self._chunk(logits, chunk, work[0, :n], work[1, :n])
                 if self.needs_grad:
                     grad_bias.addmv_(logits.T, scale[start + position : start + position + n])
-                    piece.copy_(logits)
+                    if logits is not piece:
+                        piece.copy_(logits)
                 position += n
             if self.needs_grad:
                 products.backward(product, start, start + position)
