@@ -32,8 +32,9 @@ import scipy.sparse as sp
 import torch
 from direct import DenseData, DirectModel, package_gradients
 
-from cradlevae.data.batches import References, make_batch
+from cradlevae.data.batch import make_batch
 from cradlevae.data.contract import Experiment
+from cradlevae.data.references import References
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import draw_noise, loss_terms

@@ -18,8 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cradlevae.data import batches as batches_module
-from cradlevae.data.batches import MEDIAN_CELLS, Batch, CellBatches, References, make_batch
+from cradlevae.data.batch import Batch, make_batch
+from cradlevae.data.batches import CellBatches
 from cradlevae.data.contract import Experiment
+from cradlevae.data.references import MEDIAN_CELLS, References
 from cradlevae.data.stored import StoredMatrix, stored_matrix
 
 CONDITIONS = ("control", "A", "A+B", "B")

@@ -10,9 +10,11 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from cradlevae.data.batches import CellBatches, References, Shard, make_batch
+from cradlevae.data.batch import make_batch
+from cradlevae.data.batches import CellBatches, Shard
 from cradlevae.data.contract import Experiment
 from cradlevae.data.device import DeviceBatches, DeviceCells
+from cradlevae.data.references import References
 from cradlevae.data.stored import StoredMatrix
 from cradlevae.errors import DataError
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cradlevae.data.batches import Batch, shared_places
+from cradlevae.data.batch import Batch, shared_places
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.module import CradleModule, GlobalNoise, artifact_state, perturbation_state, sparse_counts
 from cradlevae.model.objective import Noise, SplitSizes, loss_terms

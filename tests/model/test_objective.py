@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, NegativeBinomial, Normal, kl_divergence
 
-from cradlevae.data.batches import Batch, References, make_batch
+from cradlevae.data.batch import Batch, make_batch
 from cradlevae.data.contract import Experiment
+from cradlevae.data.references import References
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.module import CradleModule, GlobalNoise, sparse_counts
 from cradlevae.model.objective import Noise, SplitSizes, draw_noise, iwelbo, loss_terms

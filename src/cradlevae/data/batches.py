@@ -1,7 +1,6 @@
-"""Batches of cells straight from the CSR matrix, with the reference profiles of their counterfactuals.
+"""The batches of an epoch: their cells in a random order, made ahead by a thread, in part by each of several processes.
 
-Nothing here is cells × genes but the batch at hand: the counts stay sparse, and reference profiles (what cells of the
-same perturbation but of the other artifact class look like) are held per (condition, class).
+Nothing here is cells × genes but the batch at hand: the counts stay sparse, in memory or on disk.
 """
 
 from __future__ import annotations
@@ -10,31 +9,21 @@ from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from cradlevae.data.batch import Batch, make_batch
 from cradlevae.data.contract import Experiment
 from cradlevae.data.order import pooled
 from cradlevae.data.prefetch import prefetch
-from cradlevae.data.stored import StoredMatrix, group_sums
+from cradlevae.data.references import References
+from cradlevae.data.stored import StoredMatrix
 
 if TYPE_CHECKING:
-    import torch
-
     from cradlevae.data.device import DeviceBatches, DeviceCells
-
-ReferenceKind = Literal["mean", "median", "cell"]
-"""How the cells of a (condition, class) become its reference: their mean, median, or one of them at random.
-
-Of counts on disk, random cells are read one by one for each batch, which takes about as long as reading the batch.
-"""
-
-MEDIAN_CELLS = 50
-"""At most so many random cells make a median profile (the published choice)."""
-
 
 BATCHES_AHEAD = 1
 """How many batches are made while one is computed with."""
@@ -66,196 +55,6 @@ class Shard:
         """The cells that it computes on: its own, or the first where it has none, for it cannot sit a step out."""
         own = self.cells(n_cells)
         return own if own.start < own.stop else slice(0, 1)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A batch of cells as tensors.
-
-    Attributes
-    ----------
-    values, genes, starts
-        Counts as CSR: positive counts, their genes, and where each cell's start (on the CPU).
-    n_genes
-        Number of genes.
-    dosage
-        Dosage of the conditions in the batch, (conditions, perturbations).
-    condition
-        Row of ``dosage`` per cell, (cells,).
-    artifact
-        Artifact indicator, (cells, classes).
-    library_size
-        Library sizes, (cells,).
-    references
-        Reference profiles, (references, genes).
-    reference
-        Row of ``references`` per cell, −1 where it has none, (cells,).
-    flipped
-        Artifact indicator of the counterfactual, (cells, classes).
-    members, failed, twin, twin_cells
-        What :func:`shared_places` finds.
-    whole
-        Cells of the batch that these are a process's part of; 0 where they are the batch.
-    """
-
-    values: torch.Tensor
-    genes: torch.Tensor
-    starts: torch.Tensor
-    n_genes: int
-    dosage: torch.Tensor
-    condition: torch.Tensor
-    artifact: torch.Tensor
-    library_size: torch.Tensor
-    references: torch.Tensor
-    reference: torch.Tensor
-    flipped: torch.Tensor
-    members: torch.Tensor
-    failed: torch.Tensor
-    twin: torch.Tensor
-    twin_cells: torch.Tensor
-    whole: int = 0
-
-    @property
-    def n_cells(self) -> int:
-        """Number of cells."""
-        return len(self.condition)
-
-    def to(self, device: Any, non_blocking: bool = False) -> Batch:
-        """The same batch on another device (``starts`` stays on the CPU)."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=non_blocking)
-            for name in (
-                "values", "genes", "dosage", "condition", "artifact", "library_size",
-                "references", "reference", "flipped", "members", "failed", "twin", "twin_cells",
-            )
-        }  # fmt: skip
-        return replace(self, **moved)
-
-
-def shared_places(
-    dosage: npt.NDArray[np.float32],
-    artifact: npt.NDArray[np.float32],
-    reference: npt.NDArray[np.int64],
-    flipped: npt.NDArray[np.float32],
-) -> dict[str, npt.NDArray[np.int64]]:
-    """Where the cells of a batch share something, which is then computed once; arguments as in :class:`Batch`.
-
-    Returns
-    -------
-    dict
-        ``members``: perturbations that occur, ascending, (members,); ``failed``: cells with an artifact, ascending,
-        (failed,); ``twin``: the counterfactual of each cell, (cells,), which cells of equal reference and flipped
-        artifact share; ``twin_cells``: a cell of each counterfactual, (counterfactuals,).
-    """
-    _, one, twin = np.unique(reference * 2 + (flipped != 0).any(axis=1), return_index=True, return_inverse=True)
-    return {
-        "members": np.flatnonzero((dosage != 0).any(axis=0)),
-        "failed": np.flatnonzero(artifact.any(axis=1)),
-        "twin": twin.astype(np.int64),
-        "twin_cells": one.astype(np.int64),
-    }
-
-
-class References:
-    """Reference profiles per (condition, class) of the cells of one split part.
-
-    Parameters
-    ----------
-    data
-        The experiment.
-    rows
-        The cells that references may be made of, ascending.
-    kind
-        How; see :data:`ReferenceKind`.
-    opposite
-        Whether a cell's reference is of the opposite artifact class; otherwise always of failed cells (as published).
-    seed
-        Seed of the random cells.
-    """
-
-    def __init__(
-        self,
-        data: Experiment,
-        rows: npt.NDArray[np.intp],
-        *,
-        kind: ReferenceKind = "mean",
-        opposite: bool = True,
-        seed: int = 0,
-    ) -> None:
-        self._data = data
-        self._kind = kind
-        self._opposite = opposite
-        self._seed = seed
-        generator = np.random.default_rng(seed)
-        code = data.condition[rows] * 2 + data.failed[rows]
-        order = np.argsort(code, kind="stable")
-        n_groups = 2 * len(data.conditions)
-        bounds = np.searchsorted(code[order], np.arange(n_groups + 1))
-        self._members = [rows[order[bounds[g] : bounds[g + 1]]] for g in range(n_groups)]
-        self._artifact = np.zeros((n_groups, len(data.criteria)), dtype=np.float32)
-        self._profiles = np.zeros((n_groups if kind == "median" else 0, data.n_genes), dtype=np.float32)
-        for group, cells in enumerate(self._members):
-            if len(cells) == 0:
-                continue
-            self._artifact[group] = data.artifact[cells].mean(axis=0)
-            if kind == "median":
-                self._profiles[group] = self._median(cells, generator)
-        if kind == "mean":
-            self._profiles = group_sums(data.counts, rows, code, n_groups, "averaging reference profiles")
-            self._profiles /= np.maximum(np.diff(bounds), 1)[:, None].astype(np.float32)
-        self.set_epoch(0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw every cell's random reference by the seed and the epoch, whatever is asked for in which order."""
-        if self._kind == "cell":
-            generator = np.random.default_rng([self._seed, epoch])
-            self._uniform = generator.random(self._data.n_cells, dtype=np.float32)
-
-    def _median(self, cells: npt.NDArray[np.intp], generator: np.random.Generator) -> npt.NDArray[np.float32]:
-        chosen = generator.permutation(cells)[:MEDIAN_CELLS]
-        return np.asarray(np.median(self._data.counts[np.sort(chosen)].toarray(), axis=0), dtype=np.float32)
-
-    @property
-    def profiles(self) -> npt.NDArray[np.float32]:
-        """Reference profiles, two rows per condition (of passing, of failed cells); none where cells are references."""
-        return self._profiles
-
-    @property
-    def of_cells(self) -> bool:
-        """Whether single cells are the references."""
-        return self._kind == "cell"
-
-    def of(
-        self, rows: npt.NDArray[np.intp]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """References of these cells: profiles, row of the profiles per cell (−1: none), flipped artifact indicator."""
-        chosen, reference = self.choose(rows)
-        profiles = self._data.counts[chosen].toarray() if self.of_cells else self._profiles[chosen]
-        return profiles, reference, self.flipped(rows)
-
-    def choose(self, rows: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Rows of :attr:`profiles`, or of the counts, that these cells need; and which of them each has (−1: none)."""
-        failed = self._data.failed[rows]
-        other = ~failed if self._opposite else np.ones_like(failed)
-        group = self._data.condition[rows] * 2 + other
-        sizes = np.array([len(cells) for cells in self._members])
-        present = sizes[group] > 0
-        if self.of_cells:
-            drawn = (self._uniform[rows].astype(np.float64) * sizes[group]).astype(np.int64)
-            cells = [self._members[g][d] for g, d, p in zip(group, drawn, present, strict=True) if p]
-            chosen, reference = np.array(cells, dtype=np.int64), np.cumsum(present) - 1
-        else:
-            chosen, reference = np.unique(group, return_inverse=True)
-            chosen = chosen if present.any() else chosen[:0]
-        return chosen, np.where(present, reference, -1).astype(np.int64)
-
-    def flipped(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-        """Artifact indicator of these cells' counterfactuals, (cells, classes)."""
-        data = self._data
-        flipped = 1 - data.artifact[rows]
-        if len(data.criteria) > 1:  # no real cell fails the exact complement: take what its references fail
-            flipped = np.where(data.failed[rows, None], 0.0, self._artifact[data.condition[rows] * 2 + 1])
-        return flipped.astype(np.float32)
 
 
 class CellBatches:
@@ -404,39 +203,3 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         return prefetch(self.sampler.made(), BATCHES_AHEAD)
-
-
-def make_batch(
-    data: Experiment,
-    rows: npt.NDArray[np.intp],
-    references: References | None = None,
-    counts: sp.csr_matrix | None = None,
-) -> Batch:
-    """The batch of these cells, in this order; ``counts`` are theirs, where they have been read."""
-    import torch
-
-    csr = sp.csr_matrix(data.counts[rows]) if counts is None else counts
-    used, condition = np.unique(data.condition[rows], return_inverse=True)
-    if references is None:
-        profiles = np.zeros((0, data.n_genes), dtype=np.float32)
-        reference, flipped = np.full(len(rows), -1, dtype=np.int64), 1 - data.artifact[rows]
-    else:
-        profiles, reference, flipped = references.of(rows)
-    places = shared_places(data.dosage[used], data.artifact[rows], reference, flipped)
-    return Batch(
-        values=torch.from_numpy(csr.data),
-        genes=torch.from_numpy(csr.indices.astype(np.int64)),
-        starts=torch.from_numpy(csr.indptr.astype(np.int64)),
-        n_genes=data.n_genes,
-        dosage=torch.from_numpy(data.dosage[used]),
-        condition=torch.from_numpy(condition.astype(np.int64)),
-        artifact=torch.from_numpy(np.ascontiguousarray(data.artifact[rows])),
-        library_size=torch.from_numpy(data.library_size[rows]),
-        references=torch.from_numpy(profiles),
-        reference=torch.from_numpy(reference),
-        flipped=torch.from_numpy(flipped),
-        members=torch.from_numpy(places["members"]),
-        failed=torch.from_numpy(places["failed"]),
-        twin=torch.from_numpy(places["twin"]),
-        twin_cells=torch.from_numpy(places["twin_cells"]),
-    )

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from cradlevae.data.batches import Batch, References, shared_places
+from cradlevae.data.batch import Batch, shared_places
 from cradlevae.data.contract import Experiment
+from cradlevae.data.references import References
 from cradlevae.data.stored import StoredMatrix
 from cradlevae.errors import DataError
 

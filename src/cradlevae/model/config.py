@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from cradlevae.data.batches import ReferenceKind
 from cradlevae.data.checks import check_at_least, check_choice
+from cradlevae.data.references import ReferenceKind
 from cradlevae.errors import DataError
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from cradlevae.data.batches import Batch
+from cradlevae.data.batch import Batch
 from cradlevae.model.config import ModelConfig
 from cradlevae.nn.bernoulli import logistic_noise, straight_through
 from cradlevae.nn.gene_product import gene_product

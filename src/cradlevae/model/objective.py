@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cradlevae.data.batches import Batch
+from cradlevae.data.batch import Batch
 from cradlevae.model.module import (
     CradleModule,
     GlobalNoise,
@@ -23,7 +23,7 @@ from cradlevae.model.module import (
     sparse_counts,
 )
 from cradlevae.nn.bernoulli import bernoulli_kl, bernoulli_score
-from cradlevae.nn.likelihood import linear_gamma_poisson
+from cradlevae.nn.fused import linear_gamma_poisson
 from cradlevae.nn.mlp import Gaussian, gaussian_kl, standard_log_prob
 
 

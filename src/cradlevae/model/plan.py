@@ -16,7 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from cradlevae.data.batches import Batch, CellBatches, Shard
+from cradlevae.data.batch import Batch
+from cradlevae.data.batches import CellBatches, Shard
 from cradlevae.data.device import DeviceCells
 from cradlevae.data.files import write_text
 from cradlevae.errors import TrainingError

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from cradlevae.data.batches import make_batch
+from cradlevae.data.batch import make_batch
 from cradlevae.data.confounding import confounding_alarm
 from cradlevae.data.contract import DataFields, Experiment
 from cradlevae.data.labels import closest, condition_members, dosage_table

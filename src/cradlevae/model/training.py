@@ -13,9 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from cradlevae.data.batches import CellBatches, References
+from cradlevae.data.batches import CellBatches
 from cradlevae.data.contract import Experiment
 from cradlevae.data.files import make_folder, write_text
+from cradlevae.data.references import References
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
 from cradlevae.model.module import CradleModule

@@ -16,7 +16,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from cradlevae.data.batches import make_batch
+from cradlevae.data.batch import make_batch
 from cradlevae.data.checks import check_choice
 from cradlevae.data.contract import Experiment, read_experiment
 from cradlevae.data.labels import CONTROL, listed

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cradlevae.data.batches import make_batch
+from cradlevae.data.batch import make_batch
 from cradlevae.data.checks import check_at_least
 from cradlevae.data.contract import read_experiment
 from cradlevae.data.progress import track_slow

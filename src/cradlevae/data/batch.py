@@ -1,0 +1,140 @@
+"""A batch of cells as tensors, straight from the CSR matrix, with the references of their counterfactuals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from cradlevae.data.contract import Experiment
+from cradlevae.data.references import References
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of cells as tensors.
+
+    Attributes
+    ----------
+    values, genes, starts
+        Counts as CSR: positive counts, their genes, and where each cell's start (on the CPU).
+    n_genes
+        Number of genes.
+    dosage
+        Dosage of the conditions in the batch, (conditions, perturbations).
+    condition
+        Row of ``dosage`` per cell, (cells,).
+    artifact
+        Artifact indicator, (cells, classes).
+    library_size
+        Library sizes, (cells,).
+    references
+        Reference profiles, (references, genes).
+    reference
+        Row of ``references`` per cell, −1 where it has none, (cells,).
+    flipped
+        Artifact indicator of the counterfactual, (cells, classes).
+    members, failed, twin, twin_cells
+        What :func:`shared_places` finds.
+    whole
+        Cells of the batch that these are a process's part of; 0 where they are the batch.
+    """
+
+    values: torch.Tensor
+    genes: torch.Tensor
+    starts: torch.Tensor
+    n_genes: int
+    dosage: torch.Tensor
+    condition: torch.Tensor
+    artifact: torch.Tensor
+    library_size: torch.Tensor
+    references: torch.Tensor
+    reference: torch.Tensor
+    flipped: torch.Tensor
+    members: torch.Tensor
+    failed: torch.Tensor
+    twin: torch.Tensor
+    twin_cells: torch.Tensor
+    whole: int = 0
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return len(self.condition)
+
+    def to(self, device: Any, non_blocking: bool = False) -> Batch:
+        """The same batch on another device (``starts`` stays on the CPU)."""
+        moved = {
+            name: getattr(self, name).to(device, non_blocking=non_blocking)
+            for name in (
+                "values", "genes", "dosage", "condition", "artifact", "library_size",
+                "references", "reference", "flipped", "members", "failed", "twin", "twin_cells",
+            )
+        }  # fmt: skip
+        return replace(self, **moved)
+
+
+def shared_places(
+    dosage: npt.NDArray[np.float32],
+    artifact: npt.NDArray[np.float32],
+    reference: npt.NDArray[np.int64],
+    flipped: npt.NDArray[np.float32],
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Where the cells of a batch share something, which is then computed once; arguments as in :class:`Batch`.
+
+    Returns
+    -------
+    dict
+        ``members``: perturbations that occur, ascending, (members,); ``failed``: cells with an artifact, ascending,
+        (failed,); ``twin``: the counterfactual of each cell, (cells,), which cells of equal reference and flipped
+        artifact share; ``twin_cells``: a cell of each counterfactual, (counterfactuals,).
+    """
+    _, one, twin = np.unique(reference * 2 + (flipped != 0).any(axis=1), return_index=True, return_inverse=True)
+    return {
+        "members": np.flatnonzero((dosage != 0).any(axis=0)),
+        "failed": np.flatnonzero(artifact.any(axis=1)),
+        "twin": twin.astype(np.int64),
+        "twin_cells": one.astype(np.int64),
+    }
+
+
+def make_batch(
+    data: Experiment,
+    rows: npt.NDArray[np.intp],
+    references: References | None = None,
+    counts: sp.csr_matrix | None = None,
+) -> Batch:
+    """The batch of these cells, in this order; ``counts`` are theirs, where they have been read."""
+    import torch
+
+    csr = sp.csr_matrix(data.counts[rows]) if counts is None else counts
+    used, condition = np.unique(data.condition[rows], return_inverse=True)
+    if references is None:
+        profiles = np.zeros((0, data.n_genes), dtype=np.float32)
+        reference, flipped = np.full(len(rows), -1, dtype=np.int64), 1 - data.artifact[rows]
+    else:
+        profiles, reference, flipped = references.of(rows)
+    places = shared_places(data.dosage[used], data.artifact[rows], reference, flipped)
+    return Batch(
+        values=torch.from_numpy(csr.data),
+        genes=torch.from_numpy(csr.indices.astype(np.int64)),
+        starts=torch.from_numpy(csr.indptr.astype(np.int64)),
+        n_genes=data.n_genes,
+        dosage=torch.from_numpy(data.dosage[used]),
+        condition=torch.from_numpy(condition.astype(np.int64)),
+        artifact=torch.from_numpy(np.ascontiguousarray(data.artifact[rows])),
+        library_size=torch.from_numpy(data.library_size[rows]),
+        references=torch.from_numpy(profiles),
+        reference=torch.from_numpy(reference),
+        flipped=torch.from_numpy(flipped),
+        members=torch.from_numpy(places["members"]),
+        failed=torch.from_numpy(places["failed"]),
+        twin=torch.from_numpy(places["twin"]),
+        twin_cells=torch.from_numpy(places["twin_cells"]),
+    )
