@@ -54,7 +54,7 @@ def test_sparse_counts_go_to_dense_and_know_their_cells() -> None:
 
 
 def test_shares_sum_to_one() -> None:
-    share = decoded_share(torch.randn(3, 9, 4), torch.randn(6, 4), torch.randn(6)).double()
+    share = decoded_share(*(torch.randn(*shape, dtype=torch.float64) for shape in ((3, 9, 4), (6, 4), (6,))))
     assert share.shape == (3, 9, 6)
     np.testing.assert_allclose(share.sum(-1), 1, rtol=1e-12)
 
