@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 BATCHES_AHEAD = 1
 """How many batches are made while one is computed with."""
 
-POOL_VALUES = 8_000_000
-"""How many stored values are read from disk together: 64 MB, and twice that while the next pool is read."""
+POOL_VALUES = 3_000_000
+"""How many stored values are read from disk together: 24 MB, and twice that while the next pool is read."""
 
 
 @dataclass(frozen=True)
