@@ -9,16 +9,18 @@ from __future__ import annotations
 import ctypes
 import sys
 
-LARGE = 4 << 20
+LARGE = 2 << 20
 """Bytes from which an array gets pages of its own, which go back when it is freed."""
 
-M_MMAP_THRESHOLD = -3  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def return_large_arrays() -> None:
     """Have large arrays returned to the system as soon as they are freed (glibc; elsewhere nothing happens)."""
     if sys.platform != "linux":
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, LARGE)
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim"):
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
+        libc.mallopt(M_TRIM_THRESHOLD, LARGE)
+        libc.malloc_trim(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from cradlevae.data.files import write_text
 from cradlevae.errors import TrainingError
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import SplitSizes, draw_noise, loss_terms
+from cradlevae.nn.matmul import Precision, matmul_precision
 
 VALIDATION_SEED = 20_250_227
 """The same noise scores every epoch's validation, so that epochs differ by their weights only."""
@@ -47,8 +49,11 @@ class TrainingPlan(pl.LightningModule):
         weight_decay: float,
         seed: int,
         shard: Shard = Shard(),  # noqa: B008 (frozen)
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
+        self.settings = ExitStack()
+        self.precision = precision
         self.module = module
         self.sizes = sizes
         self.n_particles = n_particles
@@ -65,8 +70,12 @@ class TrainingPlan(pl.LightningModule):
         )
 
     def on_fit_start(self) -> None:
-        """Put the sizes where the model is."""
+        """Put the sizes where the model is, and set the precision of products, until ``settings`` is closed.
+
+        Not before: Lightning looks at torch's own setting when it sets up a GPU, which torch refuses while ours is on.
+        """
         self.sizes = self.sizes.to(self.device)
+        self.settings.enter_context(matmul_precision(self.precision))
 
     def on_train_epoch_start(self) -> None:
         """Seed the epoch."""

@@ -18,7 +18,6 @@ from cradlevae.model.config import TrainConfig
 from cradlevae.model.memory import return_large_arrays
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import SplitSizes
-from cradlevae.nn.matmul import matmul_precision
 
 CHECKPOINTS = "checkpoints"
 HISTORY_FILE = "history.csv"
@@ -83,10 +82,11 @@ class Run:
             weight_decay=config.weight_decay,
             seed=config.seed,
             shard=shard,
+            precision=config.precision,
         )
         batches = {part: batches.of(shard) for part, batches in self.batches.items()}
         loaders = {part: own.loader() for part, own in batches.items()}
-        with _quiet(), torch.random.fork_rng(), matmul_precision(config.precision), _explained():
+        with _quiet(), torch.random.fork_rng(), plan.settings, _explained():
             trainer = pl.Trainer(
                 max_epochs=config.max_epochs,
                 accelerator=config.accelerator,

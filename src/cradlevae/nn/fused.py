@@ -215,8 +215,11 @@ class _Pass:
         ratio.add_(1).reciprocal_()  # r = θ / (θ+m)
         rate = mean / (mean + theta)  # 1 − r
         terms = rate.log().mul_(values)
-        for particle in range(len(particles)):
-            log_prob[particle] += torch.segment_reduce(terms[particle], "sum", offsets=offsets)
+        if values.device.type in ("cpu", "cuda"):
+            for particle in range(len(particles)):
+                log_prob[particle] += torch.segment_reduce(terms[particle], "sum", offsets=offsets)
+        else:  # slower, but every device has it
+            log_prob.index_add_(1, cell, terms)
         self.per_cell[particles.start : particles.stop, span] = log_prob
         if not self.needs_grad:
             return
