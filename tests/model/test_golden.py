@@ -116,7 +116,7 @@ class Golden:
             references=references,
             reference=reference,
             flipped=1 - artifact,
-            **{name: torch.from_numpy(place) for name, place in places.items()},
+            **{name: torch.from_numpy(place) for name, place in vars(places).items()},
         )
 
     def global_noise(self, sample: str, draw: object) -> GlobalNoise:

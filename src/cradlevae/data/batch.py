@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from cradlevae.data.contract import Experiment
 from cradlevae.data.references import References
+from cradlevae.data.rounding import ROUND, rounded_up
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +41,8 @@ class Batch:
         Row of ``references`` per cell, −1 where it has none, (cells,).
     flipped
         Artifact indicator of the counterfactual, (cells, classes).
-    members, failed, twin, twin_cells
-        What :func:`shared_places` finds.
+    members, member_dosage, failed, failed_weight, twin, twin_cells
+        See :class:`Places`.
     whole
         Cells of the batch that these are a process's part of; 0 where they are the batch.
     """
@@ -58,7 +59,9 @@ class Batch:
     reference: torch.Tensor
     flipped: torch.Tensor
     members: torch.Tensor
+    member_dosage: torch.Tensor
     failed: torch.Tensor
+    failed_weight: torch.Tensor
     twin: torch.Tensor
     twin_cells: torch.Tensor
     whole: int = 0
@@ -74,10 +77,41 @@ class Batch:
             name: getattr(self, name).to(device, non_blocking=non_blocking)
             for name in (
                 "values", "genes", "dosage", "condition", "artifact", "library_size",
-                "references", "reference", "flipped", "members", "failed", "twin", "twin_cells",
+                "references", "reference", "flipped", "members", "member_dosage", "failed", "failed_weight", "twin",
+                "twin_cells",
             )
         }  # fmt: skip
         return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the cells of a batch share something, which is then computed once.
+
+    Numbers of rows are rounded up (:mod:`cradlevae.data.rounding`); the rows that are added count for nothing.
+
+    Attributes
+    ----------
+    members
+        Perturbations that occur, (members,).
+    member_dosage
+        Dosage of the members in the conditions of the batch, (conditions, members).
+    failed
+        Cells with an artifact, (failed,).
+    failed_weight
+        1, and 0 for those added, (failed,).
+    twin
+        Counterfactual of each cell, (cells,); cells of equal reference and flipped artifact share it.
+    twin_cells
+        A cell of each counterfactual, (counterfactuals,).
+    """
+
+    members: npt.NDArray[np.int64]
+    member_dosage: npt.NDArray[np.float32]
+    failed: npt.NDArray[np.int64]
+    failed_weight: npt.NDArray[np.float32]
+    twin: npt.NDArray[np.int64]
+    twin_cells: npt.NDArray[np.int64]
 
 
 def shared_places(
@@ -85,23 +119,19 @@ def shared_places(
     artifact: npt.NDArray[np.float32],
     reference: npt.NDArray[np.int64],
     flipped: npt.NDArray[np.float32],
-) -> dict[str, npt.NDArray[np.int64]]:
-    """Where the cells of a batch share something, which is then computed once; arguments as in :class:`Batch`.
-
-    Returns
-    -------
-    dict
-        ``members``: perturbations that occur, ascending, (members,); ``failed``: cells with an artifact, ascending,
-        (failed,); ``twin``: the counterfactual of each cell, (cells,), which cells of equal reference and flipped
-        artifact share; ``twin_cells``: a cell of each counterfactual, (counterfactuals,).
-    """
+) -> Places:
+    """The places of a batch; arguments as in :class:`Batch`."""
+    members = np.flatnonzero((dosage != 0).any(axis=0))
+    failed = np.flatnonzero(artifact.any(axis=1))
     _, one, twin = np.unique(reference * 2 + (flipped != 0).any(axis=1), return_index=True, return_inverse=True)
-    return {
-        "members": np.flatnonzero((dosage != 0).any(axis=0)),
-        "failed": np.flatnonzero(artifact.any(axis=1)),
-        "twin": twin.astype(np.int64),
-        "twin_cells": one.astype(np.int64),
-    }
+    rounded_members = rounded_up(members)
+    member_dosage = np.zeros((-(-len(dosage) // ROUND) * ROUND, len(rounded_members)), dtype=np.float32)
+    member_dosage[: len(dosage), : len(members)] = dosage[:, members]
+    rounded_failed = rounded_up(failed)
+    weight = (np.arange(len(rounded_failed)) < len(failed)).astype(np.float32)
+    return Places(
+        rounded_members, member_dosage, rounded_failed, weight, twin.astype(np.int64), rounded_up(one.astype(np.int64))
+    )
 
 
 def make_batch(
@@ -133,8 +163,10 @@ def make_batch(
         references=torch.from_numpy(profiles),
         reference=torch.from_numpy(reference),
         flipped=torch.from_numpy(flipped),
-        members=torch.from_numpy(places["members"]),
-        failed=torch.from_numpy(places["failed"]),
-        twin=torch.from_numpy(places["twin"]),
-        twin_cells=torch.from_numpy(places["twin_cells"]),
+        members=torch.from_numpy(places.members),
+        member_dosage=torch.from_numpy(places.member_dosage),
+        failed=torch.from_numpy(places.failed),
+        failed_weight=torch.from_numpy(places.failed_weight),
+        twin=torch.from_numpy(places.twin),
+        twin_cells=torch.from_numpy(places.twin_cells),
     )

@@ -123,12 +123,7 @@ class DeviceBatches:
         data = self._data
         places = shared_places(data.dosage[used], data.artifact[rows], reference, self._flipped_on_host[rows])
         on_device, used_on, condition_on, chosen_on, reference_on, members, failed, twin, twin_cells = self._send(
-            rows,
-            used,
-            condition,
-            chosen,
-            reference,
-            *(places[name] for name in ("members", "failed", "twin", "twin_cells")),
+            rows, used, condition, chosen, reference, places.members, places.failed, places.twin, places.twin_cells
         )
         if references is not None and references.of_cells:
             profiles = cells.dense(chosen_on, int(self._starts(chosen)[-1]))
@@ -148,7 +143,9 @@ class DeviceBatches:
             reference=reference_on,
             flipped=self._flipped[on_device],
             members=members,
+            member_dosage=torch.from_numpy(places.member_dosage).to(cells.device, non_blocking=True),
             failed=failed,
+            failed_weight=torch.from_numpy(places.failed_weight).to(cells.device, non_blocking=True),
             twin=twin,
             twin_cells=twin_cells,
         )

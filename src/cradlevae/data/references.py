@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cradlevae.data.contract import Experiment
+from cradlevae.data.rounding import rounded_up
 from cradlevae.data.stored import group_sums
 
 ReferenceKind = Literal["mean", "median", "cell"]
@@ -110,7 +111,7 @@ class References:
             chosen, reference = np.array(cells, dtype=np.int64), np.cumsum(present) - 1
         else:
             chosen, reference = np.unique(group, return_inverse=True)
-            chosen = chosen if present.any() else chosen[:0]
+            chosen = rounded_up(chosen if present.any() else chosen[:0])
         return chosen, np.where(present, reference, -1).astype(np.int64)
 
     def flipped(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:

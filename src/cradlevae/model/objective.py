@@ -122,7 +122,7 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
     if config.cell_artifact:
         assert noise.cell is not None
         q_cell = module.cell_artifact_head(hidden.index_select(1, batch.failed))
-        own = q_cell.sample(noise.cell.index_select(1, batch.failed))
+        own = q_cell.sample(noise.cell.index_select(1, batch.failed)) * batch.failed_weight.unsqueeze(1)
 
     gene_weight, cost = module.gene_linear.weight, None
     if config.weight_scale:
@@ -142,8 +142,8 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
     score = _sampled_scores if released else _expected_scores
     mask, embedding, artifact = score(module, draw, batch.members)  # (members,), (members,), (C,)
     basal = _basal_scores(q_basal, z_b, sampled=released)  # (N,)
-    dosage, n_t = batch.dosage.index_select(1, batch.members), sizes.per_perturbation.index_select(0, batch.members)
-    of_perturbation = _share(dosage, n_t, batch.condition, prior_weight)
+    n_t = sizes.per_perturbation.index_select(0, batch.members)
+    of_perturbation = _share(batch.member_dosage, n_t, batch.condition, prior_weight)
     terms = {
         "reconstruction": -reconstruction / n,
         "basal": -(basal if prior_weight is None else basal * prior_weight).sum() / n,
@@ -155,7 +155,8 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
         terms["weights"] = cost / sizes.n_cells
     if q_cell is not None:
         divergence = q_cell.kl_to_standard().sum(-1).mean(0)  # (failed,)
-        terms["cell_artifact"] = (divergence * weight.index_select(0, batch.failed)).sum() / n
+        of_failed = weight.index_select(0, batch.failed) * batch.failed_weight
+        terms["cell_artifact"] = (divergence * of_failed).sum() / n
     if beta:
         if not len(batch.references):
             terms["counterfactual"] = encoded.new_zeros(())
@@ -182,7 +183,7 @@ class _Shared:
 
 
 def _shared(module: CradleModule, batch: Batch, draw: Globals) -> _Shared:
-    shift = batch.dosage.index_select(1, batch.members) @ draw.shift
+    shift = batch.member_dosage @ draw.shift
     first = module.basal_encoder.mlp.first
     return _Shared(shift, first.part(1, shift), first.part(2, draw.artifact))
 
