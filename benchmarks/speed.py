@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -230,9 +231,11 @@ class Worker:
 
     def __init__(self, **settings: Any) -> None:
         arguments = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+        plain = {"THP_MEM_ALLOC_ENABLE": "0"} if settings["formulation"] == "direct" else {}  # which the package sets
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "work", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+            [sys.executable, __file__, "work", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, **plain},
+        )  # fmt: skip
 
     def ask(self, command: str, *arguments: Any) -> dict[str, float]:
         assert self.process.stdin is not None
