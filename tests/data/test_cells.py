@@ -41,6 +41,7 @@ def write(adata: ad.AnnData, kind: str, folder: Path) -> Path:
     adata[100:130, ::-1].copy().write_h5ad(parts / "b.h5ad")
     adata[130:].copy().write_zarr(parts / "c.zarr")
     (parts / "notes.txt").write_text("not cells")
+    (parts / "._a.h5ad").write_text("what another system says of a.h5ad")
     return parts
 
 
