@@ -9,6 +9,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 import cradlevae as cv
 from cradlevae.data.joining import stacked_tables
@@ -55,3 +56,20 @@ def test_a_folder_with_a_column_that_one_file_lacks_values_of(
     donor = cv.open_cells(written(tmp_path, *two)).obs["donor"]
     assert donor.value_counts(dropna=False).to_list() == [30, 20]
     assert list(donor.cat.categories) == ["d1"]
+
+
+def test_arrays_by_cell_of_another_form_are_left_out(two: tuple[ad.AnnData, ad.AnnData], tmp_path: Path) -> None:
+    for adata, width, wrap in zip(two, (5, 4), (np.asarray, sp.csr_matrix), strict=True):
+        adata.obsm["X_pca"] = np.ones((adata.n_obs, width))
+        adata.obsm["kind"] = wrap(np.ones((adata.n_obs, 3)))
+        adata.obsm["same"] = sp.csr_matrix(np.ones((adata.n_obs, 3)))
+        columns = [f"c{number}" for number in range(width)]
+        adata.obsm["table"] = pd.DataFrame(np.ones((adata.n_obs, width)), index=adata.obs_names, columns=columns)
+    with (
+        pytest.warns(UserWarning, match=r"obsm\['X_pca'\] is left out: in .*b\.h5ad it is an array of width 4, in"),
+        pytest.warns(UserWarning, match=r"obsm\['kind'\] is left out: in .* it is a sparse matrix of width 3, in"),
+    ):
+        cells = cv.open_cells(written(tmp_path, *two))
+    assert set(cells.obsm) == {"same", "table", *two[0].obsm} - {"X_pca", "kind"}
+    assert cells[25:35].obsm["same"].shape == (10, 3)
+    assert cells.to_memory().obsm["table"]["c4"].isna().sum() == 20
