@@ -57,7 +57,7 @@ def open_group(path: Path, mode: Literal["r", "r+"] = "r", *, n_files: int = 1) 
         if is_store(path):
             import zarr
 
-            return zarr.open_group(str(path), mode=mode, use_consolidated=None if mode == "r" else False)
+            return zarr.open_group(str(path.absolute()), mode=mode, use_consolidated=None if mode == "r" else False)
         import h5py
 
         return h5py.File(path, mode, rdcc_nbytes=min(1 << 20, CHUNK_CACHE // n_files))
