@@ -144,10 +144,17 @@ def train(
     elif (output / MODEL_FILE).exists():
         raise DataError(f"the run in {output} is complete; there is nothing to resume")
     adata = open_cells(data)
-    if backed is False or (backed == "auto" and adata.memory(fields.layer) < _machine_memory() / 3):
+    size = adata.memory(fields.layer)
+    if backed is False or (backed == "auto" and size < _machine_memory() / 3):
+        adata.load(fields.layer)
+    elif adata.by_genes(fields.layer):
+        print(
+            f"counts are stored by genes (CSC), so they are read whole ({size / 1e9:.1f} GB); "
+            "written as CSR they could stay on disk"
+        )
         adata.load(fields.layer)
     else:
-        print(f"counts stay on disk (in memory they would take {adata.memory(fields.layer) / 1e9:.1f} GB)")
+        print(f"counts stay on disk (in memory they would take {size / 1e9:.1f} GB)")
     labels = _annotate(adata, fields)
     chosen = _split(adata, split, split_seed, fields)
     print(chosen)

@@ -158,6 +158,20 @@ def test_files_that_do_not_fit_together_are_refused_by_name(whole: ad.AnnData, t
         cv.open_cells(tmp_path)
 
 
+def test_counts_by_genes_are_counted_and_read_whole(whole: ad.AnnData, tmp_path: Path) -> None:
+    adata = whole.copy()
+    adata.X = adata.X.tocsc()
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    cells = cv.open_cells(tmp_path / "cells.h5ad")
+    assert cells.by_genes()
+    assert not cells.by_genes("clean")
+    assert cells.memory() == 8 * whole.X.nnz
+    cells.load()
+    assert not cells.by_genes()
+    assert cells.memory() == 0
+    np.testing.assert_array_equal(cells.X.toarray(), whole.X.toarray())
+
+
 def test_nothing_to_open(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no file"):
         cv.open_cells(tmp_path / "none.h5ad")

@@ -137,8 +137,14 @@ class StoredCells:
 
     def memory(self, layer: str | None = None) -> int:
         """Bytes that ``X`` or a layer would take in memory, about; 0 where it is there."""
-        matrix = self.X if layer is None else self.layers.get(layer)
-        return round(8 * matrix.per_cell * matrix.shape[0]) if isinstance(matrix, StoredMatrix) else 0
+        matrix = self._matrix(layer)
+        if isinstance(matrix, StoredMatrix):
+            return round(8 * matrix.per_cell * matrix.shape[0])
+        return 8 * int(matrix.group["data"].shape[0]) if self.by_genes(layer) else 0
+
+    def by_genes(self, layer: str | None = None) -> bool:
+        """Whether ``X`` or a layer is on disk by genes (CSC): then it can only be read as a whole."""
+        return hasattr(self._matrix(layer), "to_memory")
 
     def load(self, layer: str | None = None) -> None:
         """Read ``X`` or a layer into memory; all else stays where it is."""
@@ -167,6 +173,9 @@ class StoredCells:
     def to_memory(self) -> AnnData:
         """All of it as an AnnData in memory."""
         return self[:]
+
+    def _matrix(self, layer: str | None) -> Any:
+        return self.X if layer is None else self.layers.get(layer)
 
     def _rows(self, cells: Any) -> npt.NDArray[np.intp]:
         if isinstance(cells, slice):
