@@ -137,6 +137,7 @@ def train(
         training: How to train.
     """
     from cradlevae.api import CradleVAE, refuse_existing_run
+    from cradlevae.data.machine import machine_memory
     from cradlevae.model.store import MODEL_FILE, SPLIT_FILE
 
     if not resume:
@@ -145,7 +146,7 @@ def train(
         raise DataError(f"the run in {output} is complete; there is nothing to resume")
     adata = open_cells(data)
     size = adata.memory(fields.layer)
-    if backed is False or (backed == "auto" and size < _machine_memory() / 3):
+    if backed is False or (backed == "auto" and size < machine_memory() / 3):
         adata.load(fields.layer)
     elif adata.by_genes(fields.layer):
         print(
@@ -410,13 +411,6 @@ def _split(adata: Any, split: str, seed: int, fields: DataFields) -> Any:
         labels = condition_labels(adata, fields).unique()
         split = "combinations" if sum(len(condition_members(name)) > 1 for name in labels) >= 4 else "cells"
     return make_split(adata, split, seed=seed, fields=fields)
-
-
-def _machine_memory() -> int:
-    """Bytes."""
-    import os
-
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _refuse_file(path: Path) -> None:
