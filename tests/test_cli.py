@@ -177,3 +177,12 @@ def test_a_project_whose_counts_stay_on_disk(folder: Path, data: Path) -> None:
     run("clean", folder / "run-from-disk", annotated, "--output", cleaned, "--cells", "failed")
     failed = cv.open_cells(annotated).obs["failed"]
     assert set(ad.read_h5ad(cleaned).obs_names) <= set(failed.index[failed])
+
+
+def test_counts_by_genes_are_said_to_be_read_whole(folder: Path, data: Path) -> None:
+    adata = ad.read_h5ad(data)
+    adata.X = adata.X.tocsc()
+    adata.write_h5ad(folder / "by-genes.h5ad")
+    shown = run("train", folder / "by-genes.h5ad", "--output", folder / "by-genes", "--backed", "true", *TINY).stdout
+    assert "counts are stored by genes (CSC), so they are read whole" in shown
+    assert "stay on disk (" not in shown

@@ -137,6 +137,7 @@ def train(
         training: How to train.
     """
     from cradlevae.api import CradleVAE, refuse_existing_run
+    from cradlevae.data.machine import machine_memory
     from cradlevae.model.store import MODEL_FILE, SPLIT_FILE
 
     if not resume:
@@ -144,10 +145,17 @@ def train(
     elif (output / MODEL_FILE).exists():
         raise DataError(f"the run in {output} is complete; there is nothing to resume")
     adata = open_cells(data)
-    if backed is False or (backed == "auto" and adata.memory(fields.layer) < _machine_memory() / 3):
+    size = adata.memory(fields.layer)
+    if backed is False or (backed == "auto" and size < machine_memory() / 3):
+        adata.load(fields.layer)
+    elif adata.by_genes(fields.layer):
+        print(
+            f"counts are stored by genes (CSC), so they are read whole ({size / 1e9:.1f} GB); "
+            "written as CSR they could stay on disk"
+        )
         adata.load(fields.layer)
     else:
-        print(f"counts stay on disk (in memory they would take {adata.memory(fields.layer) / 1e9:.1f} GB)")
+        print(f"counts stay on disk (in memory they would take {size / 1e9:.1f} GB)")
     labels = _annotate(adata, fields)
     chosen = _split(adata, split, split_seed, fields)
     print(chosen)
@@ -403,13 +411,6 @@ def _split(adata: Any, split: str, seed: int, fields: DataFields) -> Any:
         labels = condition_labels(adata, fields).unique()
         split = "combinations" if sum(len(condition_members(name)) > 1 for name in labels) >= 4 else "cells"
     return make_split(adata, split, seed=seed, fields=fields)
-
-
-def _machine_memory() -> int:
-    """Bytes."""
-    import os
-
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _refuse_file(path: Path) -> None:

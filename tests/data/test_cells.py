@@ -41,6 +41,7 @@ def write(adata: ad.AnnData, kind: str, folder: Path) -> Path:
     adata[100:130, ::-1].copy().write_h5ad(parts / "b.h5ad")
     adata[130:].copy().write_zarr(parts / "c.zarr")
     (parts / "notes.txt").write_text("not cells")
+    (parts / "._a.h5ad").write_text("what another system says of a.h5ad")
     return parts
 
 
@@ -155,6 +156,20 @@ def test_files_that_do_not_fit_together_are_refused_by_name(whole: ad.AnnData, t
     by_genes.write_h5ad(tmp_path / "b.h5ad")
     with pytest.raises(DataError, match=r"X of .*b\.h5ad is stored by genes"):
         cv.open_cells(tmp_path)
+
+
+def test_counts_by_genes_are_counted_and_read_whole(whole: ad.AnnData, tmp_path: Path) -> None:
+    adata = whole.copy()
+    adata.X = adata.X.tocsc()
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    cells = cv.open_cells(tmp_path / "cells.h5ad")
+    assert cells.by_genes()
+    assert not cells.by_genes("clean")
+    assert cells.memory() == 8 * whole.X.nnz
+    cells.load()
+    assert not cells.by_genes()
+    assert cells.memory() == 0
+    np.testing.assert_array_equal(cells.X.toarray(), whole.X.toarray())
 
 
 def test_nothing_to_open(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cradlevae.data import stored
+from cradlevae.data.cells import open_cells
 from cradlevae.data.stored import StoredMatrix, group_sums, joined, row_blocks, stored_matrix, subset_rows
+from cradlevae.errors import DataError
 
 DENSE = np.random.default_rng(0).poisson(0.5, (300, 13)).astype(np.float32)
 
@@ -116,6 +118,28 @@ def test_it_goes_into_another_process(files: dict[str, StoredMatrix], kind: str)
     again = pickle.loads(pickle.dumps(files[kind].subset(np.arange(0, 300, 3))))
     same(again[5:40], DENSE[::3][5:40])
     same(again.load(), DENSE[::3])
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2")
+@pytest.mark.parametrize("kind", ["file.h5ad", "dense.h5ad", "store.zarr"])
+def test_it_is_found_from_another_working_directory(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adata = ad.AnnData(DENSE if kind == "dense.h5ad" else sp.csr_matrix(DENSE))
+    (adata.write_zarr if kind == "store.zarr" else adata.write_h5ad)(tmp_path / kind)
+    monkeypatch.chdir(tmp_path)
+    matrix = open_cells(kind).X
+    monkeypatch.chdir("/")
+    same(pickle.loads(pickle.dumps(matrix))[5:40], DENSE[5:40])
+    same(matrix[5:40], DENSE[5:40])
+
+
+@pytest.mark.parametrize("matrix", [DENSE, sp.csr_matrix(DENSE)])
+def test_a_file_that_is_open_for_writing_stays_with_its_process(matrix: Any, tmp_path: Path) -> None:
+    ad.AnnData(matrix).write_h5ad(tmp_path / "a.h5ad")
+    found = stored_matrix(ad.read_h5ad(tmp_path / "a.h5ad", backed="r+").X)
+    assert found is not None
+    same(found[5:40], DENSE[5:40])
+    with pytest.raises(DataError, match=r"a\.h5ad is open for writing, .* open it for reading: .*backed=\"r\""):
+        pickle.dumps(found)
 
 
 def test_what_is_in_memory_is_not_stored() -> None:

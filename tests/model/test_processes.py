@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -76,6 +77,38 @@ def test_a_process_that_dies_is_reported(new_model: Any, quick: Options, monkeyp
     monkeypatch.setattr(processes.sys, "executable", "false")
     with pytest.raises(TrainingError, match=r"process \d of 2 failed: its exit status is 1"):
         new_model().train(1, **quick, devices=2)
+
+
+def test_a_killed_process_is_reported_rather_than_what_follows(
+    new_model: Any, quick: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = subprocess.Popen
+
+    def started(command: list[str], *, env: dict[str, str], **options: Any) -> subprocess.Popen[bytes]:
+        if env["LOCAL_RANK"] == "1":
+            command = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
+        return start(command, env=env, **options)
+
+    monkeypatch.setattr(processes.subprocess, "Popen", started)
+    with pytest.raises(TrainingError, match="process 1 of 2 failed: its exit status is -9"):
+        new_model().train(1000, **quick, devices=2)
+
+
+@pytest.mark.parametrize(
+    ("told", "codes", "reported"),
+    [
+        ([(2.0, 0, None, "closed"), (1.0, 1, None, "no memory")], [1, 1], "process 1 of 2 failed: no memory"),
+        ([(2.0, 0, None, "connection closed")], [1, -9], "process 1 of 2 failed: its exit status is -9"),
+        ([(2.0, 0, KeyboardInterrupt(), "stopped")], [None, -9], "process 1 of 2 failed: its exit status is -9"),
+        ([(1.0, 0, None, "closed"), (2.0, 1, TrainingError("not finite"), "")], [1, 1], "not finite"),
+        ([], [3, -11], "process 1 of 2 failed: its exit status is -11"),
+    ],
+)
+def test_the_cause_is_reported(tmp_path: Path, told: list[Any], codes: list[int | None], reported: str) -> None:
+    for words in told:
+        (tmp_path / f"error-{words[1]}").write_bytes(pickle.dumps(words))
+    with pytest.raises(TrainingError, match=reported):
+        processes._raise(tmp_path, codes)
 
 
 def test_an_interrupt_ends_the_processes(new_model: Any, quick: Options, monkeypatch: pytest.MonkeyPatch) -> None:

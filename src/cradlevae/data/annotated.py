@@ -11,9 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from cradlevae.data.cell_files import cell_files, is_store, open_group
+from cradlevae.data.cell_files import UNREADABLE, cell_files, is_store, open_group, unreadable
 from cradlevae.data.cells import StoredCells
 from cradlevae.data.files import atomic_path, make_folder
+from cradlevae.data.joining import stacked_tables
 from cradlevae.errors import DataError
 
 
@@ -25,7 +26,9 @@ def check_output(data: Path, output: Path) -> None:
 
 
 def write_annotated(cells: StoredCells, output: Path, keys: Sequence[str]) -> None:
-    """Copy the files of cells, with ``obs`` and some of ``uns`` as they are in memory; atomic.
+    """Copy the files of cells, with what was added to ``obs`` and some of ``uns``; atomic.
+
+    Each file keeps the columns that it had, as they were.
 
     Parameters
     ----------
@@ -41,59 +44,77 @@ def write_annotated(cells: StoredCells, output: Path, keys: Sequence[str]) -> No
     DataError
         If ``output`` cannot be written.
     """
+    files = cell_files(cells.path)
+    tables = [_obs(file) for file in files]
+    added = _added(cells.obs, stacked_tables(tables))
+    uns = {key: cells.uns[key] for key in keys}
     if cells.path.is_file():
         with atomic_path(output) as temporary:
             shutil.copyfile(cells.path, temporary)
-            _annotate(temporary, cells, slice(None), keys)
+            _write(temporary, _annotated(tables[0], added), uns)
         return
     make_folder(output.parent)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.stem}-") as folder:
         copy = Path(folder) / output.name
         start = 0
-        files = cell_files(cells.path)
-        for file in files:
+        for file, table in zip(files, tables, strict=True):
             target = copy if is_store(cells.path) else copy / file.name
             target.parent.mkdir(parents=True, exist_ok=True)
             if file.is_file():
                 shutil.copyfile(file, target)
             else:
                 shutil.copytree(file, target)
-            start = _annotate(target, cells, slice(start, None), keys)
+            stop = start + len(table)
+            _write(target, _annotated(table, added.iloc[start:stop]), uns)
+            start = stop
         copy.rename(output)
 
 
-def _annotate(file: Path, cells: StoredCells, part: slice, keys: Sequence[str]) -> int:
-    """Write into a file its part of the cells' ``obs``, which starts there; returns where the next file's starts."""
-    store = open_group(file, "r+")
-    index = store["obs"].attrs["_index"]
-    stop = (part.start or 0) + int(store["obs"][index].shape[0])
-    obs = cells.obs.iloc[part.start : stop]
-    with warnings.catch_warnings():  # how AnnData and zarr will write in future, and that AnnData consolidates
-        warnings.filterwarnings("ignore", message="zarr v3 autosharding|Consolidated metadata")
-        _write(store, obs if len(obs) == cells.n_obs else _compact(obs), {key: cells.uns[key] for key in keys})
-    return stop
+def _obs(file: Path) -> pd.DataFrame:
+    """``obs`` of a file."""
+    from anndata.io import read_elem
+
+    store = open_group(file)
+    try:
+        table: pd.DataFrame = read_elem(store["obs"])
+    except UNREADABLE as error:
+        raise unreadable(file, error) from None
+    finally:
+        if hasattr(store, "close"):
+            store.close()
+    return table
 
 
-def _write(store: Any, obs: pd.DataFrame, uns: dict[str, Any]) -> None:
+def _added(now: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
+    """The columns that are new, or no longer what they were."""
+    return now[[name for name in now if name not in before or not now[name].equals(before[name])]]
+
+
+def _annotated(table: pd.DataFrame, added: pd.DataFrame) -> pd.DataFrame:
+    """A file's own ``obs``, its types as they were, with its part of the columns that were added."""
+    table = table.copy(deep=False)
+    for name, column in added.items():
+        categorical = isinstance(column.dtype, pd.CategoricalDtype)
+        values = column.cat.remove_unused_categories() if categorical else column
+        table[name] = values.array  # the same cells, in the same order
+    return table
+
+
+def _write(file: Path, obs: pd.DataFrame, uns: dict[str, Any]) -> None:
+    """Write ``obs`` and some of ``uns`` into a file."""
     from anndata.io import write_elem
 
-    write_elem(store, "obs", obs)
-    if "uns" not in store:
-        write_elem(store, "uns", {})
-    for key, value in uns.items():
-        write_elem(store["uns"], key, value)
-    if type(store).__module__.startswith("h5py"):
-        store.close()
-        return
-    import zarr
+    with warnings.catch_warnings():  # how AnnData and zarr will write in future, and that AnnData consolidates
+        warnings.filterwarnings("ignore", message="zarr v3 autosharding|Consolidated metadata")
+        store = open_group(file, "r+")
+        write_elem(store, "obs", obs)
+        if "uns" not in store:
+            write_elem(store, "uns", {})
+        for key, value in uns.items():
+            write_elem(store["uns"], key, value)
+        if type(store).__module__.startswith("h5py"):
+            store.close()
+            return
+        import zarr
 
-    zarr.consolidate_metadata(store.store)
-
-
-def _compact(obs: pd.DataFrame) -> pd.DataFrame:
-    """Without categories that no cell of this file has."""
-    obs = obs.copy(deep=False)
-    for name in obs:
-        if isinstance(obs[name].dtype, pd.CategoricalDtype):
-            obs[name] = obs[name].cat.remove_unused_categories()
-    return obs
+        zarr.consolidate_metadata(store.store)

@@ -27,6 +27,8 @@ def is_store(path: Path) -> bool:
 def cell_files(path: Path) -> list[Path]:
     """The files of cells at a path: itself, or what a folder holds, by name.
 
+    Hidden files are none: other systems and interrupted writers leave such beside the real ones.
+
     Raises
     ------
     DataError
@@ -36,7 +38,8 @@ def cell_files(path: Path) -> list[Path]:
         return [path]
     if not path.exists():
         raise DataError(f"no file {path}")
-    found = sorted(entry for entry in path.iterdir() if entry.suffix == H5AD or is_store(entry))
+    shown = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+    found = sorted(entry for entry in shown if entry.suffix == H5AD or is_store(entry))
     if not found:
         raise DataError(f"{path} is a folder without {H5AD} files or zarr stores")
     return found
@@ -54,7 +57,7 @@ def open_group(path: Path, mode: Literal["r", "r+"] = "r", *, n_files: int = 1) 
         if is_store(path):
             import zarr
 
-            return zarr.open_group(str(path), mode=mode, use_consolidated=None if mode == "r" else False)
+            return zarr.open_group(str(path.absolute()), mode=mode, use_consolidated=None if mode == "r" else False)
         import h5py
 
         return h5py.File(path, mode, rdcc_nbytes=min(1 << 20, CHUNK_CACHE // n_files))

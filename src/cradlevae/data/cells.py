@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,7 @@ def open_cells(path: str | Path) -> StoredCells:
         for name in ("X", *(f"layers/{layer}" for layer in _common(groups, "layers")))
         if all(name in group for group in groups)
     }
-    obsm = {key: _reader(groups, files, f"obsm/{key}") for key in _common(groups, "obsm")}
+    obsm = {key: _reader(groups, files, f"obsm/{key}") for key in _alike(groups, files)}
     return StoredCells(path, obs, tables["var"][0], same_in_all(tables["uns"]), matrices, obsm)
 
 
@@ -82,7 +83,7 @@ class StoredCells:
     layers
         Other matrices on disk, by name.
     obsm
-        Arrays by cell, read when they are asked for.
+        Arrays by cell, read when they are asked for; of several files, those that have one form in all.
     """
 
     def __init__(
@@ -136,8 +137,14 @@ class StoredCells:
 
     def memory(self, layer: str | None = None) -> int:
         """Bytes that ``X`` or a layer would take in memory, about; 0 where it is there."""
-        matrix = self.X if layer is None else self.layers.get(layer)
-        return round(8 * matrix.per_cell * matrix.shape[0]) if isinstance(matrix, StoredMatrix) else 0
+        matrix = self._matrix(layer)
+        if isinstance(matrix, StoredMatrix):
+            return round(8 * matrix.per_cell * matrix.shape[0])
+        return 8 * int(matrix.group["data"].shape[0]) if self.by_genes(layer) else 0
+
+    def by_genes(self, layer: str | None = None) -> bool:
+        """Whether ``X`` or a layer is on disk by genes (CSC): then it can only be read as a whole."""
+        return hasattr(self._matrix(layer), "to_memory")
 
     def load(self, layer: str | None = None) -> None:
         """Read ``X`` or a layer into memory; all else stays where it is."""
@@ -166,6 +173,9 @@ class StoredCells:
     def to_memory(self) -> AnnData:
         """All of it as an AnnData in memory."""
         return self[:]
+
+    def _matrix(self, layer: str | None) -> Any:
+        return self.X if layer is None else self.layers.get(layer)
 
     def _rows(self, cells: Any) -> npt.NDArray[np.intp]:
         if isinstance(cells, slice):
@@ -237,6 +247,32 @@ def _common(groups: Sequence[Any], name: str) -> list[str]:
     if not all(name in group for group in groups):
         return []
     return [key for key in groups[0][name] if all(key in group[name] for group in groups)]
+
+
+def _alike(groups: Sequence[Any], files: Sequence[Path]) -> list[str]:
+    """Which arrays of ``obsm`` can be put one after another; a warning names those that cannot."""
+    kept = []
+    for key in _common(groups, "obsm"):
+        forms = [_form(group[f"obsm/{key}"]) for group in groups]
+        other = next((index for index, form in enumerate(forms) if form != forms[0]), None)
+        if other is None:
+            kept.append(key)
+        else:
+            warnings.warn(
+                f"obsm[{key!r}] is left out: in {files[other]} it is {forms[other]}, in {files[0]} {forms[0]}",
+                stacklevel=3,
+            )
+    return kept
+
+
+def _form(stored: Any) -> str:
+    """What the arrays of several files must agree in; columns of tables are put together by name."""
+    kind = str(stored.attrs.get("encoding-type", "array"))
+    if kind == "dataframe":
+        return "a table"
+    shape = stored.attrs["shape"] if kind in ("csr_matrix", "csc_matrix") else getattr(stored, "shape", ())
+    width = " × ".join(f"{int(n):,}" for n in shape[1:]) or "1"
+    return f"{'a sparse matrix' if kind.endswith('_matrix') else 'an array'} of width {width}"
 
 
 def _matrices(groups: Sequence[Any], files: Sequence[Path], columns: Sequence[Columns | None], name: str) -> Any:

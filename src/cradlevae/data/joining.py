@@ -43,10 +43,33 @@ def stacked_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     for name in tables[0]:
         columns = [table[name] for table in tables if name in table]
         if len(columns) == len(tables) and all(isinstance(column.dtype, pd.CategoricalDtype) for column in columns):
+            columns = _of_one_kind(columns)
+            ordered = columns[0].cat.ordered and len({column.dtype for column in columns}) == 1
             categories = pd.api.types.union_categoricals(columns, ignore_order=True).categories
-            for table in tables:
-                table[name] = pd.Categorical(table[name], categories=categories)
+            for table, column in zip(tables, columns, strict=True):
+                table[name] = pd.Categorical(column, categories=categories, ordered=ordered)
     return pd.concat(tables)
+
+
+def _of_one_kind(columns: Sequence[pd.Series[Any]]) -> list[pd.Series[Any]]:
+    """Categorical columns with categories of one dtype: of different ones, all numbers or else all text.
+
+    Missing values stay so; a column that holds nothing else, whose dtype says nothing, follows the others.
+    """
+    known = [column.cat.categories for column in columns if len(column.cat.categories)]
+    if len({categories.dtype for categories in known}) < 2:
+        kind: Any = known[0].dtype if known else columns[0].cat.categories.dtype
+    else:
+        dtype = pd.concat([categories.to_series() for categories in known]).dtype
+        kind = str if pd.api.types.is_object_dtype(dtype) else dtype
+    return [_with_categories_of(column, kind) for column in columns]
+
+
+def _with_categories_of(column: pd.Series[Any], kind: Any) -> pd.Series[Any]:
+    categories = column.cat.categories
+    if categories.empty:
+        return column.cat.set_categories(pd.Index([], dtype=object if kind is str else kind))
+    return column if categories.dtype == kind else column.cat.rename_categories(list(categories.astype(kind)))
 
 
 def check_names(names: pd.Index[str], tables: Sequence[pd.DataFrame], files: Sequence[Path]) -> None:

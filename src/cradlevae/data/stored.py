@@ -6,6 +6,7 @@ writes (CSR groups and dense arrays of an ``.h5ad`` file or a zarr store) and ho
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -62,6 +63,7 @@ class _SparsePart:
         self.shape = (int(n_rows), int(n_columns))
         self._starts = np.asarray(group["indptr"][:])
         self._indices, self._data = group["indices"], group["data"]
+        self._place = _place(group)
         self.stored = int(self._starts[-1])
 
     def stored_in(self, rows: Rows) -> int | None:
@@ -74,7 +76,7 @@ class _SparsePart:
         return as_csr(sp.csr_matrix((data, indices, starts - first), shape=(stop - start, self.shape[1])))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _opened_again, (_SparsePart, *_place(self._group))
+        return _opened_again, (_SparsePart, *_openable(self._group, self._place))
 
 
 class _DensePart:
@@ -84,6 +86,7 @@ class _DensePart:
         self.shape = (int(array.shape[0]), int(array.shape[1]))
         self.stored = self.shape[0] * self.shape[1]
         self._array = array
+        self._place = _place(array)
 
     def stored_in(self, rows: Rows) -> int | None:
         return None
@@ -92,12 +95,28 @@ class _DensePart:
         return as_csr(self._array[start:stop])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _opened_again, (_DensePart, *_place(self._array))
+        return _opened_again, (_DensePart, *_openable(self._array, self._place))
 
 
 def _place(held: Any) -> tuple[Any, str]:
-    """Where a group or array lies, to open it in another process: the file and the name in it, or a zarr object."""
-    return (held.file.filename, held.name) if type(held).__module__.startswith("h5py") else (held, "")
+    """Where a group or array lies, to open it in another process: the file and the name in it, or a zarr object.
+
+    To be asked at once: a relative path means another file when the working directory has changed.
+    """
+    if not type(held).__module__.startswith("h5py"):
+        return held, ""
+    return os.path.abspath(held.file.filename), held.name
+
+
+def _openable(held: Any, place: tuple[Any, str]) -> tuple[Any, str]:
+    """The place, if another process may open it."""
+    file, name = place
+    if name and held.file.mode != "r":
+        raise DataError(
+            f"{file} is open for writing, and no other process can read it then; open it for reading: "
+            'anndata.read_h5ad(..., backed="r"), or cradlevae.open_cells(...)'
+        )
+    return place
 
 
 def _opened_again(kind: type[_SparsePart | _DensePart], where: Any, name: str) -> _Part:

@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -58,9 +58,10 @@ def train_in_processes(run: Run) -> None:
                 processes.append(subprocess.Popen(
                     command, env=_environment(rank, n, port), stdin=subprocess.PIPE, start_new_session=True
                 ))  # fmt: skip
-            while any(process.poll() is None for process in processes) and not any(p.returncode for p in processes):
+            first = [process.poll() for process in processes]
+            while None in first and not any(first):
                 time.sleep(0.02)
-            first = [process.returncode for process in processes]  # before the others are stopped
+                first = [process.poll() for process in processes]  # before the others are stopped
         finally:
             _stop(processes)
         if any(first):
@@ -125,14 +126,34 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _raise(folder: Path, codes: Sequence[int | None]) -> NoReturn:
-    """Raise what made the run fail: an error of ours before others, which often follow from it."""
-    told = {path.name: pickle.loads(path.read_bytes()) for path in sorted(folder.glob("error-*"))}
-    for error, _ in told.values():
-        if error is not None:
-            raise error
-    rank, code = next((rank, code) for rank, code in enumerate(codes) if code)
-    _, words = told.get(f"error-{rank}", (None, f"its exit status is {code}; it may have run out of memory"))
-    raise TrainingError(f"process {rank} of {len(codes)} failed: {words}")
+    """Raise what made the run fail.
+
+    That is an error of ours if there is one; else what a process died of without a word, like a signal; else what was
+    told first: the others lose their connection to a process that failed, and say only that.
+    """
+    told: list[_Told] = sorted(
+        (_Told(*pickle.loads(path.read_bytes())) for path in folder.glob("error-*")), key=lambda told: told.time
+    )
+    told = [last for last in told if codes[last.rank] or not isinstance(last.error, KeyboardInterrupt)]  # by _stop
+    for last in told:
+        if last.error is not None:
+            raise last.error
+    silent = {rank for rank, code in enumerate(codes) if code} - {last.rank for last in told}
+    if silent or not told:
+        rank = min(silent, key=lambda rank: codes[rank] or 0)  # signals are negative
+        raise TrainingError(
+            f"process {rank} of {len(codes)} failed: its exit status is {codes[rank]}; it may have run out of memory"
+        )
+    raise TrainingError(f"process {told[0].rank} of {len(codes)} failed: {told[0].words}")
+
+
+class _Told(NamedTuple):
+    """What a process says before it ends."""
+
+    time: float
+    rank: int
+    error: BaseException | None
+    words: str
 
 
 def main(folder: Path) -> int:
@@ -145,7 +166,8 @@ def main(folder: Path) -> int:
     except BaseException as error:
         told = error if isinstance(error, CradleError | KeyboardInterrupt) else None
         with suppress(OSError):  # the parent may be gone, and the folder with it
-            (folder / f"error-{rank}").write_bytes(pickle.dumps((told, traceback.format_exc())))
+            words = traceback.format_exc()
+            (folder / f"error-{rank}").write_bytes(pickle.dumps((time.time(), rank, told, words)))  # see _Told
         return 1
     return 0
 
