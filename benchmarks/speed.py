@@ -1,7 +1,7 @@
 """A training step of the package against the direct formulation (direct.py), in alternating runs.
 
     python benchmarks/speed.py run                     # all rows → benchmarks/results.json, its picture and README.md
-    python benchmarks/speed.py run --genes 300 2000 --particles 5 --pairs 3 --output some.json
+    python benchmarks/speed.py run --genes 300 2000 --pairs 9    # these rows anew, the others as they were
     python benchmarks/speed.py profile --genes 20000   # the operations that the package's step spends its time in
 
 Each formulation lives in a process of its own. Steps alternate, and what is reported is the median over rounds of the
@@ -293,10 +293,13 @@ def measure(genes: int, particles: int, model: str, options: argparse.Namespace)
 
 
 def run(options: argparse.Namespace) -> None:
-    rows: list[dict[str, Any]] = []
-    for model, genes, particles in product(options.model, options.genes, options.particles):
-        rows += measure(genes, particles, model, options)
-        for row in rows[-len(options.precision) :]:
+    problems = list(product(options.model, options.genes, options.particles))
+    kept = json.loads(options.output.read_text())["rows"] if options.output.exists() else []
+    rows = [row for row in kept if (row["model"], row["genes"], row["particles"]) not in problems]
+    for model, genes, particles in problems:
+        found = measure(genes, particles, model, options)
+        rows = sorted(rows + found, key=lambda row: (row["model"] == "default", row["genes"], row["particles"]))
+        for row in found:
             print("  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
                             for key, value in row.items() if key != "parts_s"), flush=True)  # fmt: skip
         record = {"machine": machine(options), "rows": rows}
