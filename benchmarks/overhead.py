@@ -23,6 +23,7 @@ from cradlevae.model import plan
 from cradlevae.model.config import TrainConfig
 from cradlevae.model.objective import draw_noise, loss_terms
 from cradlevae.model.training import fit, make_batches, split_sizes
+from cradlevae.nn.matmul import matmul_precision
 
 CELLS, GENES, BATCH = 4_000, 100, 16
 
@@ -71,12 +72,13 @@ def _bare(config: TrainConfig) -> float:
     parameters = list(module.parameters())
     adam = torch.optim.Adam(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     started = time.process_time()
-    for batch in batches.loader():
-        adam.zero_grad()
-        terms = loss_terms(module, batch, sizes, draw_noise(module, batch.n_cells, config.n_particles))
-        torch.stack(list(terms.values())).sum().backward()
-        torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
-        adam.step()
+    with matmul_precision(config.precision):
+        for batch in batches.loader():
+            adam.zero_grad()
+            terms = loss_terms(module, batch, sizes, draw_noise(module, batch.n_cells, config.n_particles))
+            torch.stack(list(terms.values())).sum().backward()
+            torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
+            adam.step()
     return 1e3 * (time.process_time() - started) / len(batches)
 
 
