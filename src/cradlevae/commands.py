@@ -11,9 +11,8 @@ from typing import Any, Literal
 
 from cradlevae.data.cells import open_cells
 from cradlevae.data.contract import DataFields
-from cradlevae.data.files import make_folder
+from cradlevae.data.files import make_folder, write_h5ad
 from cradlevae.data.qc_values import QC_KEY
-from cradlevae.data.read import write_h5ad
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
 from cradlevae.tables import effects_table, print_scores, show, write_csv

@@ -33,7 +33,7 @@ def run_demo(output: Path, *, max_epochs: int | None = None, seed: int = 0) -> N
         If the folder holds anything else, or is not writable.
     """
     import cradlevae as cv
-    from cradlevae.data.read import write_h5ad
+    from cradlevae.data.files import write_h5ad
     from cradlevae.report.run import write_report
     from cradlevae.tables import effects_table, print_scores, show, write_csv
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from cradlevae.data.cell_files import UNREADABLE, cell_files, is_store, open_group, unreadable
+from cradlevae.data.cell_files import cell_files, is_store, open_group, read_element
 from cradlevae.data.cells import StoredCells
 from cradlevae.data.files import atomic_path, make_folder
 from cradlevae.data.joining import stacked_tables
@@ -72,13 +72,9 @@ def write_annotated(cells: StoredCells, output: Path, keys: Sequence[str]) -> No
 
 def _obs(file: Path) -> pd.DataFrame:
     """``obs`` of a file."""
-    from anndata.io import read_elem
-
     store = open_group(file)
     try:
-        table: pd.DataFrame = read_elem(store["obs"])
-    except UNREADABLE as error:
-        raise unreadable(file, error) from None
+        table: pd.DataFrame = read_element(store, file, "obs")
     finally:
         if hasattr(store, "close"):
             store.close()

@@ -65,6 +65,24 @@ def open_group(path: Path, mode: Literal["r", "r+"] = "r", *, n_files: int = 1) 
         raise unreadable(path, error) from None
 
 
+def read_element(group: Any, path: Path, name: str) -> Any:
+    """A table, array or mapping of an open file; ``uns`` is empty where it is absent.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read.
+    """
+    from anndata.io import read_elem
+
+    if name == "uns" and name not in group:
+        return {}
+    try:
+        return read_elem(group[name])
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
+
+
 def unreadable(path: Path, error: BaseException) -> DataError:
     """An error that says which file is damaged."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__

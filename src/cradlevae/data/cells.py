@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
-from cradlevae.data.cell_files import UNREADABLE, cell_files, open_group, unreadable
+from cradlevae.data.cell_files import cell_files, open_group, read_element
 from cradlevae.data.joining import aligned_genes, check_names, same_in_all, stacked_tables
 from cradlevae.data.stored import Columns, StoredMatrix, joined, stored_matrix
 from cradlevae.errors import DataError
@@ -54,7 +54,7 @@ def open_cells(path: str | Path) -> StoredCells:
     path = Path(path)
     files = cell_files(path)
     groups = [open_group(file, n_files=len(files)) for file in files]
-    tables = {name: [_element(group, file, name) for group, file in zip(groups, files, strict=True)]
+    tables = {name: [read_element(group, file, name) for group, file in zip(groups, files, strict=True)]
               for name in ("obs", "var", "uns")}  # fmt: skip
     columns = aligned_genes([table.index for table in tables["var"]], files)
     obs = stacked_tables(tables["obs"])
@@ -218,21 +218,9 @@ def _in_memory(matrix: Any, rows: npt.NDArray[np.intp] | None = None) -> Any:
     return matrix if rows is None else matrix[rows]
 
 
-def _element(group: Any, file: Path, name: str) -> Any:
-    """A table, array or mapping of a file."""
-    from anndata.io import read_elem
-
-    if name == "uns" and name not in group:
-        return {}
-    try:
-        return read_elem(group[name])
-    except UNREADABLE as error:
-        raise unreadable(file, error) from None
-
-
 def _reader(groups: Sequence[Any], files: Sequence[Path], name: str) -> Callable[[], Any]:
     def read() -> Any:
-        parts = [_element(group, file, name) for group, file in zip(groups, files, strict=True)]
+        parts = [read_element(group, file, name) for group, file in zip(groups, files, strict=True)]
         if len(parts) == 1:
             return parts[0]
         if isinstance(parts[0], pd.DataFrame):

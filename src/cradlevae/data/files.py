@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from cradlevae.errors import DataError
 
@@ -46,6 +47,12 @@ def make_folder(folder: str | Path) -> Path:
     except OSError as error:
         raise DataError(f"cannot write into {folder}: {error.strerror}; choose another output folder") from None
     return folder
+
+
+def write_h5ad(adata: Any, path: str | Path) -> None:
+    """Write an AnnData file atomically."""
+    with atomic_path(path) as temporary:
+        adata.write_h5ad(temporary, compression="gzip")
 
 
 def write_text(path: str | Path, text: str) -> None:
