@@ -36,7 +36,7 @@ from cradlevae.query.states import (
     Basal,
     canonical_conditions,
     check_credible,
-    draw_globals,
+    draw_condition,
     seeded,
 )
 
@@ -305,11 +305,9 @@ def _sampled_expression(
 ) -> Tensor:
     """Mean expression of sampled cells, (genes,)."""
     total = torch.zeros(len(model.var))
-    members = torch.nonzero(dosage).squeeze(1)
     for start in range(0, n_particles, 500):
         n = min(500, n_particles - start)
-        shift = draw_globals(model, n, members).shift
-        z_p = torch.einsum("m,nmk->nk", dosage[members], shift).unsqueeze(1)
+        z_p = draw_condition(model, dosage, n)[1].unsqueeze(1)
         z_b = torch.randn_like(z_p)
         share = model.module.decode_share(z_b, z_p, torch.zeros_like(z_p))[:, 0]
         counts = sample_gamma_poisson(share * library_size, model.module.concentration)

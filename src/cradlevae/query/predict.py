@@ -25,7 +25,7 @@ from cradlevae.query.states import (
     canonical_conditions,
     draw_basal,
     draw_cell_artifact,
-    draw_globals,
+    draw_condition,
     seeded,
 )
 
@@ -115,16 +115,14 @@ def _blocks(
         for start in range(0, n_cells, CELLS_AT_A_TIME)
     ]
     for row, start, n in track_slow(steps, len(steps), "predicting"):
-        members = torch.nonzero(dosage[row]).squeeze(1)
-        draw = draw_globals(model, n, members)
+        draw, z_p = draw_condition(model, dosage[row], n)
         z_b, library = draw_basal(model, (n, 1), basal, generator)
         if fixed is not None:
             library = np.full_like(library, fixed)
-        z_p = torch.einsum("m,nmk->nk", dosage[row][members], draw.shift).unsqueeze(1)
         z_a = (indicator @ draw.artifact).unsqueeze(1)
         if indicator.any():
             z_a = draw_cell_artifact(model, z_a, indicator)
-        share = model.module.decode_share(z_b, z_p, z_a)[:, 0]
+        share = model.module.decode_share(z_b, z_p.unsqueeze(1), z_a)[:, 0]
         counts = sample_gamma_poisson(share * torch.from_numpy(library), model.module.concentration)
         sizes[row * n_cells + start :][:n] = library[:, 0]
         yield {"X": sp.csr_matrix(counts.numpy())}

@@ -69,6 +69,13 @@ def draw_globals(model: TrainedModel, n: int, members: Tensor | None = None) -> 
     return model.module.sample_globals(model.module.draw_noise(n, members), members)
 
 
+def draw_condition(model: TrainedModel, dosage: Tensor, n: int) -> tuple[Globals, Tensor]:
+    """Draw ``n`` times what a condition of dosages (T,) needs: the globals of its members, and its z^p, (n, K)."""
+    members = torch.nonzero(dosage).squeeze(1)
+    draw = draw_globals(model, n, members)
+    return draw, torch.einsum("m,nmk->nk", dosage[members], draw.shift)
+
+
 def draw_basal(
     model: TrainedModel, shape: tuple[int, ...], basal: Basal, generator: np.random.Generator
 ) -> tuple[Tensor, npt.NDArray[np.float32]]:
