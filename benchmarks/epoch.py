@@ -20,10 +20,10 @@ from statistics import median
 
 import anndata as ad
 import torch
+from overhead import step
 
 import cradlevae as cv
 from cradlevae.model.config import TrainConfig
-from cradlevae.model.objective import draw_noise, loss_terms
 from cradlevae.model.training import fit, make_batches, split_sizes
 from cradlevae.nn.matmul import matmul_precision
 
@@ -46,8 +46,8 @@ def main() -> None:
     )
     rounds = []
     for _ in range(options.rounds):
-        step, n_steps = steps(model, config)
-        rounds.append((epoch(model, config), n_steps * step))
+        seconds, n_steps = steps(model, config)
+        rounds.append((epoch(model, config), n_steps * seconds))
         print(f"epoch {rounds[-1][0]:.1f} s, its {n_steps} steps {rounds[-1][1]:.1f} s", flush=True)
     ratio = median(whole / alone for whole, alone in rounds)
     print(f"an epoch takes {ratio:.3f} × its steps (median of {options.rounds} rounds)")
@@ -75,17 +75,12 @@ def steps(model: cv.CradleVAE, config: TrainConfig, n: int = 40) -> tuple[float,
     ready = list(islice(batches.loader(), n))
     sizes = split_sizes(data, rows, module.config)
     module.train()
-    parameters = list(module.parameters())
-    adam = torch.optim.Adam(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    adam = torch.optim.Adam(module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     times = []
     with matmul_precision(config.precision):
         for batch in ready:
             started = time.perf_counter()
-            adam.zero_grad()
-            terms = loss_terms(module, batch, sizes, draw_noise(module, batch.n_cells, config.n_particles))
-            torch.stack(list(terms.values())).sum().backward()
-            torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
-            adam.step()
+            step(module, batch, sizes, config, adam)
             times.append(time.perf_counter() - started)
     adam.zero_grad()
     return sum(times[5:]) / len(times[5:]), len(batches)

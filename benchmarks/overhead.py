@@ -19,9 +19,11 @@ from unittest.mock import patch
 import torch
 
 import cradlevae as cv
+from cradlevae.data.batch import Batch
 from cradlevae.model import plan
 from cradlevae.model.config import TrainConfig
-from cradlevae.model.objective import draw_noise, loss_terms
+from cradlevae.model.module import CradleModule
+from cradlevae.model.objective import SplitSizes, draw_noise, loss_terms
 from cradlevae.model.training import fit, make_batches, split_sizes
 from cradlevae.nn.matmul import matmul_precision
 
@@ -69,17 +71,23 @@ def _bare(config: TrainConfig) -> float:
     batches = make_batches(data, {"train": rows}, module.config, config)["train"]
     sizes = split_sizes(data, rows, module.config)
     module.train()
-    parameters = list(module.parameters())
-    adam = torch.optim.Adam(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    adam = torch.optim.Adam(module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     started = time.process_time()
     with matmul_precision(config.precision):
         for batch in batches.loader():
-            adam.zero_grad()
-            terms = loss_terms(module, batch, sizes, draw_noise(module, batch.n_cells, config.n_particles))
-            torch.stack(list(terms.values())).sum().backward()
-            torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
-            adam.step()
+            step(module, batch, sizes, config, adam)
     return 1e3 * (time.process_time() - started) / len(batches)
+
+
+def step(
+    module: CradleModule, batch: Batch, sizes: SplitSizes, config: TrainConfig, adam: torch.optim.Optimizer
+) -> None:
+    """A step of training and nothing else: noise, loss, gradient, clipping and Adam."""
+    adam.zero_grad()
+    terms = loss_terms(module, batch, sizes, draw_noise(module, batch.n_cells, config.n_particles))
+    torch.stack(list(terms.values())).sum().backward()
+    torch.nn.utils.clip_grad_norm_(module.parameters(), config.gradient_clip)
+    adam.step()
 
 
 if __name__ == "__main__":

@@ -157,19 +157,10 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
         divergence = q_cell.kl_to_standard().sum(-1).mean(0)  # (failed,)
         of_failed = weight.index_select(0, batch.failed) * batch.failed_weight
         terms["cell_artifact"] = (divergence * of_failed).sum() / n
-    if beta:
-        if not len(batch.references):
-            terms["counterfactual"] = encoded.new_zeros(())
-        else:
-            of_cell = encoder.head(encoder.mlp.rest(placed + batch.flipped @ shared.by_class))
-            second = shared
-            if released:  # gives the reference's posterior a draw of its own
-                assert noise.second is not None
-                second = _shared(module, batch, module.sample_globals(noise.second.of(batch.members), batch.members))
-            of_reference = _reference_posterior(module, batch, profiles, second)
-            terms["counterfactual"] = beta * (_released_divergence if released else _divergence)(
-                of_reference, of_cell, (batch.reference >= 0).to(weight.dtype)
-            )
+    if beta and len(batch.references):
+        terms["counterfactual"] = beta * _counterfactual(module, batch, placed, profiles, shared, noise)
+    elif beta:
+        terms["counterfactual"] = encoded.new_zeros(())
     return terms
 
 
@@ -186,6 +177,20 @@ def _shared(module: CradleModule, batch: Batch, draw: Globals) -> _Shared:
     shift = batch.member_dosage @ draw.shift
     first = module.basal_encoder.mlp.first
     return _Shared(shift, first.part(1, shift), first.part(2, draw.artifact))
+
+
+def _counterfactual(
+    module: CradleModule, batch: Batch, placed: Tensor, profiles: Tensor, shared: _Shared, noise: Noise
+) -> Tensor:
+    """How far the posteriors of cells are from those of their references, at the flipped artifact."""
+    encoder = module.basal_encoder
+    of_cell = encoder.head(encoder.mlp.rest(placed + batch.flipped @ shared.by_class))
+    has = (batch.reference >= 0).to(placed.dtype)
+    if module.config.objective != "released":
+        return _divergence(_reference_posterior(module, batch, profiles, shared), of_cell, has)
+    assert noise.second is not None  # there the reference's posterior has a draw of its own
+    second = _shared(module, batch, module.sample_globals(noise.second.of(batch.members), batch.members))
+    return _released_divergence(_reference_posterior(module, batch, profiles, second), of_cell, has)
 
 
 def _reference_posterior(module: CradleModule, batch: Batch, profiles: Tensor, shared: _Shared) -> Gaussian:

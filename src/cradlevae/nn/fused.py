@@ -136,7 +136,8 @@ class _Pass:
         self.row_weight = cell_weight / self.n_particles
         self.per_cell = hidden.new_empty(self.n_particles, self.n_cells)
         self.theta = concentration.index_select(0, counts.genes)  # (positives,)
-        self.place = counts.cells() * self.n_genes + counts.genes  # (positives,)
+        self.cell = counts.cells()  # (positives,)
+        self.place = self.cell * self.n_genes + counts.genes  # (positives,)
         self.can_clip = bool((library_size.max() + MEAN_OFFSET) * MIN_RATE > concentration.min())
         if needs_grad:
             self.of_zeros = torch.zeros_like(concentration)  # Σ of weighted d(log p)/dθ as if all counts were zero
@@ -205,7 +206,7 @@ class _Pass:
 
         share = torch.softmax(logits, dim=1, out=logits)
         offsets = self.counts.starts[cells.start : cells.stop + 1].to(values.device) - first
-        cell = torch.repeat_interleave(offsets.diff(), output_size=last - first)  # of each positive, (positives,)
+        cell = self.cell[first:last] - cells.start
         mean = share.view(len(particles), -1).index_select(1, place)
         mean.mul_(self.library[span, 0].index_select(0, cell)).add_(MEAN_OFFSET)  # m, (particles, positives)
         odds = torch.addcmul(self.offset, share, library, out=ratio).div_(self.concentration)  # m / θ
