@@ -21,12 +21,12 @@ from cradlevae.data.checks import check_choice
 from cradlevae.data.contract import Experiment, read_experiment
 from cradlevae.data.labels import CONTROL, listed
 from cradlevae.data.progress import track_slow
+from cradlevae.data.rows import Block, from_blocks, rounded
 from cradlevae.errors import DataError
 from cradlevae.model.module import artifact_state, failed_cells, perturbation_state, sparse_counts
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.likelihood import sample_gamma_poisson
 from cradlevae.nn.mlp import Gaussian
-from cradlevae.query.rows import Block, from_blocks, rounded
 from cradlevae.query.states import artifact_indicator, canonical_conditions, draw_globals, seeded
 
 BLOCK_VALUES = 4_000_000

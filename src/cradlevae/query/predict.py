@@ -15,10 +15,10 @@ from torch import Tensor
 
 from cradlevae.data.checks import check_at_least
 from cradlevae.data.progress import track_slow
+from cradlevae.data.rows import Block, from_blocks
 from cradlevae.errors import DataError
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.likelihood import sample_gamma_poisson
-from cradlevae.query.rows import Block, from_blocks
 from cradlevae.query.states import (
     Basal,
     artifact_indicator,

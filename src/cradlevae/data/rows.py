@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ def from_blocks(
     var: pd.DataFrame,
     n_rows: int,
     output: str | Path | None,
+    *,
+    uns: Mapping[str, Any] | None = None,
 ) -> ad.AnnData:
     """Put blocks of rows together.
 
@@ -45,6 +47,8 @@ def from_blocks(
         Rows of all blocks.
     output
         ``.h5ad`` file to write block by block; it appears when it is whole. ``None`` keeps the matrices in memory.
+    uns
+        What is to be said of all of it.
 
     Returns
     -------
@@ -58,13 +62,13 @@ def from_blocks(
         If ``output`` is no ``.h5ad`` file or cannot be written.
     """
     if output is None:
-        return _in_memory(blocks, obs, var, n_rows)
+        return _in_memory(blocks, obs, var, n_rows, uns or {})
     path = Path(output)
     if path.suffix != ".h5ad":
         raise DataError(f"{path} ends in {path.suffix!r}; cells are written as .h5ad")
     with atomic_path(path) as temporary:
-        table = _write(blocks, obs, var, n_rows, temporary)
-    return _open(path, table, var)
+        table = _write(blocks, obs, var, n_rows, temporary, uns or {})
+    return _open(path, table, var, uns or {})
 
 
 def rounded(values: npt.NDArray[np.float32], bits: int) -> npt.NDArray[np.float32]:
@@ -75,7 +79,13 @@ def rounded(values: npt.NDArray[np.float32], bits: int) -> npt.NDArray[np.float3
     return result
 
 
-def _in_memory(blocks: Iterable[Block], obs: Callable[[], pd.DataFrame], var: pd.DataFrame, n_rows: int) -> ad.AnnData:
+def _in_memory(
+    blocks: Iterable[Block],
+    obs: Callable[[], pd.DataFrame],
+    var: pd.DataFrame,
+    n_rows: int,
+    uns: Mapping[str, Any],
+) -> ad.AnnData:
     dense: dict[str, npt.NDArray[np.float32]] = {}
     sparse: dict[str, list[sp.csr_matrix]] = {}
     start = 0
@@ -90,18 +100,24 @@ def _in_memory(blocks: Iterable[Block], obs: Callable[[], pd.DataFrame], var: pd
     layers: dict[str, Any] = dense | {
         name: sp.csr_matrix(sp.vstack(parts, format="csr")) for name, parts in sparse.items()
     }
-    return ad.AnnData(X=layers.pop("X"), obs=obs(), var=var.copy(), layers=layers)
+    return ad.AnnData(X=layers.pop("X"), obs=obs(), var=var.copy(), uns=dict(uns), layers=layers)
 
 
 def _write(
-    blocks: Iterable[Block], obs: Callable[[], pd.DataFrame], var: pd.DataFrame, n_rows: int, path: Path
+    blocks: Iterable[Block],
+    obs: Callable[[], pd.DataFrame],
+    var: pd.DataFrame,
+    n_rows: int,
+    path: Path,
+    uns: Mapping[str, Any],
 ) -> pd.DataFrame:
     import h5py
 
     with h5py.File(path, "w") as file:
         file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-        for name in ("layers", "obsm", "varm", "obsp", "varp", "uns"):
+        for name in ("layers", "obsm", "varm", "obsp", "varp"):
             ad.io.write_elem(file, name, {})
+        ad.io.write_elem(file, "uns", dict(uns))
         ad.io.write_elem(file, "var", var)
         try:
             ad.io.write_elem(file, "obs", obs())  # refused now and not after all the work
@@ -165,7 +181,7 @@ def _n_rows(block: Block) -> int:
     return int(block["X"].shape[0])
 
 
-def _open(path: Path, obs: pd.DataFrame, var: pd.DataFrame) -> ad.AnnData:
+def _open(path: Path, obs: pd.DataFrame, var: pd.DataFrame, uns: Mapping[str, Any]) -> ad.AnnData:
     import h5py
 
     file = h5py.File(path, "r")
@@ -174,4 +190,4 @@ def _open(path: Path, obs: pd.DataFrame, var: pd.DataFrame) -> ad.AnnData:
         return ad.io.sparse_dataset(file[place]) if isinstance(file[place], h5py.Group) else file[place]
 
     layers = {name: matrix(f"layers/{name}") for name in file["layers"]}
-    return ad.AnnData(X=matrix("X"), obs=obs, var=var.copy(), layers=layers)
+    return ad.AnnData(X=matrix("X"), obs=obs, var=var.copy(), uns=dict(uns), layers=layers)

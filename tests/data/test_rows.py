@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cradlevae as cv
+from cradlevae.data import rows as rows_module
+from cradlevae.data.rows import from_blocks, rounded
 from cradlevae.errors import DataError
 from cradlevae.query import counterfactual as counterfactual_module
 from cradlevae.query import predict as predict_module
-from cradlevae.query import rows as rows_module
-from cradlevae.query.rows import from_blocks, rounded
 
 
 def same(one: ad.AnnData, two: ad.AnnData) -> None:
