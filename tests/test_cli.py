@@ -48,7 +48,7 @@ def model(folder: Path, data: Path) -> Path:
 
 def test_overview_and_help_name_commands_and_options() -> None:
     overview = run("--help").stdout
-    for command in ("qc", "split", "train", "predict", "effects", "clean", "evaluate", "simulate", "demo"):
+    for command in ("qc", "split", "train", "predict", "effects", "clean", "evaluate", "download", "simulate", "demo"):
         assert f"\n  {command} " in overview
     options = run("train", "--help").stdout
     for option in ("--output", "--max_epochs", "--n_latent", "--perturbation_key", "--config"):
@@ -186,3 +186,18 @@ def test_counts_by_genes_are_said_to_be_read_whole(folder: Path, data: Path) -> 
     shown = run("train", folder / "by-genes.h5ad", "--output", folder / "by-genes", "--backed", "true", *TINY).stdout
     assert "counts are stored by genes (CSC), so they are read whole" in shown
     assert "stay on disk (" not in shown
+
+
+def test_a_published_file_at_hand_is_converted(folder: Path) -> None:
+    pairs = ["CBL_CNN1", "NegCtrl0_NegCtrl0", "CBL_NegCtrl0"]
+    obs = pd.DataFrame(
+        {"guide_identity": [f"{pair}__{pair}" for pair in pairs], "number_of_cells": [1, 1, 2]}, index=["a", "b", "c"]
+    )
+    ad.AnnData(np.ones((3, 4), dtype=np.float32), obs=obs).write_h5ad(folder / "norman_2019_raw.h5ad")
+    output = folder / "norman.h5ad"
+    shown = run("download", "norman", "--path", folder / "norman_2019_raw.h5ad", "--output", output).stdout
+    assert "Norman et al., Science" in shown
+    assert "several cells in one droplet" in shown
+    assert ad.read_h5ad(output).obs["perturbation"].tolist() == ["CBL+CNN1", "control"]
+    refused = run("download", "dixit", "--path", output, "--output", folder / "dixit.h5ad", status=1).stderr
+    assert "which dixit does not" in refused

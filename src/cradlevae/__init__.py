@@ -15,6 +15,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
     from cradlevae.api import CradleVAE, evaluate
+    from cradlevae.data import datasets
     from cradlevae.data.cells import StoredCells, open_cells
     from cradlevae.data.confounding import confounding_alarm
     from cradlevae.data.contract import DataFields
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from cradlevae.data.split import Split, split
     from cradlevae.errors import CradleError, DataError, TrainingError
     from cradlevae.model.config import ModelConfig, TrainConfig
+
+_MODULES = {"datasets": "cradlevae.data.datasets"}
 
 _HOME = {
     "CradleVAE": "cradlevae.api",
@@ -56,6 +59,7 @@ __all__ = [
     "TrainingError",
     "annotate_qc",
     "confounding_alarm",
+    "datasets",
     "evaluate",
     "open_cells",
     "plant_artifacts",
@@ -69,6 +73,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("cradlevae")
+    if name in _MODULES:
+        return import_module(_MODULES[name])
     if name not in _HOME:
         raise AttributeError(f"module 'cradlevae' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

@@ -17,6 +17,7 @@ NAMES = {
     "effects": "effect of each perturbation on each gene, with intervals",
     "clean": "the artifact-free twin of each cell",
     "evaluate": "score a model on held-out cells, with floors and ceiling",
+    "download": "download a published data set and convert it",
     "simulate": "simulate an experiment with known artifacts",
     "demo": "all of it on simulated data, in a few minutes",
 }

@@ -304,6 +304,40 @@ def evaluate(
     _wrote(output)
 
 
+def download(
+    dataset: Literal["norman", "dixit", "adamson", "replogle"],
+    *,
+    output: Path,
+    path: Path | None = None,
+    cache: Path | None = None,
+    mirror: str | None = None,
+) -> None:
+    """Download a published data set, once, and convert it into what the other commands read.
+
+    Args:
+        dataset: Which.
+        output: AnnData file (.h5ad) to write.
+        path: The published file, where it is here already; nothing is downloaded then.
+        cache: Folder to keep the download in; by default CRADLEVAE_CACHE, or the system's.
+        mirror: Address to download from instead of the published one; by default CRADLEVAE_MIRROR.
+    """
+    import pandas as pd
+
+    from cradlevae.data.datasets.convert import KEY, convert
+    from cradlevae.data.datasets.download import cache_folder, fetch
+    from cradlevae.data.datasets.published import published
+
+    _refuse_file(output)
+    data = published(dataset)
+    convert(path or fetch(data, cache_folder(cache), mirror), data, output)
+    cells = open_cells(output)
+    made = cells.uns[KEY]
+    print(f"{data.citation}\n{cells.n_obs:,} cells × {cells.n_vars:,} genes; counts from {made['counts']}")
+    if made["left_out"]:
+        show(pd.DataFrame(made["left_out"].items(), columns=["left out", "cells"]), "")
+    _wrote(output)
+
+
 def simulate(
     *,
     output: Path,
@@ -353,7 +387,8 @@ def demo(*, output: Path = Path("demo"), max_epochs: int = 0, seed: int = 0) -> 
 
 
 COMMANDS = {
-    function.__name__: function for function in (qc, split, train, predict, effects, clean, evaluate, simulate, demo)
+    function.__name__: function
+    for function in (qc, split, train, predict, effects, clean, evaluate, download, simulate, demo)
 }
 """Commands by name, in the order of a project."""
 

@@ -73,9 +73,14 @@ def gene_symbols_of(adata: Any, gene_symbols: str | None) -> list[str]:
     return [str(name) for name in adata.var[gene_symbols]]
 
 
+def are_ensembl_ids(names: Sequence[str]) -> bool:
+    """Whether half of the names or more are Ensembl gene ids."""
+    return 2 * sum(_ENSEMBL.fullmatch(name) is not None for name in names) >= len(names)
+
+
 def ensembl_hint(adata: Any, names: Sequence[str]) -> str:
     """Say what to do about gene names that are Ensembl ids; empty where they are not."""
-    if 2 * sum(_ENSEMBL.fullmatch(name) is not None for name in names) < len(names):
+    if not are_ensembl_ids(names):
         return ""
     columns = [column for column in SYMBOL_COLUMNS if column in adata.var]
     if not columns:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -14,20 +14,41 @@ PATIENCE = 3.0
 
 def track_slow(items: Iterable[T], total: int, description: str) -> Iterator[T]:
     """Yield ``items``; after :data:`PATIENCE` seconds of it, show a bar of ``total`` steps on stderr."""
+    yield from _tracked(items, 0, total, description, lambda item: 1, ())
+
+
+def track_bytes(chunks: Iterable[bytes], start: int, total: int | None, description: str) -> Iterator[bytes]:
+    """As :func:`track_slow` for what is received: bytes of ``total``, ``start`` of which were there before."""
+    from rich.progress import DownloadColumn, TransferSpeedColumn
+
+    yield from _tracked(chunks, start, total, description, len, (DownloadColumn(), TransferSpeedColumn()))
+
+
+def _tracked(
+    items: Iterable[T],
+    done: int,
+    total: int | None,
+    description: str,
+    size: Callable[[T], int],
+    columns: tuple[Any, ...],
+) -> Iterator[T]:
+    """Yield ``items``, of which each is ``size`` of ``total``."""
     start = time.monotonic()
     bar = None
     try:
-        for done, item in enumerate(items):
+        for item in items:
             if bar is None and time.monotonic() - start > PATIENCE:
                 from rich.console import Console
                 from rich.progress import Progress
 
-                bar = Progress(console=Console(stderr=True), transient=True)
+                console = Console(stderr=True)
+                bar = Progress(*Progress.get_default_columns(), *columns, console=console, transient=True)
                 task = bar.add_task(description, total=total)
                 bar.start()
             if bar is not None:
                 bar.update(task, completed=done)
             yield item
+            done += size(item)
     finally:
         if bar is not None:
             bar.stop()
