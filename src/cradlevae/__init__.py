@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
-    from cradlevae.api import CradleVAE, evaluate
+    from cradlevae.api import CPAVAE, SAMSVAE, ConditionalVAE, CradleVAE, SVAEPlus, evaluate, load
     from cradlevae.data.cells import StoredCells, open_cells
     from cradlevae.data.confounding import confounding_alarm
     from cradlevae.data.contract import DataFields
@@ -26,10 +26,14 @@ if TYPE_CHECKING:
     from cradlevae.model.config import ModelConfig, TrainConfig
 
 _HOME = {
+    "CPAVAE": "cradlevae.api",
+    "ConditionalVAE": "cradlevae.api",
     "CradleVAE": "cradlevae.api",
     "CradleError": "cradlevae.errors",
     "DataError": "cradlevae.errors",
     "DataFields": "cradlevae.data.contract",
+    "SAMSVAE": "cradlevae.api",
+    "SVAEPlus": "cradlevae.api",
     "ModelConfig": "cradlevae.model.config",
     "Split": "cradlevae.data.split",
     "StoredCells": "cradlevae.data.cells",
@@ -38,6 +42,7 @@ _HOME = {
     "annotate_qc": "cradlevae.data.qc",
     "confounding_alarm": "cradlevae.data.confounding",
     "evaluate": "cradlevae.api",
+    "load": "cradlevae.api",
     "open_cells": "cradlevae.data.cells",
     "plant_artifacts": "cradlevae.data.plant",
     "simulate": "cradlevae.data.simulate",
@@ -45,11 +50,15 @@ _HOME = {
 }
 
 __all__ = [
+    "CPAVAE",
+    "SAMSVAE",
+    "ConditionalVAE",
     "CradleError",
     "CradleVAE",
     "DataError",
     "DataFields",
     "ModelConfig",
+    "SVAEPlus",
     "Split",
     "StoredCells",
     "TrainConfig",
@@ -57,6 +66,7 @@ __all__ = [
     "annotate_qc",
     "confounding_alarm",
     "evaluate",
+    "load",
     "open_cells",
     "plant_artifacts",
     "simulate",

@@ -222,5 +222,5 @@ def simulated_reference(adata: Any, data: Experiment, conditions: Sequence[str])
 def scored_conditions(model: TrainedModel, data: Experiment, rows: npt.NDArray[np.intp]) -> tuple[list[str], list[str]]:
     """Conditions of the reference cells that the model can answer for, and those that it cannot."""
     present = [data.conditions[code] for code in np.unique(data.condition[rows]) if code != 0]
-    answered = [name for name in present if model.can_answer(name)]
+    answered = model.answerable(present)
     return answered, [name for name in present if name not in answered]

@@ -72,7 +72,7 @@ def predict(
     Raises
     ------
     DataError
-        If a perturbation is unknown or had no training cells.
+        If a perturbation is unknown or had no training cells, or damaged cells are asked of a model without artifact.
     """
     conditions = canonical_conditions(model, perturbations)
     check_at_least(1, n_cells=n_cells)
@@ -119,8 +119,8 @@ def _blocks(
         z_b, library = draw_basal(model, (n, 1), basal, generator)
         if fixed is not None:
             library = np.full_like(library, fixed)
-        z_a = (indicator @ draw.artifact).unsqueeze(1)
-        if indicator.any():
+        z_a = None if draw.artifact is None else (indicator @ draw.artifact).unsqueeze(1)
+        if z_a is not None and indicator.any():
             z_a = draw_cell_artifact(model, z_a, indicator)
         share = model.module.decode_share(z_b, z_p.unsqueeze(1), z_a)[:, 0]
         counts = sample_gamma_poisson(share * torch.from_numpy(library), model.module.concentration)

@@ -14,7 +14,7 @@ from torch import Tensor
 from cradlevae.data.checks import check_at_least, check_choice
 from cradlevae.data.labels import condition_name, members
 from cradlevae.errors import DataError
-from cradlevae.model.module import Globals
+from cradlevae.model.draws import Globals
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.matmul import matmul_precision
 
@@ -65,15 +65,15 @@ def _condition(label: str, separator: str, control_labels: Sequence[str]) -> str
 
 
 def draw_globals(model: TrainedModel, n: int, members: Tensor | None = None) -> Globals:
-    """Draw M, E and A ``n`` times from the guide; M and E of some ``members`` (rows of perturbations, int64) or all."""
+    """Draw M, E and A ``n`` times from the guide; M and E of some ``members`` (rows of treatments, int64) or all."""
     return model.module.sample_globals(model.module.draw_noise(n, members), members)
 
 
 def draw_condition(model: TrainedModel, dosage: Tensor, n: int) -> tuple[Globals, Tensor]:
-    """Draw ``n`` times what a condition of dosages (T,) needs: the globals of its members, and its z^p, (n, K)."""
+    """Draw ``n`` times what a condition of dosages (T,) needs: the globals of its members, and its z^p, (n, W)."""
     members = torch.nonzero(dosage).squeeze(1)
     draw = draw_globals(model, n, members)
-    return draw, torch.einsum("m,nmk->nk", dosage[members], draw.shift)
+    return draw, torch.einsum("m,nmk->nk", dosage[members], draw.shift).expand(n, -1)
 
 
 def draw_basal(
@@ -115,6 +115,12 @@ def draw_cell_artifact(model: TrainedModel, artifact: Tensor, indicator: Tensor)
     )
 
 
+def need_artifact(model: TrainedModel, what: str) -> None:
+    """Raise :class:`DataError` if a model has no artifact latent, which is needed to do ``what``."""
+    if not model.member.artifact:
+        raise DataError(f"{model.member.name} has no artifact latent, so it cannot {what}; a CradleVAE can")
+
+
 def artifact_indicator(model: TrainedModel, artifact: Any) -> Tensor:
     """Artifact indicator of a generated cell, (C,), from what a user may write.
 
@@ -128,11 +134,14 @@ def artifact_indicator(model: TrainedModel, artifact: Any) -> Tensor:
     Raises
     ------
     DataError
-        If a named class is unknown.
+        If a named class is unknown, or the model has no artifact to switch on.
     """
     indicator = torch.zeros(len(model.criteria))
+    if isinstance(artifact, bool | np.bool_) and not artifact:
+        return indicator
+    need_artifact(model, "give damaged cells")
     if isinstance(artifact, bool | np.bool_):
-        return indicator + float(artifact)
+        return indicator + 1.0
     for name in [artifact] if isinstance(artifact, str) else artifact:
         if name not in model.criteria:
             raise DataError(f"unknown artifact class {name!r}; known: {', '.join(map(repr, model.criteria))}")
