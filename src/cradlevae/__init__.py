@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from cradlevae.data.simulate import simulate
     from cradlevae.data.split import Split, split
     from cradlevae.errors import CradleError, DataError, TrainingError
+    from cradlevae.evaluation.floor_model import FloorModel
     from cradlevae.model.config import ModelConfig, TrainConfig
+    from cradlevae.models import models
 
 _HOME = {
     "CPAVAE": "cradlevae.api",
@@ -34,6 +36,7 @@ _HOME = {
     "DataFields": "cradlevae.data.contract",
     "SAMSVAE": "cradlevae.api",
     "SVAEPlus": "cradlevae.api",
+    "FloorModel": "cradlevae.evaluation.floor_model",
     "ModelConfig": "cradlevae.model.config",
     "Split": "cradlevae.data.split",
     "StoredCells": "cradlevae.data.cells",
@@ -43,6 +46,7 @@ _HOME = {
     "confounding_alarm": "cradlevae.data.confounding",
     "evaluate": "cradlevae.api",
     "load": "cradlevae.api",
+    "models": "cradlevae.models",
     "open_cells": "cradlevae.data.cells",
     "plant_artifacts": "cradlevae.data.plant",
     "simulate": "cradlevae.data.simulate",
@@ -57,6 +61,7 @@ __all__ = [
     "CradleVAE",
     "DataError",
     "DataFields",
+    "FloorModel",
     "ModelConfig",
     "SVAEPlus",
     "Split",
@@ -67,6 +72,7 @@ __all__ = [
     "confounding_alarm",
     "evaluate",
     "load",
+    "models",
     "open_cells",
     "plant_artifacts",
     "simulate",

@@ -34,6 +34,8 @@ from cradlevae.query.states import Basal
 if TYPE_CHECKING:
     import anndata as ad
 
+    from cradlevae.evaluation.floor_model import FloorModel
+
 
 CLASSES: dict[str, type[PerturbationVAE]] = {}
 """The class of every model of the family, by its key."""
@@ -424,8 +426,8 @@ def _check_unseen(data: Experiment, split: Split, train: npt.NDArray[np.intp], c
     warnings.warn(f"{text}: the model cannot predict them or their combinations", stacklevel=4)
 
 
-def evaluate(model: PerturbationVAE, adata: Any, **options: Any) -> pd.DataFrame:
-    """Score a trained model on cells that it has not seen, with floors, ceiling and fraction.
+def evaluate(model: PerturbationVAE | FloorModel, adata: Any, **options: Any) -> pd.DataFrame:
+    """Score a trained model, or a floor, on cells that it has not seen, with floors, ceiling and fraction.
 
     Options as in :func:`cradlevae.evaluation.harness.evaluate`.
     """

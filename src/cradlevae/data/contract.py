@@ -70,6 +70,9 @@ class DataFields:
     def __post_init__(self) -> None:
         if isinstance(self.control_labels, str):  # one label, not its letters
             object.__setattr__(self, "control_labels", (self.control_labels,))
+        for name in ("control_labels", "artifact_key"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.separator:
             raise DataError("separator is empty; name what stands between the members of a combination, e.g. '+'")
 

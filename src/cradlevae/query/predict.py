@@ -77,7 +77,7 @@ def predict(
     conditions = canonical_conditions(model, perturbations)
     check_at_least(1, n_cells=n_cells)
     check_at_least(0, seed=seed)
-    fixed = None if library_size == "controls" else _positive(library_size)
+    fixed = check_library_size(library_size)
     indicator = artifact_indicator(model, artifact)
     dosage = model.dosage(conditions)
     sizes = np.empty(n_cells * len(conditions), dtype=np.float32)
@@ -128,7 +128,10 @@ def _blocks(
         yield {"X": sp.csr_matrix(counts.numpy())}
 
 
-def _positive(library_size: float | str) -> float:
+def check_library_size(library_size: float | str) -> float | None:
+    """A positive number, or ``None`` for ``"controls"``; :class:`DataError` for anything else."""
+    if library_size == "controls":
+        return None
     try:
         value = float(library_size)
     except (TypeError, ValueError):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.checks import check_at_least, check_choice
+from cradlevae.data.contract import DataFields
 from cradlevae.data.labels import condition_name, members
 from cradlevae.errors import DataError
 from cradlevae.model.draws import Globals
@@ -48,13 +49,18 @@ def canonical_conditions(model: TrainedModel, labels: str | Sequence[str]) -> tu
     DataError
         If nothing is asked for, or a member is unknown to the model or had no training cells.
     """
+    conditions = canonical_names(model.fields, labels)
+    model.dosage(conditions)  # refuses what cannot be predicted
+    return conditions
+
+
+def canonical_names(fields: DataFields, labels: str | Sequence[str]) -> tuple[str, ...]:
+    """The same for labels as the data's fields have them, whatever is known of them."""
     labels = [labels] if isinstance(labels, str) else list(labels)
     if not labels:
         raise DataError("no perturbations were given")
-    fields = model.fields
-    conditions = tuple(_condition(str(label), fields.separator, fields.control_labels) for label in labels)
-    model.dosage(conditions)  # refuses what cannot be predicted
-    return tuple(dict.fromkeys(conditions))
+    names = (_condition(str(label), fields.separator, fields.control_labels) for label in labels)
+    return tuple(dict.fromkeys(names))
 
 
 def _condition(label: str, separator: str, control_labels: Sequence[str]) -> str:
