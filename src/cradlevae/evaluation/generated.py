@@ -118,8 +118,8 @@ def qc_pass_rates(
     pandas.DataFrame
         ``n_mads`` and the share that passes for cells generated at the library sizes of real cells (``model``), of a
         model at the published 10,000 (``published_library``) and for the real cells themselves (``real_cells``). Where
-        the thresholds were learned on other genes than the model's, generated cells cannot be judged: NaN, the reason in
-        ``note``, and for real cells what the annotation says at its own number of MADs.
+        the thresholds were learned on other genes than the model's, generated cells cannot be judged: NaN, the reason
+        in ``note``, and for real cells what the annotation says at its own number of MADs.
     """
     import anndata as ad
 
