@@ -186,3 +186,16 @@ def test_counts_by_genes_are_said_to_be_read_whole(folder: Path, data: Path) -> 
     shown = run("train", folder / "by-genes.h5ad", "--output", folder / "by-genes", "--backed", "true", *TINY).stdout
     assert "counts are stored by genes (CSC), so they are read whole" in shown
     assert "stay on disk (" not in shown
+
+
+def test_a_sibling_is_trained_and_scored(folder: Path, data: Path) -> None:
+    output = folder / "sams"
+    run("train", data, "--output", output, "--model", "sams_vae", "--train_on", "all", *TINY)
+    assert isinstance(cv.load(output), cv.SAMSVAE)
+    run("evaluate", output, data, "--output", folder / "sams_scores", "--n_cells", "5")
+    assert (folder / "sams_scores" / "report.html").exists()
+    assert not (folder / "sams_scores" / "artifact_signature.png").exists()
+    refused = run("clean", output, data, "--output", folder / "never.h5ad", status=1)
+    assert "SAMSVAE has no artifact latent, so it cannot clean cells" in refused.stderr
+    unknown = run("train", data, "--output", folder / "other", "--model", "sams", *TINY, status=1)
+    assert "did you mean 'sams_vae'" in unknown.stderr
