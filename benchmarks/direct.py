@@ -101,9 +101,9 @@ class DirectModel(nn.Module):
         assert module.n_classes == 1
         self.config = config
         self.log_mean, self.log_std = module.log_mean, module.log_std
-        self.mask_logits = nn.Parameter(module.mask_logits.detach().clone())
+        self.mask_logits = nn.Parameter(module.mask.logits.detach().clone())
         self.log_concentration = nn.Parameter(module.log_concentration.detach().clone())
-        self.embedding_encoder = Network(module.embedding_encoder.mlp, module.embedding_encoder.head)
+        self.embedding_encoder = Network(module.embedding.encoder.mlp, module.embedding.encoder.head)
         self.artifact_encoder = Network(module.artifact_encoder.mlp, module.artifact_encoder.head)
         self.basal_encoder = Network(module.basal_encoder.mlp, module.basal_encoder.head)
         self.decoder = Network(module.decoder)
@@ -213,20 +213,26 @@ class DirectModel(nn.Module):
         return found
 
 
-NETWORKS = ("embedding_encoder", "artifact_encoder", "basal_encoder", "decoder")
+NETWORKS = {
+    "embedding_encoder": "embedding.encoder",
+    "artifact_encoder": "artifact_encoder",
+    "basal_encoder": "basal_encoder",
+    "decoder": "decoder",
+}
+"""Networks here, and what they are called in the package."""
 
 
 def package_gradients(module: CradleModule) -> dict[str, tuple[Tensor, ...]]:
     """Gradients of a package's module, a joint Linear's weights in one."""
     found = {}
-    for name in NETWORKS:
-        part = module.get_submodule(name)
+    for name, ours in NETWORKS.items():
+        part = module.get_submodule(ours)
         mlp, head = (part, None) if name == "decoder" else (part.mlp, part.head)
         first = torch.cat([weight.grad for weight in mlp.first.weights])
         rest = [p.grad for layer in mlp.layers for p in layer.parameters()]
         heads = [] if head is None else [head.linear.weight.grad, head.linear.bias.grad]
         found[name] = (first, mlp.first.bias.grad, *rest, *heads)
-    found["mask_logits"] = (module.mask_logits.grad,)
+    found["mask_logits"] = (module.mask.logits.grad,)
     found["log_concentration"] = (module.log_concentration.grad,)
     found["gene_linear"] = (module.gene_linear.weight.grad, module.gene_linear.bias.grad)
     return found

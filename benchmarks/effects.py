@@ -113,9 +113,9 @@ def made_model(n_genes: int, n_perturbations: int) -> TrainedModel:
     module = model.trained.module
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        on = torch.rand(module.mask_logits.shape, generator=generator) < 0.1
-        module.mask_logits.copy_(torch.where(on, 3.0, -5.0))
-        bias = module.embedding_encoder.head.linear.bias
+        on = torch.rand(module.mask.logits.shape, generator=generator) < 0.1
+        module.mask.logits.copy_(torch.where(on, 3.0, -5.0))
+        bias = module.embedding.encoder.head.linear.bias
         bias[:200].copy_(torch.randn(200, generator=generator))
         bias[200:].fill_(-2.2)
         shift = draw_globals(model.trained, 1).shift[0]

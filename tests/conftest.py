@@ -89,8 +89,8 @@ def strong(model: cv.CradleVAE) -> cv.CradleVAE:
                 half = len(part.linear.bias) // 2
                 part.linear.weight[half:].mul_(0.2)
                 part.linear.bias[half:].mul_(0.2).sub_(1.0)
-        module.mask_logits.mul_(6)
-        for encoder in (module.embedding_encoder, module.artifact_encoder):
+        module.mask.logits.mul_(6)
+        for encoder in (module.embedding.encoder, module.artifact_encoder):
             encoder.head.linear.bias[: module.n_latent].mul_(4)
     strong.trained = replace(model.trained, module=module)
     return strong

@@ -201,3 +201,16 @@ def test_a_published_file_at_hand_is_converted(folder: Path) -> None:
     assert ad.read_h5ad(output).obs["perturbation"].tolist() == ["CBL+CNN1", "control"]
     refused = run("download", "dixit", "--path", output, "--output", folder / "dixit.h5ad", status=1).stderr
     assert "which dixit does not" in refused
+
+
+def test_a_sibling_is_trained_and_scored(folder: Path, data: Path) -> None:
+    output = folder / "sams"
+    run("train", data, "--output", output, "--model", "sams_vae", "--train_on", "all", *TINY)
+    assert isinstance(cv.load(output), cv.SAMSVAE)
+    run("evaluate", output, data, "--output", folder / "sams_scores", "--n_cells", "5")
+    assert (folder / "sams_scores" / "report.html").exists()
+    assert not (folder / "sams_scores" / "artifact_signature.png").exists()
+    refused = run("clean", output, data, "--output", folder / "never.h5ad", status=1)
+    assert "SAMSVAE has no artifact latent, so it cannot clean cells" in refused.stderr
+    unknown = run("train", data, "--output", folder / "other", "--model", "sams", *TINY, status=1)
+    assert "did you mean 'sams_vae'" in unknown.stderr

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
-    from cradlevae.api import CradleVAE, evaluate
+    from cradlevae.api import CPAVAE, SAMSVAE, ConditionalVAE, CradleVAE, SVAEPlus, evaluate, load
     from cradlevae.data import datasets
     from cradlevae.data.cells import StoredCells, open_cells
     from cradlevae.data.confounding import confounding_alarm
@@ -24,15 +24,22 @@ if TYPE_CHECKING:
     from cradlevae.data.simulate import simulate
     from cradlevae.data.split import Split, split
     from cradlevae.errors import CradleError, DataError, TrainingError
+    from cradlevae.evaluation.floor_model import FloorModel
     from cradlevae.model.config import ModelConfig, TrainConfig
+    from cradlevae.models import models
 
 _MODULES = {"datasets": "cradlevae.data.datasets"}
 
 _HOME = {
+    "CPAVAE": "cradlevae.api",
+    "ConditionalVAE": "cradlevae.api",
     "CradleVAE": "cradlevae.api",
     "CradleError": "cradlevae.errors",
     "DataError": "cradlevae.errors",
     "DataFields": "cradlevae.data.contract",
+    "SAMSVAE": "cradlevae.api",
+    "SVAEPlus": "cradlevae.api",
+    "FloorModel": "cradlevae.evaluation.floor_model",
     "ModelConfig": "cradlevae.model.config",
     "Split": "cradlevae.data.split",
     "StoredCells": "cradlevae.data.cells",
@@ -41,6 +48,8 @@ _HOME = {
     "annotate_qc": "cradlevae.data.qc",
     "confounding_alarm": "cradlevae.data.confounding",
     "evaluate": "cradlevae.api",
+    "load": "cradlevae.api",
+    "models": "cradlevae.models",
     "open_cells": "cradlevae.data.cells",
     "plant_artifacts": "cradlevae.data.plant",
     "simulate": "cradlevae.data.simulate",
@@ -48,11 +57,16 @@ _HOME = {
 }
 
 __all__ = [
+    "CPAVAE",
+    "SAMSVAE",
+    "ConditionalVAE",
     "CradleError",
     "CradleVAE",
     "DataError",
     "DataFields",
+    "FloorModel",
     "ModelConfig",
+    "SVAEPlus",
     "Split",
     "StoredCells",
     "TrainConfig",
@@ -61,6 +75,8 @@ __all__ = [
     "confounding_alarm",
     "datasets",
     "evaluate",
+    "load",
+    "models",
     "open_cells",
     "plant_artifacts",
     "simulate",

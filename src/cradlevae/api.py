@@ -1,4 +1,7 @@
-"""The class that users hold: an experiment, the model trained on it, and every question it answers."""
+"""What users hold: an experiment, the model trained on it, and every question it answers; a class for each model.
+
+The classes differ in the member of the family that they declare (:mod:`cradlevae.model.family`), in nothing else.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,23 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from cradlevae.data.contract import DataFields, Experiment, read_experiment
-from cradlevae.data.labels import DEFAULT_CONTROLS, closest, condition_members, listed
+from cradlevae.data.labels import DEFAULT_CONTROLS, closest, listed
 from cradlevae.data.qc_values import QC_KEY
 from cradlevae.data.split import Split
 from cradlevae.data.stored import StoredMatrix, row_blocks
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
+from cradlevae.model.family import CONDITIONAL_VAE, CPA_VAE, CRADLE_VAE, SAMS_VAE, SVAE_PLUS, Member
 from cradlevae.model.run import CHECKPOINTS
 from cradlevae.model.store import MODEL_FILE, load_model, save_model
-from cradlevae.model.trained import new_model, with_banks
+from cradlevae.model.trained import TrainedModel, as_treated, new_model, training_rows, with_banks
 from cradlevae.model.training import fit
 from cradlevae.query import counterfactual, effects, latents, predict, signature
 from cradlevae.query.states import Basal
@@ -29,9 +34,17 @@ from cradlevae.query.states import Basal
 if TYPE_CHECKING:
     import anndata as ad
 
+    from cradlevae.evaluation.floor_model import FloorModel
 
-class CradleVAE:
-    """CRADLE-VAE for an AnnData of Perturb-seq counts, QC-failed cells included.
+
+CLASSES: dict[str, type[PerturbationVAE]] = {}
+"""The class of every model of the family, by its key."""
+
+
+class PerturbationVAE:
+    """A model of the family for an AnnData of Perturb-seq counts; :class:`CradleVAE` and its siblings.
+
+    A subclass is a member of the family: ``class MyVAE(PerturbationVAE): member = register(Member(...))``.
 
     Parameters
     ----------
@@ -57,7 +70,7 @@ class CradleVAE:
     seed
         Seed of the weights.
     **config
-        Fields of :class:`cradlevae.ModelConfig`, e.g. ``n_latent=50``, ``objective="released"``.
+        Fields of :class:`cradlevae.ModelConfig`, e.g. ``n_latent=50``, ``train_on="passing"``.
 
     Raises
     ------
@@ -73,6 +86,13 @@ class CradleVAE:
     >>> model.train(max_epochs=50)
     >>> model.predict(["A+B"], n_cells=100)
     """
+
+    member: ClassVar[Member]
+    """What the model declares."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        CLASSES[cls.member.key] = cls
 
     def __init__(
         self,
@@ -98,18 +118,20 @@ class CradleVAE:
             guides_key=guides_key,
             guide_min_count=guide_min_count,
         )
-        model_config = _config(config)
+        model_config = _config({"model": self.member.key, **config})
+        if model_config.member is not self.member:
+            raise DataError(f"model={model_config.model!r} is not a {self.member.name}; use {model_config.member.name}")
         if model_config.objective == "released" and len(fields.criteria) > 1:
             raise DataError(
                 f"objective='released' knows one artifact class, but artifact_key names {len(fields.criteria)}; "
                 "give one column, or use objective='corrected'"
             )
-        data = read_experiment(adata, fields)
+        data = as_treated(read_experiment(adata, fields), self.member)
         if split is None:
             from cradlevae.data.split import split as make_split
 
             split = make_split(adata, "cells", fields=fields)
-        _check_split(data, split)
+        _check_split(data, split, model_config)
         self.data: Experiment | None = data
         self.trained = new_model(
             data, adata.var.copy(), fields, split, model_config, qc=adata.uns.get(QC_KEY), seed=seed
@@ -143,13 +165,13 @@ class CradleVAE:
             If the loss turns non-finite.
         """
         if self.data is None:
-            raise DataError("this model was loaded without data; make a new CradleVAE(adata, ...) to train")
+            raise DataError(f"this model was loaded without data; make a new {self.member.name}(adata, ...) to train")
         settings = train_config({"max_epochs": max_epochs, **config})
         folder = None if output is None else Path(output)
         if folder is not None and not resume:
             refuse_existing_run(folder)
         split = self.trained.split
-        rows = {part: split.rows(self.data.cells, part) for part in ("train", "val")}
+        rows = {part: training_rows(self.data, split, self.trained.config, part) for part in ("train", "val")}
         _refuse_changed(self.data)
         record = {
             "split_hash": split.hash,
@@ -171,17 +193,27 @@ class CradleVAE:
         save_model(self.trained, folder, overwrite=overwrite)
 
     @classmethod
-    def load(cls, folder: str | Path) -> CradleVAE:
+    def load(cls, folder: str | Path) -> Self:
         """Read a model written by :meth:`save`; nothing that the files contain is executed.
 
         Raises
         ------
         DataError
-            If the folder holds no model or a damaged one.
+            If the folder holds no model, a damaged one or another model of the family.
         """
+        trained = load_model(folder)
+        if trained.member is not cls.member:
+            raise DataError(
+                f"{folder} holds a {trained.member.name}, not a {cls.member.name}; load it with "
+                f"{trained.member.name}.load, or cradlevae.load"
+            )
+        return cls._of(trained)
+
+    @classmethod
+    def _of(cls, trained: TrainedModel) -> Self:
         model = cls.__new__(cls)
         model.data = None
-        model.trained = load_model(folder)
+        model.trained = trained
         return model
 
     # -- questions ---------------------------------------------------------------------------------------------
@@ -228,7 +260,7 @@ class CradleVAE:
         return latents.latents(self.trained, adata, **options)
 
     def mask_probabilities(self) -> pd.DataFrame:
-        """Posterior probability that each perturbation touches each latent, perturbations × latents."""
+        """Posterior probability that each perturbation touches each latent; see :func:`.latents.mask_probabilities`."""
         return latents.mask_probabilities(self.trained)
 
     def log_likelihood(self, adata: Any, **options: Any) -> pd.Series[float]:
@@ -244,7 +276,7 @@ class CradleVAE:
 
     @property
     def perturbations(self) -> tuple[str, ...]:
-        """Single perturbations that the model knows and can predict."""
+        """Single perturbations that the model can predict, with their combinations; of SVAE+, the conditions."""
         return self.trained.trained
 
     @property
@@ -260,10 +292,71 @@ class CradleVAE:
     def __repr__(self) -> str:
         trained = self.trained
         state = f"trained, {len(trained.history)} epochs" if trained.controls is not None else "not trained"
+        what = f"artifacts: {', '.join(trained.criteria)}" if self.member.artifact else "no artifact"
         return (
-            f"CradleVAE({len(trained.genes):,} genes, {len(trained.perturbations)} perturbations, "
-            f"artifacts: {', '.join(trained.criteria)}; {state})"
+            f"{self.member.name}({len(trained.genes):,} genes, {len(trained.treatments)} {self.member.treatments}, "
+            f"{what}; {state})"
         )
+
+
+class CradleVAE(PerturbationVAE):
+    """CRADLE-VAE: basal state + sparse perturbation effect + artifact, QC-failed cells included.
+
+    Parameters and methods of :class:`PerturbationVAE`. Ablations are settings: ``counterfactual_weight=0``,
+    ``train_on="passing"``, ``decode="sum"``, ``guide="mean-field"``, ``reference=...``, ``artifact_key`` with one
+    criterion (without an artifact latent it is a :class:`SAMSVAE` with ``train_on="all", decode="concat"``).
+    """
+
+    member = CRADLE_VAE
+
+
+class SAMSVAE(PerturbationVAE):
+    """SAMS-VAE: basal state + sparse additive effect, without artifact (Bereket & Karaletsos, NeurIPS 2023).
+
+    Parameters and methods of :class:`PerturbationVAE`; trained on passing cells unless ``train_on="all"``.
+    """
+
+    member = SAMS_VAE
+
+
+class SVAEPlus(PerturbationVAE):
+    """SVAE+: treatments shift the prior mean of the state sparsely (Lopez et al., CLeaR 2023).
+
+    Every condition is a treatment of its own: combinations that were not measured cannot be predicted, and are
+    refused by name. Parameters and methods of :class:`PerturbationVAE`.
+    """
+
+    member = SVAE_PLUS
+
+
+class CPAVAE(PerturbationVAE):
+    """CPA-VAE: basal state + dense additive effect (the compositional perturbation autoencoder as a VAE).
+
+    Parameters and methods of :class:`PerturbationVAE`.
+    """
+
+    member = CPA_VAE
+
+
+class ConditionalVAE(PerturbationVAE):
+    """A conditional VAE: encoder and decoder see the perturbation's indicator (of a combination, two).
+
+    Parameters and methods of :class:`PerturbationVAE`.
+    """
+
+    member = CONDITIONAL_VAE
+
+
+def load(folder: str | Path) -> PerturbationVAE:
+    """Read a trained model of whichever class, written by :meth:`PerturbationVAE.save`.
+
+    Raises
+    ------
+    DataError
+        If the folder holds no model or a damaged one.
+    """
+    trained = load_model(folder)
+    return CLASSES[trained.member.key]._of(trained)
 
 
 def _refuse_changed(data: Experiment) -> None:
@@ -298,22 +391,16 @@ def refuse_existing_run(folder: Path) -> None:
         raise DataError(f"{folder} already holds a run; choose another folder, or resume it")
 
 
-def _check_split(data: Experiment, split: Split) -> None:
-    train = split.rows(data.cells, "train")
-    if len(train) == 0:
+def _check_split(data: Experiment, split: Split, config: ModelConfig) -> None:
+    if len(split.rows(data.cells, "train")) == 0:
         raise DataError("none of the split's training cells are in the data; was it made for other data?")
+    train = training_rows(data, split, config)
+    of_cells = "" if config.trained_on == "all" else "passing "
     if not data.is_control[train].any():
-        raise DataError("no control cells are in the training part of the split; move some there")
-    per_condition = np.bincount(data.condition[train], minlength=len(data.conditions))
-    seen = {single for c in np.flatnonzero(per_condition) for single in condition_members(data.conditions[c])}
-    unseen = [single for single in data.perturbations if single not in seen]
-    if unseen:
-        text = f"no training cells for {listed(unseen)} ({len(unseen)} perturbations)"
-        if split.recipe in ("cells", "column"):
-            raise DataError(f"{text} in the split {split.recipe!r}; move some of their cells to train, or drop them")
-        warnings.warn(f"{text}: the model cannot predict them or their combinations", stacklevel=3)
+        raise DataError(f"no {of_cells}control cells are in the training part of the split; move some there")
+    _check_unseen(data, split, train, config)
     failed = data.failed[train]
-    if failed.all() or not failed.any():
+    if config.member.artifact and config.trained_on == "all" and (failed.all() or not failed.any()):
         what = "failed" if failed.any() else "passed"
         warnings.warn(
             f"all training cells {what} QC: there is no artifact to disentangle, and `clean` will change nothing",
@@ -321,8 +408,26 @@ def _check_split(data: Experiment, split: Split) -> None:
         )
 
 
-def evaluate(model: CradleVAE, adata: Any, **options: Any) -> pd.DataFrame:
-    """Score a trained model on cells that it has not seen, with floors, ceiling and fraction.
+def _check_unseen(data: Experiment, split: Split, train: npt.NDArray[np.intp], config: ModelConfig) -> None:
+    """Tell of the treatments that no training cell had; for perturbations of a split by cell, that is an error."""
+    dosage = data.dosage[np.unique(data.condition[train])]
+    of_conditions = data.treatments is not None
+    names = data.treatments or data.perturbations
+    unseen = [name for name, any_ in zip(names, (dosage != 0).any(axis=0), strict=True) if not any_]
+    if not unseen:
+        return
+    if of_conditions:
+        text = f"no training cells for {listed(unseen)} ({len(unseen)} conditions)"
+        warnings.warn(f"{text}: {config.member.name} cannot predict conditions that it has not seen", stacklevel=4)
+        return
+    text = f"no training cells for {listed(unseen)} ({len(unseen)} perturbations)"
+    if config.trained_on == "all" and split.recipe in ("cells", "column"):
+        raise DataError(f"{text} in the split {split.recipe!r}; move some of their cells to train, or drop them")
+    warnings.warn(f"{text}: the model cannot predict them or their combinations", stacklevel=4)
+
+
+def evaluate(model: PerturbationVAE | FloorModel, adata: Any, **options: Any) -> pd.DataFrame:
+    """Score a trained model, or a floor, on cells that it has not seen, with floors, ceiling and fraction.
 
     Options as in :func:`cradlevae.evaluation.harness.evaluate`.
     """

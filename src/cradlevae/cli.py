@@ -12,7 +12,7 @@ from typing import Any
 NAMES = {
     "qc": "annotate cells that fail quality control",
     "split": "assign cells to train, validation and test",
-    "train": "train CRADLE-VAE",
+    "train": "train CRADLE-VAE, or a sibling (--model)",
     "predict": "predict counts for perturbations and unseen combinations",
     "effects": "effect of each perturbation on each gene, with intervals",
     "clean": "the artifact-free twin of each cell",

@@ -120,7 +120,7 @@ def train(
     model: ModelConfig = ModelConfig(),  # noqa: B008
     training: TrainConfig = TrainConfig(),  # noqa: B008
 ) -> None:
-    """Train CRADLE-VAE; quality control is annotated first where the artifact column is absent.
+    """Train CRADLE-VAE or a sibling (--model); quality control is annotated first where the artifact column is absent.
 
     Args:
         data: Raw counts: an AnnData file (.h5ad), a zarr store, or a folder of several.
@@ -132,10 +132,10 @@ def train(
         backed: Leave the counts on disk, so that memory does not grow with the cells; "auto": where they would take
             more than a third of the machine's memory. Cells then come in another random order.
         fields: Where labels and counts are.
-        model: Architecture, priors and objective.
+        model: Which model of the family, its architecture, priors and objective.
         training: How to train.
     """
-    from cradlevae.api import CradleVAE, refuse_existing_run
+    from cradlevae.api import CLASSES, refuse_existing_run
     from cradlevae.data.machine import machine_memory
     from cradlevae.model.store import MODEL_FILE, SPLIT_FILE
 
@@ -158,7 +158,7 @@ def train(
     labels = _annotate(adata, fields)
     chosen = _split(adata, split, split_seed, fields)
     print(chosen)
-    made = CradleVAE(adata, split=chosen, seed=training.seed, **asdict(fields), **asdict(model))
+    made = CLASSES[model.model](adata, split=chosen, seed=training.seed, **asdict(fields), **asdict(model))
     make_folder(output)
     chosen.save(output / SPLIT_FILE)
     if labels is not None:
@@ -394,9 +394,9 @@ COMMANDS = {
 
 
 def _load(run: Path) -> Any:
-    from cradlevae.api import CradleVAE
+    from cradlevae.api import load
 
-    return CradleVAE.load(run)
+    return load(run)
 
 
 def _annotate(adata: Any, fields: DataFields) -> Any:

@@ -302,3 +302,9 @@ def test_bad_counts_are_refused(make_adata: MakeAnnData) -> None:
         read(make_adata(np.log1p(COUNTS), LABELS))
     with pytest.raises(DataError, match="negative"):
         read(make_adata(COUNTS - 1, LABELS))
+
+
+def test_several_columns_may_be_a_list() -> None:
+    fields = DataFields(artifact_key=["umi", "mito"], control_labels=["NT"])
+    assert fields == DataFields(artifact_key=("umi", "mito"), control_labels=("NT",))
+    assert fields.criteria == ("umi", "mito")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cradlevae.data.labels import closest, condition_members, condition_name, dosage_table, members
+from cradlevae.data.labels import closest, condition_members, condition_name, dosage_table, indicator_table, members
 from cradlevae.errors import DataError
 
 NAMES = st.text(alphabet="ABCdef123-.", min_size=1, max_size=6).filter(
@@ -57,6 +57,12 @@ def test_dosage_table() -> None:
     table = dosage_table(["control", "B", "A+B"], ["A", "B", "C"])
     assert table.dtype == np.float32
     np.testing.assert_array_equal(table, [[0, 0, 0], [0, 1, 0], [1, 1, 0]])
+
+
+def test_indicators_of_conditions_that_are_treatments() -> None:
+    table = indicator_table(["control", "A+B", "C", "A+C"], ["A+B", "C"])
+    assert table.dtype == np.float32
+    np.testing.assert_array_equal(table, [[0, 0], [1, 0], [0, 1], [0, 0]])
 
 
 def test_unknown_perturbations_are_refused_with_the_closest_names() -> None:

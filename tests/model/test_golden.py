@@ -11,7 +11,8 @@ import torch
 
 from cradlevae.data.batch import Batch, shared_places
 from cradlevae.model.config import ModelConfig
-from cradlevae.model.module import CradleModule, GlobalNoise, artifact_state, perturbation_state, sparse_counts
+from cradlevae.model.draws import GlobalNoise, artifact_state, perturbation_state
+from cradlevae.model.module import CradleModule, sparse_counts
 from cradlevae.model.objective import Noise, SplitSizes, loss_terms
 from cradlevae.nn.likelihood import gamma_poisson_log_prob, gamma_poisson_rate
 
@@ -74,25 +75,26 @@ class Golden:
         state = {
             "log_mean": self.tensor("in/log_mean"),
             "log_std": self.tensor("in/log_std"),
-            "mask_logits": self.tensor("mask_logits"),
+            "mask.logits": self.tensor("mask_logits"),
             "log_concentration": self.tensor("decoder/log_concentration"),
             "gene_linear.weight": self.tensor("decoder/normalized_mean_decoder.0.weight"),
             "gene_linear.bias": self.tensor("decoder/normalized_mean_decoder.0.bias"),
         }
         for network in ("decoder", "basal_encoder", "embedding_encoder", "artifact_encoder"):
+            ours = "embedding.encoder" if network == "embedding_encoder" else network
             inner = "" if network == "decoder" else "mlp."
             for kind in ("weight", "bias"):
                 for layer in range(1, self.n_layers(network)):
                     recorded = f"{network}/mlp.layers.{layer}.0.{kind}"
-                    state[f"{network}.{inner}layers.{layer - 1}.{kind}"] = self.tensor(recorded)
+                    state[f"{ours}.{inner}layers.{layer - 1}.{kind}"] = self.tensor(recorded)
                 if network != "decoder":
                     heads = [self.tensor(f"{network}/{head}.{kind}") for head in ("mean_encoder", "log_var_encoder")]
-                    state[f"{network}.head.linear.{kind}"] = torch.cat(heads)
-            state[f"{network}.{inner}first.bias"] = self.tensor(f"{network}/mlp.layers.0.0.bias")
-            inputs = self.module.get_submodule(f"{network}.{inner}first").weights
+                    state[f"{ours}.head.linear.{kind}"] = torch.cat(heads)
+            state[f"{ours}.{inner}first.bias"] = self.tensor(f"{network}/mlp.layers.0.0.bias")
+            inputs = self.module.get_submodule(f"{ours}.{inner}first").weights
             joint = self.tensor(f"{network}/mlp.layers.0.0.weight").T
             for index, part in enumerate(joint.split([len(weight) for weight in inputs])):
-                state[f"{network}.{inner}first.weights.{index}"] = part
+                state[f"{ours}.{inner}first.weights.{index}"] = part
         return state
 
     def make_batch(self) -> Batch:
@@ -201,7 +203,7 @@ def test_golden_gradients(golden: Golden) -> None:
     sum(loss_terms(module, golden.batch, golden.sizes, golden.noise).values()).backward()
     first = torch.cat([weight.grad for weight in module.basal_encoder.mlp.first.weights])
     gradients = {
-        "mask_logits": module.mask_logits.grad,
+        "mask_logits": module.mask.logits.grad,
         "decoder_log_concentration": module.log_concentration.grad,
         "basal_encoder_first_weight": first.T,
         "decoder_mean_weight": module.gene_linear.weight.grad,

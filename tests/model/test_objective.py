@@ -19,7 +19,8 @@ from cradlevae.data.batch import Batch, make_batch
 from cradlevae.data.contract import Experiment
 from cradlevae.data.references import References
 from cradlevae.model.config import ModelConfig
-from cradlevae.model.module import CradleModule, GlobalNoise, sparse_counts
+from cradlevae.model.draws import GlobalNoise
+from cradlevae.model.module import CradleModule, sparse_counts
 from cradlevae.model.objective import Noise, SplitSizes, draw_noise, iwelbo, loss_terms
 from cradlevae.model.training import split_sizes
 
@@ -156,9 +157,9 @@ class Oracle:
 
     def q_embedding(self, mask: Tensor, t: int) -> Normal:
         if self.config.guide == "mean-field":
-            return Normal(self.p["embedding_loc"][t], self.p["embedding_log_scale"][t].exp())
+            return Normal(self.p["embedding.loc"][t], self.p["embedding.log_scale"][t].exp())
         one_hot = torch.eye(len(self.case.data.perturbations), dtype=torch.float64)[t]
-        return self.gaussian("embedding_encoder", torch.cat([mask, one_hot]))
+        return self.gaussian("embedding.encoder", torch.cat([mask, one_hot]))
 
     def q_artifact(self, c: int, n_classes: int) -> Normal:
         k = self.config.n_latent
@@ -208,7 +209,7 @@ class Oracle:
         if self.config.weight_scale:
             total["weights"] = -self.weight_cost()
         for p in range(n_particles):
-            soft = torch.sigmoid(self.p["mask_logits"] + noise.first.mask[p])
+            soft = torch.sigmoid(self.p["mask.logits"] + noise.first.mask[p])
             mask = (soft > 0.5).double() + (soft - soft.detach())
             q_e = [self.q_embedding(mask[t], t) for t in range(n_t)]
             q_a = [self.q_artifact(c, n_c) for c in range(n_c)]
@@ -235,7 +236,7 @@ class Oracle:
                 total["basal"] -= share * kl_divergence(q_b, standard).sum()
                 for t in range(n_t):
                     if dosage[t] != 0:
-                        q_m = Bernoulli(logits=self.p["mask_logits"][t])
+                        q_m = Bernoulli(logits=self.p["mask.logits"][t])
                         total["mask"] -= share / cells_of_t[t] * kl_divergence(q_m, prior).sum()
                         total["embedding"] -= share / cells_of_t[t] * kl_divergence(q_e[t], standard).sum()
                 for c in range(n_c):
@@ -330,8 +331,8 @@ def test_a_whole_pass_scores_each_global_variable_once() -> None:
     everything = np.arange(problem.data.n_cells)
     batch = double(make_batch(problem.data, everything, References(problem.data, everything)))
     terms = loss_terms(problem.module, batch, problem.sizes, draw_noise(problem.module, len(everything), 1))
-    q = Bernoulli(logits=problem.module.mask_logits)
-    kl = kl_divergence(q, Bernoulli(torch.full_like(problem.module.mask_logits, 0.05))).sum()
+    q = Bernoulli(logits=problem.module.mask.logits)
+    kl = kl_divergence(q, Bernoulli(torch.full_like(problem.module.mask.logits, 0.05))).sum()
     assert terms["mask"].item() * len(everything) == pytest.approx(kl.item())
 
 

@@ -226,7 +226,7 @@ def test_a_description_that_does_not_fit_is_refused(copy: Path, change: Callable
 
 def test_another_programs_or_a_newer_model_is_refused_by_name(copy: Path) -> None:
     edit(copy / "model.json", lambda described: described.update(model="OtherVAE"))
-    with pytest.raises(DataError, match=r"describes a 'OtherVAE', not a CradleVAE"):
+    with pytest.raises(DataError, match=r"describes a 'OtherVAE', which is no model of this package"):
         cv.CradleVAE.load(copy)
     newer = {"model": "CradleVAE", "format": store.FORMAT + 1, "version": "9.9"}
     edit(copy / "model.json", lambda described: described.update(newer))

@@ -128,8 +128,8 @@ def test_a_certain_posterior_has_no_interval(strong: cv.CradleVAE) -> None:
     certain = cv.CradleVAE.__new__(cv.CradleVAE)
     module = copy.deepcopy(strong.trained.module)
     with torch.no_grad():
-        module.mask_logits.mul_(100)
-        head = module.embedding_encoder.head.linear
+        module.mask.logits.copy_(100 * module.mask.logits.sign())
+        head = module.embedding.encoder.head.linear
         head.weight[module.n_latent :].zero_()
         head.bias[module.n_latent :].fill_(-30)
     certain.trained = replace(strong.trained, module=module)

@@ -52,7 +52,7 @@ def test_mask_probabilities(strong: cv.CradleVAE) -> None:
     assert table.shape == (5, 8)
     assert list(table.index) == list("ABCDE")
     assert table.index.name == "perturbation"
-    logits = strong.trained.module.mask_logits.detach()
+    logits = strong.trained.module.mask.logits.detach()
     np.testing.assert_allclose(table, torch.sigmoid(logits), rtol=1e-6)
 
 

@@ -67,7 +67,7 @@ def test_shifts_are_draws_from_the_guide(simulated, tiny_options, guide: str) ->
     model = cv.CradleVAE(simulated, guide=guide, **tiny_options).trained
     module = model.module
     with torch.no_grad():
-        module.mask_logits.copy_(torch.linspace(-3, 3, 8).expand(5, -1))
+        module.mask.logits.copy_(torch.linspace(-3, 3, 8).expand(5, -1))
         head = [parameter for name, parameter in module.named_parameters() if name.startswith("embedding")][-4:]
         for parameter in head:
             parameter.add_(torch.linspace(-0.5, 0.5, parameter.shape[-1]))

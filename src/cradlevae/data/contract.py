@@ -25,6 +25,7 @@ from cradlevae.data.labels import (
     condition_members,
     condition_name,
     dosage_table,
+    indicator_table,
     members,
 )
 from cradlevae.data.stored import CountMatrix, subset_rows
@@ -69,6 +70,9 @@ class DataFields:
     def __post_init__(self) -> None:
         if isinstance(self.control_labels, str):  # one label, not its letters
             object.__setattr__(self, "control_labels", (self.control_labels,))
+        for name in ("control_labels", "artifact_key"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.separator:
             raise DataError("separator is empty; name what stands between the members of a combination, e.g. '+'")
 
@@ -100,6 +104,9 @@ class Experiment:
         Names of the artifact classes.
     library_size
         Total count of each cell, (cells,).
+    treatments
+        Conditions that count as treatments of their own, whatever their members; ``None`` where the single
+        perturbations are what was done to a cell.
     """
 
     cells: pd.Index[str]
@@ -111,6 +118,7 @@ class Experiment:
     artifact: npt.NDArray[np.float32]
     criteria: tuple[str, ...]
     library_size: npt.NDArray[np.float32]
+    treatments: tuple[str, ...] | None = None
 
     @property
     def n_cells(self) -> int:
@@ -124,7 +132,9 @@ class Experiment:
 
     @cached_property
     def dosage(self) -> npt.NDArray[np.float32]:
-        """Dosage of each perturbation in each condition, (conditions, perturbations)."""
+        """Dosage of each perturbation, or treatment, in each condition, (conditions, perturbations)."""
+        if self.treatments is not None:
+            return indicator_table(self.conditions, self.treatments)
         return dosage_table(self.conditions, self.perturbations)
 
     @cached_property

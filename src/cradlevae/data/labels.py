@@ -70,6 +70,12 @@ def dosage_table(conditions: Sequence[str], perturbations: Sequence[str]) -> npt
     return table
 
 
+def indicator_table(conditions: Sequence[str], treatments: Sequence[str]) -> npt.NDArray[np.float32]:
+    """1 where a condition is a treatment, (conditions, treatments); all zero for the control and for unknown ones."""
+    equal = np.array(conditions, dtype=object)[:, None] == np.array(treatments, dtype=object)
+    return np.asarray(equal, dtype=np.float32)
+
+
 def closest(name: str, known: Sequence[str]) -> str:
     """End of an error message that gives the names most like ``name``."""
     lowered = {candidate.casefold(): candidate for candidate in known}

@@ -15,6 +15,7 @@ from cradlevae.evaluation.metrics import CONSTANT, effect_scores
 from cradlevae.evaluation.references import Reference, part_moments
 from cradlevae.evaluation.registry import REGISTRY
 from cradlevae.evaluation.score_table import MODEL, PUBLISHED, Scores, best_of, fraction_of
+from cradlevae.evaluation.scored import Scored
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.effects import published_effects
 
@@ -27,7 +28,7 @@ MEANS = ("jaccard_20", "pearson_delta")
 
 def score_effects(
     scores: Scores,
-    model: TrainedModel,
+    model: Scored,
     data: Experiment,
     references: Sequence[Reference],
     predicted: Any,
@@ -42,7 +43,7 @@ def score_effects(
     scores
         Table to add to.
     model, data
-        A trained model and the experiment, whose training cells make the floors.
+        A trained model (or a floor) and the experiment, whose training cells make the floors.
     references
         What to score against.
     predicted
@@ -52,9 +53,11 @@ def score_effects(
     seed
         Seed of the draws and of the bootstrap.
     """
-    train, validation = part_moments(model, data, "train"), part_moments(model, data, "val")
+    train, validation = (part_moments(model.split, data, part) for part in ("train", "val"))
     usable = [name for name in FLOORS if name != "lowrank_shrunk_mean" or _rank_can_be_chosen(train, validation)]
-    as_published = published_effects(model, list(predicted.obs_names), seed=seed) if published else None
+    as_published = None
+    if published and isinstance(model, TrainedModel):
+        as_published = published_effects(model, list(predicted.obs_names), seed=seed)
     for reference in references:
         names = list(reference.conditions)
         predictions = {MODEL: np.asarray(predicted[names].X, dtype=np.float64)}

@@ -8,7 +8,7 @@ answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from cradlevae.data.labels import condition_members
 from cradlevae.errors import DataError
 from cradlevae.evaluation.measured import ConditionMoments, Effects, control_row
-from cradlevae.evaluation.shrinkage import lowrank_shrink, seen_effects, shrink
+from cradlevae.evaluation.shrinkage import lowrank_shrink, seen_effects, shrink, shrinkage
 
 FloatArray = npt.NDArray[np.float64]
 FloorFunction = Callable[[ConditionMoments, ConditionMoments | None, Sequence[str]], FloatArray]
@@ -33,25 +33,29 @@ class Floor:
     """A registered floor: its name, one line of description and its function.
 
     The function takes the moments of the training cells, those of the validation cells (``None`` where
-    there are none) and the conditions to answer for; it returns effects, (conditions, genes).
+    there are none) and the conditions to answer for; it returns effects, (conditions, genes). So does ``error``, which
+    returns their standard errors (or standard deviations a posteriori); ``None`` where the floor does not know them.
     """
 
     name: str
     description: str
     function: FloorFunction
+    error: FloorFunction | None = None
 
 
 FLOORS: dict[str, Floor] = {}
 """Every registered floor by name."""
 
 
-def floor(name: str, description: str) -> Callable[[FloorFunction], FloorFunction]:
+def floor(
+    name: str, description: str, *, error: FloorFunction | None = None
+) -> Callable[[FloorFunction], FloorFunction]:
     """Register a floor; :class:`DataError` if the name is taken."""
 
     def register(function: FloorFunction) -> FloorFunction:
         if name in FLOORS:
             raise DataError(f"a floor named {name!r} is already registered; choose another name")
-        FLOORS[name] = Floor(name, description, function)
+        FLOORS[name] = Floor(name, description, function, error)
         return function
 
     return register
@@ -102,14 +106,41 @@ def _perturbed_mean(
     return np.tile(np.average(effects.value, axis=0, weights=weights), (len(conditions), 1))
 
 
-@floor("training_mean", "mean of the perturbation's own training cells")
+def _training_error(
+    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray:
+    effects = seen_effects(train)
+    return _look_up(replace(effects, value=effects.standard_error), conditions)
+
+
+def _shrunk_error(
+    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray:
+    """Standard deviation a posteriori: what is shrunk by a factor f keeps f of its error's variance."""
+    effects = seen_effects(train)
+    deviation = effects.standard_error * np.sqrt(shrinkage(effects.value, effects.standard_error))
+    return _look_up(replace(effects, value=deviation), conditions)
+
+
+def _additive_error(
+    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray:
+    """All singles are measured against the same controls, whose error is added once for each pair of members."""
+    singles, base = _singles(train), control_row(train)
+    of_control = train.variance[base] / train.n_cells[base]
+    squared = replace(singles, value=singles.standard_error**2)
+    n_members = np.array([len(condition_members(condition)) for condition in conditions])[:, None]
+    return np.asarray(np.sqrt(_of_singles(squared, conditions, np.sum) + n_members * (n_members - 1) * of_control))
+
+
+@floor("training_mean", "mean of the perturbation's own training cells", error=_training_error)
 def _training_mean(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
 ) -> FloatArray:
     return _look_up(seen_effects(train), conditions)
 
 
-@floor("shrunk_mean", "training mean, shrunk by empirical Bayes")
+@floor("shrunk_mean", "training mean, shrunk by empirical Bayes", error=_shrunk_error)
 def _shrunk_mean(train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]) -> FloatArray:
     return _look_up(_shrunk(seen_effects(train)), conditions)
 
@@ -123,7 +154,7 @@ def _lowrank_shrunk_mean(
     return _look_up(lowrank_shrink(train, validation), conditions)
 
 
-@floor("additive", "control plus the effects of the single perturbations")
+@floor("additive", "control plus the effects of the single perturbations", error=_additive_error)
 def _additive(train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]) -> FloatArray:
     return _of_singles(_singles(train), conditions, np.sum)
 

@@ -21,6 +21,7 @@ from cradlevae.errors import DataError
 from cradlevae.evaluation.de import DETest, de_direction, de_overlap, rank_sum_tests
 from cradlevae.evaluation.registry import metric
 from cradlevae.evaluation.score_table import MODEL, PUBLISHED, Scores
+from cradlevae.evaluation.scored import Scored, generated_cells
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.predict import predict
 from cradlevae.query.states import PUBLISHED_LIBRARY_SIZE
@@ -30,7 +31,7 @@ MADS = (3.0, 4.0, 5.0)
 
 def score_generated(
     scores: Scores,
-    model: TrainedModel,
+    model: Scored,
     adata: Any,
     data: Experiment,
     passing: npt.NDArray[np.intp],
@@ -61,6 +62,8 @@ def score_generated(
         for row in qc_pass_rates(model, adata, data, conditions, n_cells=n_cells, seed=seed).to_dict(orient="records"):
             name = f"qc_pass_rate_mad{row['n_mads']:.0f}"
             for column, predictor in predictors.items():
+                if column not in row:  # a floor has no published protocol
+                    continue
                 scores.add("QC thresholds of the data", name, predictor, row[column], note=row["note"])
     counts = np.bincount(data.condition[passing], minlength=len(data.conditions))
     measured = [name for name in conditions if counts[data.conditions.index(name)] >= 2]
@@ -91,7 +94,7 @@ for _n in MADS:
 
 
 def qc_pass_rates(
-    model: TrainedModel, adata: Any, data: Experiment, conditions: Sequence[str], *, n_cells: int, seed: int
+    model: Scored, adata: Any, data: Experiment, conditions: Sequence[str], *, n_cells: int, seed: int
 ) -> pd.DataFrame:
     """Share of generated artifact-off cells that pass the QC thresholds of the real data, by number of MADs.
 
@@ -113,10 +116,10 @@ def qc_pass_rates(
     Returns
     -------
     pandas.DataFrame
-        ``n_mads`` and the share that passes for cells generated at the library sizes of real cells (``model``), at the
-        published 10,000 (``published_library``) and for the real cells themselves (``real_cells``). Where the
-        thresholds were learned on other genes than the model's, generated cells cannot be judged: NaN, the reason in
-        ``note``, and for real cells what the annotation says at its own number of MADs.
+        ``n_mads`` and the share that passes for cells generated at the library sizes of real cells (``model``), of a
+        model at the published 10,000 (``published_library``) and for the real cells themselves (``real_cells``). Where
+        the thresholds were learned on other genes than the model's, generated cells cannot be judged: NaN, the reason
+        in ``note``, and for real cells what the annotation says at its own number of MADs.
     """
     import anndata as ad
 
@@ -132,12 +135,11 @@ def qc_pass_rates(
         judge(real[:1], qc, doublets=doublets)
     except DataError as reason:
         return _as_annotated(real.obs, qc, str(reason))
-    generated = {
-        "model": predict(model, conditions, n_cells=n_cells, seed=seed),
-        "published_library": predict(
+    generated = {"model": generated_cells(model, conditions, n_cells=n_cells, seed=seed)}
+    if isinstance(model, TrainedModel):
+        generated["published_library"] = predict(
             model, conditions, n_cells=n_cells, library_size=PUBLISHED_LIBRARY_SIZE, basal="prior", seed=seed
-        ),
-    }
+        )
     rows = []
     for n_mads in MADS:
         rates = {
@@ -172,7 +174,7 @@ def _as_annotated(obs: pd.DataFrame, qc: Mapping[str, Any], reason: str) -> pd.D
 
 
 def de_tests(
-    model: TrainedModel, data: Experiment, rows: Any, conditions: Sequence[str], *, seed: int
+    model: Scored, data: Experiment, rows: Any, conditions: Sequence[str], *, seed: int
 ) -> tuple[DETest, DETest]:
     """Rank-sum tests in real cells, and in as many generated cells of each condition.
 
@@ -192,7 +194,7 @@ def de_tests(
     codes = np.array([position.get(name, -1) for name in data.conditions])[data.condition[rows]]
     real = rank_sum_tests(sp.csr_matrix(data.counts[rows]), codes, names)
     sizes = np.bincount(codes[codes >= 0], minlength=len(names))
-    generated = predict(model, names, n_cells=int(sizes.max()), seed=seed)
+    generated = generated_cells(model, names, n_cells=int(sizes.max()), seed=seed)
     each = np.repeat(np.arange(len(names)), int(sizes.max()))
     rank = np.tile(np.arange(int(sizes.max())), len(names))
     kept = rank < sizes[each]

@@ -16,7 +16,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.confounding import confounding_alarm
-from cradlevae.data.contract import Experiment, read_experiment
+from cradlevae.data.contract import Experiment
 from cradlevae.errors import DataError
 from cradlevae.evaluation.effect_rows import score_effects
 from cradlevae.evaluation.generated import score_generated
@@ -33,15 +33,15 @@ from cradlevae.evaluation.references import (
     simulated_reference,
 )
 from cradlevae.evaluation.score_table import COLUMNS, Scores, reference_label
+from cradlevae.evaluation.scored import Scored, predicted_effects
 from cradlevae.evaluation.truth_rows import score_truth
 from cradlevae.model.trained import TrainedModel
-from cradlevae.query.effects import effects
 
 __all__ = ["ALL_CELLS_NOTE", "COLUMNS", "evaluate", "measured_effects_of"]
 
 
 def evaluate(
-    model: TrainedModel,
+    model: Scored,
     adata: Any,
     *,
     reference: ReferenceCells = "held-out",
@@ -56,7 +56,8 @@ def evaluate(
     Parameters
     ----------
     model
-        A trained model.
+        A trained model, or a floor. What it cannot answer is left out: scores of latents and of damage of a floor,
+        of the artifact of a model without one.
     adata
         The experiment: training cells make the floors, held-out cells the reference.
     reference
@@ -87,21 +88,23 @@ def evaluate(
     DataError
         If no held-out cells are there, training cells are among them, or there are no training controls for floors.
     """
-    data = read_experiment(adata, model.fields, genes=list(model.genes), perturbations=model.perturbations)
+    data = model.read(adata)
     found = reference_rows(model, data, reference)
     rows = found.rows
-    need_training_controls(model, data)
+    need_training_controls(model.split, data)
     answered, unanswered = scored_conditions(model, data, rows)
     if not answered:
-        raise DataError("none of the held-out conditions can be predicted: their perturbations had no training cells")
+        raise DataError(
+            "none of the held-out conditions can be predicted: training cells that the model needs for them are absent"
+        )
     scores = Scores(reference)
     references = _references(adata, data, rows, answered, reference, truth=truth, seed=seed)
-    predicted = effects(model, answered, seed=seed)
+    predicted = predicted_effects(model, answered, seed=seed)
     score_effects(scores, model, data, references, predicted, published=published, seed=seed)
     if generated:
         passing = rows[~data.failed[rows]]
         score_generated(scores, model, adata, data, passing, answered, n_cells=n_cells, seed=seed)
-    if truth:
+    if truth and isinstance(model, TrainedModel):
         score_truth(scores, model, adata, data, rows, seed=seed)
     alarm = confounding_alarm(data.condition, data.conditions, data.failed)
     flagged = list(alarm.loc[alarm["flagged"], "perturbation"])
@@ -121,7 +124,8 @@ def _warn(unanswered: Sequence[str], unmarked: float) -> None:
     if unanswered:
         shown = ", ".join(unanswered[:5]) + (", …" if len(unanswered) > 5 else "")
         warnings.warn(
-            f"{len(unanswered)} held-out conditions are not scored, because a member had no training cells: {shown}",
+            f"{len(unanswered)} held-out conditions are not scored, because training cells that the model needs for "
+            f"them are absent: {shown}",
             stacklevel=3,
         )
     if unmarked > MAX_UNMARKED:
@@ -159,7 +163,7 @@ def _references(
     return references
 
 
-def measured_effects_of(model: TrainedModel, adata: Any, *, reference: ReferenceCells = "held-out") -> Any:
+def measured_effects_of(model: Scored, adata: Any, *, reference: ReferenceCells = "held-out") -> Any:
     """Effects measured in the passing reference cells, as an AnnData: conditions × genes.
 
     Parameters
@@ -173,7 +177,7 @@ def measured_effects_of(model: TrainedModel, adata: Any, *, reference: Reference
     """
     import anndata as ad
 
-    data = read_experiment(adata, model.fields, genes=list(model.genes), perturbations=model.perturbations)
+    data = model.read(adata)
     rows = reference_rows(model, data, reference).rows
     answered, _ = scored_conditions(model, data, rows)
     found = _references(adata, data, rows, answered, reference, truth=False, seed=0)[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,14 @@ from cradlevae.data.contract import Experiment
 from cradlevae.data.counts import Counts
 from cradlevae.data.fingerprint import cell_fingerprints
 from cradlevae.data.labels import CONTROL, closest
+from cradlevae.data.split import Split
 from cradlevae.data.stored import CountMatrix, subset_rows
 from cradlevae.errors import DataError
 from cradlevae.evaluation.ceiling import ceiling
 from cradlevae.evaluation.measured import ConditionMoments, condition_moments, measured_effects
-from cradlevae.model.trained import TrainedModel
+
+if TYPE_CHECKING:
+    from cradlevae.evaluation.scored import Scored
 
 ReferenceCells = Literal["held-out", "validation", "all"]
 """Cells of the test part; of the validation part (to choose among models); or, as published, all cells."""
@@ -85,7 +88,7 @@ class ReferenceRows:
     unmarked: float
 
 
-def reference_rows(model: TrainedModel, data: Experiment, cells: ReferenceCells) -> ReferenceRows:
+def reference_rows(model: Scored, data: Experiment, cells: ReferenceCells) -> ReferenceRows:
     """Cells to measure effects in, held-out controls included; passing and failed ones.
 
     Cells that the model's split does not know are held out. Where a split holds no controls out (``combinations``),
@@ -118,7 +121,7 @@ def reference_rows(model: TrainedModel, data: Experiment, cells: ReferenceCells)
     return ReferenceRows(rows, float(known.mean()), float((prints == 0).mean()))
 
 
-def _rows(model: TrainedModel, data: Experiment, cells: ReferenceCells) -> npt.NDArray[np.intp]:
+def _rows(model: Scored, data: Experiment, cells: ReferenceCells) -> npt.NDArray[np.intp]:
     if cells == "all":
         return np.arange(data.n_cells)
     parts = model.split.parts.reindex(data.cells)
@@ -161,17 +164,17 @@ def _codes(data: Experiment, rows: npt.NDArray[np.intp], names: Sequence[str]) -
     return np.asarray(table[data.condition[rows]])
 
 
-def part_moments(model: TrainedModel, data: Experiment, part: str) -> ConditionMoments:
-    """Moments of the passing cells of a part of the split: what floors are made of."""
-    rows = _passing(model, data, part)
+def part_moments(split: Split, data: Experiment, part: str) -> ConditionMoments:
+    """Moments of the passing cells of a part of a split: what floors are made of."""
+    rows = _passing(split, data, part)
     return condition_moments(
         subset_rows(data.counts, rows), data.condition[rows], data.conditions, genes=tuple(data.genes)
     )
 
 
-def need_training_controls(model: TrainedModel, data: Experiment) -> None:
+def need_training_controls(split: Split, data: Experiment) -> None:
     """Raise :class:`DataError` unless the data hold training controls that floors can be measured against."""
-    n = int(data.is_control[_passing(model, data, "train")].sum())
+    n = int(data.is_control[_passing(split, data, "train")].sum())
     if n < 2:
         raise DataError(
             f"floors are made of the training cells, but {n} passing training controls are among the "
@@ -180,8 +183,8 @@ def need_training_controls(model: TrainedModel, data: Experiment) -> None:
         )
 
 
-def _passing(model: TrainedModel, data: Experiment, part: str) -> npt.NDArray[np.intp]:
-    rows = model.split.rows(data.cells, part)
+def _passing(split: Split, data: Experiment, part: str) -> npt.NDArray[np.intp]:
+    rows = split.rows(data.cells, part)
     return rows[~data.failed[rows]]
 
 
@@ -219,8 +222,8 @@ def simulated_reference(adata: Any, data: Experiment, conditions: Sequence[str])
     return Reference("simulated truth", answered, effects[[names.index(name) for name in answered]], 1.0, 1.0, 1.0, 1.0)
 
 
-def scored_conditions(model: TrainedModel, data: Experiment, rows: npt.NDArray[np.intp]) -> tuple[list[str], list[str]]:
+def scored_conditions(model: Scored, data: Experiment, rows: npt.NDArray[np.intp]) -> tuple[list[str], list[str]]:
     """Conditions of the reference cells that the model can answer for, and those that it cannot."""
     present = [data.conditions[code] for code in np.unique(data.condition[rows]) if code != 0]
-    answered = [name for name in present if model.can_answer(name)]
+    answered = model.answerable(present)
     return answered, [name for name in present if name not in answered]

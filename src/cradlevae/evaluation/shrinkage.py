@@ -22,23 +22,29 @@ MAX_RANK = 50
 
 
 def shrink(value: FloatArray, standard_error: FloatArray) -> FloatArray:
-    """Effects shrunk to zero by empirical Bayes, gene by gene.
-
-    ``τ²_g = max(mean_t R²_tg − mean_t se²_tg, 0)`` over the perturbations with data; ``R·τ²/(τ²+se²)``.
+    """Effects shrunk to zero by empirical Bayes, gene by gene: ``R`` times :func:`shrinkage`.
 
     Parameters
     ----------
     value, standard_error
         Effects and their standard errors, (perturbations, genes); rows of NaN (no cells) stay NaN.
     """
+    return np.asarray(value * shrinkage(value, standard_error))
+
+
+def shrinkage(value: FloatArray, standard_error: FloatArray) -> FloatArray:
+    """What empirical Bayes leaves of each effect, ``τ²/(τ²+se²)``, (perturbations, genes).
+
+    ``τ²_g = max(mean_t R²_tg − mean_t se²_tg, 0)`` over the perturbations with data; arguments as of :func:`shrink`.
+    """
     seen = np.isfinite(value).all(axis=1)
     if not seen.any():
-        return value.copy()
+        return np.ones_like(value)
     noise = standard_error**2
     spread = np.maximum((value[seen] ** 2).mean(axis=0) - noise[seen].mean(axis=0), 0.0)  # (genes,)
     total = spread + noise
     factor = np.divide(np.broadcast_to(spread, total.shape), total, out=np.zeros_like(total), where=total > 0)
-    return np.asarray(value * factor)
+    return np.asarray(factor)
 
 
 def lowrank_shrink(train: ConditionMoments, validation: ConditionMoments) -> Effects:

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from cradlevae.data.checks import check_at_least, check_choice
 from cradlevae.data.references import ReferenceKind
 from cradlevae.errors import DataError
+from cradlevae.model.family import Decode, Guide, Member, Objective, member_of
+
+TrainOn = Literal["all", "passing"]
+"""Cells that a model is trained on: all, or only those that passed quality control."""
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "decode": get_args(Decode),
+    "guide": get_args(Guide),
+    "objective": get_args(Objective),
+}
+"""Settings of which a member offers some values."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Architecture, priors and objective of CRADLE-VAE.
+    """Which model of the family, its architecture, priors and objective.
 
-    ``None`` is filled in from the data: whether it has combinations (Norman, Dixit) or single perturbations only
-    (Adamson, Replogle).
+    ``None`` is filled in from the model and from the data: whether it has combinations (Norman, Dixit) or single
+    perturbations only (Adamson, Replogle). A setting that a model has no use for is refused.
 
     Parameters
     ----------
+    model
+        Key of a member of the family (:data:`cradlevae.model.family.FAMILY`); the class that is trained sets it.
+    train_on
+        Cells that train and validate: ``all``, or those ``passing`` quality control. ``None`` is ``all`` for a model
+        with an artifact latent and ``passing`` for the others; ``all`` then pools failed cells with the others.
     n_latent
         Latent dimensions K; 200 with combinations, 100 without.
     width
@@ -26,16 +42,19 @@ class ModelConfig:
     basal_width
         Hidden width of the basal encoder; 400 with combinations, 200 without.
     decode
-        How basal state, perturbation effect and artifact meet in the decoder: ``concat`` or ``sum``.
+        How basal state, perturbation effect and artifact meet in the decoder: ``concat`` (CRADLE-VAE's) or ``sum``
+        (the siblings').
     guide
-        Variational posterior of the perturbation embedding: ``correlated`` (depends on the mask) or ``mean-field``.
+        Variational posterior of the perturbation embedding: ``correlated`` (depends on the mask; the default where
+        there is one) or ``mean-field``.
     mask_prior
         Prior probability π that a latent is touched by a perturbation; 0.01 with combinations, 0.001 without.
     objective
         ``corrected`` (a bound, a true divergence, references of the opposite class) or ``released`` (the public
         implementation to float32 rounding).
     counterfactual_weight
-        Weight β of the counterfactual term; 0.05, and for ``released`` 0.5 with combinations, 0.1 without.
+        Weight β of the counterfactual term; 0.05, and for ``released`` 0.5 with combinations, 0.1 without; 0 without an
+        artifact latent.
     alpha
         ``released`` only: weight of passing cells' reconstruction; ``None`` is the batch's share of failed cells.
     reference
@@ -47,8 +66,8 @@ class ModelConfig:
         ``corrected`` only: the latents also reach the log rates of the genes directly, past the decoder's hidden
         layers, so that effects which add up in the latent space add up in the genes.
     cell_artifact
-        ``corrected`` only: a failed cell has an artifact state of its own beside the shared one, so that the basal
-        state need not explain which kind of damage it took.
+        ``corrected`` and with an artifact latent only: a failed cell has an artifact state of its own beside the shared
+        one, so that the basal state need not explain which kind of damage it took.
     weight_scale
         ``corrected`` only: smallest prior standard deviation of a column of the gene weights (each has a variance of
         its own); 0 is no prior.
@@ -60,13 +79,15 @@ class ModelConfig:
         Hidden layers of the embedding and artifact encoders.
     """
 
+    model: str = "cradle_vae"
+    train_on: TrainOn | None = None
     n_latent: int | None = None
     width: int = 400
     basal_width: int | None = None
-    decode: Literal["concat", "sum"] = "concat"
-    guide: Literal["correlated", "mean-field"] = "correlated"
+    decode: Decode | None = None
+    guide: Guide | None = None
     mask_prior: float | None = None
-    objective: Literal["corrected", "released"] = "corrected"
+    objective: Objective = "corrected"
     counterfactual_weight: float | None = None
     alpha: float | None = None
     reference: ReferenceKind = "mean"
@@ -79,9 +100,9 @@ class ModelConfig:
     embedding_layers: int = 4
 
     def __post_init__(self) -> None:
-        check_choice("decode", self.decode, ("concat", "sum"))
-        check_choice("guide", self.guide, ("correlated", "mean-field"))
-        check_choice("objective", self.objective, ("corrected", "released"))
+        self._check_member()
+        if self.train_on is not None:
+            check_choice("train_on", self.train_on, ("all", "passing"))
         check_choice("reference", self.reference, ("mean", "median", "cell"))
         if self.mask_prior is not None and not 0 < self.mask_prior < 1:
             raise DataError(f"mask_prior is {self.mask_prior}; it must lie between 0 and 1")
@@ -91,19 +112,55 @@ class ModelConfig:
         sizes = ("n_latent", "width", "basal_width", "decoder_layers", "basal_layers", "embedding_layers")
         check_at_least(1, **{name: getattr(self, name) for name in sizes if getattr(self, name) is not None})
 
+    @property
+    def member(self) -> Member:
+        """What the model declares."""
+        return member_of(self.model)
+
+    @property
+    def trained_on(self) -> TrainOn:
+        """``train_on``, with the model's own choice where it is not set."""
+        return self.train_on or ("all" if self.member.artifact else "passing")
+
+    def _check_member(self) -> None:
+        """Raise :class:`DataError` for a setting that the model does not know or has no use for."""
+        member = self.member
+        for name, known in CHOICES.items():
+            value, offered = getattr(self, name), getattr(member, name)
+            if value is None:
+                continue
+            check_choice(name, value, known)
+            if value not in offered:
+                choices = f"choose one of {', '.join(offered)}" if offered else "leave it out"
+                raise DataError(f"{member.name} has no {name}={value!r}; {choices}")
+        useless = {
+            "mask_prior": member.mask != "bernoulli" and "mask with a fixed prior",
+            "counterfactual_weight": not member.artifact and "artifact latent",
+            "alpha": not member.artifact and "artifact latent",
+        }
+        for name, lacking in useless.items():
+            if lacking and getattr(self, name):
+                raise DataError(f"{member.name} has no {lacking}, so {name} means nothing to it; leave it out")
+
     def resolved(self, *, combinations: bool) -> ModelConfig:
-        """The configuration with every ``None`` that depends on the data filled in."""
+        """The configuration with every ``None`` that depends on the model or the data filled in."""
+        member = self.member
         defaults: dict[str, Any] = {
+            "train_on": self.trained_on,
             "n_latent": 200 if combinations else 100,
             "basal_width": 400 if combinations else 200,
-            "mask_prior": 0.01 if combinations else 0.001,
-            "counterfactual_weight": 0.05,
+            "decode": member.decode[0],
+            "guide": member.guide[0] if member.guide else None,
+            "mask_prior": (0.01 if combinations else 0.001) if member.mask == "bernoulli" else None,
+            "counterfactual_weight": 0.05 if member.artifact else 0.0,
         }
         if self.objective == "released":
             defaults["counterfactual_weight"] = 0.5 if combinations else 0.1
         filled = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         if self.objective == "released":  # the published model has none of these
             filled |= {"linear_path": False, "cell_artifact": False, "weight_scale": 0.0, "balance_classes": False}
+        if not member.artifact:
+            filled["cell_artifact"] = False
         return replace(self, **filled)
 
 

@@ -1,81 +1,37 @@
 """The generative model and its guide: tensors in, distributions out (model.md: Decode, Networks, Guide).
 
-Shapes: P particles, N cells of a batch, G genes, T perturbations, C artifact classes, K latents.
+One module for the whole family; its parts are those that a member declares (:mod:`cradlevae.model.family`).
+
+Shapes: P particles, N cells of a batch, G genes, T treatments (perturbations, or conditions where a member takes each
+for a treatment of its own), C artifact classes (0 where a member has no artifact), K latents, W width of z^p (K, or T
+where it is the dosage).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from cradlevae.data.batch import Batch
 from cradlevae.model.config import ModelConfig
-from cradlevae.nn.bernoulli import logistic_noise, straight_through
+from cradlevae.model.draws import GlobalNoise, Globals
+from cradlevae.model.effect import make_embedding, make_mask
 from cradlevae.nn.gene_product import gene_product
 from cradlevae.nn.likelihood import SparseCounts, decoded_share
 from cradlevae.nn.mlp import MLP, Gaussian, GaussianHead, GaussianMLP
 
 
-@dataclass(frozen=True)
-class GlobalNoise:
-    """The random numbers behind a draw of the global variables.
-
-    Attributes
-    ----------
-    mask
-        Standard logistic, (P, T, K).
-    embedding
-        Standard normal, (P, T, K).
-    artifact
-        Standard normal, (P, C, K).
-    """
-
-    mask: Tensor
-    embedding: Tensor
-    artifact: Tensor
-
-    def of(self, members: Tensor) -> GlobalNoise:
-        """That of these perturbations only, (members,) int64."""
-        return GlobalNoise(self.mask.index_select(1, members), self.embedding.index_select(1, members), self.artifact)
-
-
-@dataclass(frozen=True)
-class Globals:
-    """A draw of the global variables from the guide, with the posteriors that it came from.
-
-    Attributes
-    ----------
-    mask, embedding
-        M and E, (P, T, K).
-    artifact
-        A, (P, C, K).
-    q_embedding, q_artifact
-        Their posteriors, of the same shapes.
-    """
-
-    mask: Tensor
-    embedding: Tensor
-    artifact: Tensor
-    q_embedding: Gaussian
-    q_artifact: Gaussian
-
-    @property
-    def shift(self) -> Tensor:
-        """Latent shift of each perturbation, M∘E, (P, T, K)."""
-        return self.mask * self.embedding
-
-
 class CradleModule(nn.Module):
-    """CRADLE-VAE: basal state + sparse perturbation effect + artifact, decoded to Gamma-Poisson counts.
+    """A model of the family: basal state, perturbation effect and artifact, decoded to Gamma-Poisson counts.
 
     Parameters
     ----------
     config
-        A resolved configuration.
+        A resolved configuration; its member says which parts there are.
     n_genes, n_perturbations, n_classes
-        G, T, C.
+        G, T, C (of the data).
     """
 
     log_mean: Tensor
@@ -87,37 +43,43 @@ class CradleModule(nn.Module):
         assert config.basal_width is not None
         k = config.n_latent
         self.config = config
+        self.member = config.member
         self.n_latent = k
-        self.n_classes = n_classes
+        self.n_classes = n_classes if self.member.artifact else 0
         self.register_buffer("log_mean", torch.zeros(n_genes))
         self.register_buffer("log_std", torch.ones(n_genes))
-        self.mask_logits = nn.Parameter(torch.zeros(n_perturbations, k))
-        if config.guide == "correlated":
-            self.embedding_encoder = GaussianMLP((k, n_perturbations), config.width, config.embedding_layers, k)
-        else:
-            self.embedding_loc = nn.Parameter(torch.zeros(n_perturbations, k))
-            self.embedding_log_scale = nn.Parameter(torch.zeros(n_perturbations, k))
-        n_artifact_inputs = k if n_classes == 1 else n_classes
-        self.artifact_encoder = GaussianMLP((n_artifact_inputs,), config.width, config.embedding_layers, k)
-        self.basal_encoder = GaussianMLP((n_genes, k, k), config.basal_width, config.basal_layers, k)
-        n_decoded = (k, k, k) if config.decode == "concat" else (k,)
-        self.decoder = MLP(n_decoded, config.width, config.decoder_layers)
-        self.gene_linear = nn.Linear(config.width + (sum(n_decoded) if config.linear_path else 0), n_genes)
+        self.mask = make_mask(config, n_perturbations)
+        self.embedding = make_embedding(config, n_perturbations)
+        self.n_treatments = n_perturbations
+        of_effect = (self.embedding.width,)
+        of_artifact = (k,) if self.member.artifact else ()
+        if self.member.artifact:
+            n_artifact_inputs = k if n_classes == 1 else n_classes
+            self.artifact_encoder = GaussianMLP((n_artifact_inputs,), config.width, config.embedding_layers, k)
+        encoded = (n_genes, *(of_effect if self.sees_effect else ()), *of_artifact)
+        self.basal_encoder = GaussianMLP(encoded, config.basal_width, config.basal_layers, k)
+        decoded = (k, *of_effect, *of_artifact) if config.decode == "concat" else (k,)
+        self.decoder = MLP(decoded, config.width, config.decoder_layers)
+        self.gene_linear = nn.Linear(config.width + (sum(decoded) if config.linear_path else 0), n_genes)
         if config.cell_artifact:
             self.cell_artifact_head = GaussianHead(config.basal_width, k)
         self.log_concentration = nn.Parameter(torch.zeros(n_genes))
 
+    @property
+    def sees_effect(self) -> bool:
+        """Whether the basal encoder sees z^p."""
+        return self.member.encoder == "effect"
+
     # -- the guide ---------------------------------------------------------------------------------------------
 
     def draw_noise(self, n_particles: int, members: Tensor | None = None) -> GlobalNoise:
-        """Fresh random numbers for :meth:`sample_globals`, of all perturbations or of some."""
-        t, k = self.mask_logits.shape
-        shape = (n_particles, t if members is None else len(members), k)
-        normal = self.mask_logits.new_empty
+        """Fresh random numbers for :meth:`sample_globals`, of all treatments or of some."""
+        n = self.n_treatments if members is None else len(members)
+        normal, k = self.log_mean.new_empty, self.n_latent
         return GlobalNoise(
-            logistic_noise(shape, self.mask_logits),
-            normal(shape).normal_(),
-            normal(n_particles, self.n_classes, k).normal_(),
+            None if self.mask is None else self.mask.noise(n_particles, n),
+            normal(n_particles, n, k).normal_() if self.embedding.random else None,
+            normal(n_particles, self.n_classes, k).normal_() if self.member.artifact else None,
         )
 
     def sample_globals(self, noise: GlobalNoise, members: Tensor | None = None) -> Globals:
@@ -126,42 +88,24 @@ class CradleModule(nn.Module):
         Parameters
         ----------
         noise
-            Random numbers, of as many perturbations as are drawn.
+            Random numbers, of as many treatments as are drawn.
         members
-            The perturbations to draw M and E of, (members,) int64; ``None`` draws those of all.
+            The treatments to draw M and E of, (members,) int64; ``None`` draws those of all.
         """
-        logits = self.mask_logits if members is None else self.mask_logits.index_select(0, members)
-        mask = straight_through(logits, noise.mask)
-        q_embedding = self._embedding_posterior(mask, members)
-        q_artifact = self._artifact_posterior()
-        p = len(mask)
+        mask = None
+        if self.mask is not None:
+            assert noise.mask is not None
+            mask = self.mask.draw(noise.mask, members)
+        embedding, q_embedding = self.embedding.draw(noise.embedding, mask, members)
+        if not self.member.artifact:
+            return Globals(mask, embedding, None, q_embedding, None)
+        assert noise.artifact is not None
+        q_artifact, p = self._artifact_posterior(), len(noise.artifact)
         q_artifact = Gaussian(q_artifact.loc.expand(p, -1, -1), q_artifact.scale.expand(p, -1, -1))
-        return Globals(
-            mask,
-            q_embedding.sample(noise.embedding),
-            q_artifact.sample(noise.artifact),
-            q_embedding,
-            q_artifact,
-        )
-
-    def _embedding_posterior(self, mask: Tensor, members: Tensor | None) -> Gaussian:
-        def chosen(table: Tensor) -> Tensor:
-            return table if members is None else table.index_select(0, members)
-
-        if self.config.guide == "mean-field":
-            shape = mask.shape
-            return Gaussian(
-                chosen(self.embedding_loc).expand(shape), chosen(self.embedding_log_scale).exp().expand(shape)
-            )
-        encoder = self.embedding_encoder
-        first = encoder.mlp.first  # acts on [M_t, one-hot t]: the one-hot part picks a row
-        posterior: Gaussian = encoder.head(
-            encoder.mlp.rest(first.part(0, mask) + chosen(first.weights[1]) + first.bias)
-        )
-        return posterior
+        return Globals(mask, embedding, q_artifact.sample(noise.artifact), q_embedding, q_artifact)
 
     def _artifact_posterior(self) -> Gaussian:
-        like = self.mask_logits
+        like = self.log_mean
         if self.n_classes == 1:
             return self.artifact_encoder(like.new_ones(1, self.n_latent))  # type: ignore[no-any-return]
         return self.artifact_encoder(torch.eye(self.n_classes, device=like.device, dtype=like.dtype))  # type: ignore[no-any-return]
@@ -190,7 +134,9 @@ class CradleModule(nn.Module):
         cells, rest = gene_product(scaled, dense, first.weights[0], self.log_mean * inverse)
         return cells + first.bias, rest + first.bias
 
-    def encode(self, encoded: Tensor, perturbation: Tensor, artifact: Tensor) -> tuple[Gaussian, Gaussian | None]:
+    def encode(
+        self, encoded: Tensor, perturbation: Tensor | None = None, artifact: Tensor | None = None
+    ) -> tuple[Gaussian, Gaussian | None]:
         """Posteriors of the basal state and, where the model has one, of the cell's own artifact state.
 
         Parameters
@@ -198,23 +144,72 @@ class CradleModule(nn.Module):
         encoded
             From :meth:`encode_counts`, (N, width).
         perturbation, artifact
-            z^p and the shared part of z^a, (P, N, K).
+            z^p, (P, N, W), and the shared part of z^a, (P, N, K); ``None`` is none.
+
+        Returns
+        -------
+        tuple
+            (P, N, K) each; P is 1 where no particle differs.
         """
-        first = self.basal_encoder.mlp.first
-        hidden = self.basal_encoder.mlp.rest(encoded + first.part(1, perturbation) + first.part(2, artifact))
-        return self.basal_encoder.head(hidden), self.cell_artifact_head(hidden) if self.config.cell_artifact else None
+        placed = encoded.unsqueeze(0)
+        if perturbation is not None and self.sees_effect:
+            placed = placed + self.encoder_part("perturbation", perturbation)
+        if artifact is not None:
+            placed = placed + self.encoder_part("artifact", artifact)
+        hidden = self.basal_encoder.mlp.rest(placed)
+        own = self.cell_artifact_head(hidden) if self.config.cell_artifact else None
+        return self.centred(self.basal_encoder.head(hidden), perturbation), own
+
+    def encoder_part(self, what: str, value: Tensor) -> Tensor:
+        """What z^p (``perturbation``) or z^a (``artifact``) adds to the first layer of the basal encoder."""
+        index = 1 if what == "perturbation" or not self.sees_effect else 2
+        return self.basal_encoder.mlp.first.part(index, value)
+
+    def centred(self, posterior: Gaussian, perturbation: Tensor | None) -> Gaussian:
+        """The posterior of z^b from what the encoder gives: of a shifted prior, that is of z = z^b + z^p."""
+        if perturbation is None or self.member.prior == "standard":
+            return posterior
+        return Gaussian(posterior.loc - perturbation, posterior.scale)
 
     # -- the generative model ----------------------------------------------------------------------------------
 
-    def decode_hidden(self, basal: Tensor, perturbation: Tensor, artifact: Tensor) -> Tensor:
-        """What the gene Linear acts on: the last hidden layer and, on a linear path, the latents, (P, N, ·)."""
-        latents: tuple[Tensor, ...] = (basal, perturbation, artifact)
-        if self.config.decode == "sum":
-            latents = (basal + perturbation + artifact,)
-        hidden: Tensor = self.decoder(*latents)
-        return torch.cat([hidden, *latents], dim=-1) if self.config.linear_path else hidden
+    def decode_hidden(
+        self, basal: Tensor, perturbation: Tensor | None = None, artifact: Tensor | None = None
+    ) -> Tensor:
+        """What the gene Linear acts on: the last hidden layer and, on a linear path, the latents, (P, N, ·).
 
-    def decode_batch(self, basal: Tensor, shift: Tensor, artifact: Tensor, own: Tensor | None, batch: Batch) -> Tensor:
+        Parameters
+        ----------
+        basal
+            z^b, (P, N, K).
+        perturbation, artifact
+            z^p, (P, N, W), and z^a, (P, N, K); ``None`` is none. Leading sizes broadcast.
+        """
+        latents = self._latents(basal, perturbation, artifact)
+        return self._beside(self.decoder(*latents), latents)
+
+    def _latents(self, basal: Tensor, perturbation: Tensor | None, artifact: Tensor | None) -> tuple[Tensor, ...]:
+        """What the decoder takes side by side."""
+        if self.config.decode == "sum":
+            for added in (perturbation, artifact):
+                basal = basal if added is None else basal + added
+            return (basal,)
+        none = basal.new_zeros(())
+        effect = none.expand(*basal.shape[:-1], self.embedding.width) if perturbation is None else perturbation
+        if not self.member.artifact:
+            return basal, effect
+        return basal, effect, none.expand(basal.shape) if artifact is None else artifact
+
+    def _beside(self, hidden: Tensor, latents: tuple[Tensor, ...]) -> Tensor:
+        """The hidden layer and, on a linear path, the latents beside it."""
+        if not self.config.linear_path:
+            return hidden
+        shape = hidden.shape[:-1]
+        return torch.cat([hidden, *(latent.expand(*shape, -1) for latent in latents)], dim=-1)
+
+    def decode_batch(
+        self, basal: Tensor, shift: Tensor, artifact: Tensor | None, own: Tensor | None, batch: Batch
+    ) -> Tensor:
         """:meth:`decode_hidden` of a batch, whose parts go through the first layer once where cells share them.
 
         Parameters
@@ -222,33 +217,32 @@ class CradleModule(nn.Module):
         basal
             z^b, (P, N, K).
         shift
-            z^p of the batch's conditions, (P, conditions, K).
+            z^p of the batch's conditions, (P, conditions, W).
         artifact
-            A, (P, C, K).
+            A, (P, C, K); ``None`` where there is none.
         own
             Artifact states of the batch's failed cells, (P, failed, K).
         batch
             The cells.
         """
         first = self.decoder.first
-        concat = self.config.decode == "concat"
-        of_shift, of_artifact = (1, 2) if concat else (0, 0)
+        of_shift, of_artifact = (1, 2) if self.config.decode == "concat" else (0, 0)
         hidden = first.part(0, basal) + first.bias
         hidden = hidden + first.part(of_shift, shift).index_select(1, batch.condition)
-        hidden = hidden + batch.artifact @ first.part(of_artifact, artifact)
+        if artifact is not None:
+            hidden = hidden + batch.artifact @ first.part(of_artifact, artifact)
         if own is not None:
             hidden = hidden.index_add(1, batch.failed, first.part(of_artifact, own))
         hidden = self.decoder.rest(hidden)
         if not self.config.linear_path:
             return hidden
-        perturbation, state = shift.index_select(1, batch.condition), batch.artifact @ artifact
-        if own is not None:
+        state = None if artifact is None else batch.artifact @ artifact
+        if state is not None and own is not None:
             state = state.index_add(1, batch.failed, own)
-        latents: tuple[Tensor, ...] = (basal, perturbation, state) if concat else (basal + perturbation + state,)
-        return torch.cat([hidden, *latents], dim=-1)
+        return self._beside(hidden, self._latents(basal, shift.index_select(1, batch.condition), state))
 
-    def decode_share(self, basal: Tensor, perturbation: Tensor, artifact: Tensor) -> Tensor:
-        """Expected share of each gene in the counts, ρ, (P, N, G)."""
+    def decode_share(self, basal: Tensor, perturbation: Tensor | None = None, artifact: Tensor | None = None) -> Tensor:
+        """Expected share of each gene in the counts, ρ, (P, N, G); arguments as of :meth:`decode_hidden`."""
         hidden = self.decode_hidden(basal, perturbation, artifact)
         return decoded_share(hidden, self.gene_linear.weight, self.gene_linear.bias)
 
@@ -261,16 +255,6 @@ class CradleModule(nn.Module):
 def sparse_counts(batch: Batch) -> SparseCounts:
     """The counts of a batch, for the likelihood."""
     return SparseCounts(batch.values, batch.genes, batch.starts, batch.n_genes)
-
-
-def perturbation_state(draw: Globals, dosage: Tensor, condition: Tensor) -> Tensor:
-    """z^p of cells: (conditions, T) dosages and the condition of each of N cells → (P, N, K)."""
-    return (dosage @ draw.shift).index_select(1, condition)
-
-
-def artifact_state(draw: Globals, artifact: Tensor) -> Tensor:
-    """z^a of cells: artifact indicators (N, C) → (P, N, K)."""
-    return artifact @ draw.artifact
 
 
 def failed_cells(artifact: Tensor) -> Tensor:

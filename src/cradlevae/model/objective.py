@@ -13,16 +13,8 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.batch import Batch
-from cradlevae.model.module import (
-    CradleModule,
-    GlobalNoise,
-    Globals,
-    artifact_state,
-    failed_cells,
-    perturbation_state,
-    sparse_counts,
-)
-from cradlevae.nn.bernoulli import bernoulli_kl, bernoulli_score
+from cradlevae.model.draws import GlobalNoise, Globals, artifact_state, perturbation_state
+from cradlevae.model.module import CradleModule, failed_cells, sparse_counts
 from cradlevae.nn.fused import linear_gamma_poisson
 from cradlevae.nn.mlp import Gaussian, gaussian_kl, standard_log_prob
 
@@ -34,7 +26,7 @@ class SplitSizes:
     Attributes
     ----------
     per_perturbation
-        n_t, (T,).
+        n_t, of every treatment, (T,).
     per_class
         n_c, (C,).
     class_weight
@@ -83,7 +75,7 @@ class Noise:
 
 def draw_noise(module: CradleModule, n_cells: int, n_particles: int) -> Noise:
     """Fresh random numbers for :func:`loss_terms`."""
-    basal = module.mask_logits.new_empty(n_particles, n_cells, module.n_latent).normal_()
+    basal = module.log_mean.new_empty(n_particles, n_cells, module.n_latent).normal_()
     first = module.draw_noise(n_particles)
     return Noise(
         first,
@@ -102,9 +94,9 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
     Returns
     -------
     dict
-        ``reconstruction``, ``basal``, ``mask``, ``embedding``, ``artifact`` (the ELBO, each as a loss) and
-        ``counterfactual`` (β included); where the model has them, ``cell_artifact`` (of the ELBO) and ``weights`` (the
-        prior of the gene weights). Scalars.
+        ``reconstruction`` and ``basal``, and as far as the member has them ``mask``, ``embedding``, ``artifact`` and
+        ``cell_artifact`` (the ELBO, each as a loss); ``weights`` (the prior of the gene weights) and ``counterfactual``
+        (β included) where they count. Scalars.
     """
     config = module.config
     released = config.objective == "released"
@@ -113,10 +105,10 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
     counts = sparse_counts(batch)
     beta = config.counterfactual_weight
     encoded, profiles = module.encode_counts(counts, batch.references if beta else None)
-    encoder = module.basal_encoder
-    placed = encoded + shared.by_condition.index_select(1, batch.condition)  # (P, N, width), artifact left out
-    hidden = encoder.mlp.rest(placed + batch.artifact @ shared.by_class)
-    q_basal = encoder.head(hidden)
+    placed = _placed(encoded, shared, batch.condition)  # (P, N, width), artifact left out
+    hidden = module.basal_encoder.mlp.rest(_damaged(placed, shared, batch.artifact))
+    moved = shared.shift.index_select(1, batch.condition) if module.member.prior == "shifted" else None
+    q_basal = module.centred(module.basal_encoder.head(hidden), moved)
     z_b = q_basal.sample(noise.basal)
     q_cell = own = None
     if config.cell_artifact:
@@ -139,18 +131,12 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
     )
     n = batch.n_cells
     prior_weight = None if released else weight
-    score = _sampled_scores if released else _expected_scores
-    mask, embedding, artifact = score(module, draw, batch.members)  # (members,), (members,), (C,)
-    basal = _basal_scores(q_basal, z_b, sampled=released)  # (N,)
-    n_t = sizes.per_perturbation.index_select(0, batch.members)
-    of_perturbation = _share(batch.member_dosage, n_t, batch.condition, prior_weight)
+    basal = _score(q_basal, z_b, sampled=released)  # (N,)
     terms = {
         "reconstruction": -reconstruction / n,
         "basal": -(basal if prior_weight is None else basal * prior_weight).sum() / n,
-        "mask": -(of_perturbation @ mask),
-        "embedding": -(of_perturbation @ embedding),
-        "artifact": -(_share(batch.artifact, sizes.per_class, None, prior_weight) @ artifact),
     }
+    terms |= _global_terms(module, batch, sizes, draw, prior_weight)
     if cost is not None:
         terms["weights"] = cost / sizes.n_cells
     if q_cell is not None:
@@ -168,15 +154,55 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
 class _Shared:
     """What the cells of a batch share: z^p of its conditions, and what its parts add to the encoder's first layer."""
 
-    shift: Tensor  # (P, conditions, K)
-    by_condition: Tensor  # (P, conditions, width)
-    by_class: Tensor  # (P, C, width)
+    shift: Tensor  # (P, conditions, W)
+    by_condition: Tensor | None  # (P, conditions, width); None where the encoder sees the counts alone
+    by_class: Tensor | None  # (P, C, width); None where there is no artifact
 
 
 def _shared(module: CradleModule, batch: Batch, draw: Globals) -> _Shared:
     shift = batch.member_dosage @ draw.shift
-    first = module.basal_encoder.mlp.first
-    return _Shared(shift, first.part(1, shift), first.part(2, draw.artifact))
+    return _Shared(
+        shift,
+        module.encoder_part("perturbation", shift) if module.sees_effect else None,
+        None if draw.artifact is None else module.encoder_part("artifact", draw.artifact),
+    )
+
+
+def _placed(encoded: Tensor, shared: _Shared, condition: Tensor) -> Tensor:
+    """The encoder's first layer of cells, from what their counts add, (N, width), → (P or 1, N, width)."""
+    if shared.by_condition is None:
+        return encoded.unsqueeze(0)
+    return encoded + shared.by_condition.index_select(1, condition)
+
+
+def _damaged(placed: Tensor, shared: _Shared, artifact: Tensor) -> Tensor:
+    """The same with the cells' artifacts, (N, C)."""
+    return placed if shared.by_class is None else placed + artifact @ shared.by_class
+
+
+def _global_terms(
+    module: CradleModule, batch: Batch, sizes: SplitSizes, draw: Globals, weight: Tensor | None
+) -> dict[str, Tensor]:
+    """What mask, embedding and artifact cost the cells that share them; only those that the member has.
+
+    In expectation over the last draw (KL in closed form, which has less variance); ``released`` scores the draw.
+    """
+    sampled = module.config.objective == "released"
+    n_t = sizes.per_perturbation.index_select(0, batch.members)
+    of_treatment = _share(batch.member_dosage, n_t, batch.condition, weight)
+    terms = {}
+    if module.mask is not None:
+        assert draw.mask is not None
+        members = batch.members
+        score = module.mask.sampled_score(draw.mask, members) if sampled else module.mask.expected_score(members)
+        terms["mask"] = -(of_treatment @ score)
+    if draw.q_embedding is not None:
+        terms["embedding"] = -(of_treatment @ _score(draw.q_embedding, draw.embedding, sampled=sampled))
+    if draw.artifact is not None:
+        assert draw.q_artifact is not None
+        of_class = _share(batch.artifact, sizes.per_class, None, weight)
+        terms["artifact"] = -(of_class @ _score(draw.q_artifact, draw.artifact, sampled=sampled))
+    return terms
 
 
 def _counterfactual(
@@ -184,7 +210,7 @@ def _counterfactual(
 ) -> Tensor:
     """How far the posteriors of cells are from those of their references, at the flipped artifact."""
     encoder = module.basal_encoder
-    of_cell = encoder.head(encoder.mlp.rest(placed + batch.flipped @ shared.by_class))
+    of_cell = encoder.head(encoder.mlp.rest(_damaged(placed, shared, batch.flipped)))
     has = (batch.reference >= 0).to(placed.dtype)
     if module.config.objective != "released":
         return _divergence(_reference_posterior(module, batch, profiles, shared), of_cell, has)
@@ -197,8 +223,8 @@ def _reference_posterior(module: CradleModule, batch: Batch, profiles: Tensor, s
     """q(z^b | reference, z^p, flipped z^a) of each cell, (P, N, K); computed once where cells share all three."""
     one = batch.twin_cells
     placed = profiles.index_select(0, batch.reference.index_select(0, one).clamp_min(0))
-    placed = placed + shared.by_condition.index_select(1, batch.condition.index_select(0, one))
-    placed = placed + batch.flipped.index_select(0, one) @ shared.by_class
+    placed = _placed(placed, shared, batch.condition.index_select(0, one))
+    placed = _damaged(placed, shared, batch.flipped.index_select(0, one))
     posterior = module.basal_encoder.head(module.basal_encoder.mlp.rest(placed))
     return Gaussian(posterior.loc.index_select(1, batch.twin), posterior.scale.index_select(1, batch.twin))
 
@@ -210,10 +236,11 @@ def iwelbo(module: CradleModule, batch: Batch, n_particles: int) -> Tensor:
     z_p = perturbation_state(draw, batch.dosage, batch.condition)
     z_a = artifact_state(draw, batch.artifact)
     q_basal, q_cell = module.encode(module.encode_counts(counts)[0], z_p, z_a)
-    z_b = q_basal.sample()
+    z_b = q_basal.sample(z_p.new_empty(n_particles, batch.n_cells, module.n_latent).normal_())
     log_ratio = (standard_log_prob(z_b) - q_basal.log_prob(z_b)).sum(-1)
     if q_cell is not None:
         own = q_cell.sample()
+        assert z_a is not None
         failed = failed_cells(batch.artifact)
         z_a = z_a + failed.unsqueeze(1) * own
         log_ratio = log_ratio + failed * (standard_log_prob(own) - q_cell.log_prob(own)).sum(-1)
@@ -246,28 +273,8 @@ def _share(indicator: Tensor, n: Tensor, rows: Tensor | None, weight: Tensor | N
     return torch.where(share > 0, share / n.clamp_min(1), 0.0)
 
 
-def _sampled_scores(module: CradleModule, draw: Globals, members: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log p − log q of the drawn globals, summed over latents, mean over particles: (members,) twice, (C,)."""
-    prior = module.config.mask_prior
-    assert prior is not None
-    mask = bernoulli_score(draw.mask, module.mask_logits.index_select(0, members), prior)
-    embedding = standard_log_prob(draw.embedding) - draw.q_embedding.log_prob(draw.embedding)
-    artifact = standard_log_prob(draw.artifact) - draw.q_artifact.log_prob(draw.artifact)
-    return mask.sum(-1).mean(0), embedding.sum(-1).mean(0), artifact.sum(-1).mean(0)
-
-
-def _expected_scores(module: CradleModule, draw: Globals, members: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same in expectation over the last draw: −KL in closed form, which has less variance."""
-    prior = module.config.mask_prior
-    assert prior is not None
-    mask = -bernoulli_kl(module.mask_logits.index_select(0, members), prior)
-    embedding = -draw.q_embedding.kl_to_standard()
-    artifact = -draw.q_artifact.kl_to_standard()
-    return mask.sum(-1), embedding.sum(-1).mean(0), artifact.sum(-1).mean(0)
-
-
-def _basal_scores(posterior: Gaussian, draw: Tensor, *, sampled: bool) -> Tensor:
-    """Log p − log q of z^b, summed over latents, mean over particles, (N,)."""
+def _score(posterior: Gaussian, draw: Tensor, *, sampled: bool) -> Tensor:
+    """Log p − log q of what is standard normal a priori, summed over latents, mean over particles, (N,)."""
     score = standard_log_prob(draw) - posterior.log_prob(draw) if sampled else -posterior.kl_to_standard()
     return score.sum(-1).mean(0)
 

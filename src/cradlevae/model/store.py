@@ -18,11 +18,12 @@ from cradlevae.data.files import atomic_path, make_folder, write_text
 from cradlevae.data.split import Split
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
+from cradlevae.model.family import FAMILY
 from cradlevae.model.module import CradleModule
 from cradlevae.model.run import HISTORY_FILE
 from cradlevae.model.trained import ControlBank, DamageBank, TrainedModel
 
-FORMAT = 1
+FORMAT = 2
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 SPLIT_FILE = "split.json"
@@ -65,11 +66,12 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
     write_text(folder / HISTORY_FILE, model.history.to_csv(index=False))
     described = {
         "format": FORMAT,
-        "model": "CradleVAE",
+        "model": model.member.name,
         "version": version("cradlevae"),
         "config": asdict(model.config),
         "fields": asdict(model.fields),
         "perturbations": model.perturbations,
+        "treatments": model.treatments,
         "trained": model.trained,
         "criteria": model.criteria,
         "passing_library_size": model.passing_library_size,
@@ -103,7 +105,7 @@ def load_model(folder: str | Path) -> TrainedModel:
         key: tuple(value) if isinstance(value, list) else value for key, value in described["fields"].items()
     }
     controls = ad.read_h5ad(folder / REFERENCE_FILE)
-    module = CradleModule(config, controls.n_vars, len(described["perturbations"]), len(described["criteria"]))
+    module = CradleModule(config, controls.n_vars, len(described["treatments"]), len(described["criteria"]))
     module.load_state_dict(load_file(folder / WEIGHTS_FILE))
     split = Split.load(folder / SPLIT_FILE)
     if split.hash != described["split_hash"]:
@@ -114,6 +116,7 @@ def load_model(folder: str | Path) -> TrainedModel:
         fields=DataFields(**fields),
         var=controls.var,
         perturbations=tuple(described["perturbations"]),
+        treatments=tuple(described["treatments"]),
         trained=tuple(described["trained"]),
         criteria=tuple(described["criteria"]),
         split=split,
@@ -157,15 +160,18 @@ def _description(folder: Path) -> dict[str, Any]:
         raise DataError(f"no model in {folder} (no {MODEL_FILE}); train one with `cradlevae train --output {folder}`")
     try:
         described = json.loads(path.read_text())
-        known = described["model"] == "CradleVAE"
-        newer = described["format"] > FORMAT
+        known = described["model"] in {member.name for member in FAMILY.values()}
+        format_ = described["format"]
+        newer, older = format_ > FORMAT, format_ < FORMAT
         recorded = described.pop("checksum", None)
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{path} is damaged or not a cradlevae model") from None
     if not known:
-        raise DataError(f"{path} describes a {described['model']!r}, not a CradleVAE")
+        raise DataError(f"{path} describes a {described['model']!r}, which is no model of this package")
     if newer:
         raise DataError(f"{path} was written by version {described.get('version')}; update cradlevae to read it")
+    if older:
+        raise DataError(f"{path} was written by an earlier version ({described.get('version')}); train it anew")
     if recorded != _checksum(described):
         raise DataError(f"{path} is damaged or was changed (its checksum does not fit); train or copy it again")
     return dict(described)

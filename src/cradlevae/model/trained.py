@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,13 +13,15 @@ import torch
 
 from cradlevae.data.batch import make_batch
 from cradlevae.data.confounding import confounding_alarm
-from cradlevae.data.contract import DataFields, Experiment
-from cradlevae.data.labels import closest, condition_members, dosage_table
+from cradlevae.data.contract import DataFields, Experiment, read_experiment
+from cradlevae.data.labels import CONTROL, closest, condition_members, dosage_table, indicator_table, listed
 from cradlevae.data.split import Split
 from cradlevae.data.statistics import cell_statistics
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
-from cradlevae.model.module import CradleModule, artifact_state, perturbation_state, sparse_counts
+from cradlevae.model.draws import artifact_state, perturbation_state
+from cradlevae.model.family import Member
+from cradlevae.model.module import CradleModule, sparse_counts
 from cradlevae.nn.mlp import Gaussian
 
 BANK_CELLS = 2000
@@ -74,11 +77,14 @@ class TrainedModel:
     var
         Genes: ``var`` of the training data.
     perturbations
-        Names of the single perturbations, T.
+        Names of the single perturbations.
+    treatments
+        What has an embedding, T: the perturbations, or the conditions of the experiment where the model takes each for
+        a treatment of its own.
     trained
-        Those of them with training cells.
+        Those of the treatments with training cells.
     criteria
-        Names of the artifact classes, C.
+        Names of the artifact classes of the data, C.
     split
         Which cells it was trained on.
     confounding
@@ -102,6 +108,7 @@ class TrainedModel:
     fields: DataFields
     var: pd.DataFrame
     perturbations: tuple[str, ...]
+    treatments: tuple[str, ...]
     trained: tuple[str, ...]
     criteria: tuple[str, ...]
     split: Split
@@ -119,6 +126,11 @@ class TrainedModel:
         names: pd.Index[str] = self.var.index
         return names
 
+    @property
+    def member(self) -> Member:
+        """What the model declares."""
+        return self.module.member
+
     def bank(self) -> ControlBank:
         """The controls of a trained model.
 
@@ -131,9 +143,33 @@ class TrainedModel:
             raise DataError("the model has not been trained; call train() first, or load a trained one")
         return self.controls
 
-    def can_answer(self, condition: str) -> bool:
-        """Whether every member of a canonical condition had training cells."""
-        return set(self.trained).issuperset(condition_members(condition))
+    def read(self, adata: Any) -> Experiment:
+        """The cells of an AnnData as this model takes them; :class:`DataError` if they do not fit it."""
+        data = read_experiment(adata, self.fields, genes=list(self.genes), perturbations=self.perturbations)
+        return as_treated(data, self.member, self.treatments)
+
+    def answerable(self, conditions: Sequence[str]) -> list[str]:
+        """Those of some canonical conditions whose treatments all had training cells."""
+        trained = set(self.trained)
+        return [name for name in conditions if trained.issuperset(self._treatments(name))]
+
+    def _treatments(self, condition: str) -> tuple[str, ...]:
+        """What a canonical condition consists of: its members, or itself."""
+        if self.member.treatments == "conditions":
+            return () if condition == CONTROL else (condition,)
+        return condition_members(condition)
+
+    def need_known(self, data: Experiment) -> None:
+        """Raise :class:`DataError` if cells had a treatment that the model does not know at all."""
+        unknown = [name for name in data.conditions if not set(self._treatments(name)) <= set(self.treatments)]
+        if unknown:
+            raise DataError(f"{self._unseen(listed(unknown))}; leave these cells out")
+
+    def _unseen(self, conditions: str) -> str:
+        return (
+            f"{conditions} had no training cells, and {self.member.name} takes every condition for a treatment of its "
+            "own, combinations included"
+        )
 
     def dosage(self, conditions: tuple[str, ...]) -> torch.Tensor:
         """Dosages of canonical conditions, (conditions, T).
@@ -143,8 +179,15 @@ class TrainedModel:
         DataError
             If a member is unknown or had no training cells.
         """
-        table = dosage_table(conditions, self.perturbations)
         trained = set(self.trained)
+        if self.member.treatments == "conditions":
+            for condition in conditions:
+                if not trained.issuperset(self._treatments(condition)):
+                    raise DataError(
+                        f"{self._unseen(repr(condition))}, so it cannot predict it{closest(condition, self.trained)}"
+                    )
+            return torch.from_numpy(indicator_table(conditions, self.treatments))
+        table = dosage_table(conditions, self.perturbations)
         for condition in conditions:
             for single in condition_members(condition):
                 if single not in trained:
@@ -165,12 +208,13 @@ def new_model(
     qc: dict[str, Any] | None,
     seed: int,
 ) -> TrainedModel:
-    """An untrained model for an experiment; its count statistics are those of the training cells."""
-    train = split.rows(data.cells, "train")
-    resolved = config.resolved(combinations=bool((data.dosage.sum(axis=1) > 1).any()))
+    """An untrained model for an experiment (:func:`as_treated`), which knows the statistics of its training cells."""
+    train = training_rows(data, split, config)
+    resolved = config.resolved(combinations=any(len(condition_members(name)) > 1 for name in data.conditions))
+    treatments = data.perturbations if data.treatments is None else data.treatments
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = CradleModule(resolved, data.n_genes, len(data.perturbations), len(data.criteria))
+        module = CradleModule(resolved, data.n_genes, len(treatments), len(data.criteria))
     statistics = cell_statistics(data, train)
     module.log_mean.copy_(torch.from_numpy(statistics.log_mean))
     module.log_std.copy_(torch.from_numpy(statistics.log_std))
@@ -187,7 +231,8 @@ def new_model(
         fields=fields,
         var=writable(var),
         perturbations=data.perturbations,
-        trained=tuple(np.array(data.perturbations, dtype=object)[trained_dosage]),
+        treatments=treatments,
+        trained=tuple(np.array(treatments, dtype=object)[trained_dosage]),
         criteria=data.criteria,
         split=split,
         passing_library_size=float(np.median(sizes)),
@@ -197,9 +242,22 @@ def new_model(
     )
 
 
+def as_treated(data: Experiment, member: Member, treatments: tuple[str, ...] | None = None) -> Experiment:
+    """The experiment with the treatments that a member takes; by default, all conditions of the experiment."""
+    if member.treatments == "perturbations":
+        return data
+    return replace(data, treatments=data.conditions[1:] if treatments is None else treatments)
+
+
+def training_rows(data: Experiment, split: Split, config: ModelConfig, part: str = "train") -> npt.NDArray[np.intp]:
+    """Cells of a part of the split that a model is trained (or, ``val``, validated) on, ascending."""
+    rows = split.rows(data.cells, part)
+    return rows[~data.failed[rows]] if config.trained_on == "passing" else rows
+
+
 def with_banks(model: TrainedModel, data: Experiment) -> TrainedModel:
     """The model with the states of (at most 2,000) passing controls and failed cells of its training part."""
-    train = model.split.rows(data.cells, "train")
+    train = training_rows(data, model.split, model.config)
     controls = train[data.is_control[train]]
     passing = controls[~data.failed[controls]]
     rows = _some(passing if len(passing) else controls)  # if all failed, theirs are still the best states there are
@@ -230,12 +288,13 @@ def _posteriors(
         torch.manual_seed(0)
         for start in range(0, len(rows), 512):
             batch = make_batch(data, rows[start : start + 512])
+            encoded = module.encode_counts(sparse_counts(batch))[0]
+            if clean:
+                found.append(module.encode(encoded))
+                continue
             draw = module.sample_globals(module.draw_noise(1))
             z_p = perturbation_state(draw, batch.dosage, batch.condition)
-            z_a = artifact_state(draw, batch.artifact)
-            if clean:
-                z_p, z_a = torch.zeros_like(z_p), torch.zeros_like(z_a)
-            found.append(module.encode(module.encode_counts(sparse_counts(batch))[0], z_p, z_a))
+            found.append(module.encode(encoded, z_p, artifact_state(draw, batch.artifact)))
     return _stacked([basal for basal, _ in found]), _stacked([own for _, own in found if own is not None])
 
 

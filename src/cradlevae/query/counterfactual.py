@@ -18,16 +18,23 @@ from torch import Tensor
 
 from cradlevae.data.batch import make_batch
 from cradlevae.data.checks import check_choice
-from cradlevae.data.contract import Experiment, read_experiment
+from cradlevae.data.contract import Experiment
 from cradlevae.data.labels import CONTROL, listed
 from cradlevae.data.progress import track_slow
 from cradlevae.data.rows import Block, from_blocks, rounded
 from cradlevae.errors import DataError
-from cradlevae.model.module import artifact_state, failed_cells, perturbation_state, sparse_counts
+from cradlevae.model.draws import artifact_state, perturbation_state
+from cradlevae.model.module import failed_cells, sparse_counts
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.likelihood import sample_gamma_poisson
 from cradlevae.nn.mlp import Gaussian
-from cradlevae.query.states import artifact_indicator, canonical_conditions, draw_globals, seeded
+from cradlevae.query.states import (
+    artifact_indicator,
+    canonical_conditions,
+    draw_globals,
+    need_artifact,
+    seeded,
+)
 
 BLOCK_VALUES = 4_000_000
 
@@ -90,8 +97,9 @@ def clean(
     Raises
     ------
     DataError
-        If genes or perturbations do not fit the model, or a column is absent.
+        If genes or perturbations do not fit the model, a column is absent, or the model has no artifact.
     """
+    need_artifact(model, "clean cells")
     return counterfactual(
         model, adata, artifact=False, cells=cells, library_size=library_size, n_draws=n_draws, seed=seed,
         output=output,
@@ -126,12 +134,14 @@ def counterfactual(
     anndata.AnnData
         As from :func:`clean`.
     """
+    if artifact is not None:
+        need_artifact(model, "change that of cells")
     check_choice("cells", cells, ("all", "failed"))
     check_choice("library_size", library_size, ("passing", "own"))
     model.bank()  # refuses an untrained model
     if n_draws < 1:
         raise DataError(f"n_draws is {n_draws}; it must be at least 1")
-    data = read_experiment(adata, model.fields, genes=list(model.genes), perturbations=model.perturbations)
+    data = model.read(adata)
     known = _known(model, data)
     rows = np.flatnonzero(known & data.failed if cells == "failed" else known)
     if len(rows) == 0:
@@ -188,11 +198,13 @@ def _decoded(
         posterior, own = module.encode(
             module.encode_counts(sparse_counts(batch))[0], z_p, artifact_state(draw, batch.artifact)
         )
-        z_b = posterior.sample()
+        z_b = posterior.sample(torch.randn(n_draws, batch.n_cells, module.n_latent))
         if dosage is not None:
-            z_p = torch.einsum("t,dtk->dk", dosage, draw.shift).unsqueeze(1).expand_as(z_b)
+            z_p = torch.einsum("t,dtk->dk", dosage, draw.shift).unsqueeze(1)
         target = batch.artifact if artifact is None else artifact.expand_as(batch.artifact)
-        z_a = artifact_state(draw, target) + _own_artifact(own, batch.artifact, target)
+        z_a = artifact_state(draw, target)
+        if z_a is not None and own is not None:
+            z_a = z_a + _own_artifact(own, batch.artifact, target)
         share = module.decode_share(z_b, z_p, z_a)  # (draws, cells, genes)
         chosen = torch.randint(n_draws, (batch.n_cells,))
         yield (
@@ -206,10 +218,8 @@ def _decoded(
         )
 
 
-def _own_artifact(posterior: Gaussian | None, before: Tensor, after: Tensor) -> Tensor | float:
+def _own_artifact(posterior: Gaussian, before: Tensor, after: Tensor) -> Tensor:
     """A cell's own artifact state: what its counts tell if it is damaged, a draw from the prior if it is to be."""
-    if posterior is None:
-        return 0.0
     damaged = failed_cells(before).unsqueeze(1)
     own = damaged * posterior.sample() + (1 - damaged) * torch.randn_like(posterior.loc)
     return failed_cells(after).unsqueeze(1) * own
@@ -217,7 +227,8 @@ def _own_artifact(posterior: Gaussian | None, before: Tensor, after: Tensor) -> 
 
 def _known(model: TrainedModel, data: Experiment) -> npt.NDArray[np.bool_]:
     """Cells whose perturbations had training cells; the others are left out with a warning that names them."""
-    able = np.array([model.can_answer(name) for name in data.conditions])
+    answerable = set(model.answerable(data.conditions))
+    able = np.array([name in answerable for name in data.conditions])
     known = np.asarray(able[data.condition])
     if not known.any():
         raise DataError("none of the cells has a perturbation with training cells, so the model cannot decode them")

@@ -144,14 +144,18 @@ class _Controls:
         """States of batches, and their expression under control, (states, 1, genes)."""
         if batches not in self.made:
             states = draw_states(self.model, self.basal, self.seed, batches)
-            none = torch.zeros(len(states.basal), 1, self.model.module.n_latent)
-            self.made[batches] = states, self.expression(states, none)
+            self.made[batches] = states, self.expression(states, None)
         return self.made[batches]
 
-    def expression(self, states: States, shift: Tensor) -> Tensor:
-        """Expected expression of each state under each of its shifts, (states, n, K) → (states, n, genes)."""
-        basal = states.basal.unsqueeze(1).expand_as(shift)
-        share: Tensor = self.model.module.decode_share(basal, shift, torch.zeros_like(shift))
+    def expression(self, states: States, shift: Tensor | None) -> Tensor:
+        """Expected expression of each state under each of its shifts, (states, n, W) → (states, n, genes).
+
+        Without shifts, under control, (states, 1, genes).
+        """
+        basal = states.basal.unsqueeze(1)
+        if shift is not None:
+            basal = basal.expand(-1, shift.shape[1], -1)
+        share: Tensor = self.model.module.decode_share(basal, shift)
         library = states.library_size.unsqueeze(1).expand(share.shape[:2])
         if self.scale == "mean":
             return share.mul_(library.unsqueeze(2))
@@ -289,7 +293,7 @@ def published_effects(
     check_choice("scale", scale, ("perturbseq", "mean"))
     check_at_least(1, n_particles=n_particles)
     conditions = canonical_conditions(model, perturbations)
-    dosage = torch.cat([torch.zeros(1, len(model.perturbations)), model.dosage(conditions)])
+    dosage = torch.cat([torch.zeros(1, len(model.treatments)), model.dosage(conditions)])
     with seeded(seed):
         means = [
             _sampled_expression(model, treated, n_particles, library_size, scale)
@@ -308,8 +312,8 @@ def _sampled_expression(
     for start in range(0, n_particles, 500):
         n = min(500, n_particles - start)
         z_p = draw_condition(model, dosage, n)[1].unsqueeze(1)
-        z_b = torch.randn_like(z_p)
-        share = model.module.decode_share(z_b, z_p, torch.zeros_like(z_p))[:, 0]
+        z_b = torch.randn(n, 1, model.module.n_latent)
+        share = model.module.decode_share(z_b, z_p)[:, 0]
         counts = sample_gamma_poisson(share * library_size, model.module.concentration)
         if scale == "perturbseq":
             counts = torch.log2(1 + TARGET_SUM * counts / counts.sum(1, keepdim=True).clamp_min(1))

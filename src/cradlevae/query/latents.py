@@ -11,9 +11,10 @@ import torch
 
 from cradlevae.data.batch import make_batch
 from cradlevae.data.checks import check_at_least
-from cradlevae.data.contract import read_experiment
 from cradlevae.data.progress import track_slow
-from cradlevae.model.module import artifact_state, failed_cells, perturbation_state, sparse_counts
+from cradlevae.errors import DataError
+from cradlevae.model.draws import artifact_state, perturbation_state
+from cradlevae.model.module import failed_cells, sparse_counts
 from cradlevae.model.objective import iwelbo
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.states import draw_globals, seeded
@@ -39,12 +40,16 @@ def latents(model: TrainedModel, adata: Any, *, n_draws: int = 16, sample: bool 
     Returns
     -------
     anndata.AnnData
-        ``obsm``: ``z_basal``, ``z_perturbation``, ``z_artifact``, each (cells, K); ``obs`` as given. No counts.
+        ``obsm``: ``z_basal``, ``z_perturbation`` and, of models with an artifact, ``z_artifact``, each (cells, K);
+        ``obs`` as given. No counts. (Of a conditional VAE ``z_perturbation`` is the dosage; of SVAE+ the state z is
+        ``z_basal`` + ``z_perturbation``.)
     """
     check_at_least(1, n_draws=n_draws)
     model.bank()  # refuses an untrained model
-    data = read_experiment(adata, model.fields, genes=list(model.genes), perturbations=model.perturbations)
-    found: dict[str, list[Any]] = {"z_basal": [], "z_perturbation": [], "z_artifact": []}
+    data = model.read(adata)
+    model.need_known(data)
+    names = ("z_basal", "z_perturbation", "z_artifact") if model.member.artifact else ("z_basal", "z_perturbation")
+    found: dict[str, list[Any]] = {name: [] for name in names}
     with seeded(seed):
         draw = draw_globals(model, 1 if sample else n_draws)
         starts = range(0, data.n_cells, 512)
@@ -55,22 +60,32 @@ def latents(model: TrainedModel, adata: Any, *, n_draws: int = 16, sample: bool 
             encoded = model.module.encode_counts(sparse_counts(batch))[0]
             posterior, own = model.module.encode(encoded, z_p, z_a)
             z_b = posterior.sample() if sample else posterior.loc
-            if own is not None:
+            if z_a is not None and own is not None:
                 state = own.sample() if sample else own.loc
                 z_a = z_a + failed_cells(batch.artifact).unsqueeze(1) * state
             found["z_basal"].append(z_b.mean(0).numpy())
             found["z_perturbation"].append(z_p.mean(0).numpy())
-            found["z_artifact"].append(z_a.mean(0).numpy())
+            if z_a is not None:
+                found["z_artifact"].append(z_a.mean(0).numpy())
     obsm = {name: np.concatenate(parts) for name, parts in found.items()}
     return ad.AnnData(obs=adata.obs.loc[data.cells].copy(), obsm=obsm)
 
 
 def mask_probabilities(model: TrainedModel) -> pd.DataFrame:
-    """Posterior probability that each perturbation touches each latent, perturbations × latents."""
+    """Posterior probability that each treatment touches each latent, treatments × latents.
+
+    Raises
+    ------
+    DataError
+        If the model has no mask, or has not been trained.
+    """
+    mask = model.module.mask
+    if mask is None:
+        raise DataError(f"{model.member.name} has no mask, so it has no mask probabilities; a SAMSVAE has")
     model.bank()  # refuses an untrained model
     with torch.no_grad():
-        probability = torch.sigmoid(model.module.mask_logits).numpy()
-    return pd.DataFrame(probability, index=pd.Index(model.perturbations, name="perturbation"))
+        probability = torch.sigmoid(mask.logits).numpy()
+    return pd.DataFrame(probability, index=pd.Index(model.treatments, name="perturbation"))
 
 
 def log_likelihood(model: TrainedModel, adata: Any, *, n_particles: int = 100, seed: int = 0) -> pd.Series[float]:
@@ -88,7 +103,8 @@ def log_likelihood(model: TrainedModel, adata: Any, *, n_particles: int = 100, s
         Seed of the draws.
     """
     model.bank()  # refuses an untrained model
-    data = read_experiment(adata, model.fields, genes=list(model.genes), perturbations=model.perturbations)
+    data = model.read(adata)
+    model.need_known(data)
     scores = []
     with seeded(seed):
         starts = range(0, data.n_cells, 256)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cradlevae.model.module import GlobalNoise
+from cradlevae.model.draws import GlobalNoise
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.states import Basal
 
@@ -65,15 +65,15 @@ def _draw_states(model: TrainedModel, basal: Basal, seed: int, batch: int) -> St
 
 
 def draw_shifts(model: TrainedModel, dosage: Tensor, seed: int, batches: range) -> Tensor:
-    """z^p that the states of these batches meet, of a condition of dosages (T,): (batches × 7, 3, K).
+    """z^p that the states of these batches meet, of a condition of dosages (T,): (batches × 7, 3, W).
 
-    Each perturbation has the same draws in every condition.
+    Each treatment has the same draws in every condition.
     """
     return torch.cat([_draw_shift(model, dosage, seed, batch)[_partners()] for batch in batches])
 
 
 def _draw_shift(model: TrainedModel, dosage: Tensor, seed: int, batch: int) -> Tensor:
-    """Draws of z^p, (7, K)."""
+    """Draws of z^p, (7, W)."""
     members = torch.nonzero(dosage).squeeze(1)
     mask, embedding = [], []
     for member in members.tolist():
@@ -84,7 +84,8 @@ def _draw_shift(model: TrainedModel, dosage: Tensor, seed: int, batch: int) -> T
         embedding.append(torch.from_numpy(_normal(value)))
     unused = torch.zeros(DRAWS, model.module.n_classes, model.module.n_latent)
     noise = GlobalNoise(torch.stack(mask, 1), torch.stack(embedding, 1), unused)  # (7, members, K)
-    return torch.einsum("m,dmk->dk", dosage[members], model.module.sample_globals(noise, members).shift)
+    shift = torch.einsum("m,dmk->dk", dosage[members], model.module.sample_globals(noise, members).shift)
+    return shift.expand(DRAWS, -1)
 
 
 def draw_effects(particles: Tensor) -> tuple[Tensor, Tensor]:

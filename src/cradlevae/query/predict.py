@@ -72,12 +72,12 @@ def predict(
     Raises
     ------
     DataError
-        If a perturbation is unknown or had no training cells.
+        If a perturbation is unknown or had no training cells, or damaged cells are asked of a model without artifact.
     """
     conditions = canonical_conditions(model, perturbations)
     check_at_least(1, n_cells=n_cells)
     check_at_least(0, seed=seed)
-    fixed = None if library_size == "controls" else _positive(library_size)
+    fixed = check_library_size(library_size)
     indicator = artifact_indicator(model, artifact)
     dosage = model.dosage(conditions)
     sizes = np.empty(n_cells * len(conditions), dtype=np.float32)
@@ -119,8 +119,8 @@ def _blocks(
         z_b, library = draw_basal(model, (n, 1), basal, generator)
         if fixed is not None:
             library = np.full_like(library, fixed)
-        z_a = (indicator @ draw.artifact).unsqueeze(1)
-        if indicator.any():
+        z_a = None if draw.artifact is None else (indicator @ draw.artifact).unsqueeze(1)
+        if z_a is not None and indicator.any():
             z_a = draw_cell_artifact(model, z_a, indicator)
         share = model.module.decode_share(z_b, z_p.unsqueeze(1), z_a)[:, 0]
         counts = sample_gamma_poisson(share * torch.from_numpy(library), model.module.concentration)
@@ -128,7 +128,10 @@ def _blocks(
         yield {"X": sp.csr_matrix(counts.numpy())}
 
 
-def _positive(library_size: float | str) -> float:
+def check_library_size(library_size: float | str) -> float | None:
+    """A positive number, or ``None`` for ``"controls"``; :class:`DataError` for anything else."""
+    if library_size == "controls":
+        return None
     try:
         value = float(library_size)
     except (TypeError, ValueError):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cradlevae.model.trained import TrainedModel
-from cradlevae.query.states import check_credible, draw_basal, draw_cell_artifact, draw_globals, seeded
+from cradlevae.query.states import check_credible, draw_basal, draw_cell_artifact, draw_globals, need_artifact, seeded
 
 
 def artifact_signature(
@@ -38,16 +38,17 @@ def artifact_signature(
     Raises
     ------
     DataError
-        If ``credible`` is no probability, or the model has not been trained.
+        If ``credible`` is no probability, or the model has no artifact or has not been trained.
     """
     check_credible(credible)
+    need_artifact(model, "tell its signature")
     tables = []
     with seeded(seed):
         z_b, _ = draw_basal(model, (1, n_states), "controls", np.random.default_rng(seed))
-        none = torch.zeros_like(z_b)
         artifact = draw_globals(model, n_draws).artifact  # (draws, classes, latent)
+        assert artifact is not None
         only = torch.eye(len(model.criteria))
-        clean = model.module.decode_share(z_b, none, none).mean((0, 1))
+        clean = model.module.decode_share(z_b).mean((0, 1))
         for index, criterion in enumerate(model.criteria):
             shares = torch.stack([_damaged_share(model, z_b, drawn[index], only[index]) for drawn in artifact])
             fold = torch.log2(shares.clamp_min(1e-12) / clean.clamp_min(1e-12)).numpy()
@@ -70,4 +71,4 @@ def artifact_signature(
 def _damaged_share(model: TrainedModel, z_b: Tensor, artifact: Tensor, indicator: Tensor) -> Tensor:
     """Mean share of each gene over damaged cells of these basal states, (genes,)."""
     z_a = draw_cell_artifact(model, artifact.expand_as(z_b), indicator)
-    return model.module.decode_share(z_b, torch.zeros_like(z_b), z_a).mean((0, 1))
+    return model.module.decode_share(z_b, artifact=z_a).mean((0, 1))

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.checks import check_at_least, check_choice
+from cradlevae.data.contract import DataFields
 from cradlevae.data.labels import condition_name, members
 from cradlevae.errors import DataError
-from cradlevae.model.module import Globals
+from cradlevae.model.draws import Globals
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.matmul import matmul_precision
 
@@ -48,13 +49,18 @@ def canonical_conditions(model: TrainedModel, labels: str | Sequence[str]) -> tu
     DataError
         If nothing is asked for, or a member is unknown to the model or had no training cells.
     """
+    conditions = canonical_names(model.fields, labels)
+    model.dosage(conditions)  # refuses what cannot be predicted
+    return conditions
+
+
+def canonical_names(fields: DataFields, labels: str | Sequence[str]) -> tuple[str, ...]:
+    """The same for labels as the data's fields have them, whatever is known of them."""
     labels = [labels] if isinstance(labels, str) else list(labels)
     if not labels:
         raise DataError("no perturbations were given")
-    fields = model.fields
-    conditions = tuple(_condition(str(label), fields.separator, fields.control_labels) for label in labels)
-    model.dosage(conditions)  # refuses what cannot be predicted
-    return tuple(dict.fromkeys(conditions))
+    names = (_condition(str(label), fields.separator, fields.control_labels) for label in labels)
+    return tuple(dict.fromkeys(names))
 
 
 def _condition(label: str, separator: str, control_labels: Sequence[str]) -> str:
@@ -65,15 +71,15 @@ def _condition(label: str, separator: str, control_labels: Sequence[str]) -> str
 
 
 def draw_globals(model: TrainedModel, n: int, members: Tensor | None = None) -> Globals:
-    """Draw M, E and A ``n`` times from the guide; M and E of some ``members`` (rows of perturbations, int64) or all."""
+    """Draw M, E and A ``n`` times from the guide; M and E of some ``members`` (rows of treatments, int64) or all."""
     return model.module.sample_globals(model.module.draw_noise(n, members), members)
 
 
 def draw_condition(model: TrainedModel, dosage: Tensor, n: int) -> tuple[Globals, Tensor]:
-    """Draw ``n`` times what a condition of dosages (T,) needs: the globals of its members, and its z^p, (n, K)."""
+    """Draw ``n`` times what a condition of dosages (T,) needs: the globals of its members, and its z^p, (n, W)."""
     members = torch.nonzero(dosage).squeeze(1)
     draw = draw_globals(model, n, members)
-    return draw, torch.einsum("m,nmk->nk", dosage[members], draw.shift)
+    return draw, torch.einsum("m,nmk->nk", dosage[members], draw.shift).expand(n, -1)
 
 
 def draw_basal(
@@ -115,6 +121,12 @@ def draw_cell_artifact(model: TrainedModel, artifact: Tensor, indicator: Tensor)
     )
 
 
+def need_artifact(model: TrainedModel, what: str) -> None:
+    """Raise :class:`DataError` if a model has no artifact latent, which is needed to do ``what``."""
+    if not model.member.artifact:
+        raise DataError(f"{model.member.name} has no artifact latent, so it cannot {what}; a CradleVAE can")
+
+
 def artifact_indicator(model: TrainedModel, artifact: Any) -> Tensor:
     """Artifact indicator of a generated cell, (C,), from what a user may write.
 
@@ -128,11 +140,14 @@ def artifact_indicator(model: TrainedModel, artifact: Any) -> Tensor:
     Raises
     ------
     DataError
-        If a named class is unknown.
+        If a named class is unknown, or the model has no artifact to switch on.
     """
     indicator = torch.zeros(len(model.criteria))
+    if isinstance(artifact, bool | np.bool_) and not artifact:
+        return indicator
+    need_artifact(model, "give damaged cells")
     if isinstance(artifact, bool | np.bool_):
-        return indicator + float(artifact)
+        return indicator + 1.0
     for name in [artifact] if isinstance(artifact, str) else artifact:
         if name not in model.criteria:
             raise DataError(f"unknown artifact class {name!r}; known: {', '.join(map(repr, model.criteria))}")

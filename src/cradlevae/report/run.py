@@ -63,20 +63,11 @@ def write_report(
     figures = {
         "Predicted against measured effects": effects_figure(measured, predicted),
         "Scores": scores_figure(scores),
-        "Artifact signature": signature_figure(artifact_signature(model)),
         "Confounding alarm": confounding_figure(pd.DataFrame(scores.attrs["confounding"])),
         "Training": training_figure(model.history),
     }
-    cells = _sample(adata)
-    cleaned = clean(model, cells)
-    if cleaned.obs["failed_qc"].any():
-        figures["Cleaned cells"] = cleaned_figure(
-            cells,
-            cleaned,
-            perturbation_key=None if model.fields.guides_key else model.fields.perturbation_key,
-            artifact_key=list(model.criteria),
-            layer=model.fields.layer,
-        )
+    if model.member.artifact:
+        figures |= _artifact_figures(model, _sample(adata))
     if QC_KEY in adata.uns:
         figures["Quality control"] = qc_figure(adata)
     written = []
@@ -86,6 +77,7 @@ def write_report(
         written.append(path)
     page = folder / "report.html"
     summary = {
+        "model": model.member.name,
         "genes": f"{len(model.genes):,}",
         "perturbations": f"{len(model.trained)}",
         "artifact classes": ", ".join(model.criteria),
@@ -104,6 +96,21 @@ def write_report(
         figures=figures,
     )
     return [*written, page]
+
+
+def _artifact_figures(model: TrainedModel, cells: Any) -> dict[str, Any]:
+    """What the artifact does, and cells without it."""
+    figures = {"Artifact signature": signature_figure(artifact_signature(model))}
+    cleaned = clean(model, cells)
+    if cleaned.obs["failed_qc"].any():
+        figures["Cleaned cells"] = cleaned_figure(
+            cells,
+            cleaned,
+            perturbation_key=None if model.fields.guides_key else model.fields.perturbation_key,
+            artifact_key=list(model.criteria),
+            layer=model.fields.layer,
+        )
+    return figures
 
 
 def _sample(adata: Any) -> Any:

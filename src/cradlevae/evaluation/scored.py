@@ -1,0 +1,28 @@
+"""What the harness asks of whatever it scores: a trained model of the family, or a floor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cradlevae.evaluation.floor_model import FittedFloor
+from cradlevae.model.trained import TrainedModel
+from cradlevae.query.effects import effects
+from cradlevae.query.predict import predict
+
+Scored = TrainedModel | FittedFloor
+"""Both know their genes, their split and the fingerprints of their training cells, and which conditions they answer."""
+
+
+def predicted_effects(model: Scored, conditions: Sequence[str], *, seed: int) -> Any:
+    """Effects of conditions that it can answer, an AnnData: conditions × genes."""
+    if isinstance(model, FittedFloor):
+        return model.effects(conditions)
+    return effects(model, conditions, seed=seed)
+
+
+def generated_cells(model: Scored, conditions: Sequence[str], *, n_cells: int, seed: int) -> Any:
+    """Artifact-free cells of such conditions at the library sizes of real controls, an AnnData of counts."""
+    if isinstance(model, FittedFloor):
+        return model.predict(conditions, n_cells, seed=seed)
+    return predict(model, conditions, n_cells=n_cells, seed=seed)

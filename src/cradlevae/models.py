@@ -1,0 +1,42 @@
+"""All models by name, floors among them: what a benchmark goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from cradlevae.api import CLASSES
+from cradlevae.evaluation.floor_model import FloorModel
+from cradlevae.evaluation.floors import FLOORS
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model that can be made by its name.
+
+    Attributes
+    ----------
+    name
+        Its key, e.g. ``sams_vae`` or ``shrunk_mean``.
+    description
+        One line.
+    kind
+        ``model`` of the family, or ``floor``.
+    make
+        ``make(adata, split=..., **options)`` makes it, untrained; ``train()``, ``effects``, ``predict`` and
+        :func:`cradlevae.evaluate` work for all. Options of a floor are the fields of :class:`cradlevae.DataFields`.
+    """
+
+    name: str
+    description: str
+    kind: Literal["model", "floor"]
+    make: Callable[..., Any]
+
+
+def models() -> dict[str, ModelEntry]:
+    """Every model of the family, those registered since included, then every floor."""
+    family = [ModelEntry(key, kind.member.description, "model", kind) for key, kind in CLASSES.items()]
+    floors = [ModelEntry(name, FLOORS[name].description, "floor", partial(FloorModel, name)) for name in FLOORS]
+    return {entry.name: entry for entry in family + floors}
