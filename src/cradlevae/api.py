@@ -29,6 +29,7 @@ from cradlevae.model.store import MODEL_FILE, load_model, save_model
 from cradlevae.model.trained import TrainedModel, as_treated, new_model, training_rows, with_banks
 from cradlevae.model.training import fit
 from cradlevae.query import counterfactual, effects, latents, predict, signature
+from cradlevae.query.residual import with_residual
 from cradlevae.query.states import Basal
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class PerturbationVAE:
     # -- training and files ------------------------------------------------------------------------------------
 
     def train(
-        self, max_epochs: int = 200, *, output: str | Path | None = None, resume: bool = False, **config: Any
+        self, max_epochs: int | None = None, *, output: str | Path | None = None, resume: bool = False, **config: Any
     ) -> None:
         """Train; the weights of the best epoch (by validation loss) are kept.
 
@@ -149,7 +150,7 @@ class PerturbationVAE:
         Parameters
         ----------
         max_epochs
-            At most so many passes over the training cells.
+            At most so many passes over the training cells; by default as many as make 6,000 steps (30 to 400).
         output
             Folder for checkpoints and the CSV log; ``None`` keeps none after training.
         resume
@@ -180,7 +181,7 @@ class PerturbationVAE:
             "on_disk": isinstance(self.data.counts, StoredMatrix),  # the cells then come in another order
         }
         history = fit(self.trained.module, self.data, rows, settings, output=folder, resume=resume, record=record)
-        self.trained = with_banks(replace(self.trained, history=history), self.data)
+        self.trained = with_residual(with_banks(replace(self.trained, history=history), self.data), self.data)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the trained model into a folder; see :meth:`load`.

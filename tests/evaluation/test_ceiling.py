@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from cradlevae.data.measured import condition_moments, measured_effects
 from cradlevae.errors import DataError
 from cradlevae.evaluation.ceiling import ceiling, split_half_effects, split_half_scores
-from cradlevae.evaluation.measured import condition_moments, measured_effects
 from cradlevae.evaluation.metrics import ate_rho
 
 N_PERTURBATIONS = 40

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import cradlevae as cv
+from cradlevae.data.measured import condition_moments, measured_effects
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors import FLOORS, floor_effects
-from cradlevae.evaluation.measured import condition_moments, measured_effects
 
 
 @pytest.fixture(scope="module")

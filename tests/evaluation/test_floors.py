@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cradlevae.data.measured import ConditionMoments
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors import FLOORS, floor, floor_effects
-from cradlevae.evaluation.measured import ConditionMoments
 from cradlevae.evaluation.shrinkage import lowrank_shrink, shrink
 
 NAMES = ("A", "A+B", "B", "C", "control")

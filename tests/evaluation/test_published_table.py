@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from cradlevae.data.measured import condition_moments, measured_effects
 from cradlevae.evaluation.ceiling import ceiling
 from cradlevae.evaluation.floors import floor_effects
-from cradlevae.evaluation.measured import condition_moments, measured_effects
 from cradlevae.evaluation.metrics import ate_r2, ate_rho
 
 DATA = Path(os.environ.get("CRADLEVAE_DATA", Path(__file__).parents[3] / "shared" / "data"))

@@ -38,7 +38,7 @@ def assert_alike(one: cv.CradleVAE, two: cv.CradleVAE) -> None:
         np.testing.assert_allclose(one.history[column], two.history[column], rtol=1e-5, atol=1e-7, err_msg=column)
     others = two.trained.module.state_dict()
     for name, value in one.trained.module.state_dict().items():
-        np.testing.assert_allclose(value, others[name], atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(value, others[name], rtol=1e-4, atol=1e-4, err_msg=name)
 
 
 def test_two_processes_give_what_one_gives(new_model: Any, quick: Options, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.data.labels import CONTROL
+from cradlevae.data.measured import Scale, check_codes, expression_blocks, indicator
 from cradlevae.errors import DataError
-from cradlevae.evaluation.measured import Scale, check_codes, expression_blocks, indicator
 from cradlevae.evaluation.metrics import effect_scores
 
 FloatArray = npt.NDArray[np.float64]
@@ -76,7 +76,7 @@ def ceiling(
     seed
         Seed of the halvings and of the bootstrap.
     scale
-        Scale of the effects, see :func:`~cradlevae.evaluation.measured.condition_moments`.
+        Scale of the effects, see :func:`~cradlevae.data.measured.condition_moments`.
     control
         Name of the control condition.
 

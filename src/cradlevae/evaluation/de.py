@@ -17,8 +17,8 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.data.labels import CONTROL
+from cradlevae.data.measured import check_codes, library_share
 from cradlevae.errors import DataError
-from cradlevae.evaluation.measured import check_codes, library_share
 from cradlevae.evaluation.registry import metric
 
 FloatArray = npt.NDArray[np.float64]

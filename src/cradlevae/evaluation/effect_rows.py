@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cradlevae.data.contract import Experiment
+from cradlevae.data.measured import ConditionMoments
 from cradlevae.evaluation.floors import FLOORS, floor_effects
-from cradlevae.evaluation.measured import ConditionMoments
 from cradlevae.evaluation.metrics import CONSTANT, effect_scores
 from cradlevae.evaluation.references import Reference, part_moments
 from cradlevae.evaluation.registry import REGISTRY

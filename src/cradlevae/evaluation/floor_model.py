@@ -17,11 +17,11 @@ from cradlevae.data.checks import check_at_least
 from cradlevae.data.contract import DataFields, Experiment, read_experiment
 from cradlevae.data.fingerprint import cell_fingerprints
 from cradlevae.data.labels import CONTROL, closest, listed
+from cradlevae.data.measured import ConditionMoments
 from cradlevae.data.split import Split
 from cradlevae.data.split import split as make_split
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors import FLOORS, floor_effects
-from cradlevae.evaluation.measured import ConditionMoments
 from cradlevae.evaluation.references import part_moments
 from cradlevae.query.predict import check_library_size
 from cradlevae.query.states import canonical_names, check_credible

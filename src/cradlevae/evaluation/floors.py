@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cradlevae.data.labels import condition_members
+from cradlevae.data.measured import ConditionMoments, Effects, control_row
 from cradlevae.errors import DataError
-from cradlevae.evaluation.measured import ConditionMoments, Effects, control_row
-from cradlevae.evaluation.shrinkage import lowrank_shrink, seen_effects, shrink, shrinkage
+from cradlevae.evaluation.shrinkage import hierarchical_effects, lowrank_shrink, seen_effects, shrink, shrinkage
 
 FloatArray = npt.NDArray[np.float64]
 FloorFunction = Callable[[ConditionMoments, ConditionMoments | None, Sequence[str]], FloatArray]
@@ -154,6 +154,24 @@ def _lowrank_shrunk_mean(
     return _look_up(lowrank_shrink(train, validation), conditions)
 
 
+def _hierarchical_error(
+    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray:
+    effects = hierarchical_effects(train)
+    return _look_up(replace(effects, value=effects.standard_error), conditions)
+
+
+@floor(
+    "hierarchical_mean",
+    "training mean, shrunk by a scale of the gene and one of the perturbation, on a base that all conditions share",
+    error=_hierarchical_error,
+)
+def _hierarchical_mean(
+    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray:
+    return _look_up(hierarchical_effects(train), conditions)
+
+
 @floor("additive", "control plus the effects of the single perturbations", error=_additive_error)
 def _additive(train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]) -> FloatArray:
     return _of_singles(_singles(train), conditions, np.sum)
@@ -165,6 +183,13 @@ def _additive_shrunk(
 ) -> FloatArray:
     # Singles alone set τ²: combinations move genes further and would undo part of the shrinkage.
     return _of_singles(_shrunk(_singles(train)), conditions, np.sum)
+
+
+@floor("additive_hierarchical", "control plus the hierarchically shrunk effects of the single perturbations")
+def _additive_hierarchical(
+    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray:
+    return _of_singles(hierarchical_effects(train, singles=True), conditions, np.sum)
 
 
 @floor("matching_mean", "mean of the cells' means of the constituent single perturbations")

@@ -15,11 +15,11 @@ from cradlevae.data.contract import Experiment
 from cradlevae.data.counts import Counts
 from cradlevae.data.fingerprint import cell_fingerprints
 from cradlevae.data.labels import CONTROL, closest
+from cradlevae.data.measured import ConditionMoments, condition_moments, measured_effects
 from cradlevae.data.split import Split
 from cradlevae.data.stored import CountMatrix, subset_rows
 from cradlevae.errors import DataError
 from cradlevae.evaluation.ceiling import ceiling
-from cradlevae.evaluation.measured import ConditionMoments, condition_moments, measured_effects
 
 if TYPE_CHECKING:
     from cradlevae.evaluation.scored import Scored

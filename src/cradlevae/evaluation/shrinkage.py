@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from cradlevae.data.labels import CONTROL
+from cradlevae.data.labels import CONTROL, condition_members
+from cradlevae.data.measured import ConditionMoments, Effects, control_row, measured_effects
 from cradlevae.errors import DataError
-from cradlevae.evaluation.measured import ConditionMoments, Effects, control_row, measured_effects
+from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -92,6 +93,39 @@ def lowrank_shrink(train: ConditionMoments, validation: ConditionMoments) -> Eff
         if error < best_error:
             best, best_error = candidate, error
     return Effects(effects.names, best, effects.standard_error, effects.genes)
+
+
+def hierarchical_effects(train: ConditionMoments, *, singles: bool = False) -> Effects:
+    """Effects shrunk by a scale of their gene and one of their perturbation; :func:`shrink` has the former alone.
+
+    Perturbations that do nothing are silenced whatever their genes, and serve as controls beside the controls: the base
+    is shared. See :func:`cradlevae.nn.hierarchy.hierarchical_shrink`.
+
+    Parameters
+    ----------
+    train
+        Moments of training cells, controls among them.
+    singles
+        Look at conditions of one perturbation only.
+
+    Returns
+    -------
+    Effects of the conditions with cells; ``standard_error`` is the standard deviation a posteriori.
+    """
+    base = control_row(train)
+    rows = [base] + [
+        row
+        for row, name in enumerate(train.names)
+        if row != base and train.n_cells[row] > 0 and (not singles or len(condition_members(name)) == 1)
+    ]
+    n_cells = train.n_cells[rows].astype(np.float64)
+    freedom = np.maximum(n_cells - 1, 0)
+    within = freedom @ np.nan_to_num(train.variance[rows]) / max(float(freedom.sum()), 1.0)
+    evidence = Evidence(train.mean[rows], within / n_cells[:, None] + 1e-9, n_cells > 0)
+    control = np.arange(len(rows)) == 0
+    value, variance = hierarchical_shrink([evidence], np.zeros_like(train.mean[rows]), control)
+    names = tuple(train.names[row] for row in rows[1:])
+    return Effects(names, value[1:].astype(np.float64), np.sqrt(variance[1:].astype(np.float64)), train.genes)
 
 
 def seen_effects(moments: ConditionMoments) -> Effects:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -68,6 +69,9 @@ class ModelConfig:
     cell_artifact
         ``corrected`` and with an artifact latent only: a failed cell has an artifact state of its own beside the shared
         one, so that the basal state need not explain which kind of damage it took.
+    gene_effects
+        ``corrected`` only: a treatment also adds to the log rate of each gene directly, with an effect that is shrunk
+        by a scale of the gene and a scale of the treatment, both learned; by default for CRADLE-VAE alone.
     weight_scale
         ``corrected`` only: smallest prior standard deviation of a column of the gene weights (each has a variance of
         its own); 0 is no prior.
@@ -94,6 +98,7 @@ class ModelConfig:
     balance_classes: bool = False
     linear_path: bool = True
     cell_artifact: bool = True
+    gene_effects: bool | None = None
     weight_scale: float = 0.02
     decoder_layers: int = 2
     basal_layers: int = 1
@@ -153,15 +158,24 @@ class ModelConfig:
             "guide": member.guide[0] if member.guide else None,
             "mask_prior": (0.01 if combinations else 0.001) if member.mask == "bernoulli" else None,
             "counterfactual_weight": 0.05 if member.artifact else 0.0,
+            "gene_effects": member.gene_effects,
         }
         if self.objective == "released":
             defaults["counterfactual_weight"] = 0.5 if combinations else 0.1
         filled = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         if self.objective == "released":  # the published model has none of these
-            filled |= {"linear_path": False, "cell_artifact": False, "weight_scale": 0.0, "balance_classes": False}
+            filled |= {"linear_path": False, "cell_artifact": False, "gene_effects": False}
+            filled |= {"weight_scale": 0.0, "balance_classes": False}
         if not member.artifact:
             filled["cell_artifact"] = False
         return replace(self, **filled)
+
+
+STEPS = 6000
+"""Steps of training by default: validation improves little after them."""
+
+EPOCHS = 30, 400
+"""Fewest and most epochs by default."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +185,7 @@ class TrainConfig:
     Parameters
     ----------
     max_epochs
-        At most so many passes over the training cells.
+        At most so many passes over the training cells; ``None`` takes as many as make 6,000 steps, between 30 and 400.
     batch_size
         Cells a step, over all devices.
     n_particles
@@ -205,12 +219,12 @@ class TrainConfig:
         Whether to show a progress bar.
     """
 
-    max_epochs: int = 200
-    batch_size: int = 128
+    max_epochs: int | None = None
+    batch_size: int = 256
     n_particles: int = 1
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 1e-6
-    averaging: float = 0.995
+    averaging: float = 0.99
     gradient_clip: float = 100.0
     patience: int = 25
     seed: int = 0
@@ -222,7 +236,9 @@ class TrainConfig:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        check_at_least(1, max_epochs=self.max_epochs, batch_size=self.batch_size)
+        check_at_least(
+            1, batch_size=self.batch_size, **({} if self.max_epochs is None else {"max_epochs": self.max_epochs})
+        )
         check_at_least(1, n_particles=self.n_particles, devices=self.devices)
         check_choice("precision", self.precision, ("float32", "bf16"))
         check_at_least(0, weight_decay=self.weight_decay, patience=self.patience, seed=self.seed)
@@ -232,3 +248,11 @@ class TrainConfig:
                 raise DataError(f"{name} is {getattr(self, name)}; it must be above 0")
         if not 0 <= self.averaging < 1:
             raise DataError(f"averaging is {self.averaging}; it must be at least 0 and below 1")
+
+    def of_cells(self, n_cells: int) -> TrainConfig:
+        """These settings with ``max_epochs`` filled in for so many training cells."""
+        if self.max_epochs is not None:
+            return self
+        steps = max(1, math.ceil(n_cells / self.batch_size))
+        fewest, most = EPOCHS
+        return replace(self, max_epochs=min(max(math.ceil(STEPS / steps), fewest), most))

@@ -53,6 +53,9 @@ class Member:
         What the guide of the basal state sees: the ``effect`` z^p beside the counts, or the ``counts`` alone.
     decode
         How the decoder takes the latents: side by side (``concat``) or their ``sum``.
+    gene_effects
+        Whether a treatment also adds to the log rates of the genes directly (:mod:`cradlevae.model.gene_effects`),
+        unless the settings say otherwise.
     guide
         Guides of a ``gaussian`` embedding: ``correlated`` with the mask, or ``mean-field``.
     objective
@@ -69,6 +72,7 @@ class Member:
     prior: Literal["standard", "shifted"] = "standard"
     encoder: Literal["effect", "counts"] = "effect"
     decode: tuple[Decode, ...] = ("sum", "concat")
+    gene_effects: bool = False
     guide: tuple[Guide, ...] = ()
     objective: tuple[Objective, ...] = ("corrected",)
 
@@ -109,6 +113,7 @@ CRADLE_VAE = register(
         "basal state + sparse additive effect + artifact, with a counterfactual term",
         mask="bernoulli",
         artifact=True,
+        gene_effects=True,
         decode=("concat", "sum"),
         guide=("correlated", "mean-field"),
         objective=("corrected", "released"),

@@ -18,6 +18,7 @@ from cradlevae.data.batch import Batch
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.draws import GlobalNoise, Globals
 from cradlevae.model.effect import make_embedding, make_mask
+from cradlevae.model.gene_effects import GeneEffects
 from cradlevae.nn.gene_product import gene_product
 from cradlevae.nn.likelihood import SparseCounts, decoded_share
 from cradlevae.nn.mlp import MLP, Gaussian, GaussianHead, GaussianMLP
@@ -63,6 +64,11 @@ class CradleModule(nn.Module):
         self.gene_linear = nn.Linear(config.width + (sum(decoded) if config.linear_path else 0), n_genes)
         if config.cell_artifact:
             self.cell_artifact_head = GaussianHead(config.basal_width, k)
+        self.gene_effects = GeneEffects(n_perturbations, n_genes) if config.gene_effects else None
+        if config.gene_effects and self.member.artifact:
+            self.kept_head = nn.Linear(k, 1)
+            nn.init.zeros_(self.kept_head.weight)
+            nn.init.ones_(self.kept_head.bias)
         self.log_concentration = nn.Parameter(torch.zeros(n_genes))
 
     @property
@@ -135,7 +141,11 @@ class CradleModule(nn.Module):
         return cells + first.bias, rest + first.bias
 
     def encode(
-        self, encoded: Tensor, perturbation: Tensor | None = None, artifact: Tensor | None = None
+        self,
+        encoded: Tensor,
+        perturbation: Tensor | None = None,
+        artifact: Tensor | None = None,
+        offset: Tensor | None = None,
     ) -> tuple[Gaussian, Gaussian | None]:
         """Posteriors of the basal state and, where the model has one, of the cell's own artifact state.
 
@@ -145,6 +155,8 @@ class CradleModule(nn.Module):
             From :meth:`encode_counts`, (N, width).
         perturbation, artifact
             z^p, (P, N, W), and the shared part of z^a, (P, N, K); ``None`` is none.
+        offset
+            What gene effects add to the log rates, (N, G); ``None`` is nothing.
 
         Returns
         -------
@@ -156,6 +168,8 @@ class CradleModule(nn.Module):
             placed = placed + self.encoder_part("perturbation", perturbation)
         if artifact is not None:
             placed = placed + self.encoder_part("artifact", artifact)
+        if offset is not None:
+            placed = placed + self.offset_part(offset)
         hidden = self.basal_encoder.mlp.rest(placed)
         own = self.cell_artifact_head(hidden) if self.config.cell_artifact else None
         return self.centred(self.basal_encoder.head(hidden), perturbation), own
@@ -164,6 +178,16 @@ class CradleModule(nn.Module):
         """What z^p (``perturbation``) or z^a (``artifact``) adds to the first layer of the basal encoder."""
         index = 1 if what == "perturbation" or not self.sees_effect else 2
         return self.basal_encoder.mlp.first.part(index, value)
+
+    def offset_part(self, offset: Tensor) -> Tensor:
+        """What gene effects add to the first layer of the basal encoder, (..., G) → (..., width).
+
+        They are taken out of the counts again, so that the encoder sees the cell as it would be without them, and need
+        not learn to tell them from the basal state.
+        """
+        assert self.gene_effects is not None
+        standardised = torch.where(self.log_std > 0, self.gene_effects.expected_log() / self.log_std, 0.0)
+        return -self.basal_encoder.mlp.first.part(0, offset.detach() * standardised)
 
     def centred(self, posterior: Gaussian, perturbation: Tensor | None) -> Gaussian:
         """The posterior of z^b from what the encoder gives: of a shifted prior, that is of z = z^b + z^p."""
@@ -209,7 +233,7 @@ class CradleModule(nn.Module):
 
     def decode_batch(
         self, basal: Tensor, shift: Tensor, artifact: Tensor | None, own: Tensor | None, batch: Batch
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
         """:meth:`decode_hidden` of a batch, whose parts go through the first layer once where cells share them.
 
         Parameters
@@ -224,6 +248,10 @@ class CradleModule(nn.Module):
             Artifact states of the batch's failed cells, (P, failed, K).
         batch
             The cells.
+
+        Returns
+        -------
+        The hidden layer, (P, N, ·), and z^a of the cells, (P, N, K), where the gene Linear or gene effects need it.
         """
         first = self.decoder.first
         of_shift, of_artifact = (1, 2) if self.config.decode == "concat" else (0, 0)
@@ -234,17 +262,67 @@ class CradleModule(nn.Module):
         if own is not None:
             hidden = hidden.index_add(1, batch.failed, first.part(of_artifact, own))
         hidden = self.decoder.rest(hidden)
-        if not self.config.linear_path:
-            return hidden
+        if not self.config.linear_path and self.gene_effects is None:
+            return hidden, None
         state = None if artifact is None else batch.artifact @ artifact
         if state is not None and own is not None:
             state = state.index_add(1, batch.failed, own)
-        return self._beside(hidden, self._latents(basal, shift.index_select(1, batch.condition), state))
+        return self._beside(hidden, self._latents(basal, shift.index_select(1, batch.condition), state)), state
 
-    def decode_share(self, basal: Tensor, perturbation: Tensor | None = None, artifact: Tensor | None = None) -> Tensor:
-        """Expected share of each gene in the counts, ρ, (P, N, G); arguments as of :meth:`decode_hidden`."""
+    def offset(self, dosage: Tensor, members: Tensor | None = None) -> Tensor | None:
+        """What the gene effects of conditions add to the log rates, (conditions, members or T) → (conditions, G)."""
+        return None if self.gene_effects is None else self.gene_effects.of(dosage, members)
+
+    def offset_of_cells(self, dosage: Tensor, condition: Tensor) -> Tensor | None:
+        """:meth:`offset` of cells with these conditions, (N,) → (N, G)."""
+        offset = self.offset(dosage)
+        return None if offset is None else offset.index_select(0, condition)
+
+    def kept(self, artifact: Tensor) -> Tensor:
+        """Share of its gene effects that a cell still shows, from its z^a, (..., K) → (..., 1); 1 without damage.
+
+        A doublet or a cell full of ambient counts shows them diluted.
+        """
+        damaged = (artifact != 0).any(dim=-1, keepdim=True)
+        return torch.where(damaged, torch.sigmoid(self.kept_head(artifact)), 1.0)
+
+    def with_offset(
+        self, hidden: Tensor, weight: Tensor, offset: Tensor | None, condition: Tensor, artifact: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Hidden layer and gene weights with a column more for each condition, whose weights are its gene effects.
+
+        Parameters
+        ----------
+        hidden, weight
+            What the gene Linear acts on, (P, N, ·), and its weights, (G, ·).
+        offset
+            Of the conditions, (conditions, G); ``None`` leaves both as they are.
+        condition
+            Of each cell, (N,).
+        artifact
+            z^a, (P, N, K).
+        """
+        if offset is None:
+            return hidden, weight
+        chosen = nn.functional.one_hot(condition, len(offset)).to(hidden.dtype)
+        chosen = chosen.unsqueeze(0) if artifact is None else chosen * self.kept(artifact)
+        return torch.cat([hidden, chosen.expand(len(hidden), -1, -1)], dim=-1), torch.cat([weight, offset.T], dim=1)
+
+    def decode_share(
+        self,
+        basal: Tensor,
+        perturbation: Tensor | None = None,
+        artifact: Tensor | None = None,
+        offset: Tensor | None = None,
+    ) -> Tensor:
+        """Expected share of each gene in the counts, ρ, (P, N, G).
+
+        Arguments as of :meth:`decode_hidden`; ``offset`` is what gene effects add to the log rates, (..., G).
+        """
         hidden = self.decode_hidden(basal, perturbation, artifact)
-        return decoded_share(hidden, self.gene_linear.weight, self.gene_linear.bias)
+        if offset is not None and artifact is not None:
+            offset = offset * self.kept(artifact)
+        return decoded_share(hidden, self.gene_linear.weight, self.gene_linear.bias, offset)
 
     @property
     def concentration(self) -> Tensor:

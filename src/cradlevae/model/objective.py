@@ -94,8 +94,9 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
     Returns
     -------
     dict
-        ``reconstruction`` and ``basal``, and as far as the member has them ``mask``, ``embedding``, ``artifact`` and
-        ``cell_artifact`` (the ELBO, each as a loss); ``weights`` (the prior of the gene weights) and ``counterfactual``
+        ``reconstruction`` and ``basal``, and as far as the member has them ``mask``, ``embedding``, ``artifact``,
+        ``cell_artifact`` and ``gene_effects`` (the ELBO, each as a loss);
+        ``weights`` (the prior of the gene weights) and ``counterfactual``
         (β included) where they count. Scalars.
     """
     config = module.config
@@ -120,9 +121,9 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
     if config.weight_scale:
         gene_weight, cost = _WeightPrior.apply(gene_weight, config.weight_scale)  # type: ignore[no-untyped-call]
     weight = _cell_weight(module, batch, sizes)
+    decoded, state = module.decode_batch(z_b, shared.shift, draw.artifact, own, batch)
     reconstruction, _ = linear_gamma_poisson(
-        module.decode_batch(z_b, shared.shift, draw.artifact, own, batch),
-        gene_weight,
+        *module.with_offset(decoded, gene_weight, shared.offset, batch.condition, state),
         module.gene_linear.bias,
         module.log_concentration,
         counts,
@@ -157,14 +158,21 @@ class _Shared:
     shift: Tensor  # (P, conditions, W)
     by_condition: Tensor | None  # (P, conditions, width); None where the encoder sees the counts alone
     by_class: Tensor | None  # (P, C, width); None where there is no artifact
+    offset: Tensor | None  # what gene effects add to the log rates, (conditions, G)
 
 
 def _shared(module: CradleModule, batch: Batch, draw: Globals) -> _Shared:
     shift = batch.member_dosage @ draw.shift
+    offset = module.offset(batch.member_dosage, batch.members)
+    by_condition = module.encoder_part("perturbation", shift) if module.sees_effect else None
+    if offset is not None:
+        without = module.offset_part(offset)
+        by_condition = without.unsqueeze(0) if by_condition is None else by_condition + without
     return _Shared(
         shift,
-        module.encoder_part("perturbation", shift) if module.sees_effect else None,
+        by_condition,
         None if draw.artifact is None else module.encoder_part("artifact", draw.artifact),
+        offset,
     )
 
 
@@ -202,6 +210,8 @@ def _global_terms(
         assert draw.q_artifact is not None
         of_class = _share(batch.artifact, sizes.per_class, None, weight)
         terms["artifact"] = -(of_class @ _score(draw.q_artifact, draw.artifact, sampled=sampled))
+    if module.gene_effects is not None:
+        terms["gene_effects"] = of_treatment @ module.gene_effects.cost(batch.members, n_t, module.concentration)
     return terms
 
 
@@ -235,7 +245,8 @@ def iwelbo(module: CradleModule, batch: Batch, n_particles: int) -> Tensor:
     counts = sparse_counts(batch)
     z_p = perturbation_state(draw, batch.dosage, batch.condition)
     z_a = artifact_state(draw, batch.artifact)
-    q_basal, q_cell = module.encode(module.encode_counts(counts)[0], z_p, z_a)
+    of_cells = module.offset_of_cells(batch.dosage, batch.condition)
+    q_basal, q_cell = module.encode(module.encode_counts(counts)[0], z_p, z_a, of_cells)
     z_b = q_basal.sample(z_p.new_empty(n_particles, batch.n_cells, module.n_latent).normal_())
     log_ratio = (standard_log_prob(z_b) - q_basal.log_prob(z_b)).sum(-1)
     if q_cell is not None:
@@ -245,8 +256,13 @@ def iwelbo(module: CradleModule, batch: Batch, n_particles: int) -> Tensor:
         z_a = z_a + failed.unsqueeze(1) * own
         log_ratio = log_ratio + failed * (standard_log_prob(own) - q_cell.log_prob(own)).sum(-1)
     _, log_prob = linear_gamma_poisson(
-        module.decode_hidden(z_b, z_p, z_a),
-        module.gene_linear.weight,
+        *module.with_offset(
+            module.decode_hidden(z_b, z_p, z_a),
+            module.gene_linear.weight,
+            module.offset(batch.dosage),
+            batch.condition,
+            z_a,
+        ),
         module.gene_linear.bias,
         module.log_concentration,
         counts,

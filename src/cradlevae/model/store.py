@@ -21,7 +21,7 @@ from cradlevae.model.config import ModelConfig
 from cradlevae.model.family import FAMILY
 from cradlevae.model.module import CradleModule
 from cradlevae.model.run import HISTORY_FILE
-from cradlevae.model.trained import ControlBank, DamageBank, TrainedModel
+from cradlevae.model.trained import ControlBank, DamageBank, EffectResidual, TrainedModel
 
 FORMAT = 2
 MODEL_FILE = "model.json"
@@ -129,6 +129,7 @@ def load_model(folder: str | Path) -> TrainedModel:
         ),
         confounding=pd.DataFrame({name: controls.uns["confounding"][name] for name in ALARM_COLUMNS}),
         damage=DamageBank(**controls.uns["damage"]) if "damage" in controls.uns else None,
+        residual=EffectResidual(**controls.uns["residual"]) if "residual" in controls.uns else None,
         qc=controls.uns.get("qc"),
         history=_history(folder / HISTORY_FILE),
     )
@@ -142,6 +143,8 @@ def _unstructured(model: TrainedModel) -> dict[str, Any]:
     }
     if model.damage is not None:
         held["damage"] = vars(model.damage)
+    if model.residual is not None:
+        held["residual"] = vars(model.residual)
     return held if model.qc is None else held | {"qc": model.qc}
 
 

@@ -21,6 +21,7 @@ from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.draws import artifact_state, perturbation_state
 from cradlevae.model.family import Member
+from cradlevae.model.gene_effects import start_at_rates
 from cradlevae.model.module import CradleModule, sparse_counts
 from cradlevae.nn.mlp import Gaussian
 
@@ -63,6 +64,20 @@ class DamageBank:
 
 
 @dataclass(frozen=True)
+class EffectResidual:
+    """What the decoder leaves of the measured effect of each treatment, on log2(1 + 1e4·x/Σx).
+
+    Attributes
+    ----------
+    mean, sd
+        Its posterior mean and standard deviation, (T, genes); 0 where no cells told.
+    """
+
+    mean: npt.NDArray[np.float32]
+    sd: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class TrainedModel:
     """A module with the names and numbers that its queries need.
 
@@ -93,6 +108,8 @@ class TrainedModel:
         See :class:`ControlBank`; made when training ends.
     damage
         See :class:`DamageBank`; ``None`` where cells have no artifact state of their own, or none failed.
+    residual
+        See :class:`EffectResidual`; made when training ends, where the model has gene effects.
     passing_library_size
         Median library size of the passing training cells.
     fingerprints
@@ -117,6 +134,7 @@ class TrainedModel:
     confounding: pd.DataFrame
     controls: ControlBank | None = None
     damage: DamageBank | None = None
+    residual: EffectResidual | None = None
     qc: dict[str, Any] | None = None
     history: pd.DataFrame = field(default_factory=pd.DataFrame)
 
@@ -222,6 +240,8 @@ def new_model(
         total = statistics.total + 0.5
         with torch.no_grad():
             module.gene_linear.bias.copy_(torch.from_numpy(np.log(total / total.sum())).float())
+    if module.gene_effects is not None:
+        start_at_rates(module.gene_effects, module.log_concentration, data, train)
     trained_dosage = data.dosage[np.unique(data.condition[train])].sum(axis=0) > 0
     passing = train[~data.failed[train]]
     sizes = data.library_size[passing if len(passing) else train]
@@ -294,7 +314,8 @@ def _posteriors(
                 continue
             draw = module.sample_globals(module.draw_noise(1))
             z_p = perturbation_state(draw, batch.dosage, batch.condition)
-            found.append(module.encode(encoded, z_p, artifact_state(draw, batch.artifact)))
+            z_a = artifact_state(draw, batch.artifact)
+            found.append(module.encode(encoded, z_p, z_a, module.offset_of_cells(batch.dosage, batch.condition)))
     return _stacked([basal for basal, _ in found]), _stacked([own for _, own in found if own is not None])
 
 

@@ -67,6 +67,7 @@ def fit(
             f"devices is {config.devices}, but the objective 'released' has terms that depend on the whole batch; "
             "set devices=1, or train with the objective 'corrected'"
         )
+    config = config.of_cells(len(rows["train"]))
     with tempfile.TemporaryDirectory(prefix="cradlevae-") as temporary:
         folder = make_folder(output or Path(temporary))
         record = {**(record or {}), "training": _determining(config)}
@@ -82,6 +83,7 @@ def fit(
             resume=resume and last_checkpoint(folder).exists(),
         )
         if run.resume:
+            assert config.max_epochs is not None
             _check_checkpoint(last_checkpoint(folder), config.max_epochs)
         if config.devices == 1:
             run.train()

@@ -82,9 +82,10 @@ def gamma_poisson_log_prob(counts: Tensor, concentration: Tensor, rate: Tensor) 
     )
 
 
-def decoded_share(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Each gene's expected share of the counts, ρ: (..., width) → (..., genes)."""
-    return torch.softmax(F.linear(hidden, weight, bias), dim=-1)
+def decoded_share(hidden: Tensor, weight: Tensor, bias: Tensor, offset: Tensor | None = None) -> Tensor:
+    """Each gene's expected share of the counts, ρ: (..., width) → (..., genes); ``offset`` adds to the log rates."""
+    rates = F.linear(hidden, weight, bias)
+    return torch.softmax(rates if offset is None else rates + offset, dim=-1)
 
 
 def sample_gamma_poisson(mean: Tensor, concentration: Tensor) -> Tensor:

@@ -195,17 +195,18 @@ def _decoded(
         part = slice(start, min(start + step, len(rows)))
         batch = make_batch(data, rows[part])
         z_p = perturbation_state(draw, batch.dosage, batch.condition)
-        posterior, own = module.encode(
-            module.encode_counts(sparse_counts(batch))[0], z_p, artifact_state(draw, batch.artifact)
-        )
+        offset = module.offset_of_cells(batch.dosage, batch.condition)
+        encoded = module.encode_counts(sparse_counts(batch))[0]
+        posterior, own = module.encode(encoded, z_p, artifact_state(draw, batch.artifact), offset)
         z_b = posterior.sample(torch.randn(n_draws, batch.n_cells, module.n_latent))
         if dosage is not None:
             z_p = torch.einsum("t,dtk->dk", dosage, draw.shift).unsqueeze(1)
+            offset = module.offset(dosage.unsqueeze(0))
         target = batch.artifact if artifact is None else artifact.expand_as(batch.artifact)
         z_a = artifact_state(draw, target)
         if z_a is not None and own is not None:
             z_a = z_a + _own_artifact(own, batch.artifact, target)
-        share = module.decode_share(z_b, z_p, z_a)  # (draws, cells, genes)
+        share = module.decode_share(z_b, z_p, z_a, offset)  # (draws, cells, genes)
         chosen = torch.randint(n_draws, (batch.n_cells,))
         yield (
             part,

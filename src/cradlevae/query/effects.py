@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Literal
 
 import anndata as ad
@@ -18,7 +19,7 @@ from cradlevae.data.checks import check_at_least, check_choice
 from cradlevae.data.labels import listed
 from cradlevae.data.progress import track_slow
 from cradlevae.errors import DataError
-from cradlevae.model.trained import TrainedModel
+from cradlevae.model.trained import EffectResidual, TrainedModel
 from cradlevae.nn.expectation import TARGET_SUM, expected_log_expression
 from cradlevae.nn.likelihood import sample_gamma_poisson
 from cradlevae.query.particles import (
@@ -27,6 +28,7 @@ from cradlevae.query.particles import (
     States,
     deviation_noise,
     draw_effects,
+    draw_offsets,
     draw_shifts,
     draw_states,
     residual_freedom,
@@ -65,6 +67,7 @@ def effects(
     error: float | None = None,
     scale: Scale = "perturbseq",
     basal: Basal = "controls",
+    residual: bool = True,
     seed: int = 0,
 ) -> ad.AnnData:
     """Effect of each condition on each gene: treated minus control, artifact off.
@@ -88,6 +91,10 @@ def effects(
         ``"perturbseq"`` or ``"mean"`` (raw counts).
     basal
         Basal states: of real passing controls, or from the ``"prior"``.
+    residual
+        Add what the decoder leaves of the measured effects of the members (:mod:`cradlevae.query.residual`), with its
+        uncertainty; without, the effect is what :func:`~cradlevae.query.predict.predict` would generate. It is known on
+        the scale ``"perturbseq"`` alone.
     seed
         Seed of the draws.
 
@@ -126,8 +133,26 @@ def effects(
     stacked = {name: np.stack([layer[name] for layer in layers]) for name in layers[0]}
     obs = pd.DataFrame({"n_particles": n_particles}, index=pd.Index(conditions, name="perturbation"))
     settings = {"scale": scale, "credible": credible, "error": target, "basal": basal}
+    if residual and scale == "perturbseq" and model.residual is not None:
+        _add_residual(stacked, model.residual, dosage.numpy(), credible)
     x = stacked.pop("X")
     return ad.AnnData(X=x, obs=obs, var=model.var.copy(), layers=stacked, uns={"effects": settings})
+
+
+def _add_residual(
+    layers: dict[str, npt.NDArray[np.float32]],
+    residual: EffectResidual,
+    dosage: npt.NDArray[np.float32],
+    credible: float,
+) -> None:
+    """Move the effects by the sum of their members' residuals, and widen their intervals, in place."""
+    moved, variance = dosage @ residual.mean, dosage**2 @ residual.sd**2
+    reach = NormalDist().inv_cdf((1 + credible) / 2) ** 2 * variance
+    before = layers["X"].copy()
+    layers["X"] += moved
+    for name, side in (("low", -1), ("high", 1)):
+        layers[name] = layers["X"] + side * np.sqrt((layers[name] - before) ** 2 + reach)
+    layers["sd"] = np.sqrt(layers["sd"] ** 2 + variance)
 
 
 @dataclass
@@ -144,18 +169,19 @@ class _Controls:
         """States of batches, and their expression under control, (states, 1, genes)."""
         if batches not in self.made:
             states = draw_states(self.model, self.basal, self.seed, batches)
-            self.made[batches] = states, self.expression(states, None)
+            self.made[batches] = states, self.expression(states)
         return self.made[batches]
 
-    def expression(self, states: States, shift: Tensor | None) -> Tensor:
+    def expression(self, states: States, shift: Tensor | None = None, offset: Tensor | None = None) -> Tensor:
         """Expected expression of each state under each of its shifts, (states, n, W) → (states, n, genes).
 
-        Without shifts, under control, (states, 1, genes).
+        With the gene effects of each, (states, n, genes), where there are such. Without shifts, under control, it is
+        (states, 1, genes).
         """
         basal = states.basal.unsqueeze(1)
         if shift is not None:
             basal = basal.expand(-1, shift.shape[1], -1)
-        share: Tensor = self.model.module.decode_share(basal, shift)
+        share: Tensor = self.model.module.decode_share(basal, shift, offset=offset)
         library = states.library_size.unsqueeze(1).expand(share.shape[:2])
         if self.scale == "mean":
             return share.mul_(library.unsqueeze(2))
@@ -233,7 +259,8 @@ def _batch_effects(controls: _Controls, dosage: Tensor, batches: range) -> Tenso
         return torch.zeros(shape)
     states, control = controls.of(batches)
     shift = draw_shifts(controls.model, dosage, controls.seed, batches)
-    return (controls.expression(states, shift) - control).view(shape)
+    offset = draw_offsets(controls.model, dosage, controls.seed, batches)
+    return (controls.expression(states, shift, offset) - control).view(shape)
 
 
 def _quantiles(draws: Tensor, tail: float) -> tuple[Tensor, Tensor]:
@@ -313,7 +340,7 @@ def _sampled_expression(
         n = min(500, n_particles - start)
         z_p = draw_condition(model, dosage, n)[1].unsqueeze(1)
         z_b = torch.randn(n, 1, model.module.n_latent)
-        share = model.module.decode_share(z_b, z_p)[:, 0]
+        share = model.module.decode_share(z_b, z_p, offset=model.module.offset(dosage.unsqueeze(0)))[:, 0]
         counts = sample_gamma_poisson(share * library_size, model.module.concentration)
         if scale == "perturbseq":
             counts = torch.log2(1 + TARGET_SUM * counts / counts.sum(1, keepdim=True).clamp_min(1))

@@ -58,7 +58,8 @@ def latents(model: TrainedModel, adata: Any, *, n_draws: int = 16, sample: bool 
             z_p = perturbation_state(draw, batch.dosage, batch.condition)
             z_a = artifact_state(draw, batch.artifact)
             encoded = model.module.encode_counts(sparse_counts(batch))[0]
-            posterior, own = model.module.encode(encoded, z_p, z_a)
+            offset = model.module.offset_of_cells(batch.dosage, batch.condition)
+            posterior, own = model.module.encode(encoded, z_p, z_a, offset)
             z_b = posterior.sample() if sample else posterior.loc
             if z_a is not None and own is not None:
                 state = own.sample() if sample else own.loc

@@ -88,6 +88,29 @@ def _draw_shift(model: TrainedModel, dosage: Tensor, seed: int, batch: int) -> T
     return shift.expand(DRAWS, -1)
 
 
+def draw_offsets(model: TrainedModel, dosage: Tensor, seed: int, batches: range) -> Tensor | None:
+    """What gene effects add to the log rates in each draw that the states meet, (batches × 7, 3, genes).
+
+    The draws of a batch are around their mean, so that they add to the spread and not to the error of an effect.
+    ``None`` where the model has none.
+    """
+    effects = model.module.gene_effects
+    if effects is None:
+        return None
+    members = torch.nonzero(dosage).squeeze(1)
+    centre = effects.of(dosage.unsqueeze(0))  # (1, genes)
+    deviation = dosage[members].unsqueeze(1) * effects.deviation(members, model.module.concentration)
+    drawn = []
+    for batch in batches:
+        of_batch = centre.expand(DRAWS, -1)
+        for member, scale in zip(members.tolist(), deviation, strict=True):
+            noise = np.random.default_rng([seed, batch, 1 + member, 1]).standard_normal((DRAWS, len(scale)))
+            centred = (noise - noise.mean(axis=0)) * (DRAWS / (DRAWS - 1)) ** 0.5
+            of_batch = of_batch + torch.from_numpy(centred.astype(np.float32)) * scale
+        drawn.append(of_batch[_partners()])
+    return torch.cat(drawn)
+
+
 def draw_effects(particles: Tensor) -> tuple[Tensor, Tensor]:
     """What belongs to each draw of a batch: deviations from the batch's mean, and the residual sum of squares.
 

@@ -122,7 +122,7 @@ def _blocks(
         z_a = None if draw.artifact is None else (indicator @ draw.artifact).unsqueeze(1)
         if z_a is not None and indicator.any():
             z_a = draw_cell_artifact(model, z_a, indicator)
-        share = model.module.decode_share(z_b, z_p.unsqueeze(1), z_a)[:, 0]
+        share = model.module.decode_share(z_b, z_p.unsqueeze(1), z_a, model.module.offset(dosage[row : row + 1]))[:, 0]
         counts = sample_gamma_poisson(share * torch.from_numpy(library), model.module.concentration)
         sizes[row * n_cells + start :][:n] = library[:, 0]
         yield {"X": sp.csr_matrix(counts.numpy())}

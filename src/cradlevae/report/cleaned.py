@@ -11,8 +11,8 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.counts import Counts
+from cradlevae.data.measured import expression_blocks
 from cradlevae.errors import DataError
-from cradlevae.evaluation.measured import expression_blocks
 from cradlevae.report.style import (
     FAILED,
     INK,

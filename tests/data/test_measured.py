@@ -6,9 +6,9 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cradlevae.data import measured
+from cradlevae.data.measured import condition_moments, measured_effects
 from cradlevae.errors import DataError
-from cradlevae.evaluation import measured
-from cradlevae.evaluation.measured import condition_moments, measured_effects
 
 NAMES = ("A", "A+B", "control")
 

@@ -1,0 +1,66 @@
+"""Mean counts of each condition with what they scatter, every cell scaled to one library size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from cradlevae.data.contract import Experiment
+from cradlevae.data.stored import tracked_blocks
+
+CONCENTRATIONS = 0.1, 50.0
+"""Concentrations outside are not told from these by moments."""
+
+
+@dataclass(frozen=True)
+class ConditionRates:
+    """Counts of each condition, every cell scaled to one library size, so that all cells weigh alike.
+
+    Attributes
+    ----------
+    total
+        Sums of scaled counts, (conditions, genes).
+    n_cells
+        Cells, (conditions,).
+    library_size
+        The library size that cells are scaled to: the median of theirs.
+    dispersion
+        Variance within conditions over mean, (genes,); 1 is Poisson.
+    concentration
+        θ of a Gamma-Poisson with these moments, (genes,), between 0.1 and 50.
+    """
+
+    total: npt.NDArray[np.float64]
+    n_cells: npt.NDArray[np.int64]
+    library_size: float
+    dispersion: npt.NDArray[np.float64]
+    concentration: npt.NDArray[np.float64]
+
+
+def condition_rates(data: Experiment, rows: npt.NDArray[np.intp]) -> ConditionRates:
+    """Rates of the conditions among these cells (ascending), in one pass over their counts."""
+    n_conditions = len(data.conditions)
+    condition = data.condition[rows]
+    sizes = data.library_size[rows].astype(np.float64)
+    library_size = float(np.median(sizes))
+    scale = library_size / sizes
+    total = np.zeros((n_conditions, data.n_genes))
+    squares = np.zeros(data.n_genes)
+    for part, block in tracked_blocks(data.counts, rows, "measuring conditions"):
+        n = block.shape[0]
+        scaled = sp.csr_matrix(sp.diags(scale[part]) @ block)
+        member = sp.csr_matrix((np.ones(n), (condition[part], np.arange(n))), shape=(n_conditions, n))
+        total += (member @ scaled).toarray()
+        squares += np.bincount(scaled.indices, scaled.data**2, minlength=data.n_genes)
+    n_cells = np.bincount(condition, minlength=n_conditions)
+    mean = total / np.maximum(n_cells, 1)[:, None]
+    scatter = np.maximum(squares - (n_cells[:, None] * mean**2).sum(axis=0), 0.0)
+    # a count of mean λ scaled by s has the variance s²λ, that is s times its scaled mean
+    of_counts = (np.bincount(condition, scale, minlength=n_conditions)[:, None] * mean).sum(axis=0)
+    excess = np.maximum(scatter - of_counts, 1e-12)
+    concentration = np.clip((n_cells[:, None] * mean**2).sum(axis=0) / excess, *CONCENTRATIONS)
+    dispersion = np.where(total.sum(axis=0) > 0, scatter / np.maximum(total.sum(axis=0), 1e-12), 1.0)
+    return ConditionRates(total, n_cells, library_size, np.maximum(dispersion, 1e-2), concentration)

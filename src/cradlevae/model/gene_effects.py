@@ -1,0 +1,197 @@
+"""What a treatment adds to the log rate of each gene, past the latents, shrunk as far as its evidence asks for.
+
+W_tg ~ Normal(0, σ_t² τ_g²): τ_g says how much gene g moves at all, σ_t how much treatment t moves genes. Both are
+learned, so a treatment without effect is silenced whatever its genes, and a gene that nothing moves whatever the
+treatment. W is at its most probable value; its posterior is Gaussian around it (Laplace), which gives the cost of σ and
+τ (their evidence) and the intervals of effects.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from cradlevae.data.contract import Experiment
+from cradlevae.data.rates import ConditionRates, condition_rates
+
+SWEEPS = 40
+"""Of the first estimate; it changes little after twenty."""
+
+BLOCK_VALUES = 2_000_000
+
+Floats = npt.NDArray[np.float64]
+
+
+class GeneEffects(nn.Module):
+    """W (T, G) and its prior.
+
+    Parameters
+    ----------
+    n_treatments, n_genes
+        T, G.
+    """
+
+    mean_count: Tensor
+    n_cells: Tensor
+
+    def __init__(self, n_treatments: int, n_genes: int) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(n_treatments, n_genes))
+        self.log_spread = nn.Parameter(torch.full((n_genes,), math.log(0.1)))
+        self.log_strength = nn.Parameter(torch.zeros(n_treatments))
+        self.register_buffer("mean_count", torch.ones(n_genes))
+        self.register_buffer("n_cells", torch.ones(n_treatments))
+
+    def of(self, dosage: Tensor, members: Tensor | None = None) -> Tensor:
+        """What conditions of dosages (conditions, members) add to the log rates, (conditions, G)."""
+        return dosage @ _rows(self.value, members)
+
+    def cost(self, members: Tensor, n_cells: Tensor, concentration: Tensor) -> Tensor:
+        """Minus the log evidence of each treatment's effects, by Laplace, up to a constant, (members,).
+
+        Parameters
+        ----------
+        members
+            The treatments, int64.
+        n_cells
+            Cells that tell of each, (members,).
+        concentration
+            θ, (G,).
+        """
+        strength = self.log_strength.index_select(0, members)
+        variance = self._prior_variance(members)
+        told = n_cells.unsqueeze(1) * self._information(concentration.detach())
+        values = self.value.index_select(0, members)
+        cost = values.square() / (2 * variance) + 0.5 * torch.log1p(variance * told)
+        return cost.sum(1) + 0.5 * strength.square()
+
+    def deviation(self, members: Tensor, concentration: Tensor) -> Tensor:
+        """Posterior standard deviation of W, (members, G)."""
+        told = self.n_cells.index_select(0, members).unsqueeze(1) * self._information(concentration)
+        return (1 / self._prior_variance(members) + told).rsqrt()
+
+    def expected_log(self) -> Tensor:
+        """How far a change of a gene's log rate moves its log(1 + count), on average, (G,)."""
+        return self.mean_count / (self.mean_count + 1 / math.log(2))
+
+    def _prior_variance(self, members: Tensor) -> Tensor:
+        strength = self.log_strength.index_select(0, members)
+        return (2 * (strength.unsqueeze(1) + self.log_spread)).exp()
+
+    def _information(self, concentration: Tensor) -> Tensor:
+        """Fisher information of a cell's count about its log rate, (G,)."""
+        return self.mean_count * concentration / (self.mean_count + concentration)
+
+    @torch.no_grad()
+    def start(self, data: Experiment, rates: ConditionRates, mean_count: Tensor, n_cells: Tensor) -> None:
+        """Start at the estimate from the counts of conditions with one treatment; the others start at 0."""
+        self.mean_count.copy_(mean_count)
+        self.n_cells.copy_(n_cells)
+        single = np.flatnonzero((data.dosage != 0).sum(axis=1) == 1)
+        control = np.flatnonzero(~data.dosage.any(axis=1))
+        rows = np.concatenate([control, single])
+        value, spread, strength = shrunk_rates(rates, rows, n_controls=len(control))
+        for position, row in enumerate(single.tolist(), start=len(control)):
+            treatment = int(np.flatnonzero(data.dosage[row])[0])
+            self.value[treatment] = torch.from_numpy(value[position])
+            self.log_strength[treatment] = math.log(max(float(strength[position]), 0.05))
+        self.log_spread.copy_(torch.from_numpy(np.log(np.maximum(spread, 0.01))))
+
+
+def shrunk_rates(
+    rates: ConditionRates, rows: npt.NDArray[np.intp], n_controls: int
+) -> tuple[npt.NDArray[np.float32], Floats, Floats]:
+    """Empirical Bayes from counts alone: W of conditions, τ of genes and σ of conditions.
+
+    The log rate is base + W with W ~ Normal(0, σ²τ²), 0 for controls; the base is shared by all conditions, so those
+    that do nothing serve as controls, too. Alternates Newton steps for W and the base with the most probable σ and τ.
+
+    Parameters
+    ----------
+    rates
+        Counts of the conditions.
+    rows
+        Conditions to look at: first the controls, then the others.
+    n_controls
+        How many of them are controls.
+
+    Returns
+    -------
+    W (rows, genes), τ (genes,), σ (rows,).
+    """
+    total, n_cells = rates.total[rows], rates.n_cells[rows]
+    library: Floats = n_cells.astype(np.float64) * rates.library_size
+    n_rows, n_genes = total.shape
+    told = (np.arange(n_rows) >= n_controls) & (n_cells > 0)
+    value = np.zeros((n_rows, n_genes), dtype=np.float32)
+    spread, strength = np.full(n_genes, 0.02), told.astype(np.float64)
+    pooled = total.sum(axis=0) + 0.5
+    base: Floats = np.log(pooled / pooled.sum()).astype(np.float64)
+    if not told.any():
+        return value, np.sqrt(spread), strength
+    step = max(1, BLOCK_VALUES // n_rows)
+    for _ in range(SWEEPS):
+        moved = np.zeros(n_rows)
+        for start in range(0, n_genes, step):
+            part = slice(start, start + step)
+            prior = strength[:, None] * spread[part] + 1e-10
+            w, base[part], square = _swept(
+                total[:, part], library[:, None], rates.dispersion[part], value[:, part], base[part], prior, told
+            )
+            value[:, part] = w
+            spread[part] = np.maximum((square[told] / strength[told, None]).mean(axis=0), 1e-6)
+            moved += (square / spread[part]).sum(axis=1)
+        strength[told] = moved[told] / n_genes
+        size = strength[told].mean()
+        strength, spread = strength / size, spread * size
+    return value, np.sqrt(spread), np.sqrt(strength)
+
+
+def _swept(
+    total: Floats,
+    library: Floats,
+    dispersion: Floats,
+    value: npt.NDArray[np.float32],
+    base: Floats,
+    prior: Floats,
+    told: npt.NDArray[np.bool_],
+) -> tuple[Floats, Floats, Floats]:
+    """One sweep over some genes: W, base and E[W²]."""
+    w = value.astype(np.float64)
+    for _ in range(3):
+        expected = library * np.exp(base + w)
+        step = ((total - expected) / dispersion - w / prior) / (expected / dispersion + 1 / prior)
+        w = np.where(told[:, None], np.clip(w + np.clip(step, -1, 1), -8, 8), 0.0)
+    expected = library * np.exp(base + w)
+    information = expected / dispersion
+    # about the base, a condition tells what is left when its own W may be anything that the prior allows
+    weight = np.where(told[:, None], information / (1 + prior * information), information)
+    residual = np.clip((total - expected) / np.maximum(expected, 1e-9) + w, -2, 2)
+    moved: Floats = np.clip((weight * residual).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-9), -0.5, 0.5)
+    return w, base + moved, w**2 + 1 / (information + 1 / prior)
+
+
+def start_at_rates(
+    effects: GeneEffects, log_concentration: Tensor, data: Experiment, rows: npt.NDArray[np.intp]
+) -> None:
+    """Start gene effects and concentrations at what the counts of the training cells ``rows`` tell.
+
+    Passing cells only, where there are such: damage dilutes effects.
+    """
+    passing = rows[~data.failed[rows]]
+    rates = condition_rates(data, passing if len(passing) else rows)
+    mean_count = rates.total.sum(axis=0) / max(1, rates.n_cells.sum())
+    n_cells = np.bincount(data.condition[rows], minlength=len(data.conditions)) @ (data.dosage != 0)
+    effects.start(
+        data, rates, torch.from_numpy(mean_count).float(), torch.from_numpy(np.asarray(n_cells, dtype=np.float32))
+    )
+    with torch.no_grad():
+        log_concentration.copy_(torch.from_numpy(np.log(rates.concentration)).float())
+
+
+def _rows(table: Tensor, members: Tensor | None) -> Tensor:
+    return table if members is None else table.index_select(0, members)

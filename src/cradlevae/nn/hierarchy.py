@@ -1,0 +1,120 @@
+"""Empirical Bayes of a table of effects: conditions × genes, measured in one class of cells or in several.
+
+The deviation of condition t from what is expected, in gene g, is δ_tg ~ Normal(0, σ_t² τ_g²): a condition that does
+nothing is silenced whatever its genes, and a gene that nothing moves whatever the condition. Conditions share their
+base, so those that do nothing serve as controls, too. A class of cells may show effects diluted, by a slope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+SWEEPS = 60
+
+BLOCK_VALUES = 2_000_000
+
+Floats = npt.NDArray[np.float64]
+Table = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Means of the conditions in one class of cells.
+
+    Attributes
+    ----------
+    mean
+        (conditions, genes); anything where a condition has no cell.
+    variance
+        Of these means, (conditions, genes).
+    measured
+        Whether the condition has cells, (conditions,).
+    slope
+        Share of an effect that these cells show.
+    """
+
+    mean: Floats
+    variance: Floats
+    measured: npt.NDArray[np.bool_]
+    slope: float = 1.0
+
+
+def hierarchical_shrink(
+    evidence: Sequence[Evidence], expected: npt.NDArray[np.floating], control: npt.NDArray[np.bool_]
+) -> tuple[Table, Table]:
+    """How far conditions are from what is expected: posterior mean and variance of δ, (conditions, genes) each.
+
+    Parameters
+    ----------
+    evidence
+        The conditions' means, of one or several classes of cells.
+    expected
+        Effects that are expected, (conditions, genes); 0 for a hierarchical shrinkage of the effects themselves.
+    control
+        Which conditions are controls, (conditions,); they have no effect.
+
+    Notes
+    -----
+    σ and τ are at their most probable values, by EM; 0 for conditions without cells.
+    """
+    n_rows, n_genes = expected.shape
+    told = ~control & np.any([one.measured & (one.slope > 0) for one in evidence], axis=0)
+    mean, variance = np.zeros((2, n_rows, n_genes), dtype=np.float32)
+    if not told.any():
+        return mean, variance
+    spread, strength = np.full(n_genes, 0.02), told.astype(np.float64)
+    bases = [_first_base(one, control) for one in evidence]
+    step = max(1, BLOCK_VALUES // n_rows)
+    for _ in range(SWEEPS):
+        moved = np.zeros(n_rows)
+        for start in range(0, n_genes, step):
+            part = slice(start, start + step)
+            prior = strength[:, None] * spread[part]
+            found, left, of_base = _posterior(evidence, expected, bases, prior, told, part)
+            mean[:, part], variance[:, part] = found, left + of_base
+            square = found**2 + left + of_base
+            spread[part] = np.maximum((square[told] / strength[told, None]).mean(axis=0), 1e-8)
+            moved += (square / spread[part]).sum(axis=1)
+        strength[told] = moved[told] / n_genes
+        size = strength[told].mean()
+        strength, spread = strength / size, spread * size
+    return mean, variance
+
+
+def _first_base(one: Evidence, control: npt.NDArray[np.bool_]) -> Floats:
+    rows = control & one.measured
+    if not rows.any():
+        rows = one.measured
+    return np.asarray(one.mean[rows].mean(axis=0)) if rows.any() else np.zeros(one.mean.shape[1])
+
+
+def _posterior(
+    evidence: Sequence[Evidence],
+    expected: npt.NDArray[np.floating],
+    bases: list[Floats],
+    prior: Floats,
+    told: npt.NDArray[np.bool_],
+    part: slice,
+) -> tuple[Floats, Floats, Floats]:
+    """Of some genes: mean of δ, its variance given the base, and what the base adds; moves the bases on."""
+    weighted, precision = np.zeros((2, *prior.shape))
+    for one, base in zip(evidence, bases, strict=True):
+        use = (one.measured & told)[:, None]
+        residual = one.mean[:, part] - one.slope * expected[:, part] - base[part]
+        weighted += np.where(use, one.slope * residual / one.variance[:, part], 0.0)
+        precision += np.where(use, one.slope**2 / one.variance[:, part], 0.0)
+    kept = prior * precision / (1 + prior * precision)
+    of_base = np.zeros(prior.shape[1])
+    for position, (one, base) in enumerate(zip(evidence, bases, strict=True)):
+        weight = np.where(one.measured[:, None], 1 / (one.slope**2 * prior + one.variance[:, part]), 0.0)
+        total = np.maximum(weight.sum(axis=0), 1e-12)
+        level = one.mean[:, part] - one.slope * expected[:, part]
+        base[part] = np.where(one.measured[:, None], weight * level, 0.0).sum(axis=0) / total
+        if position == 0:
+            of_base = 1 / total
+    mean = np.where(told[:, None], kept * weighted / np.maximum(precision, 1e-12), 0.0)
+    return mean, prior * (1 - kept), kept**2 * of_base

@@ -1,0 +1,99 @@
+"""What the decoder leaves of the measured effects: fitted when training ends, shrunk, and added by ``effects``.
+
+A decoder is a smooth map that all conditions share. What single genes of single perturbations do beside it, on the
+scale that effects are measured on, is in the training cells all the same: their mean log expression minus what the
+decoder expects. This is shrunk by :func:`cradlevae.nn.hierarchy.hierarchical_shrink`; failed cells are evidence, too,
+as far as they still show effects. Validation cells say how much of it holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from cradlevae.data.contract import Experiment
+from cradlevae.data.measured import ConditionMoments, condition_moments
+from cradlevae.model.trained import EffectResidual, TrainedModel, training_rows
+from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
+from cradlevae.query.effects import effects
+
+ERROR = 0.05
+"""Monte-Carlo error of the decoder's effects, in log2 units."""
+
+Floats = npt.NDArray[np.float64]
+
+
+def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
+    """The model with its :class:`~cradlevae.model.trained.EffectResidual`, from its training and validation cells.
+
+    Conditions of one treatment tell it; that of a combination is the sum of its members'.
+    """
+    names = [name for name in model.answerable(data.conditions[1:]) if model.dosage((name,)).count_nonzero() == 1]
+    if model.module.gene_effects is None or not names:
+        return model
+    train = training_rows(data, model.split, model.config)
+    passing, failed = (_evidence(data, train[data.failed[train] == state], names) for state in (False, True))
+    classes = [one for one in (passing, failed) if one is not None and one.measured[0]]
+    if not classes:
+        return model
+    expected = np.zeros((1 + len(names), data.n_genes), dtype=np.float32)
+    expected[1:] = effects(model, names, error=ERROR, residual=False).X
+    control = np.arange(len(expected)) == 0
+    classes = [classes[0], *(_diluted(one, classes[0], expected, control) for one in classes[1:])]
+    mean, variance = hierarchical_shrink(classes, expected, control)
+    held = training_rows(data, model.split, model.config, "val")
+    share = _share_that_holds(_evidence(data, held[~data.failed[held]], names), expected, mean)
+    table = np.zeros((2, len(model.treatments), data.n_genes), dtype=np.float32)
+    rows = model.dosage(tuple(names)).argmax(dim=1).numpy()
+    table[0, rows], table[1, rows] = share * mean[1:], np.sqrt(variance[1:])
+    return replace(model, residual=EffectResidual(table[0], table[1]))
+
+
+def _evidence(data: Experiment, rows: npt.NDArray[np.intp], names: list[str]) -> Evidence | None:
+    """Means of the controls (first) and of conditions among some cells; ``None`` if there are hardly any."""
+    if len(rows) < 2:
+        return None
+    kept = [data.conditions.index(name) for name in (data.conditions[0], *names)]
+    code = np.full(data.n_cells, -1, dtype=np.int64)
+    place = np.full(len(data.conditions), -1, dtype=np.int64)
+    place[kept] = np.arange(len(kept))
+    code[rows] = place[data.condition[rows]]
+    moments = condition_moments(data.counts, code, [data.conditions[position] for position in kept])
+    within = _pooled_variance(moments)
+    measured = moments.n_cells > 0
+    variance = within / np.maximum(moments.n_cells, 1)[:, None] + 1e-9
+    return Evidence(np.nan_to_num(moments.mean), variance, measured)
+
+
+def _pooled_variance(moments: ConditionMoments) -> Floats:
+    """Variance between the cells of a condition, pooled over conditions, (genes,)."""
+    freedom = np.maximum(moments.n_cells - 1, 0).astype(np.float64)
+    return np.asarray(freedom @ np.nan_to_num(moments.variance)) / max(float(freedom.sum()), 1.0)
+
+
+def _diluted(
+    one: Evidence, passing: Evidence, expected: npt.NDArray[np.float32], control: npt.NDArray[np.bool_]
+) -> Evidence:
+    """The class with its slope: regression of its effects on those that the passing cells tell."""
+    deviation, _ = hierarchical_shrink([passing], expected, control)
+    effect = expected + deviation
+    rows = one.measured & ~control
+    own = one.mean - one.mean[0]
+    weight = 1 / one.variance[rows]
+    slope = (weight * own[rows] * effect[rows]).sum() / max(float((weight * effect[rows] ** 2).sum()), 1e-12)
+    return replace(one, slope=float(np.clip(slope, 0.0, 1.0)))
+
+
+def _share_that_holds(
+    held: Evidence | None, expected: npt.NDArray[np.float32], residual: npt.NDArray[np.float32]
+) -> float:
+    """Regression of what the decoder leaves of the effects of other cells on the residual; 1 where there are none."""
+    if held is None or not held.measured[0] or not held.measured[1:].any():
+        return 1.0
+    rows = np.flatnonzero(held.measured[1:]) + 1
+    left = held.mean[rows] - held.mean[0] - expected[rows]
+    weight = 1 / (held.variance[rows] + held.variance[0])
+    share = (weight * left * residual[rows]).sum() / max(float((weight * residual[rows] ** 2).sum()), 1e-12)
+    return float(np.clip(share, 0.0, 1.0))
