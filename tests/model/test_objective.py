@@ -59,7 +59,7 @@ def config(**options: Any) -> ModelConfig:
     given = {
         "n_latent": 3, "width": 5, "basal_width": 4, "mask_prior": 0.05, "counterfactual_weight": 0.7,
         "objective": "corrected", "balance_classes": False, "decode": "concat", "guide": "correlated",
-        "linear_path": False, "cell_artifact": False, "weight_scale": 0.0,
+        "linear_path": False, "cell_artifact": False, "weight_scale": 0.0, "gene_effects": False,
     }  # fmt: skip
     return ModelConfig(**(given | options))
 
@@ -75,6 +75,8 @@ def new_module(settings: ModelConfig, data: Experiment, seed: int = 0) -> Cradle
     module.log_mean.copy_(torch.from_numpy(logs.mean(axis=0)))
     module.log_std.copy_(torch.from_numpy(logs.std(axis=0)))
     module.log_std[2] = 0  # as of a gene that never varies
+    if module.gene_effects is not None:
+        module.gene_effects.mean_count.copy_(torch.from_numpy(data.counts.toarray().mean(axis=0)))
     return module
 
 
@@ -166,12 +168,31 @@ class Oracle:
         given = torch.ones(k, dtype=torch.float64) if n_classes == 1 else torch.eye(n_classes, dtype=torch.float64)[c]
         return self.gaussian("artifact_encoder", given)
 
-    def q_basal(self, x: Tensor, z_p: Tensor, z_a: Tensor) -> Normal:
-        return self.gaussian("basal_encoder", torch.cat([self.normalised(x), z_p, z_a]))
+    def seen(self, x: Tensor, offset: Tensor) -> Tensor:
+        """Standardised counts without what gene effects did to them, on average."""
+        if not self.config.gene_effects:
+            return self.normalised(x)
+        count = self.case.module.gene_effects.mean_count
+        moved = offset.detach() * count / (count + 1 / math.log(2))
+        return self.normalised(x) - torch.where(self.log_std > 0, moved / self.log_std, 0.0)
 
-    def q_cell_artifact(self, x: Tensor, z_p: Tensor, z_a: Tensor) -> Normal:
-        hidden = self.mlp("basal_encoder.mlp", torch.cat([self.normalised(x), z_p, z_a]))
+    def q_basal(self, x: Tensor, z_p: Tensor, z_a: Tensor, offset: Tensor) -> Normal:
+        return self.gaussian("basal_encoder", torch.cat([self.seen(x, offset), z_p, z_a]))
+
+    def q_cell_artifact(self, x: Tensor, z_p: Tensor, z_a: Tensor, offset: Tensor) -> Normal:
+        hidden = self.mlp("basal_encoder.mlp", torch.cat([self.seen(x, offset), z_p, z_a]))
         return self.head("cell_artifact_head", hidden)
+
+    def gene_effects_cost(self, t: int, n_cells: float) -> Tensor:
+        """Minus the log evidence by Laplace, and the prior of the treatment's strength."""
+        strength = self.p["gene_effects.log_strength"][t]
+        theta, count = self.p["log_concentration"].exp().detach(), self.case.module.gene_effects.mean_count
+        cost = 0.5 * strength**2
+        for g, value in enumerate(self.p["gene_effects.value"][t]):
+            variance = torch.exp(2 * strength + 2 * self.p["gene_effects.log_spread"][g])
+            information = n_cells / (1 / count[g] + 1 / theta[g])
+            cost = cost + value**2 / (2 * variance) + 0.5 * torch.log(1 + variance * information)
+        return cost
 
     def weight_cost(self) -> Tensor:
         """Each column of the gene weights is normal with a variance of its own, above a floor."""
@@ -182,10 +203,15 @@ class Oracle:
             cost = cost + 0.5 * len(column) * torch.log(variance / floor)
         return cost / self.case.data.n_cells
 
-    def log_likelihood(self, x: Tensor, library: Tensor, z_b: Tensor, z_p: Tensor, z_a: Tensor) -> Tensor:
+    def log_likelihood(
+        self, x: Tensor, library: Tensor, z_b: Tensor, z_p: Tensor, z_a: Tensor, offset: Tensor
+    ) -> Tensor:
         h = torch.cat([z_b, z_p, z_a]) if self.config.decode == "concat" else z_b + z_p + z_a
         hidden = self.mlp("decoder", h)
         logits = self.linear("gene_linear", torch.cat([hidden, h]) if self.config.linear_path else hidden)
+        if self.config.gene_effects:
+            kept = torch.sigmoid(self.linear("kept_head", z_a)) if z_a.any() else 1.0
+            logits = logits + kept * offset
         mean = library * torch.softmax(logits, dim=0)
         theta = self.p["log_concentration"].exp()
         rate = torch.clamp(theta / (mean + 1e-4), min=1e-6)
@@ -206,6 +232,8 @@ class Oracle:
         total = {name: torch.zeros((), dtype=torch.float64) for name in ORDER}
         if self.config.cell_artifact:
             total["cell_artifact"] = torch.zeros((), dtype=torch.float64)
+        if self.config.gene_effects:
+            total["gene_effects"] = torch.zeros((), dtype=torch.float64)
         if self.config.weight_scale:
             total["weights"] = -self.weight_cost()
         for p in range(n_particles):
@@ -225,19 +253,25 @@ class Oracle:
                 z_p = zero + sum(float(dosage[t]) * mask[t] * embedding[t] for t in range(n_t))
                 z_a = zero + sum(float(own[c]) * artifact[c] for c in range(n_c))
                 x = counts[cell]
-                q_b = self.q_basal(x, z_p, z_a)
+                offset = torch.zeros(data.n_genes, dtype=torch.float64)
+                if self.config.gene_effects:
+                    offset = torch.from_numpy(dosage).double() @ self.p["gene_effects.value"]
+                q_b = self.q_basal(x, z_p, z_a, offset)
                 z_b = q_b.loc + q_b.scale * noise.basal[p, i]
                 decoded = z_a
                 if self.config.cell_artifact and own.any():
-                    q_s = self.q_cell_artifact(x, z_p, z_a)
+                    q_s = self.q_cell_artifact(x, z_p, z_a, offset)
                     decoded = z_a + q_s.loc + q_s.scale * noise.cell[p, i]
                     total["cell_artifact"] -= share * kl_divergence(q_s, standard).sum()
-                total["reconstruction"] += share * self.log_likelihood(x, x.sum(), z_b, z_p, decoded)
+                total["reconstruction"] += share * self.log_likelihood(x, x.sum(), z_b, z_p, decoded, offset)
                 total["basal"] -= share * kl_divergence(q_b, standard).sum()
                 for t in range(n_t):
                     if dosage[t] != 0:
                         q_m = Bernoulli(logits=self.p["mask.logits"][t])
                         total["mask"] -= share / cells_of_t[t] * kl_divergence(q_m, prior).sum()
+                        if self.config.gene_effects:
+                            cost = self.gene_effects_cost(t, float(cells_of_t[t]))
+                            total["gene_effects"] -= share / cells_of_t[t] * cost
                         total["embedding"] -= share / cells_of_t[t] * kl_divergence(q_e[t], standard).sum()
                 for c in range(n_c):
                     if own[c] != 0:
@@ -245,7 +279,9 @@ class Oracle:
                 reference, flipped = self.reference(cell)
                 if reference is not None:
                     z_flipped = zero + sum(float(flipped[c]) * artifact[c] for c in range(n_c))
-                    kl = kl_divergence(self.q_basal(reference, z_p, z_flipped), self.q_basal(x, z_p, z_flipped))
+                    kl = kl_divergence(
+                        self.q_basal(reference, z_p, z_flipped, offset), self.q_basal(x, z_p, z_flipped, offset)
+                    )
                     beta = self.config.counterfactual_weight
                     total["counterfactual"] -= beta * kl.sum() / (len(case.rows) * n_particles)
         return {name: -value for name, value in total.items()}
@@ -272,15 +308,17 @@ VARIANTS = [
         "linear_path": path,
         "cell_artifact": a,
         "weight_scale": w,
+        "gene_effects": e,
     }
-    for c, d, g, b, path, a, w in [
-        (1, "concat", "correlated", False, False, False, 0.0),
-        (1, "sum", "correlated", True, False, False, 0.0),
-        (1, "concat", "mean-field", True, False, False, 0.0),
-        (3, "concat", "correlated", True, False, False, 0.0),
-        (3, "sum", "mean-field", False, False, False, 0.0),
-        (1, "concat", "correlated", False, True, True, 0.2),
-        (3, "sum", "mean-field", True, True, True, 0.1),
+    for c, d, g, b, path, a, w, e in [
+        (1, "concat", "correlated", False, False, False, 0.0, False),
+        (1, "sum", "correlated", True, False, False, 0.0, False),
+        (1, "concat", "mean-field", True, False, False, 0.0, False),
+        (3, "concat", "correlated", True, False, False, 0.0, False),
+        (3, "sum", "mean-field", False, False, False, 0.0, True),
+        (1, "concat", "correlated", False, True, True, 0.2, False),
+        (1, "concat", "correlated", False, True, True, 0.2, True),
+        (3, "sum", "mean-field", True, True, True, 0.1, True),
     ]
 ]
 

@@ -22,6 +22,9 @@ from cradlevae.query.effects import effects
 ERROR = 0.05
 """Monte-Carlo error of the decoder's effects, in log2 units."""
 
+SHARE_SD = 0.5
+"""Standard deviation, a priori, of the share of the residual that holds in other cells."""
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -34,37 +37,39 @@ def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
     if model.module.gene_effects is None or not names:
         return model
     train = training_rows(data, model.split, model.config)
-    passing, failed = (_evidence(data, train[data.failed[train] == state], names) for state in (False, True))
-    classes = [one for one in (passing, failed) if one is not None and one.measured[0]]
-    if not classes:
+    by_class = [_moments(data, train[data.failed[train] == failed], names) for failed in (False, True)]
+    told = [moments for moments in by_class if moments.n_cells[0] > 1]  # passing cells first, where there are such
+    if not told:
         return model
     expected = np.zeros((1 + len(names), data.n_genes), dtype=np.float32)
     expected[1:] = effects(model, names, error=ERROR, residual=False).X
     control = np.arange(len(expected)) == 0
+    classes = [_evidence(moments, _pooled_variance(moments)) for moments in told]
     classes = [classes[0], *(_diluted(one, classes[0], expected, control) for one in classes[1:])]
     mean, variance = hierarchical_shrink(classes, expected, control)
     held = training_rows(data, model.split, model.config, "val")
-    share = _share_that_holds(_evidence(data, held[~data.failed[held]], names), expected, mean)
+    held_out = _moments(data, held[~data.failed[held]], names)
+    share = _share_that_holds(_evidence(held_out, _pooled_variance(told[0])), expected, mean)
     table = np.zeros((2, len(model.treatments), data.n_genes), dtype=np.float32)
     rows = model.dosage(tuple(names)).argmax(dim=1).numpy()
     table[0, rows], table[1, rows] = share * mean[1:], np.sqrt(variance[1:])
     return replace(model, residual=EffectResidual(table[0], table[1]))
 
 
-def _evidence(data: Experiment, rows: npt.NDArray[np.intp], names: list[str]) -> Evidence | None:
-    """Means of the controls (first) and of conditions among some cells; ``None`` if there are hardly any."""
-    if len(rows) < 2:
-        return None
+def _moments(data: Experiment, rows: npt.NDArray[np.intp], names: list[str]) -> ConditionMoments:
+    """Moments of the controls (first) and of conditions among some cells."""
     kept = [data.conditions.index(name) for name in (data.conditions[0], *names)]
-    code = np.full(data.n_cells, -1, dtype=np.int64)
     place = np.full(len(data.conditions), -1, dtype=np.int64)
     place[kept] = np.arange(len(kept))
+    code = np.full(data.n_cells, -1, dtype=np.int64)
     code[rows] = place[data.condition[rows]]
-    moments = condition_moments(data.counts, code, [data.conditions[position] for position in kept])
-    within = _pooled_variance(moments)
-    measured = moments.n_cells > 0
+    return condition_moments(data.counts, code, [data.conditions[position] for position in kept])
+
+
+def _evidence(moments: ConditionMoments, within: Floats) -> Evidence:
+    """Means of conditions, with the variance that cells of a condition have, (genes,)."""
     variance = within / np.maximum(moments.n_cells, 1)[:, None] + 1e-9
-    return Evidence(np.nan_to_num(moments.mean), variance, measured)
+    return Evidence(np.nan_to_num(moments.mean), variance, moments.n_cells > 0)
 
 
 def _pooled_variance(moments: ConditionMoments) -> Floats:
@@ -86,14 +91,19 @@ def _diluted(
     return replace(one, slope=float(np.clip(slope, 0.0, 1.0)))
 
 
-def _share_that_holds(
-    held: Evidence | None, expected: npt.NDArray[np.float32], residual: npt.NDArray[np.float32]
-) -> float:
-    """Regression of what the decoder leaves of the effects of other cells on the residual; 1 where there are none."""
-    if held is None or not held.measured[0] or not held.measured[1:].any():
-        return 1.0
-    rows = np.flatnonzero(held.measured[1:]) + 1
-    left = held.mean[rows] - held.mean[0] - expected[rows]
-    weight = 1 / (held.variance[rows] + held.variance[0])
-    share = (weight * left * residual[rows]).sum() / max(float((weight * residual[rows] ** 2).sum()), 1e-12)
-    return float(np.clip(share, 0.0, 1.0))
+def _share_that_holds(held: Evidence, expected: npt.NDArray[np.float32], residual: npt.NDArray[np.float32]) -> float:
+    """Regression of what the decoder leaves of other cells' means on the residual, gene by gene about a common base.
+
+    A priori the share is 1 ± ½, which decides where there are few of these cells.
+    """
+    precision = covered = 1 / SHARE_SD**2
+    if held.measured.sum() > 1:
+        weight = np.where(held.measured[:, None], 1 / held.variance, 0.0)
+        left, told = (_about_base(table, weight) for table in (held.mean - expected, residual))
+        precision += float((weight * told**2).sum())
+        covered += float((weight * told * left).sum())
+    return float(np.clip(covered / precision, 0.0, 1.0))
+
+
+def _about_base(table: npt.NDArray[np.floating], weight: Floats) -> Floats:
+    return np.asarray(table - (weight * table).sum(axis=0) / weight.sum(axis=0))

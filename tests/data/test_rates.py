@@ -1,0 +1,57 @@
+"""Rates of conditions, against their definition cell by cell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from cradlevae.data.contract import DataFields, Experiment, read_experiment
+from cradlevae.data.rates import condition_rates
+
+
+@pytest.fixture(scope="module")
+def data(simulated: ad.AnnData) -> Experiment:
+    return read_experiment(simulated, DataFields())
+
+
+def test_every_cell_weighs_alike(data: Experiment) -> None:
+    rows = np.arange(0, data.n_cells, 2)
+    rates = condition_rates(data, rows)
+    size = np.median(data.library_size[rows])
+    assert rates.library_size == size
+    dense = data.counts[rows].toarray().astype(float) * (size / data.library_size[rows])[:, None]
+    for code in range(len(data.conditions)):
+        own = dense[data.condition[rows] == code]
+        assert rates.n_cells[code] == len(own)
+        np.testing.assert_allclose(rates.total[code], own.sum(axis=0), rtol=1e-5, atol=1e-6)
+    mean = np.stack([dense[data.condition[rows] == code].mean(axis=0) for code in data.condition[rows].tolist()])
+    seen = dense.any(axis=0)
+    scatter = ((dense - mean) ** 2).sum(axis=0)[seen] / dense.sum(axis=0)[seen]
+    np.testing.assert_allclose(rates.dispersion[seen], np.maximum(scatter, 1e-2), rtol=1e-4)
+    assert (rates.dispersion[~seen] == 1).all()
+
+
+def test_concentrations_are_those_that_counts_were_drawn_with(data: Experiment) -> None:
+    rng = np.random.default_rng(0)
+    theta = np.geomspace(0.3, 10, 60)
+    n_cells = 20_000
+    sizes = rng.uniform(200, 600, n_cells)
+    share = rng.uniform(0.5, 1.5, (2, 60)) / 60
+    condition = rng.integers(2, size=n_cells)
+    counts = rng.poisson(rng.gamma(theta, (sizes[:, None] * share[condition]) / theta)).astype(np.float32)
+    drawn = replace(
+        data,
+        cells=pd.Index([f"cell{i}" for i in range(n_cells)]),
+        counts=sp.csr_matrix(counts),
+        condition=condition,
+        conditions=data.conditions[:2],
+        artifact=np.zeros((n_cells, 1), dtype=np.float32),
+        library_size=sizes.astype(np.float32),
+    )
+    rates = condition_rates(drawn, np.arange(n_cells))
+    np.testing.assert_allclose(rates.concentration, theta, rtol=0.2)

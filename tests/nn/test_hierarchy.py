@@ -1,0 +1,105 @@
+"""Hierarchical shrinkage: against a plain Gaussian posterior, its invariances, and what it is for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
+
+
+def table(seed: int = 0, n_rows: int = 13, n_genes: int = 80, noise: float = 0.3) -> tuple[Evidence, np.ndarray]:
+    """Effects of which a third of the conditions have none; the first row is the control."""
+    rng = np.random.default_rng(seed)
+    strength = np.where(np.arange(n_rows) % 3 == 0, 0.0, rng.uniform(0.5, 2, n_rows))
+    truth = strength[:, None] * rng.uniform(0.1, 1, n_genes) * rng.standard_normal((n_rows, n_genes))
+    truth[0] = 0
+    cells = rng.integers(20, 200, n_rows)
+    variance = noise**2 * 50 / cells[:, None] * np.ones(n_genes)
+    mean = 3 + truth + np.sqrt(variance) * rng.standard_normal(truth.shape)
+    return Evidence(mean, variance, np.ones(n_rows, dtype=bool)), truth
+
+
+def control(one: Evidence) -> np.ndarray:
+    return np.arange(len(one.mean)) == 0
+
+
+def zero(one: Evidence) -> np.ndarray:
+    return np.zeros_like(one.mean)
+
+
+def test_it_is_nearer_to_the_truth_than_what_was_measured_and_than_one_scale_for_all() -> None:
+    one, truth = table()
+    found, _ = hierarchical_shrink([one], zero(one), control(one))
+    raw = one.mean - one.mean[0]
+    spread = np.maximum((raw[1:] ** 2 - one.variance[1:] - one.variance[0]).mean(axis=0), 0)
+    plain = raw * spread / (spread + one.variance + one.variance[0])
+    errors = [((value[1:] - truth[1:]) ** 2).mean() for value in (raw, plain, found)]
+    assert errors[2] < 0.8 * errors[1] < 0.8 * errors[0]
+
+
+def test_conditions_without_effect_are_silenced() -> None:
+    one, truth = table(noise=0.2)
+    found, _ = hierarchical_shrink([one], zero(one), control(one))
+    idle = ~truth.any(axis=1)
+    assert np.abs(found[idle]).mean() < 0.1 * np.abs(found[~idle]).mean()
+
+
+def test_its_variance_says_how_far_off_it_is() -> None:
+    inside = []
+    for seed in range(10):
+        one, truth = table(seed, n_rows=30)
+        found, variance = hierarchical_shrink([one], zero(one), control(one))
+        moved = truth.any(axis=1)
+        inside.append(np.abs(found - truth)[moved] < 1.645 * np.sqrt(variance[moved]))
+    assert np.mean(inside) == pytest.approx(0.9, abs=0.05)
+
+
+def test_a_diluted_class_is_evidence_as_far_as_its_slope_goes() -> None:
+    rng = np.random.default_rng(1)
+    one, truth = table(noise=0.5)
+    mean = 7 + 0.5 * truth + np.sqrt(one.variance) * rng.standard_normal(truth.shape)
+    failed = Evidence(mean, one.variance, one.measured, slope=0.5)
+    alone, wide = hierarchical_shrink([one], zero(one), control(one))
+    both, narrow = hierarchical_shrink([one, failed], zero(one), control(one))
+    assert ((both - truth) ** 2).mean() < ((alone - truth) ** 2).mean()
+    assert narrow.mean() < wide.mean()
+    none, _ = hierarchical_shrink([one, Evidence(mean, one.variance, one.measured, slope=0.0)], zero(one), control(one))
+    np.testing.assert_allclose(none, alone, atol=1e-6)
+
+
+def test_expected_effects_are_taken_out_and_put_back() -> None:
+    one, truth = table()
+    rest, _ = hierarchical_shrink([one], truth, control(one))
+    whole, _ = hierarchical_shrink([one], zero(one), control(one))
+    assert (rest**2).mean() < 0.2 * (whole**2).mean()
+
+
+def test_conditions_without_cells_and_tables_without_effects_stay_at_zero() -> None:
+    one, _ = table()
+    measured = one.measured.copy()
+    measured[4] = False
+    mean = one.mean.copy()
+    mean[4] = np.nan
+    found, variance = hierarchical_shrink([Evidence(mean, one.variance, measured)], zero(one), control(one))
+    assert not found[4].any()
+    assert np.isfinite(found).all()
+    nobody = np.ones(len(mean), dtype=bool)
+    found, variance = hierarchical_shrink([one], zero(one), nobody)
+    assert not found.any()
+    assert not variance.any()
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 100), scale=st.floats(0.1, 10), shift=st.floats(-5, 5))
+def test_order_and_base_do_not_matter(seed: int, scale: float, shift: float) -> None:
+    one, _ = table(seed, n_rows=6, n_genes=10)
+    found, variance = hierarchical_shrink([one], zero(one), control(one))
+    rng = np.random.default_rng(seed)
+    rows, genes = rng.permutation(6), rng.permutation(10)
+    moved = Evidence((one.mean + shift)[rows][:, genes], one.variance[rows][:, genes], one.measured)
+    again, spread = hierarchical_shrink([moved], zero(one), control(one)[rows])
+    np.testing.assert_allclose(again, found[rows][:, genes], atol=1e-5)
+    np.testing.assert_allclose(spread, variance[rows][:, genes], atol=1e-5)

@@ -1,0 +1,100 @@
+"""What the decoder leaves of the measured effects: fitted from training cells, added with its uncertainty."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pytest
+
+import cradlevae as cv
+from cradlevae.query.residual import with_residual
+
+
+@pytest.fixture(scope="module")
+def untold(simulated: ad.AnnData, tiny_options: dict[str, Any], quick: dict[str, Any]) -> cv.CradleVAE:
+    """A model whose decoder has hardly begun to learn."""
+    model = cv.CradleVAE(simulated, split=cv.split(simulated, "cells", seed=0), **tiny_options)
+    model.train(max_epochs=1, **quick)
+    return model
+
+
+def measured(model: cv.CradleVAE, part: str, names: list[str]) -> np.ndarray:
+    from cradlevae.data.measured import condition_moments, measured_effects
+
+    data = model.data
+    rows = model.split.rows(data.cells, part)
+    rows = rows[~data.failed[rows]]
+    found = measured_effects(condition_moments(data.counts[rows], data.condition[rows], data.conditions))
+    return found.value[[found.names.index(name) for name in names]]
+
+
+def test_it_brings_effects_nearer_to_those_of_other_cells(tiny_options: dict[str, Any], quick: dict[str, Any]) -> None:
+    adata = cv.simulate(n_cells=2000, n_genes=60, n_perturbations=5, n_combinations=2, n_latent=6, seed=0)
+    adata.obs["artifact"] = adata.obs["true_artifact"]
+    model = cv.CradleVAE(adata, split=cv.split(adata, "cells", seed=0), **tiny_options)
+    model.train(max_epochs=1, **quick)
+    names = list("ABCDE")
+    with_it, without = model.effects(names), model.effects(names, residual=False)
+    held = measured(model, "test", names)
+    assert ((with_it.X - held) ** 2).mean() < ((without.X - held) ** 2).mean()
+    rows = [model.trained.treatments.index(name) for name in names]
+    np.testing.assert_allclose(with_it.X - without.X, model.trained.residual.mean[rows], atol=1e-5)
+
+
+def test_intervals_widen_by_its_uncertainty(untold: cv.CradleVAE) -> None:
+    with_it, without = untold.effects(["A"], credible=0.8), untold.effects(["A"], credible=0.8, residual=False)
+    row = untold.trained.treatments.index("A")
+    sd = untold.trained.residual.sd[row]
+    np.testing.assert_allclose(with_it.layers["sd"][0] ** 2, without.layers["sd"][0] ** 2 + sd**2, rtol=1e-4)
+    for layer in ("low", "high"):
+        reach = (with_it.layers[layer] - with_it.X)[0]
+        alone = (without.layers[layer] - without.X)[0]
+        np.testing.assert_allclose(reach**2, alone**2 + (1.2815516 * sd) ** 2, rtol=1e-3, atol=1e-6)
+    assert (with_it.layers["low"] <= with_it.X).all()
+    assert (with_it.layers["high"] >= with_it.X).all()
+
+
+def test_that_of_a_combination_is_the_sum_of_its_members(untold: cv.CradleVAE) -> None:
+    def added(name: str) -> np.ndarray:
+        return np.asarray(untold.effects([name]).X - untold.effects([name], residual=False).X)
+
+    np.testing.assert_allclose(added("A+B"), added("A") + added("B"), atol=1e-5)
+
+
+def test_raw_counts_and_controls_have_none(untold: cv.CradleVAE) -> None:
+    raw = [untold.effects(["A"], scale="mean", residual=flag).X for flag in (True, False)]
+    np.testing.assert_array_equal(*raw)
+    assert not untold.effects(["control"]).X.any()
+
+
+def test_it_is_saved_with_the_model(untold: cv.CradleVAE, tmp_path: Any) -> None:
+    untold.save(tmp_path / "model")
+    loaded = cv.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.trained.residual.mean, untold.trained.residual.mean)
+    np.testing.assert_array_equal(loaded.trained.residual.sd, untold.trained.residual.sd)
+
+
+def test_test_cells_do_not_tell_it(untold: cv.CradleVAE) -> None:
+    data = untold.data
+    counts = data.counts.copy().tolil()
+    rows = untold.split.rows(data.cells, "test")
+    counts[rows] = data.counts[rows][::-1]
+    again = with_residual(untold.trained, replace(data, counts=counts.tocsr()))
+    np.testing.assert_array_equal(again.residual.mean, untold.trained.residual.mean)
+
+
+def test_it_stays_out_where_validation_cells_do_not_bear_it_out(untold: cv.CradleVAE) -> None:
+    data, model = untold.data, copy.copy(untold.trained)
+    held = np.flatnonzero(np.isin(np.arange(data.n_cells), untold.split.rows(data.cells, "val")))
+    condition = data.condition.copy()
+    singles = [data.conditions.index(name) for name in "ABCDE"]
+    moved = held[np.isin(condition[held], singles)]
+    counts = data.counts.copy().tolil()
+    controls = held[condition[held] == 0]
+    counts[moved] = data.counts[np.resize(controls, len(moved))]  # none does anything in them
+    share = np.abs(with_residual(model, replace(data, counts=counts.tocsr())).residual.mean).mean()
+    assert share < np.abs(untold.trained.residual.mean).mean()
