@@ -147,7 +147,8 @@ def test_without_any_effect_there_is_no_fraction(model: cv.CradleVAE, simulated:
 def test_every_score_is_registered_with_what_would_be_best(scores: pd.DataFrame) -> None:
     assert set(scores["metric"]) - set(REGISTRY) == {"attainable_rho", "confounded_perturbations"}
     assert {"de_overlap", "qc_pass_rate_mad3", "leakage_z_basal_mean"} <= set(REGISTRY)
-    clean = scores[scores["metric"] == "clean_deviance"].set_index("predictor")
+    of_all = (scores["metric"] == "clean_deviance") & (scores["reference"] == "held-out clean counts (truth)")
+    clean = scores[of_all].set_index("predictor")
     assert clean["floor"].iloc[0] == clean["value"].drop("model").min()
 
 
@@ -195,3 +196,13 @@ def test_measured_effects_are_those_of_passing_held_out_cells(model: cv.CradleVA
     test = simulated[model.split.cells("test")].obs["perturbation"].unique()
     assert set(measured.obs_names) <= set(test)
     assert list(measured.var_names) == list(simulated.var_names)
+
+
+def test_cleaned_cells_are_scored_by_what_was_done_to_them(scores: pd.DataFrame, simulated) -> None:
+    rows = scores[(scores["metric"] == "clean_deviance") & (scores["predictor"] == "model")]
+    kinds = {reference.rpartition(", ")[2] for reference in rows["reference"] if ", " in reference}
+    assert kinds <= set(simulated.obs["true_artifact_kind"].astype(str)) - {"none"}
+    assert len(kinds) > 2
+    whole = one(scores, "held-out clean counts (truth)", "clean_deviance")["value"]
+    of_kinds = rows.loc[rows["reference"].str.contains(", "), "value"]
+    assert of_kinds.min() < whole < of_kinds.max()

@@ -115,12 +115,29 @@ def _score_clean(
     per_cell = {MODEL: poisson_deviance(true_counts, np.asarray(cleaned.X, dtype=np.float64))}
     train = model.split.rows(data.cells, "train")
     per_cell |= deviance_floors(data, train, damaged, true_counts)
+    kinds = damage_kinds(adata, data.cells[damaged])
+    for kind in ("", *sorted(set(kinds))):
+        of_kind = np.ones(len(damaged), dtype=bool) if not kind else kinds == kind
+        reference = scores.label("clean counts (truth)") + (f", {kind}" if kind else "")
+        _add_deviances(scores, {name: values[of_kind] for name, values in per_cell.items()}, reference)
+
+
+def damage_kinds(adata: Any, cells: Any) -> npt.NDArray[np.str_]:
+    """What was done to damaged cells, where the data tell (planted or simulated), ``(cells,)``; empty where not."""
+    for column in ("artifact_kind", "true_artifact_kind"):
+        if column in adata.obs:
+            return np.asarray(adata.obs.loc[cells, column].astype(str), dtype=np.str_)
+    return np.zeros(0, dtype=np.str_)
+
+
+def _add_deviances(scores: Scores, per_cell: dict[str, npt.NDArray[np.float64]], reference: str) -> None:
+    """A row for each prediction of some cells, (cells,)."""
     means = {name: mean_deviance(values) for name, values in per_cell.items()}
     floors = {name: value for name, value in means.items() if name != MODEL}
     floor_value, best_floor = best_of("clean_deviance", floors)
     for name, value in means.items():
-        error = 1.96 * per_cell[name].std() / np.sqrt(len(damaged))
+        error = 1.96 * per_cell[name].std() / np.sqrt(len(per_cell[name]))
         scores.add(
-            scores.label("clean counts (truth)"), "clean_deviance", name, value, low=value - error, high=value + error,
+            reference, "clean_deviance", name, value, low=value - error, high=value + error,
             floor=floor_value, best_floor=best_floor, note="Poisson deviance per failed cell; lower is better",
         )  # fmt: skip
