@@ -1,0 +1,68 @@
+"""Real reference cells beside as many generated ones of each condition: what scores of cells are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from cradlevae.data.contract import Experiment
+from cradlevae.data.labels import CONTROL
+from cradlevae.evaluation.references import condition_codes
+from cradlevae.model.trained import TrainedModel
+from cradlevae.query.predict import predict
+
+
+@dataclass(frozen=True)
+class CellPair:
+    """Real cells, and as many generated ones of each condition.
+
+    Attributes
+    ----------
+    names
+        Conditions, the control first.
+    real, generated
+        Counts, (cells, genes).
+    real_codes, generated_codes
+        Position of each cell's condition in ``names``, (cells,); negative for a real cell of none of them.
+    """
+
+    names: tuple[str, ...]
+    real: sp.csr_matrix
+    real_codes: npt.NDArray[np.int64]
+    generated: sp.csr_matrix
+    generated_codes: npt.NDArray[np.int64]
+
+
+def generate_alike(
+    model: TrainedModel, data: Experiment, rows: npt.NDArray[np.intp], conditions: Sequence[str], *, seed: int
+) -> CellPair | None:
+    """Generate, artifact off and at library sizes of real passing controls, as many cells as there are real ones.
+
+    Conditions of fewer than two real cells are left out; ``None`` where all are, or fewer than two controls are there.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    data, rows
+        The experiment and its reference cells (passing ones).
+    conditions
+        Perturbed conditions; the control is added.
+    seed
+        Seed of the draws.
+    """
+    n_cells = dict(zip(data.conditions, np.bincount(data.condition[rows], minlength=len(data.conditions)), strict=True))
+    names = tuple(name for name in (CONTROL, *conditions) if n_cells[name] >= 2)
+    if CONTROL not in names or len(names) == 1:
+        return None
+    codes = condition_codes(data, rows, names)
+    sizes = np.bincount(codes[codes >= 0], minlength=len(names))
+    most = int(sizes.max())
+    generated = predict(model, names, n_cells=most, seed=seed)
+    each = np.repeat(np.arange(len(names)), most)
+    kept = np.tile(np.arange(most), len(names)) < sizes[each]
+    return CellPair(names, sp.csr_matrix(data.counts[rows]), codes, sp.csr_matrix(generated.X[kept]), each[kept])
