@@ -1,4 +1,4 @@
-"""Real reference cells beside as many generated ones of each condition: what scores of cells are made of."""
+"""Real reference cells beside generated ones of the same conditions: what scores of cells are made of."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cradlevae.query.predict import predict
 
 @dataclass(frozen=True)
 class CellPair:
-    """Real cells, and as many generated ones of each condition.
+    """Real cells, and at least as many generated ones of each condition.
 
     Attributes
     ----------
@@ -36,13 +36,25 @@ class CellPair:
     generated: sp.csr_matrix
     generated_codes: npt.NDArray[np.int64]
 
+    @property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """Real cells of each condition, (conditions,)."""
+        return np.bincount(self.real_codes[self.real_codes >= 0], minlength=len(self.names))
+
+    def matched(self) -> npt.NDArray[np.intp]:
+        """Rows of as many generated cells of each condition as there are real ones."""
+        rows = [np.flatnonzero(self.generated_codes == code)[:size] for code, size in enumerate(self.sizes)]
+        return np.concatenate(rows)
+
 
 def generate_alike(
     model: TrainedModel, data: Experiment, rows: npt.NDArray[np.intp], conditions: Sequence[str], *, seed: int
 ) -> CellPair | None:
-    """Generate, artifact off and at library sizes of real passing controls, as many cells as there are real ones.
+    """Generate cells, artifact off and at library sizes of real passing controls.
 
-    Conditions of fewer than two real cells are left out; ``None`` where all are, or fewer than two controls are there.
+    As many of each condition as there are real cells of the most frequent one; :meth:`CellPair.matched` takes as many
+    as there are real ones. Conditions of fewer than two real cells are left out; ``None`` where all are, or fewer than
+    two controls are there.
 
     Parameters
     ----------
@@ -60,9 +72,7 @@ def generate_alike(
     if CONTROL not in names or len(names) == 1:
         return None
     codes = condition_codes(data, rows, names)
-    sizes = np.bincount(codes[codes >= 0], minlength=len(names))
-    most = int(sizes.max())
+    most = int(np.bincount(codes[codes >= 0]).max())
     generated = predict(model, names, n_cells=most, seed=seed)
     each = np.repeat(np.arange(len(names)), most)
-    kept = np.tile(np.arange(most), len(names)) < sizes[each]
-    return CellPair(names, sp.csr_matrix(data.counts[rows]), codes, sp.csr_matrix(generated.X[kept]), each[kept])
+    return CellPair(names, sp.csr_matrix(data.counts[rows]), codes, sp.csr_matrix(generated.X), each)

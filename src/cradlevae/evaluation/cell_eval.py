@@ -79,9 +79,11 @@ def to_cell_eval(
         raise DataError("no condition has two passing reference cells and two passing reference controls to write")
     known = np.flatnonzero(pair.real_codes >= 0)
     of_real = _cells(pair.real[known], pair.real_codes[known], pair.names, data.cells[passing[known]], model)
-    names = pd.Index([f"predicted{cell}" for cell in range(pair.generated.shape[0])])
+    matched = pair.matched()
+    names = pd.Index([f"predicted{cell}" for cell in range(len(matched))])
+    of_model = _cells(pair.generated[matched], pair.generated_codes[matched], pair.names, names, model)
     write_h5ad(of_real, real)
-    write_h5ad(_cells(pair.generated, pair.generated_codes, pair.names, names, model), predicted)
+    write_h5ad(of_model, predicted)
     return predicted, real
 
 

@@ -25,9 +25,15 @@ FloatArray = npt.NDArray[np.float64]
 MAX_CELLS = 500
 """At most so many cells of each kind are looked at for a perturbation; halves have at most half as many."""
 
+POOL = 200
+"""Generated cells and controls that samples are drawn from even where there are fewer real cells."""
+
 HALVINGS = 20
 CONTROLS = "controls"
 REAL = "real cells"
+REFERENCE = "reference"
+"""The half of the real cells from which all distances are taken."""
+
 PREDICTORS = (MODEL, CONTROLS, REAL)
 METRICS = ("e_distance", "mmd2", "mse_mean", "mae_mean")
 
@@ -64,7 +70,7 @@ def score_cells(scores: Scores, pair: CellPair, space: CellSpace, *, seed: int) 
     seed
         Seed of which cells are looked at, of the halvings and of the bootstrap.
     """
-    sizes = np.bincount(pair.real_codes[pair.real_codes >= 0], minlength=len(pair.names))
+    sizes = pair.sizes
     enough = [code for code in range(1, len(pair.names)) if min(sizes[code], sizes[0]) >= MIN_CELLS]
     note = left_out([name for code, name in enumerate(pair.names) if code > 0 and code not in enough])
     reference = scores.label("passing cells")
@@ -98,26 +104,29 @@ def compare_cells(pair: CellPair, code: int, space: CellSpace, *, seed: int) -> 
         pair.real[np.flatnonzero(pair.real_codes == code)],
     ]
     half = min(MAX_CELLS, *(cells.shape[0] for cells in kinds)) // 2
-    kinds = [cells[np.sort(random.permutation(cells.shape[0])[: 2 * half])] for cells in kinds]
+    most = (max(2 * half, POOL), max(2 * half, POOL), 2 * half)
+    kinds = [cells[np.sort(random.permutation(cells.shape[0])[:n])] for cells, n in zip(kinds, most, strict=True)]
     counts = sp.csr_matrix(sp.vstack(kinds))
-    members = {name: np.zeros((HALVINGS, counts.shape[0])) for name in (*PREDICTORS, "reference")}  # who is in a sample
+    start = np.cumsum([0, *(cells.shape[0] for cells in kinds)])
+    samples = (*PREDICTORS, REFERENCE)
+    members = {name: np.zeros((HALVINGS, counts.shape[0])) for name in samples}  # 1 for the cells of a sample
     for halving in range(HALVINGS):
         for place, predictor in enumerate(PREDICTORS):
-            shuffled = 2 * half * place + random.permutation(2 * half)
+            shuffled = random.permutation(np.arange(start[place], start[place + 1]))
             members[predictor][halving, shuffled[:half]] = 1.0
-        members["reference"][halving, shuffled[half:]] = 1.0  # the real cells, last, that are not in their other half
+        members[REFERENCE][halving, shuffled[half:]] = 1.0  # real cells come last: the half that is left
     distances = pairwise_distances(space.project(counts))
     kernel = gaussian_kernel(distances, space.precisions)
     expression = sp.csr_matrix(sp.vstack([block for _, block in expression_blocks(counts)]))
     mean = {name: (expression.T @ member.T).T / half for name, member in members.items()}  # (halvings, genes)
-    base = members["reference"]
+    base = members[REFERENCE]
     return np.array(
         [
             [unbiased_gap(distances, base, members[name]) for name in PREDICTORS],
             [-unbiased_gap(kernel, base, members[name]) for name in PREDICTORS],
             *(
                 [
-                    [REGISTRY[which].function(a, b) for a, b in zip(mean["reference"], mean[name], strict=True)]
+                    [REGISTRY[which].function(a, b) for a, b in zip(mean[REFERENCE], mean[name], strict=True)]
                     for name in PREDICTORS
                 ]
                 for which in METRICS[2:]

@@ -177,4 +177,5 @@ def _as_annotated(obs: pd.DataFrame, qc: Mapping[str, Any], reason: str) -> pd.D
 def de_tests(pair: CellPair) -> tuple[DETest, DETest]:
     """Rank-sum tests in real cells, and in as many generated cells of each condition."""
     real = rank_sum_tests(pair.real, pair.real_codes, pair.names)
-    return real, rank_sum_tests(pair.generated, pair.generated_codes, pair.names)
+    matched = pair.matched()
+    return real, rank_sum_tests(pair.generated[matched], pair.generated_codes[matched], pair.names)
