@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
-    from cradlevae.api import CPAVAE, SAMSVAE, ConditionalVAE, CradleVAE, SVAEPlus, evaluate, load
+    from cradlevae.api import CPAVAE, SAMSVAE, ConditionalVAE, CradleVAE, SVAEPlus, evaluate, load, to_cell_eval
     from cradlevae.data import datasets
     from cradlevae.data.cells import StoredCells, open_cells
     from cradlevae.data.confounding import confounding_alarm
@@ -54,6 +54,7 @@ _HOME = {
     "plant_artifacts": "cradlevae.data.plant",
     "simulate": "cradlevae.data.simulate",
     "split": "cradlevae.data.split",
+    "to_cell_eval": "cradlevae.api",
 }
 
 __all__ = [
@@ -81,6 +82,7 @@ __all__ = [
     "plant_artifacts",
     "simulate",
     "split",
+    "to_cell_eval",
 ]
 
 

@@ -435,3 +435,13 @@ def evaluate(model: PerturbationVAE | FloorModel, adata: Any, **options: Any) ->
     from cradlevae.evaluation import harness
 
     return harness.evaluate(model.trained, adata, **options)
+
+
+def to_cell_eval(model: CradleVAE, adata: Any, folder: str | Path, **options: Any) -> tuple[Path, Path]:
+    """Write the pair of files that `cell-eval` reads: real held-out cells and generated ones.
+
+    Options as in :func:`cradlevae.evaluation.cell_eval.to_cell_eval`.
+    """
+    from cradlevae.evaluation import cell_eval
+
+    return cell_eval.to_cell_eval(model.trained, adata, folder, **options)

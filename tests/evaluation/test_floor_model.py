@@ -45,7 +45,13 @@ def test_effects_are_the_floors(adata: ad.AnnData, split: cv.Split) -> None:
         model = trained(name, adata, split)
         asked = [label for label in ("A", "B", pair) if label in model.perturbations or label == pair]
         if pair not in model.trained.answerable([pair]):
-            assert name in ("training_mean", "shrunk_mean", "lowrank_shrunk_mean", "hierarchical_mean", "additive_hierarchical")
+            assert name in (
+                "training_mean",
+                "shrunk_mean",
+                "lowrank_shrunk_mean",
+                "hierarchical_mean",
+                "additive_hierarchical",
+            )
             with pytest.raises(DataError, match=rf"the floor '{name}' .* has no answer for '{pair[0]}\+"):
                 model.effects([pair])
             asked.remove(pair)

@@ -207,3 +207,13 @@ def test_bad_input_is_named():
         score(real, predicted, perturbations=["a", "b"])
     with pytest.raises(DataError, match="unknown effect metric 'ate_rh'"):
         score(real, predicted, names=["ate_rh"])
+
+
+def test_the_nearest_centroid_is_the_own_one_or_not():
+    real = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
+    assert metrics.nearest_centroid(real, real) == 1.0
+    assert metrics.nearest_centroid(real, real[[0, 2, 1]]) == pytest.approx(1 / 3)
+    assert metrics.nearest_centroid(real, np.full((3, 2), 5.0) * [1, 0]) == pytest.approx(1 / 3)  # one for all
+    between = np.array([[2.0, 0.0], [2.0, 0.0], [0.0, 4.0]])
+    assert metrics.nearest_centroid(real, between) == pytest.approx((0.5 + 0.5 + 1) / 3)  # as near to both
+    assert metrics.nearest_centroid(real[:1], real[:1] + 7) == 1.0

@@ -192,7 +192,7 @@ def test_the_history_has_every_term_of_every_epoch(new_model: Any, quick: Option
     model = new_model()
     model.train(3, **quick, output=tmp_path)
     history = model.history
-    terms = (*TERMS, "cell_artifact", "weights")
+    terms = (*TERMS, "cell_artifact", "gene_effects", "weights")
     expected = {"epoch", "seconds"} | {f"{part}_{term}" for part in ("train", "val") for term in ("loss", *terms)}
     assert set(history.columns) == expected
     assert history["epoch"].tolist() == [0, 1, 2]

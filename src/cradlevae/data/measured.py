@@ -26,6 +26,9 @@ Scale = Literal["perturbseq", "mean"]
 BLOCK_CELLS = 8192
 """How many cells are transformed at a time."""
 
+PRIOR_CELLS = 20.0
+"""Cells that the variance pooled over conditions counts for in each of them."""
+
 
 @dataclass(frozen=True)
 class ConditionMoments:
@@ -156,6 +159,19 @@ def control_row(moments: ConditionMoments, control: str = CONTROL) -> int:
     if moments.n_cells[row] < 2:
         raise DataError(f"{moments.n_cells[row]} {control!r} cells: effects need at least two control cells")
     return row
+
+
+def moderated_variance(moments: ConditionMoments) -> FloatArray:
+    """Variance between the cells of each condition, steadied by that of all conditions, (conditions, genes).
+
+    The mean of a condition's own variance and of the variance pooled over conditions, weighted by its degrees of
+    freedom and by :data:`PRIOR_CELLS`: a condition in whose cells a rare gene was not seen has no variance of its own,
+    and its effect on that gene would pass for exact.
+    """
+    free = np.maximum(moments.n_cells - 1, 0).astype(np.float64)[:, None]
+    own = np.where(free > 0, moments.variance, 0.0)
+    pooled = (free * own).sum(axis=0) / max(float(free.sum()), 1.0)
+    return np.asarray((free * own + PRIOR_CELLS * pooled) / (free + PRIOR_CELLS))
 
 
 def expression_blocks(counts: CountMatrix, scale: Scale = "perturbseq") -> Iterator[tuple[slice, sp.csr_matrix]]:

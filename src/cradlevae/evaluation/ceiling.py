@@ -159,7 +159,7 @@ def split_half_effects(
     n_groups = len(names)
     random = np.random.default_rng([seed, 0])
     for _ in range(n_splits):
-        halves = np.where(condition >= 0, condition + n_groups * _random_halves(condition, random), -1)
+        halves = np.where(condition >= 0, condition + n_groups * random_halves(condition, random), -1)
         n_cells = np.bincount(halves[halves >= 0], minlength=2 * n_groups)
         mean = (indicator(halves, 2 * n_groups) @ expression).toarray() / np.maximum(n_cells, 1)[:, None]
         first, second = mean[:n_groups], mean[n_groups:]
@@ -177,7 +177,7 @@ def _halvable(condition: IntArray, names: Sequence[str], control: str) -> list[i
     return rows
 
 
-def _random_halves(condition: IntArray, random: np.random.Generator) -> npt.NDArray[np.int64]:
+def random_halves(condition: IntArray, random: np.random.Generator) -> npt.NDArray[np.int64]:
     """0 or 1 for every cell, at random and in equal numbers (± 1) within each condition."""
     order = np.lexsort((random.random(len(condition)), condition))
     ordered = condition[order]

@@ -14,14 +14,13 @@ from cradlevae.evaluation.floors import FLOORS, floor_effects
 from cradlevae.evaluation.metrics import CONSTANT, effect_scores
 from cradlevae.evaluation.references import Reference, part_moments
 from cradlevae.evaluation.registry import REGISTRY
-from cradlevae.evaluation.score_table import MODEL, PUBLISHED, Scores, best_of, fraction_of
+from cradlevae.evaluation.score_table import MODEL, N_BOOTSTRAP, PUBLISHED, Scores, best_of, drawn_interval, fraction_of
 from cradlevae.evaluation.scored import Scored
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.effects import published_effects
 
 FloatArray = npt.NDArray[np.float64]
 
-N_BOOTSTRAP = 500
 MEANS = ("jaccard_20", "pearson_delta")
 """Metrics that are means over perturbations and get an interval too, for the model."""
 
@@ -135,13 +134,12 @@ def flattened_intervals(real: FloatArray, predicted: FloatArray, seed: int) -> d
 
 def mean_intervals(real: FloatArray, predicted: FloatArray, seed: int) -> dict[str, tuple[float, float]]:
     """95 % intervals, as of :func:`flattened_intervals`, of the metrics that are means over perturbations."""
-    weights = _weights(real, predicted, seed)
-    if weights is None:
+    if not np.isfinite(predicted).all() or len(real) < 2:
         return {}
     found = {}
     for name in MEANS:
         each = [REGISTRY[name].function(real[[row]], predicted[[row]]) for row in range(len(real))]
-        found[name] = _interval(weights @ np.array(each) / len(real))
+        found[name] = drawn_interval(np.array(each), seed)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Scores of generated cells: do they pass quality control, and do they show the same DE genes as real ones."""
+"""Scores of generated cells: do they pass quality control, show the same DE genes as real ones, lie where those lie."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import scipy.sparse as sp
 
 from cradlevae.data.cells import StoredCells
 from cradlevae.data.contract import Experiment
 from cradlevae.data.judge import doublet_reference, judge
-from cradlevae.data.labels import CONTROL
 from cradlevae.data.qc_values import CRITERIA, QC_KEY
 from cradlevae.data.stored import StoredMatrix
 from cradlevae.errors import DataError
+from cradlevae.evaluation.alike import CellPair, generate_alike
+from cradlevae.evaluation.cell_rows import score_cells
+from cradlevae.evaluation.cell_space import fit_space
 from cradlevae.evaluation.de import DETest, de_direction, de_overlap, rank_sum_tests
 from cradlevae.evaluation.registry import metric
 from cradlevae.evaluation.score_table import MODEL, PUBLISHED, Scores
@@ -40,7 +41,7 @@ def score_generated(
     n_cells: int,
     seed: int,
 ) -> None:
-    """Add the rows of generated cells: QC pass rates, where the data are annotated, and DE genes.
+    """Add the rows of generated cells: QC pass rates, where the data are annotated, DE genes, and distances.
 
     Parameters
     ----------
@@ -65,12 +66,14 @@ def score_generated(
                 if column not in row:  # a floor has no published protocol
                     continue
                 scores.add("QC thresholds of the data", name, predictor, row[column], note=row["note"])
-    counts = np.bincount(data.condition[passing], minlength=len(data.conditions))
-    measured = [name for name in conditions if counts[data.conditions.index(name)] >= 2]
-    if measured and counts[0] >= 2:
-        real, predicted = de_tests(model, data, passing, measured, seed=seed)
+    pair = generate_alike(model, data, passing, conditions, seed=seed)
+    if pair is not None:
+        real, predicted = de_tests(pair)
         scores.add(scores.label("passing cells"), "de_overlap", MODEL, de_overlap(real, predicted))
         scores.add(scores.label("passing cells"), "de_direction", MODEL, de_direction(real, predicted))
+        train = model.split.rows(data.cells, "train")
+        space = fit_space(data.counts, train[~data.failed[train]], seed=seed)
+        score_cells(scores, pair, space, seed=seed)
 
 
 def pass_rate(fails: pd.DataFrame) -> float:
@@ -173,30 +176,8 @@ def _as_annotated(obs: pd.DataFrame, qc: Mapping[str, Any], reason: str) -> pd.D
     )
 
 
-def de_tests(
-    model: Scored, data: Experiment, rows: Any, conditions: Sequence[str], *, seed: int
-) -> tuple[DETest, DETest]:
-    """Rank-sum tests in real cells, and in as many generated cells of each condition.
-
-    Parameters
-    ----------
-    model
-        A trained model.
-    data, rows
-        The experiment and its reference cells (passing ones).
-    conditions
-        Perturbed conditions.
-    seed
-        Seed of the draws.
-    """
-    names = [CONTROL, *conditions]
-    position = {name: index for index, name in enumerate(names)}
-    codes = np.array([position.get(name, -1) for name in data.conditions])[data.condition[rows]]
-    real = rank_sum_tests(sp.csr_matrix(data.counts[rows]), codes, names)
-    sizes = np.bincount(codes[codes >= 0], minlength=len(names))
-    generated = generated_cells(model, names, n_cells=int(sizes.max()), seed=seed)
-    each = np.repeat(np.arange(len(names)), int(sizes.max()))
-    rank = np.tile(np.arange(int(sizes.max())), len(names))
-    kept = rank < sizes[each]
-    predicted = rank_sum_tests(sp.csr_matrix(generated.X[kept]), each[kept], names)
-    return real, predicted
+def de_tests(pair: CellPair) -> tuple[DETest, DETest]:
+    """Rank-sum tests in real cells, and in as many generated cells of each condition."""
+    real = rank_sum_tests(pair.real, pair.real_codes, pair.names)
+    matched = pair.matched()
+    return real, rank_sum_tests(pair.generated[matched], pair.generated_codes[matched], pair.names)

@@ -18,6 +18,7 @@ import scipy.sparse as sp
 from cradlevae.data.confounding import confounding_alarm
 from cradlevae.data.contract import Experiment
 from cradlevae.errors import DataError
+from cradlevae.evaluation.calibration_rows import score_calibration
 from cradlevae.evaluation.effect_rows import score_effects
 from cradlevae.evaluation.generated import score_generated
 from cradlevae.evaluation.references import (
@@ -66,7 +67,7 @@ def evaluate(
     published
         Also score the effects as the released evaluation takes them (library size 10,000, prior, unpaired).
     generated
-        Also score generated cells: QC pass rate and DE genes.
+        Also score generated cells: QC pass rate, DE genes, and their distance to real cells.
     truth
         Also score against the truth where the data hold it (``layers["clean"]``, ``uns["truth"]``), and the likelihood
         and leakage of held-out cells.
@@ -101,6 +102,8 @@ def evaluate(
     references = _references(adata, data, rows, answered, reference, truth=truth, seed=seed)
     predicted = predicted_effects(model, answered, seed=seed)
     score_effects(scores, model, data, references, predicted, published=published, seed=seed)
+    if "mc_error" in predicted.layers:  # floors have no posterior
+        score_calibration(scores, model, references, predicted, seed=seed)
     if generated:
         passing = rows[~data.failed[rows]]
         score_generated(scores, model, adata, data, passing, answered, n_cells=n_cells, seed=seed)

@@ -214,9 +214,22 @@ def discrimination_cosine(
     return discrimination(real, predicted, perturbations, genes, "cosine")
 
 
+@metric("nearest_centroid", best=1.0, description="share of perturbations whose own centroid is the nearest")
+def nearest_centroid(real: FloatArray, predicted: FloatArray) -> float:
+    """Share of perturbations whose prediction is nearest (L2) to their own real effect.
+
+    Of several that are equally near, each counts its part. One prediction for all perturbations is right once: 1/N.
+    """
+    hits = []
+    for row in range(len(real)):
+        nearer, equal = _nearer(_distances(real, predicted[row], "l2"), row)
+        hits.append(0.0 if nearer else 1 / (1 + equal))
+    return float(np.mean(hits))
+
+
 @metric("centroid_accuracy", best=1.0, description="share of other perturbations' centroids that are further away")
 def centroid_accuracy(real: FloatArray, predicted: FloatArray) -> float:
-    """Share of the *other* real effects further from the prediction (L2) than its own, mean.
+    """Share of the *other* real effects further from the prediction (L2) than its own, mean (Systema).
 
     Ties count half; one perturbation alone has nothing to be confused with and scores 1.
     """
@@ -252,10 +265,15 @@ def discrimination(
 
 def _rank(distances: FloatArray, own: int) -> float:
     """How many distances are smaller than the own one; equal ones (up to rounding) count half."""
+    nearer, equal = _nearer(distances, own)
+    return nearer + 0.5 * equal
+
+
+def _nearer(distances: FloatArray, own: int) -> tuple[int, int]:
+    """How many distances are smaller than the own one, and how many others equal it up to rounding."""
     margin = CONSTANT * max(float(np.abs(distances).max()), np.finfo(np.float64).tiny)
     nearer = int((distances < distances[own] - margin).sum())
-    equal = int((np.abs(distances - distances[own]) <= margin).sum()) - 1
-    return nearer + 0.5 * equal
+    return nearer, int((np.abs(distances - distances[own]) <= margin).sum()) - 1
 
 
 def _distances(real: FloatArray, prediction: FloatArray, distance: Distance) -> FloatArray:

@@ -15,11 +15,11 @@ from cradlevae.data.contract import Experiment
 from cradlevae.data.counts import Counts
 from cradlevae.data.fingerprint import cell_fingerprints
 from cradlevae.data.labels import CONTROL, closest
-from cradlevae.data.measured import ConditionMoments, condition_moments, measured_effects
+from cradlevae.data.measured import ConditionMoments, condition_moments, measured_effects, moderated_variance
 from cradlevae.data.split import Split
 from cradlevae.data.stored import CountMatrix, subset_rows
 from cradlevae.errors import DataError
-from cradlevae.evaluation.ceiling import ceiling
+from cradlevae.evaluation.ceiling import ceiling, random_halves
 
 if TYPE_CHECKING:
     from cradlevae.evaluation.scored import Scored
@@ -39,7 +39,30 @@ MAX_OVERLAP = 0.01
 MAX_UNMARKED = 0.5
 """Share of the reference cells without a fingerprint from which the check for training cells says little."""
 
+MIN_CELLS = 20
+"""Reference cells that a perturbation needs for its cells to be compared, and its standard errors relied on."""
+
 FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How noisy measured effects are.
+
+    Attributes
+    ----------
+    n_cells
+        Cells of each condition, (conditions,).
+    standard_error
+        Of the effects, (conditions, genes), from variances steadied by those of all conditions
+        (:func:`~cradlevae.data.measured.moderated_variance`).
+    halves
+        The same effects, and their standard errors, measured in two halves of the cells, (conditions, genes) each.
+    """
+
+    n_cells: npt.NDArray[np.int64]
+    standard_error: FloatArray
+    halves: tuple[tuple[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
 
 
 @dataclass(frozen=True)
@@ -58,6 +81,8 @@ class Reference:
         Highest ATE-ρ that can be expected of the truth, with its interval.
     attainable_r2
         The same for ATE-R²: the reliability.
+    noise
+        What is known of the measurement's error; ``None`` for an exact truth.
     """
 
     name: str
@@ -67,6 +92,7 @@ class Reference:
     attainable_low: float
     attainable_high: float
     attainable_r2: float
+    noise: Noise | None = None
 
 
 @dataclass(frozen=True)
@@ -145,23 +171,51 @@ def measured_reference(
 ) -> Reference | None:
     """Effects measured in the given cells, with the ceiling that their noise sets; ``None`` where not measurable."""
     names = [CONTROL, *(name for name in conditions)]
-    codes = _codes(data, rows, names)
+    codes = condition_codes(data, rows, names)
     moments = condition_moments(counts, codes, names, genes=tuple(data.genes))
     enough = [CONTROL] + [name for name, n in zip(names[1:], moments.n_cells[1:], strict=True) if n >= 2]
     if len(enough) == 1 or moments.n_cells[0] < 2:
         return None
     if len(enough) < len(names):
-        codes = _codes(data, rows, enough)
+        codes = condition_codes(data, rows, enough)
         moments = condition_moments(counts, codes, enough, genes=tuple(data.genes))
     effects = measured_effects(moments)
     top = ceiling(counts, codes, enough, seed=seed)
-    return Reference(name, effects.names, effects.value, top.attainable_rho, top.low, top.high, top.attainable_rho**2)
+    noise = _noise(counts, codes, moments, seed=seed)
+    return Reference(
+        name, effects.names, effects.value, top.attainable_rho, top.low, top.high, top.attainable_rho**2, noise
+    )
 
 
-def _codes(data: Experiment, rows: npt.NDArray[np.intp], names: Sequence[str]) -> npt.NDArray[np.int64]:
+def _noise(counts: sp.csr_matrix, codes: npt.NDArray[np.int64], moments: ConditionMoments, *, seed: int) -> Noise:
+    """Standard errors of the effects in these cells, and the effects in random halves of them."""
+    variance = moderated_variance(moments)
+    places = random_halves(codes, np.random.default_rng([seed, 3]))
+    halves = []
+    for half in (0, 1):
+        of_half = condition_moments(counts, np.where(places == half, codes, -1), moments.names)
+        value = of_half.mean[1:] - of_half.mean[0]
+        halves.append((value, _standard_error(variance, of_half.n_cells)))
+    return Noise(moments.n_cells[1:], _standard_error(variance, moments.n_cells), (halves[0], halves[1]))
+
+
+def _standard_error(variance: FloatArray, n_cells: npt.NDArray[np.int64]) -> FloatArray:
+    """Of each condition's mean minus that of the controls, which are first, (conditions, genes)."""
+    share = 1.0 / np.maximum(n_cells, 1)
+    squared = share[:, None] * variance
+    return np.asarray(np.sqrt(squared[1:] + squared[0]))
+
+
+def condition_codes(data: Experiment, rows: npt.NDArray[np.intp], names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Position of each cell's condition in ``names``, (rows,); −1 for a cell of none of them."""
     position = {name: index for index, name in enumerate(names)}
     table = np.array([position.get(name, -1) for name in data.conditions])
     return np.asarray(table[data.condition[rows]])
+
+
+def left_out(names: Sequence[str]) -> str:
+    """What a row says of conditions with too few cells; nothing where there are none."""
+    return f"left out, with fewer than {MIN_CELLS} cells: {', '.join(names)}" if names else ""
 
 
 def part_moments(split: Split, data: Experiment, part: str) -> ConditionMoments:

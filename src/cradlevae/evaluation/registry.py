@@ -29,8 +29,8 @@ class Metric:
         What the score is called in tables.
     kind
         What it scores: ``"effect"`` (two effect matrices), ``"de"`` (two sets of tests), ``"qc"`` (generated
-        cells), ``"likelihood"``, ``"leakage"``, ``"clean"`` (cleaned cells), ``"mask"``, ``"signature"``, or a
-        kind of your own.
+        cells), ``"cells"`` (two samples of cells), ``"calibration"`` (intervals of effects), ``"likelihood"``,
+        ``"leakage"``, ``"clean"`` (cleaned cells), ``"mask"``, ``"signature"``, or a kind of your own.
     best
         Value of a perfect prediction; infinite where more (or less) is better without end.
     description

@@ -7,16 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from cradlevae.evaluation.references import REFERENCE_NOTES, ReferenceCells
 from cradlevae.evaluation.registry import REGISTRY
+
+FloatArray = npt.NDArray[np.float64]
 
 COLUMNS = (
     "reference", "metric", "predictor", "value", "low", "high", "floor", "best_floor", "ceiling", "fraction", "note",
 )  # fmt: skip
 MODEL = "model"
 PUBLISHED = "model (published protocol)"
+N_BOOTSTRAP = 500
 LOW_CEILING_NOTE = "ceiling not above the best floor"
 
 
@@ -57,6 +61,24 @@ class Scores:
         return table
 
 
+def drawn_interval(values: FloatArray, seed: int) -> tuple[float, float]:
+    """95 % interval of the mean over perturbations, drawn with replacement; of one alone, none.
+
+    Parameters
+    ----------
+    values
+        A score of each perturbation, (perturbations,).
+    seed
+        Seed of the draws.
+    """
+    n = len(values)
+    if n < 2 or not np.isfinite(values).all():
+        return float("nan"), float("nan")
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), N_BOOTSTRAP)
+    low, high = np.quantile(weights @ values / n, [0.025, 0.975])
+    return float(low), float(high)
+
+
 def best_of(metric: str, floors: Mapping[str, float]) -> tuple[float, str]:
     """The floor nearest to the metric's best value, among those that have a score, and its name.
 
@@ -84,4 +106,4 @@ def fraction_of(metric: str, value: float, floor: float, ceiling: float) -> tupl
     entry = REGISTRY[metric]
     if not entry.shortfall(ceiling) < entry.shortfall(floor):
         return float("nan"), LOW_CEILING_NOTE
-    return float((value - floor) / (ceiling - floor)), ""
+    return float((value - floor) / (ceiling - floor)) + 0.0, ""  # no negative zero

@@ -14,11 +14,11 @@ Scored = TrainedModel | FittedFloor
 """Both know their genes, their split and the fingerprints of their training cells, and which conditions they answer."""
 
 
-def predicted_effects(model: Scored, conditions: Sequence[str], *, seed: int) -> Any:
-    """Effects of conditions that it can answer, an AnnData: conditions × genes."""
+def predicted_effects(model: Scored, conditions: Sequence[str], *, seed: int, credible: float = 0.9) -> Any:
+    """Effects of conditions that it can answer, with intervals where it has them, an AnnData: conditions × genes."""
     if isinstance(model, FittedFloor):
-        return model.effects(conditions)
-    return effects(model, conditions, seed=seed)
+        return model.effects(conditions, credible)
+    return effects(model, conditions, credible=credible, seed=seed)
 
 
 def generated_cells(model: Scored, conditions: Sequence[str], *, n_cells: int, seed: int) -> Any:
