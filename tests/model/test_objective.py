@@ -233,7 +233,8 @@ class Oracle:
         if self.config.cell_artifact:
             total["cell_artifact"] = torch.zeros((), dtype=torch.float64)
         if self.config.gene_effects:
-            total["gene_effects"] = torch.zeros((), dtype=torch.float64)
+            spread = self.p["gene_effects.log_spread"] - math.log(0.1)
+            total["gene_effects"] = -0.5 * (spread**2).sum() / data.n_cells
         if self.config.weight_scale:
             total["weights"] = -self.weight_cost()
         for p in range(n_particles):

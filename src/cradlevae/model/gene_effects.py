@@ -23,6 +23,9 @@ SWEEPS = 40
 
 BLOCK_VALUES = 2_000_000
 
+SPREAD = 0.1, 1.0
+"""Median of τ a priori, and standard deviation of its logarithm: a gene of few counts tells nothing of its own."""
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -68,6 +71,11 @@ class GeneEffects(nn.Module):
         values = self.value.index_select(0, members)
         cost = values.square() / (2 * variance) + 0.5 * torch.log1p(variance * told)
         return cost.sum(1) + 0.5 * strength.square()
+
+    def prior_cost(self) -> Tensor:
+        """Minus the log prior of τ, up to a constant: it would grow without bound in genes that have no evidence."""
+        median, sd = SPREAD
+        return ((self.log_spread - math.log(median)) / sd).square().sum() / 2
 
     def deviation(self, members: Tensor, concentration: Tensor) -> Tensor:
         """Posterior standard deviation of W, (members, G)."""

@@ -211,7 +211,8 @@ def _global_terms(
         of_class = _share(batch.artifact, sizes.per_class, None, weight)
         terms["artifact"] = -(of_class @ _score(draw.q_artifact, draw.artifact, sampled=sampled))
     if module.gene_effects is not None:
-        terms["gene_effects"] = of_treatment @ module.gene_effects.cost(batch.members, n_t, module.concentration)
+        cost = of_treatment @ module.gene_effects.cost(batch.members, n_t, module.concentration)
+        terms["gene_effects"] = cost + module.gene_effects.prior_cost() / sizes.n_cells
     return terms
 
 
