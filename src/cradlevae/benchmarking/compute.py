@@ -76,7 +76,7 @@ def _scores(cell: Cell, model: Any, adata: Any) -> tuple[pd.DataFrame, int]:
 
     scoring = dict(cell.key["scoring"])
     all_floors = cell.kind == FLOORS
-    tables = []
+    tables: list[pd.DataFrame] = []
     unanswered = 0
     for reference in scoring.pop("references"):
         options = dict(scoring)
