@@ -15,6 +15,9 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
     from cradlevae.api import CPAVAE, SAMSVAE, ConditionalVAE, CradleVAE, SVAEPlus, evaluate, load, to_cell_eval
+    from cradlevae.benchmarking.plan import Plan
+    from cradlevae.benchmarking.reproduce import reproduce
+    from cradlevae.benchmarking.run import benchmark
     from cradlevae.data import datasets
     from cradlevae.data.cells import StoredCells, open_cells
     from cradlevae.data.confounding import confounding_alarm
@@ -41,17 +44,20 @@ _HOME = {
     "SVAEPlus": "cradlevae.api",
     "FloorModel": "cradlevae.evaluation.floor_model",
     "ModelConfig": "cradlevae.model.config",
+    "Plan": "cradlevae.benchmarking.plan",
     "Split": "cradlevae.data.split",
     "StoredCells": "cradlevae.data.cells",
     "TrainConfig": "cradlevae.model.config",
     "TrainingError": "cradlevae.errors",
     "annotate_qc": "cradlevae.data.qc",
+    "benchmark": "cradlevae.benchmarking.run",
     "confounding_alarm": "cradlevae.data.confounding",
     "evaluate": "cradlevae.api",
     "load": "cradlevae.api",
     "models": "cradlevae.models",
     "open_cells": "cradlevae.data.cells",
     "plant_artifacts": "cradlevae.data.plant",
+    "reproduce": "cradlevae.benchmarking.reproduce",
     "simulate": "cradlevae.data.simulate",
     "split": "cradlevae.data.split",
     "to_cell_eval": "cradlevae.api",
@@ -67,12 +73,14 @@ __all__ = [
     "DataFields",
     "FloorModel",
     "ModelConfig",
+    "Plan",
     "SVAEPlus",
     "Split",
     "StoredCells",
     "TrainConfig",
     "TrainingError",
     "annotate_qc",
+    "benchmark",
     "confounding_alarm",
     "datasets",
     "evaluate",
@@ -80,6 +88,7 @@ __all__ = [
     "models",
     "open_cells",
     "plant_artifacts",
+    "reproduce",
     "simulate",
     "split",
     "to_cell_eval",

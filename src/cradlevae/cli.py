@@ -19,6 +19,8 @@ NAMES = {
     "evaluate": "score a model on held-out cells, with floors and ceiling",
     "download": "download a published data set and convert it",
     "simulate": "simulate an experiment with known artifacts",
+    "benchmark": "models × data sets × seeds by a plan; resumable, in parallel",
+    "reproduce": "the published settings on a published data set",
     "demo": "all of it on simulated data, in a few minutes",
 }
 

@@ -373,6 +373,71 @@ def simulate(
     _wrote(output)
 
 
+def benchmark(
+    plan: Path,
+    *,
+    output: Path = Path("benchmark"),
+    workers: int = 1,
+    retry: bool = False,
+    part: str | None = None,
+    slurm: Path | None = None,
+    tasks: int = 16,
+) -> None:
+    """Compute what a plan asks for (data sets x models x seeds) and is not there yet, and write its tables.
+
+    Args:
+        plan: YAML file: data, models, training, split_seeds, init_seeds, baseline, scoring (see docs/benchmark.md).
+        output: Folder of the cells and tables. Call again with it to go on, or beside another call to share the work.
+        workers: Processes; each has cores / workers threads.
+        retry: Compute cells that failed again.
+        part: "i/n": only the i-th of n parts of the cells, without the tables.
+        slurm: Write a Slurm array script with one part for each task instead of computing.
+        tasks: Tasks of that array.
+    """
+    from cradlevae.benchmarking.run import benchmark as compute
+
+    if slurm is not None:
+        from cradlevae.benchmarking.slurm import write_slurm
+
+        _refuse_file(slurm)
+        write_slurm(plan, output, slurm, tasks=tasks, workers=workers)
+        _wrote(slurm)
+        return
+    found = compute(plan, output, workers=workers, retry=retry, part=part)
+    if found is None:
+        print(f"part {part} is computed; call without --part for the tables")
+        return
+    _print_benchmark(found, output)
+
+
+def reproduce(
+    dataset: Literal["norman", "dixit", "adamson", "replogle"],
+    *,
+    output: Path,
+    budget: Literal["full", "small"] = "full",
+    path: Path | None = None,
+    workers: int = 1,
+    retry: bool = False,
+) -> None:
+    """Run the published settings on a published data set: the paper's metrics, the honest ones and the floors.
+
+    Args:
+        dataset: Which.
+        output: Folder of the cells and tables; call again with it to go on.
+        budget: "full" is the published setting; "small" fits a laptop, and is not.
+        path: The published file, where it is here already; nothing is downloaded then.
+        workers: Processes; each has cores / workers threads.
+        retry: Compute cells that failed again.
+    """
+    from cradlevae.benchmarking.reproduce import NOT_PUBLISHED
+    from cradlevae.benchmarking.reproduce import reproduce as run
+
+    if budget == "small":
+        print(NOT_PUBLISHED)
+    found = run(dataset, output, budget=budget, path=path, workers=workers, retry=retry)
+    _print_benchmark(found, output)
+
+
 def demo(*, output: Path = Path("demo"), max_epochs: int = 0, seed: int = 0) -> None:
     """Simulate, annotate, split, train, evaluate, predict and clean; takes a few minutes.
 
@@ -388,7 +453,20 @@ def demo(*, output: Path = Path("demo"), max_epochs: int = 0, seed: int = 0) -> 
 
 COMMANDS = {
     function.__name__: function
-    for function in (qc, split, train, predict, effects, clean, evaluate, download, simulate, demo)
+    for function in (
+        qc,
+        split,
+        train,
+        predict,
+        effects,
+        clean,
+        evaluate,
+        download,
+        simulate,
+        benchmark,
+        reproduce,
+        demo,
+    )
 }
 """Commands by name, in the order of a project."""
 
@@ -452,6 +530,14 @@ def _refuse_file(path: Path) -> None:
     if path.exists():
         raise DataError(f"{path} exists already; choose another name or remove it")
     make_folder(path.parent)
+
+
+def _print_benchmark(found: Any, output: Path) -> None:
+    """How many runs have scores, and where the tables are."""
+    print(f"{len(found.timings)} runs have scores, {len(found.failures)} have none")
+    for row in found.failures.drop_duplicates(["model", "error"]).itertuples():
+        print(f"  no score: {row.model} on {row.data}: {row.error}")
+    _wrote(*sorted(path for path in output.iterdir() if path.suffix in (".md", ".csv", ".parquet", ".png")))
 
 
 def _wrote(*paths: Path) -> None:

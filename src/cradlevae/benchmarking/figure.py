@@ -1,0 +1,112 @@
+"""The figure of a benchmark: a dot per run, a bar at the mean, floors and ceiling as lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cradlevae.report.style import (
+    CEILING,
+    FLOOR,
+    INK,
+    LABEL_SIZE,
+    MODEL,
+    NOTE_SIZE,
+    TICK_SIZE,
+    dress,
+    headline,
+    name_axes,
+    new_figure,
+    number,
+    say_instead,
+    shorten,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+METRICS = {"ate_rho": "ATE-ρ", "ate_r2": "ATE-R²", "pearson_delta": "Pearson-Δ"}
+KEYS = ("data", "recipe", "qc")
+LOWEST = -0.5
+"""Scores below are drawn at the edge."""
+
+
+def benchmark_figure(results: pd.DataFrame, table: pd.DataFrame) -> Figure:
+    """Draw every run of every model, a row of panels per data set and QC threshold.
+
+    Parameters
+    ----------
+    results
+        As of :class:`~cradlevae.benchmarking.results.Benchmark`; of several references, the first is drawn.
+    table
+        Its summary.
+    """
+    rows: list[Any] = list(table.groupby(list(KEYS), sort=False).groups)
+    drawn = results[results["metric"].isin(list(METRICS)) & (results["kind"] == "model")]
+    models = list(dict.fromkeys(drawn["model"]))
+    height = 0.55 + 0.17 * max(len(models), 3)
+    figure = new_figure(1.1 + height * max(len(rows), 1))
+    grid = figure.add_gridspec(max(len(rows), 1), len(METRICS))
+    for place, names in enumerate(rows):
+        mine = (drawn[list(KEYS)] == list(names)).all(axis=1)
+        inside = (table[list(KEYS)] == list(names)).all(axis=1)
+        references = list(dict.fromkeys(drawn.loc[mine, "reference"]))
+        for column, (metric, title) in enumerate(METRICS.items()):
+            ax = figure.add_subplot(grid[place, column])
+            name_axes(ax, title=title if place == 0 else "", x="score" if place == len(rows) - 1 else "")
+            if not references:
+                say_instead(ax, "no model has a score")
+                continue
+            chosen = drawn[mine & (drawn["reference"] == references[0]) & (drawn["metric"] == metric)]
+            landmarks = table[inside & (table["reference"] == references[0]) & (table["metric"] == metric)]
+            _panel(ax, chosen, landmarks, models)
+            if column == 0:
+                label = f"{shorten(names[0], 24)}\n{names[1]}, {names[2]}"
+                ax.set_ylabel(label, fontsize=LABEL_SIZE, color=INK, parse_math=False)
+            else:
+                ax.tick_params(labelleft=False)
+    caption = (
+        "Dots: runs (split and initialisation seeds). Bars: their means. Grey lines: the best floor, and dotted the "
+        "other floors. Green: the ceiling, what the truth itself would score against so noisy a reference."
+    )
+    headline(figure, "Models between floors and ceiling", caption)
+    return figure
+
+
+def _panel(ax: Axes, runs: pd.DataFrame, landmarks: pd.DataFrame, models: list[str]) -> None:
+    dress(ax)
+    ax.grid(False, axis="y")
+    ax.set_yticks(range(len(models)), [shorten(name, 30) for name in models], parse_math=False)
+    ax.tick_params(axis="y", labelsize=TICK_SIZE)
+    ax.set_ylim(len(models) - 0.4, -0.6)
+    low = 0.0
+    for height, name in enumerate(models):
+        values = runs.loc[runs["model"] == name, "value"].to_numpy(dtype=np.float64)
+        values = np.maximum(values[np.isfinite(values)], LOWEST)
+        if len(values) == 0:
+            ax.text(0.0, height, "no score", va="center", fontsize=NOTE_SIZE, color=FLOOR, style="italic")
+            continue
+        low = min(low, float(values.min()))
+        spread = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else np.zeros(1)
+        ax.plot(values, height + spread, "o", color=MODEL, markersize=3, alpha=0.55, markeredgewidth=0, zorder=3)
+        ax.vlines(float(values.mean()), height - 0.34, height + 0.34, color=MODEL, linewidth=1.8, zorder=4)
+    _landmarks(ax, landmarks)
+    ax.set_xlim(low - 0.04, 1.04)
+
+
+def _landmarks(ax: Axes, landmarks: pd.DataFrame) -> None:
+    """Lines of the floors and of the ceiling."""
+    floors: Any = landmarks[landmarks["kind"] == "floor"]
+    for _, row in floors.iterrows():
+        best = row["model"] == row["best_floor"]
+        if row["mean"] >= LOWEST:
+            style: Any = "-" if best else ":"
+            ax.axvline(row["mean"], color=FLOOR, linewidth=1.0 if best else 0.5, linestyle=style, zorder=1)
+    ceiling = landmarks["ceiling"].dropna()
+    if len(ceiling):
+        ax.axvline(float(ceiling.iloc[0]), color=CEILING, linewidth=1.3, zorder=1)
+        ax.text(float(ceiling.iloc[0]), -0.62, number(float(ceiling.iloc[0])), ha="center", va="bottom",
+                fontsize=NOTE_SIZE, color=CEILING)  # fmt: skip
