@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cradlevae.data.contract import Experiment
+from cradlevae.data.progress import track_slow
 from cradlevae.data.rates import ConditionRates, condition_rates
 
 SWEEPS = 40
@@ -142,7 +143,7 @@ def shrunk_rates(
     if not told.any():
         return value, np.sqrt(spread), strength
     step = max(1, BLOCK_VALUES // n_rows)
-    for _ in range(SWEEPS):
+    for _ in track_slow(range(SWEEPS), SWEEPS, "first estimate of gene effects"):
         moved = np.zeros(n_rows)
         for start in range(0, n_genes, step):
             part = slice(start, start + step)
