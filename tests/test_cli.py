@@ -49,7 +49,7 @@ def model(folder: Path, data: Path) -> Path:
 def test_overview_and_help_name_commands_and_options() -> None:
     overview = run("--help").stdout
     for command in ("qc", "split", "train", "predict", "effects", "clean", "evaluate", "download", "simulate",
-                    "benchmark", "reproduce", "demo"):  # fmt: skip
+                    "benchmark", "sweep", "reproduce", "demo"):  # fmt: skip
         assert f"\n  {command} " in overview
     options = run("train", "--help").stdout
     for option in ("--output", "--max_epochs", "--n_latent", "--perturbation_key", "--config"):

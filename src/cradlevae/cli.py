@@ -20,6 +20,7 @@ NAMES = {
     "download": "download a published data set and convert it",
     "simulate": "simulate an experiment with known artifacts",
     "benchmark": "models × data sets × seeds by a plan; resumable, in parallel",
+    "sweep": "search hyper-parameters of a model, on validation cells",
     "reproduce": "the published settings on a published data set",
     "demo": "all of it on simulated data, in a few minutes",
 }

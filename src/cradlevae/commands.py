@@ -410,6 +410,21 @@ def benchmark(
     _print_benchmark(found, output)
 
 
+def sweep(plan: Path, *, output: Path, trials: int = 30, workers: int = 1) -> None:
+    """Search hyper-parameters of a model by its scores on validation cells (extra sweep).
+
+    Args:
+        plan: YAML file of a benchmark with one model, and sweep: with ranges of its settings and training.
+        output: Folder of the trials; call again with it to go on.
+        trials: Trials in all.
+        workers: Processes; each has cores / workers threads.
+    """
+    from cradlevae.benchmarking.sweep import sweep as search
+
+    show(search(plan, output, trials=trials, workers=workers).head(10), "best trials (validation cells)")
+    _wrote(output / "trials.csv")
+
+
 def reproduce(
     dataset: Literal["norman", "dixit", "adamson", "replogle"],
     *,

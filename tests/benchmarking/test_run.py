@@ -266,7 +266,7 @@ def test_an_interrupt_leaves_no_process_and_no_claim(plan: Plan, tmp_path: Path)
     while not list(output.glob("cells/*.claim")) and time.monotonic() < until:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "interrupted" in said
     assert "Traceback" not in said

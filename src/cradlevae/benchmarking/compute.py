@@ -38,6 +38,8 @@ def compute(cell: Cell, source: DataSource) -> dict[str, Any]:
         adata = _data(json.dumps([cell.key["data"], cell.n_mads], sort_keys=True), source)
         recipe = dict(cell.key["split"])
         split = make_split(adata, recipe.pop("recipe"), fields=source.fields, **recipe)
+        if cell.key["scoring"]["references"] == ["validation"]:  # what is chosen by validation must not see the test
+            adata = adata[np.flatnonzero((split.parts.reindex(adata.obs_names) != "test").to_numpy())]
         seconds = {"reading": time.perf_counter() - started}
         model, facts = _trained(cell, adata, split, source.fields, seconds)
         started = time.perf_counter()

@@ -234,14 +234,14 @@ class Plan:
 
     def model_config(self, run: ModelRun) -> ModelConfig:
         """The model's configuration; :class:`DataError` if its settings do not fit."""
-        return _made(ModelConfig, {"model": run.model, **run.settings}, f"settings of {run.label!r}")
+        return made(ModelConfig, {"model": run.model, **run.settings}, f"settings of {run.label!r}")
 
     def train_config(self, run: ModelRun) -> TrainConfig:
         """How the model is trained."""
         given = {**self.training, **run.training}
         if "seed" in given:
             raise DataError("training: has a seed; the seeds of a plan are its init_seeds")
-        return _made(TrainConfig, {"progress": False, **given}, f"training of {run.label!r}")
+        return made(TrainConfig, {"progress": False, **given}, f"training of {run.label!r}")
 
 
 def load_plan(path: str | Path) -> Plan:
@@ -252,6 +252,11 @@ def load_plan(path: str | Path) -> Plan:
     DataError
         If the file is absent, no YAML, or names what is not there; the message says where.
     """
+    return plan_of(read_yaml(path), folder=Path(path).parent)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """What the YAML file of a plan holds; :class:`DataError` where it is absent or no mapping."""
     import yaml
 
     path = Path(path)
@@ -263,7 +268,7 @@ def load_plan(path: str | Path) -> Plan:
         raise DataError(f"the plan {path} is no YAML: {error}") from None
     if not isinstance(content, dict):
         raise DataError(f"the plan {path} must be a mapping with data: and models:")
-    return plan_of(content, folder=path.parent)
+    return content
 
 
 def plan_of(content: Mapping[str, Any], *, folder: Path | None = None) -> Plan:
@@ -278,7 +283,7 @@ def plan_of(content: Mapping[str, Any], *, folder: Path | None = None) -> Plan:
         content["models"] = [{"model": run} if isinstance(run, str) else run for run in content["models"] or ()]
     if folder is not None:
         content["data"] = [_with_path(source, folder) for source in content.get("data") or ()]
-    return _made(Plan, content, "the plan")
+    return made(Plan, content, "the plan")
 
 
 def plan_dict(plan: Plan) -> dict[str, Any]:
@@ -299,7 +304,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _made(kind: type[Kind], given: Any, where: str) -> Kind:
+def made(kind: type[Kind], given: Any, where: str) -> Kind:
     """A dataclass from plain values; :class:`DataError` names what is unknown, missing or of another type."""
     if isinstance(given, kind):
         return given
@@ -330,7 +335,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
             raise DataError(f"{where} must be a list, not {value!r}")
         return tuple(_value(inner[0], item, where) for item in value)
     if hasattr(kind, "__dataclass_fields__"):
-        return _made(kind, value, where)
+        return made(kind, value, where)
     if not _fits(kind, value):
         raise DataError(f"{where} must be {getattr(kind, '__name__', kind)}, not {value!r}")
     return float(value) if kind is float else value
@@ -350,4 +355,4 @@ def _fits(kind: Any, value: Any) -> bool:
 
 def source_of(content: Mapping[str, Any]) -> DataSource:
     """A data set from plain values."""
-    return _made(DataSource, content, "a data set of the plan")
+    return made(DataSource, content, "a data set of the plan")
