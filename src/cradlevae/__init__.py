@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cradlevae.benchmarking.plan import Plan
     from cradlevae.benchmarking.reproduce import reproduce
     from cradlevae.benchmarking.run import benchmark
+    from cradlevae.catalogue import models
     from cradlevae.data import datasets
     from cradlevae.data.cells import StoredCells, open_cells
     from cradlevae.data.confounding import confounding_alarm
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from cradlevae.errors import CradleError, DataError, TrainingError
     from cradlevae.evaluation.floor_model import FloorModel
     from cradlevae.model.config import ModelConfig, TrainConfig
-    from cradlevae.models import models
 
 _MODULES = {"datasets": "cradlevae.data.datasets"}
 
@@ -54,7 +54,7 @@ _HOME = {
     "confounding_alarm": "cradlevae.data.confounding",
     "evaluate": "cradlevae.api",
     "load": "cradlevae.api",
-    "models": "cradlevae.models",
+    "models": "cradlevae.catalogue",
     "open_cells": "cradlevae.data.cells",
     "plant_artifacts": "cradlevae.data.plant",
     "reproduce": "cradlevae.benchmarking.reproduce",

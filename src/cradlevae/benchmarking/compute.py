@@ -52,7 +52,7 @@ def compute(cell: Cell, source: DataSource) -> dict[str, Any]:
 
 def _trained(cell: Cell, adata: Any, split: Any, fields: DataFields, seconds: dict[str, float]) -> tuple[Any, Any]:
     """The cell's model, trained, and facts of the training."""
-    from cradlevae.models import models
+    from cradlevae.catalogue import models
 
     started, cpu = time.perf_counter(), time.process_time()
     settings = dict(cell.key.get("model", {"model": "zero"}))  # the floors come with any floor

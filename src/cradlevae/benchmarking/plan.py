@@ -123,7 +123,7 @@ class ModelRun:
     data: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        from cradlevae.models import models
+        from cradlevae.catalogue import models
 
         known = models()
         if self.model not in known:

@@ -104,6 +104,7 @@ def sweep(plan: str | Path | dict[str, Any], output: str | Path, *, trials: int 
     if find_spec("optuna") is None:
         raise DataError("a sweep needs optuna; pip install 'cradlevae[sweep]'")
     import optuna
+    from optuna.storages.journal import JournalFileBackend
 
     content, folder = (plan, Path()) if isinstance(plan, dict) else (read_yaml(plan), Path(plan).parent)
     search = made(Sweep, content.get("sweep"), "sweep: of the plan")
@@ -113,7 +114,7 @@ def sweep(plan: str | Path | dict[str, Any], output: str | Path, *, trials: int 
         raise DataError("a sweep is of one model of the family; give the plan one")
     store = Store(output)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    backend = optuna.storages.journal.JournalFileBackend(str(store.folder / JOURNAL))
+    backend = JournalFileBackend(str(store.folder / JOURNAL))
     done = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL
     study = optuna.create_study(
         storage=optuna.storages.JournalStorage(backend), study_name=search.metric, load_if_exists=True
