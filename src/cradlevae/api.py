@@ -150,7 +150,7 @@ class PerturbationVAE:
         Parameters
         ----------
         max_epochs
-            At most so many passes over the training cells; by default as many as make 6,000 steps (30 to 400).
+            At most so many passes over the training cells; by default as many as make 6,000 steps (30 to 200).
         output
             Folder for checkpoints and the CSV log; ``None`` keeps none after training.
         resume

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cradlevae.errors import DataError
-from cradlevae.model.config import ModelConfig
+from cradlevae.model.config import ModelConfig, TrainConfig
 
 
 def test_defaults_follow_the_data() -> None:
@@ -42,3 +42,10 @@ def test_what_is_given_stays() -> None:
 def test_values_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         ModelConfig(**options)
+
+
+def test_epochs_make_the_steps_that_training_takes() -> None:
+    assert TrainConfig().of_cells(12_800).max_epochs == 120
+    assert TrainConfig().of_cells(100).max_epochs == 200
+    assert TrainConfig().of_cells(1_000_000).max_epochs == 30
+    assert TrainConfig(max_epochs=7).of_cells(100).max_epochs == 7

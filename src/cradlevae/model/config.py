@@ -174,7 +174,7 @@ class ModelConfig:
 STEPS = 6000
 """Steps of training by default: validation improves little after them."""
 
-EPOCHS = 30, 400
+EPOCHS = 30, 200
 """Fewest and most epochs by default."""
 
 
@@ -185,7 +185,7 @@ class TrainConfig:
     Parameters
     ----------
     max_epochs
-        At most so many passes over the training cells; ``None`` takes as many as make 6,000 steps, between 30 and 400.
+        At most so many passes over the training cells; ``None`` takes as many as make 6,000 steps, between 30 and 200.
     batch_size
         Cells a step, over all devices.
     n_particles
