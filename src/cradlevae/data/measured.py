@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from cradlevae.data.contract import Experiment
 from cradlevae.data.labels import CONTROL
 from cradlevae.data.stored import CountMatrix, StoredMatrix
 from cradlevae.errors import DataError
@@ -161,6 +162,12 @@ def control_row(moments: ConditionMoments, control: str = CONTROL) -> int:
     return row
 
 
+def pooled_variance(moments: ConditionMoments) -> FloatArray:
+    """Variance between the cells of a condition, pooled over conditions, (genes,)."""
+    free = np.maximum(moments.n_cells - 1, 0).astype(np.float64)
+    return np.asarray(free @ np.nan_to_num(moments.variance) / max(float(free.sum()), 1.0))
+
+
 def moderated_variance(moments: ConditionMoments) -> FloatArray:
     """Variance between the cells of each condition, steadied by that of all conditions, (conditions, genes).
 
@@ -170,8 +177,14 @@ def moderated_variance(moments: ConditionMoments) -> FloatArray:
     """
     free = np.maximum(moments.n_cells - 1, 0).astype(np.float64)[:, None]
     own = np.where(free > 0, moments.variance, 0.0)
-    pooled = (free * own).sum(axis=0) / max(float(free.sum()), 1.0)
-    return np.asarray((free * own + PRIOR_CELLS * pooled) / (free + PRIOR_CELLS))
+    return np.asarray((free * own + PRIOR_CELLS * pooled_variance(moments)) / (free + PRIOR_CELLS))
+
+
+def condition_codes(data: Experiment, rows: npt.NDArray[np.intp], names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Position of each cell's condition in ``names``, (rows,); −1 for a cell of none of them."""
+    position = {name: index for index, name in enumerate(names)}
+    table = np.array([position.get(name, -1) for name in data.conditions])
+    return np.asarray(table[data.condition[rows]])
 
 
 def expression_blocks(counts: CountMatrix, scale: Scale = "perturbseq") -> Iterator[tuple[slice, sp.csr_matrix]]:

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from cradlevae.data.contract import Experiment
 from cradlevae.data.labels import CONTROL
-from cradlevae.evaluation.references import condition_codes
+from cradlevae.data.measured import condition_codes
 from cradlevae.evaluation.scored import Scored, generated_cells
 
 

@@ -13,20 +13,19 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
-from cradlevae.data.contract import read_experiment
 from cradlevae.data.files import make_folder, write_h5ad
 from cradlevae.errors import DataError
 from cradlevae.evaluation.alike import generate_alike
 from cradlevae.evaluation.cell_space import log_normalised
 from cradlevae.evaluation.references import ReferenceCells, reference_rows, scored_conditions
-from cradlevae.model.trained import TrainedModel
+from cradlevae.evaluation.scored import Scored
 
 REAL_FILE = "real.h5ad"
 PREDICTED_FILE = "predicted.h5ad"
 
 
 def to_cell_eval(
-    model: TrainedModel,
+    model: Scored,
     adata: Any,
     folder: str | Path,
     *,
@@ -71,7 +70,7 @@ def to_cell_eval(
     for path in (predicted, real):
         if path.exists() and not overwrite:
             raise DataError(f"{path} exists already; choose another folder, or overwrite=True")
-    data = read_experiment(adata, model.fields, genes=list(model.genes), perturbations=model.perturbations)
+    data = model.read(adata)
     rows = reference_rows(model, data, reference).rows
     passing = rows[~data.failed[rows]]
     pair = generate_alike(model, data, passing, scored_conditions(model, data, passing)[0], seed=seed)
@@ -88,7 +87,7 @@ def to_cell_eval(
 
 
 def _cells(
-    counts: sp.csr_matrix, codes: npt.NDArray[np.int64], names: tuple[str, ...], cells: Any, model: TrainedModel
+    counts: sp.csr_matrix, codes: npt.NDArray[np.int64], names: tuple[str, ...], cells: Any, model: Scored
 ) -> Any:
     import anndata as ad
 

@@ -15,7 +15,13 @@ from cradlevae.data.contract import Experiment
 from cradlevae.data.counts import Counts
 from cradlevae.data.fingerprint import cell_fingerprints
 from cradlevae.data.labels import CONTROL, closest
-from cradlevae.data.measured import ConditionMoments, condition_moments, measured_effects, moderated_variance
+from cradlevae.data.measured import (
+    ConditionMoments,
+    condition_codes,
+    condition_moments,
+    measured_effects,
+    moderated_variance,
+)
 from cradlevae.data.split import Split
 from cradlevae.data.stored import CountMatrix, subset_rows
 from cradlevae.errors import DataError
@@ -204,13 +210,6 @@ def _standard_error(variance: FloatArray, n_cells: npt.NDArray[np.int64]) -> Flo
     share = 1.0 / np.maximum(n_cells, 1)
     squared = share[:, None] * variance
     return np.asarray(np.sqrt(squared[1:] + squared[0]))
-
-
-def condition_codes(data: Experiment, rows: npt.NDArray[np.intp], names: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Position of each cell's condition in ``names``, (rows,); −1 for a cell of none of them."""
-    position = {name: index for index, name in enumerate(names)}
-    table = np.array([position.get(name, -1) for name in data.conditions])
-    return np.asarray(table[data.condition[rows]])
 
 
 def left_out(names: Sequence[str]) -> str:

@@ -8,11 +8,13 @@ other.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from cradlevae.data.labels import CONTROL, condition_members
-from cradlevae.data.measured import ConditionMoments, Effects, control_row, measured_effects
+from cradlevae.data.measured import ConditionMoments, Effects, control_row, measured_effects, pooled_variance
 from cradlevae.errors import DataError
 from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
 
@@ -118,14 +120,14 @@ def hierarchical_effects(train: ConditionMoments, *, singles: bool = False) -> E
         for row, name in enumerate(train.names)
         if row != base and train.n_cells[row] > 0 and (not singles or len(condition_members(name)) == 1)
     ]
-    n_cells = train.n_cells[rows].astype(np.float64)
-    freedom = np.maximum(n_cells - 1, 0)
-    within = freedom @ np.nan_to_num(train.variance[rows]) / max(float(freedom.sum()), 1.0)
-    evidence = Evidence(train.mean[rows], within / n_cells[:, None] + 1e-9, n_cells > 0)
+    names = tuple(train.names[row] for row in rows)
+    seen = replace(
+        train, names=names, n_cells=train.n_cells[rows], mean=train.mean[rows], variance=train.variance[rows]
+    )
+    evidence = Evidence.of_cells(seen.mean, seen.n_cells, pooled_variance(seen))
     control = np.arange(len(rows)) == 0
-    value, variance = hierarchical_shrink([evidence], np.zeros_like(train.mean[rows]), control)
-    names = tuple(train.names[row] for row in rows[1:])
-    return Effects(names, value[1:].astype(np.float64), np.sqrt(variance[1:].astype(np.float64)), train.genes)
+    value, variance = hierarchical_shrink([evidence], np.zeros_like(seen.mean), control)
+    return Effects(names[1:], value[1:].astype(np.float64), np.sqrt(variance[1:].astype(np.float64)), train.genes)
 
 
 def seen_effects(moments: ConditionMoments) -> Effects:
@@ -140,8 +142,6 @@ def seen_effects(moments: ConditionMoments) -> Effects:
 def _noise_scale(moments: ConditionMoments, names: tuple[str, ...]) -> FloatArray:
     """Noise of every effect as (perturbation part) × (gene part), (perturbations, genes)."""
     base = control_row(moments, CONTROL)
-    freedom = np.maximum(moments.n_cells - 1, 0).astype(np.float64)
-    within = freedom @ np.nan_to_num(moments.variance) / freedom.sum()  # (genes,)
     n_cells = np.array([moments.n_cells[moments.names.index(name)] for name in names], dtype=np.float64)
     of_perturbation = np.sqrt(1.0 / n_cells + 1.0 / moments.n_cells[base])
-    return np.asarray(np.outer(of_perturbation, np.sqrt(within)))
+    return np.asarray(np.outer(of_perturbation, np.sqrt(pooled_variance(moments))))

@@ -34,15 +34,15 @@ class BernoulliMask(nn.Module):
 
     def draw(self, noise: Tensor, members: Tensor | None) -> Tensor:
         """M, (P, members, K)."""
-        return straight_through(_rows(self.logits, members), noise)
+        return straight_through(rows_of(self.logits, members), noise)
 
     def expected_score(self, members: Tensor) -> Tensor:
         """Log p − log q in expectation, summed over latents, (members,)."""
-        return -bernoulli_kl(_rows(self.logits, members), self.prior).sum(-1)
+        return -bernoulli_kl(rows_of(self.logits, members), self.prior).sum(-1)
 
     def sampled_score(self, draw: Tensor, members: Tensor) -> Tensor:
         """The same of a draw, mean over particles."""
-        return bernoulli_score(draw, _rows(self.logits, members), self.prior).sum(-1).mean(0)
+        return bernoulli_score(draw, rows_of(self.logits, members), self.prior).sum(-1).mean(0)
 
 
 class BetaBernoulliMask(BernoulliMask):
@@ -53,7 +53,7 @@ class BetaBernoulliMask(BernoulliMask):
 
     def expected_score(self, members: Tensor) -> Tensor:
         """Log p(π): M costs nothing, its guide being its prior."""
-        log_rest = nn.functional.logsigmoid(-_rows(self.logits, members))
+        log_rest = nn.functional.logsigmoid(-rows_of(self.logits, members))
         return (math.log(2) + log_rest).sum(-1)
 
 
@@ -99,7 +99,7 @@ class CorrelatedEmbedding(GaussianEmbedding):
         """q(E | M)."""
         assert mask is not None
         first = self.encoder.mlp.first  # the one-hot part picks a row
-        placed = first.part(0, mask) + _rows(first.weights[1], members) + first.bias
+        placed = first.part(0, mask) + rows_of(first.weights[1], members) + first.bias
         found: Gaussian = self.encoder.head(self.encoder.mlp.rest(placed))
         return found
 
@@ -115,7 +115,7 @@ class MeanFieldEmbedding(GaussianEmbedding):
 
     def posterior(self, shape: torch.Size, mask: Tensor | None, members: Tensor | None) -> Gaussian:
         """q(E)."""
-        return Gaussian(_rows(self.loc, members).expand(shape), _rows(self.log_scale, members).exp().expand(shape))
+        return Gaussian(rows_of(self.loc, members).expand(shape), rows_of(self.log_scale, members).exp().expand(shape))
 
 
 class PointEmbedding(Embedding):
@@ -128,7 +128,7 @@ class PointEmbedding(Embedding):
 
     def draw(self, noise: Tensor | None, mask: Tensor | None, members: Tensor | None) -> tuple[Tensor, Gaussian | None]:
         """The points, (1, members, K)."""
-        return _rows(self.points, members).unsqueeze(0), None
+        return rows_of(self.points, members).unsqueeze(0), None
 
 
 class OneHotEmbedding(Embedding):
@@ -143,7 +143,7 @@ class OneHotEmbedding(Embedding):
 
     def draw(self, noise: Tensor | None, mask: Tensor | None, members: Tensor | None) -> tuple[Tensor, Gaussian | None]:
         """The indicators, (1, members, T)."""
-        return _rows(self.indicators, members).unsqueeze(0), None
+        return rows_of(self.indicators, members).unsqueeze(0), None
 
 
 def make_mask(config: ModelConfig, n_treatments: int) -> BernoulliMask | None:
@@ -169,5 +169,6 @@ def make_embedding(config: ModelConfig, n_treatments: int) -> Embedding:
     return CorrelatedEmbedding(n_treatments, config.n_latent, config.width, config.embedding_layers)
 
 
-def _rows(table: Tensor, members: Tensor | None) -> Tensor:
+def rows_of(table: Tensor, members: Tensor | None) -> Tensor:
+    """The rows of some treatments, int64, or of all."""
     return table if members is None else table.index_select(0, members)

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from cradlevae.data.contract import Experiment
 from cradlevae.data.progress import track_slow
 from cradlevae.data.rates import ConditionRates, condition_rates
+from cradlevae.model.effect import rows_of
+from cradlevae.nn.hierarchy import fit_scales
 
 SWEEPS = 40
 """Of the first estimate; it changes little after twenty."""
-
-BLOCK_VALUES = 2_000_000
 
 SPREAD = 0.1, 1.0
 """Median of τ a priori, and standard deviation of its logarithm: a gene of few counts tells nothing of its own."""
@@ -52,7 +52,7 @@ class GeneEffects(nn.Module):
 
     def of(self, dosage: Tensor, members: Tensor | None = None) -> Tensor:
         """What conditions of dosages (conditions, members) add to the log rates, (conditions, G)."""
-        return dosage @ _rows(self.value, members)
+        return dosage @ rows_of(self.value, members)
 
     def cost(self, members: Tensor, n_cells: Tensor, concentration: Tensor) -> Tensor:
         """Minus the log evidence of each treatment's effects, by Laplace, up to a constant, (members,).
@@ -137,26 +137,17 @@ def shrunk_rates(
     n_rows, n_genes = total.shape
     told = (np.arange(n_rows) >= n_controls) & (n_cells > 0)
     value = np.zeros((n_rows, n_genes), dtype=np.float32)
-    spread, strength = np.full(n_genes, 0.02), told.astype(np.float64)
     pooled = total.sum(axis=0) + 0.5
     base: Floats = np.log(pooled / pooled.sum()).astype(np.float64)
-    if not told.any():
-        return value, np.sqrt(spread), strength
-    step = max(1, BLOCK_VALUES // n_rows)
-    for _ in track_slow(range(SWEEPS), SWEEPS, "first estimate of gene effects"):
-        moved = np.zeros(n_rows)
-        for start in range(0, n_genes, step):
-            part = slice(start, start + step)
-            prior = strength[:, None] * spread[part] + 1e-10
-            w, base[part], square = _swept(
-                total[:, part], library[:, None], rates.dispersion[part], value[:, part], base[part], prior, told
-            )
-            value[:, part] = w
-            spread[part] = np.maximum((square[told] / strength[told, None]).mean(axis=0), 1e-6)
-            moved += (square / spread[part]).sum(axis=1)
-        strength[told] = moved[told] / n_genes
-        size = strength[told].mean()
-        strength, spread = strength / size, spread * size
+
+    def update(part: slice, prior: Floats) -> Floats:
+        value[:, part], base[part], square = _swept(
+            total[:, part], library[:, None], rates.dispersion[part], value[:, part], base[part], prior + 1e-10, told
+        )
+        return square
+
+    sweeps = track_slow(range(SWEEPS), SWEEPS, "first estimate of gene effects") if told.any() else ()
+    spread, strength = fit_scales(told, n_genes, update, sweeps, smallest=1e-6)
     return value, np.sqrt(spread), np.sqrt(strength)
 
 
@@ -200,7 +191,3 @@ def start_at_rates(
     )
     with torch.no_grad():
         log_concentration.copy_(torch.from_numpy(np.log(rates.concentration)).float())
-
-
-def _rows(table: Tensor, members: Tensor | None) -> Tensor:
-    return table if members is None else table.index_select(0, members)

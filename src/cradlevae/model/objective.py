@@ -246,7 +246,8 @@ def iwelbo(module: CradleModule, batch: Batch, n_particles: int) -> Tensor:
     counts = sparse_counts(batch)
     z_p = perturbation_state(draw, batch.dosage, batch.condition)
     z_a = artifact_state(draw, batch.artifact)
-    of_cells = module.offset_of_cells(batch.dosage, batch.condition)
+    offset = module.offset(batch.dosage)
+    of_cells = None if offset is None else offset.index_select(0, batch.condition)
     q_basal, q_cell = module.encode(module.encode_counts(counts)[0], z_p, z_a, of_cells)
     z_b = q_basal.sample(z_p.new_empty(n_particles, batch.n_cells, module.n_latent).normal_())
     log_ratio = (standard_log_prob(z_b) - q_basal.log_prob(z_b)).sum(-1)
@@ -260,7 +261,7 @@ def iwelbo(module: CradleModule, batch: Batch, n_particles: int) -> Tensor:
         *module.with_offset(
             module.decode_hidden(z_b, z_p, z_a),
             module.gene_linear.weight,
-            module.offset(batch.dosage),
+            offset,
             batch.condition,
             z_a,
         ),

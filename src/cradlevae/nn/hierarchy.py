@@ -7,7 +7,7 @@ base, so those that do nothing serve as controls, too. A class of cells may show
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,51 @@ class Evidence:
     measured: npt.NDArray[np.bool_]
     slope: float = 1.0
 
+    @classmethod
+    def of_cells(cls, mean: Floats, n_cells: npt.NDArray[np.integer], within: Floats) -> Evidence:
+        """Means of so many cells, (conditions,), which vary so much within a condition, (genes,)."""
+        variance = within / np.maximum(n_cells, 1)[:, None] + 1e-9
+        return cls(np.nan_to_num(mean), variance, n_cells > 0)
+
+
+def fit_scales(
+    told: npt.NDArray[np.bool_],
+    n_genes: int,
+    update: Callable[[slice, Floats], Floats],
+    sweeps: Iterable[object],
+    *,
+    smallest: float,
+) -> tuple[Floats, Floats]:
+    """τ² of genes, (genes,), and σ² of rows, (rows,), at their most probable values, by EM; the mean of σ² is 1.
+
+    Parameters
+    ----------
+    told
+        Rows that have effects, (rows,).
+    n_genes
+        Number of genes.
+    update
+        Given some genes and their prior variance σ²τ², (rows, genes), takes a step and returns the expected squares of
+        their effects.
+    sweeps
+        An item per sweep.
+    smallest
+        Of τ².
+    """
+    spread, strength = np.full(n_genes, 0.02), told.astype(np.float64)
+    step = max(1, BLOCK_VALUES // len(told))
+    for _ in sweeps:
+        moved = np.zeros(len(told))
+        for start in range(0, n_genes, step):
+            part = slice(start, start + step)
+            square = update(part, strength[:, None] * spread[part])
+            spread[part] = np.maximum((square[told] / strength[told, None]).mean(axis=0), smallest)
+            moved += (square / spread[part]).sum(axis=1)
+        strength[told] = moved[told] / n_genes
+        size = strength[told].mean()
+        strength, spread = strength / size, spread * size
+    return spread, strength
+
 
 def hierarchical_shrink(
     evidence: Sequence[Evidence], expected: npt.NDArray[np.floating], control: npt.NDArray[np.bool_]
@@ -66,22 +111,14 @@ def hierarchical_shrink(
     mean, variance = np.zeros((2, n_rows, n_genes), dtype=np.float32)
     if not told.any():
         return mean, variance
-    spread, strength = np.full(n_genes, 0.02), told.astype(np.float64)
     bases = [_first_base(one, control) for one in evidence]
-    step = max(1, BLOCK_VALUES // n_rows)
-    for _ in range(SWEEPS):
-        moved = np.zeros(n_rows)
-        for start in range(0, n_genes, step):
-            part = slice(start, start + step)
-            prior = strength[:, None] * spread[part]
-            found, left, of_base = _posterior(evidence, expected, bases, prior, told, part)
-            mean[:, part], variance[:, part] = found, left + of_base
-            square = found**2 + left + of_base
-            spread[part] = np.maximum((square[told] / strength[told, None]).mean(axis=0), 1e-8)
-            moved += (square / spread[part]).sum(axis=1)
-        strength[told] = moved[told] / n_genes
-        size = strength[told].mean()
-        strength, spread = strength / size, spread * size
+
+    def update(part: slice, prior: Floats) -> Floats:
+        found, left, of_base = _posterior(evidence, expected, bases, prior, told, part)
+        mean[:, part], variance[:, part] = found, left + of_base
+        return np.asarray(found**2 + left + of_base)
+
+    fit_scales(told, n_genes, update, range(SWEEPS), smallest=1e-8)
     return mean, variance
 
 

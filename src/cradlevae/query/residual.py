@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cradlevae.data.contract import Experiment
-from cradlevae.data.measured import ConditionMoments, condition_moments
+from cradlevae.data.measured import ConditionMoments, condition_codes, condition_moments, pooled_variance
+from cradlevae.data.stored import subset_rows
 from cradlevae.model.trained import EffectResidual, TrainedModel, training_rows
 from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
 from cradlevae.query.effects import effects
@@ -44,12 +45,12 @@ def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
     expected = np.zeros((1 + len(names), data.n_genes), dtype=np.float32)
     expected[1:] = effects(model, names, error=ERROR, residual=False).X
     control = np.arange(len(expected)) == 0
-    classes = [_evidence(moments, _pooled_variance(moments)) for moments in told]
+    classes = [_evidence(moments, pooled_variance(moments)) for moments in told]
     classes = [classes[0], *(_diluted(one, classes[0], expected, control) for one in classes[1:])]
     mean, variance = hierarchical_shrink(classes, expected, control)
     held = training_rows(data, model.split, model.config, "val")
     held_out = _moments(data, held[~data.failed[held]], names)
-    share = _share_that_holds(_evidence(held_out, _pooled_variance(told[0])), expected, mean)
+    share = _share_that_holds(_evidence(held_out, pooled_variance(told[0])), expected, mean)
     table = np.zeros((2, len(model.treatments), data.n_genes), dtype=np.float32)
     rows = model.dosage(tuple(names)).argmax(dim=1).numpy()
     table[0, rows], table[1, rows] = share * mean[1:], np.sqrt(variance[1:])
@@ -58,24 +59,13 @@ def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
 
 def _moments(data: Experiment, rows: npt.NDArray[np.intp], names: list[str]) -> ConditionMoments:
     """Moments of the controls (first) and of conditions among some cells."""
-    kept = [data.conditions.index(name) for name in (data.conditions[0], *names)]
-    place = np.full(len(data.conditions), -1, dtype=np.int64)
-    place[kept] = np.arange(len(kept))
-    code = np.full(data.n_cells, -1, dtype=np.int64)
-    code[rows] = place[data.condition[rows]]
-    return condition_moments(data.counts, code, [data.conditions[position] for position in kept])
+    kept = [data.conditions[0], *names]
+    return condition_moments(subset_rows(data.counts, rows), condition_codes(data, rows, kept), kept)
 
 
 def _evidence(moments: ConditionMoments, within: Floats) -> Evidence:
     """Means of conditions, with the variance that cells of a condition have, (genes,)."""
-    variance = within / np.maximum(moments.n_cells, 1)[:, None] + 1e-9
-    return Evidence(np.nan_to_num(moments.mean), variance, moments.n_cells > 0)
-
-
-def _pooled_variance(moments: ConditionMoments) -> Floats:
-    """Variance between the cells of a condition, pooled over conditions, (genes,)."""
-    freedom = np.maximum(moments.n_cells - 1, 0).astype(np.float64)
-    return np.asarray(freedom @ np.nan_to_num(moments.variance)) / max(float(freedom.sum()), 1.0)
+    return Evidence.of_cells(moments.mean, moments.n_cells, within)
 
 
 def _diluted(
