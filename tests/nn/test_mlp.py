@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from cradlevae.nn.mlp import MLP, Gaussian, GaussianMLP, JointLinear, gaussian_kl, standard_log_prob
+from cradlevae.nn.mlp import MLP, Gaussian, GaussianHead, GaussianMLP, JointLinear, gaussian_kl, standard_log_prob
 
 
 def numpy_mlp(mlp: MLP, x: np.ndarray) -> np.ndarray:
@@ -44,6 +44,19 @@ def test_a_gaussian_head_is_two_linears_on_the_last_hidden_layer() -> None:
     posterior = network(x)
     np.testing.assert_allclose(posterior.loc.detach(), loc, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(posterior.scale.detach() ** 2, np.exp(log_variance) + 1e-4, rtol=1e-12)
+
+
+def test_a_gaussian_head_cannot_become_so_wide_that_draws_overflow_and_finds_its_way_back() -> None:
+    head = GaussianHead(4, 3)
+    with torch.no_grad():
+        head.linear.bias[3:] = torch.tensor([1.0, 2.0, 200.0])
+        head.linear.weight.zero_()
+    posterior = head(torch.ones(2, 4))
+    torch.testing.assert_close(posterior.scale[0].square(), torch.tensor([1.0, 2.0, 2.0]).exp() + 1e-4)
+    posterior.kl_to_standard().sum().backward()
+    slopes = head.linear.bias.grad
+    assert slopes is not None
+    assert (slopes[3:] > 0).all()  # towards the prior, past the bound as well
 
 
 def test_a_joint_linear_is_a_linear_on_its_inputs_side_by_side() -> None:

@@ -13,6 +13,9 @@ from torch.nn import functional as F
 MIN_VARIANCE = 1e-4
 """Added to the variance of a Gaussian head."""
 
+MAX_LOG_VARIANCE = 2.0
+"""Of a Gaussian head: what is standard normal a priori is not wider afterwards, but a step of Adam can make it so."""
+
 
 class JointLinear(nn.Module):
     """A Linear on several inputs side by side, with a weight matrix for each.
@@ -113,7 +116,11 @@ def _square(value: Tensor) -> Tensor:
 
 
 class GaussianHead(nn.Module):
-    """Two Linears on a hidden layer, as one: loc, and variance = exp(·) + 1e-4."""
+    """Two Linears on a hidden layer, as one: loc, and variance = exp(·) + 1e-4.
+
+    The exponent is bounded above. Deep networks of a constant (the artifact's) can move it by twenty in one step, and
+    what it scales overflows; its gradient goes past the bound, so that the next steps bring it back.
+    """
 
     def __init__(self, width: int, n_outputs: int) -> None:
         super().__init__()
@@ -122,6 +129,7 @@ class GaussianHead(nn.Module):
     def forward(self, hidden: Tensor) -> Gaussian:
         """``(..., width)`` → distributions of shape ``(..., n_outputs)``."""
         loc, log_variance = self.linear(hidden).chunk(2, dim=-1)
+        log_variance = log_variance - F.relu(log_variance.detach() - MAX_LOG_VARIANCE)
         return Gaussian(loc, (log_variance.exp() + MIN_VARIANCE).sqrt())
 
 
