@@ -29,6 +29,7 @@ from cradlevae.model.store import MODEL_FILE, load_model, save_model
 from cradlevae.model.trained import TrainedModel, as_treated, new_model, training_rows, with_banks
 from cradlevae.model.training import fit
 from cradlevae.query import counterfactual, effects, latents, predict, signature
+from cradlevae.query.library import LibrarySize
 from cradlevae.query.residual import with_residual
 from cradlevae.query.states import Basal
 
@@ -225,7 +226,7 @@ class PerturbationVAE:
         n_cells: int = 500,
         *,
         artifact: bool | str | Sequence[str] = False,
-        library_size: float | str = "controls",
+        library_size: LibrarySize = "controls",
         basal: Basal = "controls",
         seed: int = 0,
         output: str | Path | None = None,

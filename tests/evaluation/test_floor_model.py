@@ -101,6 +101,8 @@ def test_predicted_cells_show_the_effect(adata: ad.AnnData, split: cv.Split) -> 
     assert (counts != again.X).nnz == 0
     fixed = model.predict("control", 500, library_size=2000)
     assert np.asarray(fixed.X.sum(axis=1)).mean() == pytest.approx(2000, rel=0.01)
+    given = model.predict(["A", "control"], 100, library_size={"A": [500, 1500], "control": [80]})
+    assert sorted(given.obs["library_size"].unique()) == [80, 500, 1500]
 
 
 def test_a_floor_is_scored_like_a_model(adata: ad.AnnData, split: cv.Split) -> None:

@@ -108,6 +108,19 @@ def test_library_sizes_are_those_of_passing_training_controls(model: cv.CradleVA
     assert totals.mean() == pytest.approx(sizes.mean(), abs=5 * float(totals.std()) / 2000**0.5)
 
 
+def test_library_sizes_can_be_those_of_given_cells_by_condition(model: cv.CradleVAE) -> None:
+    sizes = {"B + A": [100, 200, 300], "C": [5000.0]}
+    predicted = model.predict(["A+B", "C"], n_cells=900, library_size=sizes)
+    found = predicted.obs.groupby("perturbation", observed=True)["library_size"].value_counts()
+    assert found.to_dict() == {("A+B", 100): 300, ("A+B", 200): 300, ("A+B", 300): 300, ("C", 5000): 900}
+    totals = dense(predicted).sum(axis=1)
+    assert np.corrcoef(totals, predicted.obs["library_size"])[0, 1] > 0.9
+    with pytest.raises(DataError, match="library_size has no sizes for 'A'; give some for every condition"):
+        model.predict(["A", "C"], library_size={"C": [100], "A": []})
+    with pytest.raises(DataError, match=r"library_size is .*0.*; give a positive number"):
+        model.predict("A", library_size={"A": [100, 0]})
+
+
 @pytest.mark.parametrize("library_size", ["control", -3, 0, float("nan"), float("inf"), None])
 def test_a_library_size_that_is_none_is_refused(model: cv.CradleVAE, library_size: Any) -> None:
     with pytest.raises(DataError, match=rf"library_size is {library_size!r}; give a positive number or 'controls'"):

@@ -49,7 +49,7 @@ class CellPair:
 def generate_alike(
     model: Scored, data: Experiment, rows: npt.NDArray[np.intp], conditions: Sequence[str], *, seed: int
 ) -> CellPair | None:
-    """Generate cells, artifact off and at library sizes of real passing controls.
+    """Generate cells, artifact off and at the library sizes of the real cells that they are compared with.
 
     As many of each condition as there are real cells of the most frequent one; :meth:`CellPair.matched` takes as many
     as there are real ones. Conditions of fewer than two real cells are left out; ``None`` where all are, or fewer than
@@ -72,6 +72,7 @@ def generate_alike(
         return None
     codes = condition_codes(data, rows, names)
     most = int(np.bincount(codes[codes >= 0]).max())
-    generated = generated_cells(model, names, n_cells=most, seed=seed)
+    sizes = {name: np.maximum(data.library_size[rows[codes == code]], 1) for code, name in enumerate(names)}
+    generated = generated_cells(model, names, n_cells=most, seed=seed, library_size=sizes)
     each = np.repeat(np.arange(len(names)), most)
     return CellPair(names, sp.csr_matrix(data.counts[rows]), codes, sp.csr_matrix(generated.X), each)

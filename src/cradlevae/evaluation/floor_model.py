@@ -23,7 +23,7 @@ from cradlevae.data.split import split as make_split
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors import FLOORS, floor_effects
 from cradlevae.evaluation.references import part_moments
-from cradlevae.query.predict import check_library_size
+from cradlevae.query.library import LibrarySize, chosen_sizes
 from cradlevae.query.states import canonical_names, check_credible
 
 FloatArray = npt.NDArray[np.float64]
@@ -218,7 +218,7 @@ class FittedFloor:
         perturbations: str | Sequence[str],
         n_cells: int = 500,
         *,
-        library_size: float | str = "controls",
+        library_size: LibrarySize = "controls",
         seed: int = 0,
     ) -> Any:
         """Cells: real passing training controls, drawn at random, whose genes are moved by the effect.
@@ -235,7 +235,8 @@ class FittedFloor:
         n_cells
             Cells for each.
         library_size
-            Total count that each cell is expected to have: a number, or ``"controls"`` for that of the real control.
+            Total count that each cell is expected to have: a number, ``"controls"`` for that of the real control, or
+            sizes to draw from by condition.
         seed
             Seed of the draws.
 
@@ -254,20 +255,20 @@ class FittedFloor:
         names = self._conditions(perturbations)
         check_at_least(1, n_cells=n_cells)
         check_at_least(0, seed=seed)
-        fixed = check_library_size(library_size)
+        wanted = chosen_sizes(library_size, names, self.fields, n_cells, seed)
         factors = self._factors(np.stack([self._effect(name) for name in names]))
         rng = np.random.default_rng(seed)
         blocks, sizes = [], []
-        for factor in factors:
+        for row, factor in enumerate(factors):
             chosen = self.controls[rng.integers(self.controls.shape[0], size=n_cells)]
-            library = np.asarray(chosen.sum(axis=1), dtype=np.float64).ravel() if fixed is None else fixed
+            library = np.asarray(chosen.sum(axis=1)).ravel() if wanted is None else wanted[row]
             rate = sp.csr_matrix(chosen.multiply(factor), dtype=np.float64)
             total = np.asarray(rate.sum(axis=1)).ravel()
             scale = np.divide(library, total, out=np.zeros_like(total), where=total > 0)
             rate.data = rng.poisson(rate.data * np.repeat(scale, np.diff(rate.indptr))).astype(np.float32)
             rate.eliminate_zeros()
             blocks.append(rate)
-            sizes.append(np.broadcast_to(library, n_cells))
+            sizes.append(library)
         obs = pd.DataFrame(
             {
                 "perturbation": pd.Categorical(np.repeat(np.array(names, dtype=object), n_cells)),

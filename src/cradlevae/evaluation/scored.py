@@ -8,6 +8,7 @@ from typing import Any
 from cradlevae.evaluation.floor_model import FittedFloor
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.effects import effects
+from cradlevae.query.library import LibrarySize
 from cradlevae.query.predict import predict
 
 Scored = TrainedModel | FittedFloor
@@ -21,8 +22,10 @@ def predicted_effects(model: Scored, conditions: Sequence[str], *, seed: int, cr
     return effects(model, conditions, credible=credible, seed=seed)
 
 
-def generated_cells(model: Scored, conditions: Sequence[str], *, n_cells: int, seed: int) -> Any:
-    """Artifact-free cells of such conditions at the library sizes of real controls, an AnnData of counts."""
+def generated_cells(
+    model: Scored, conditions: Sequence[str], *, n_cells: int, seed: int, library_size: LibrarySize = "controls"
+) -> Any:
+    """Artifact-free cells of such conditions, an AnnData of counts."""
     if isinstance(model, FittedFloor):
-        return model.predict(conditions, n_cells, seed=seed)
-    return predict(model, conditions, n_cells=n_cells, seed=seed)
+        return model.predict(conditions, n_cells, library_size=library_size, seed=seed)
+    return predict(model, conditions, n_cells=n_cells, library_size=library_size, seed=seed)

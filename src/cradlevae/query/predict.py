@@ -16,9 +16,9 @@ from torch import Tensor
 from cradlevae.data.checks import check_at_least
 from cradlevae.data.progress import track_slow
 from cradlevae.data.rows import Block, from_blocks
-from cradlevae.errors import DataError
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.likelihood import sample_gamma_poisson
+from cradlevae.query.library import LibrarySize, chosen_sizes
 from cradlevae.query.states import (
     Basal,
     artifact_indicator,
@@ -38,7 +38,7 @@ def predict(
     *,
     n_cells: int = 500,
     artifact: bool | str | Sequence[str] = False,
-    library_size: float | str = "controls",
+    library_size: LibrarySize = "controls",
     basal: Basal = "controls",
     seed: int = 0,
     output: str | Path | None = None,
@@ -56,8 +56,8 @@ def predict(
     artifact
         ``False`` for artifact-free cells, ``True`` for damaged ones, or the names of artifact classes.
     library_size
-        Total count that each cell is expected to have: a number, or ``"controls"`` to draw those of real passing
-        training controls.
+        Total count that each cell is expected to have: a number, ``"controls"`` to draw those of real passing training
+        controls, or sizes to draw from by condition, e.g. those of real cells, ``{"A": [1800, 2400], "A+B": [2100]}``.
     basal
         Basal states: of real passing controls, or from the ``"prior"``.
     seed
@@ -77,7 +77,7 @@ def predict(
     conditions = canonical_conditions(model, perturbations)
     check_at_least(1, n_cells=n_cells)
     check_at_least(0, seed=seed)
-    fixed = check_library_size(library_size)
+    chosen = chosen_sizes(library_size, conditions, model.fields, n_cells, seed)
     indicator = artifact_indicator(model, artifact)
     dosage = model.dosage(conditions)
     sizes = np.empty(n_cells * len(conditions), dtype=np.float32)
@@ -93,7 +93,7 @@ def predict(
         )
 
     with seeded(seed):
-        blocks = _blocks(model, dosage, n_cells, indicator, fixed, basal, seed, sizes)
+        blocks = _blocks(model, dosage, n_cells, indicator, chosen, basal, seed, sizes)
         return from_blocks(blocks, obs, model.var, n_cells * len(conditions), output)
 
 
@@ -102,7 +102,7 @@ def _blocks(
     dosage: Tensor,
     n_cells: int,
     indicator: Tensor,
-    fixed: float | None,
+    chosen: npt.NDArray[np.float32] | None,
     basal: Basal,
     seed: int,
     sizes: npt.NDArray[np.float32],
@@ -117,8 +117,8 @@ def _blocks(
     for row, start, n in track_slow(steps, len(steps), "predicting"):
         draw, z_p = draw_condition(model, dosage[row], n)
         z_b, library = draw_basal(model, (n, 1), basal, generator)
-        if fixed is not None:
-            library = np.full_like(library, fixed)
+        if chosen is not None:
+            library = chosen[row, start : start + n, None]
         z_a = None if draw.artifact is None else (indicator @ draw.artifact).unsqueeze(1)
         if z_a is not None and indicator.any():
             z_a = draw_cell_artifact(model, z_a, indicator)
@@ -126,16 +126,3 @@ def _blocks(
         counts = sample_gamma_poisson(share * torch.from_numpy(library), model.module.concentration)
         sizes[row * n_cells + start :][:n] = library[:, 0]
         yield {"X": sp.csr_matrix(counts.numpy())}
-
-
-def check_library_size(library_size: float | str) -> float | None:
-    """A positive number, or ``None`` for ``"controls"``; :class:`DataError` for anything else."""
-    if library_size == "controls":
-        return None
-    try:
-        value = float(library_size)
-    except (TypeError, ValueError):
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise DataError(f"library_size is {library_size!r}; give a positive number or 'controls'")
-    return value

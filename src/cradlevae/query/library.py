@@ -1,0 +1,51 @@
+"""Library sizes of generated cells, from what a user may write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from cradlevae.data.contract import DataFields
+from cradlevae.data.labels import listed
+from cradlevae.errors import DataError
+from cradlevae.query.states import canonical_names
+
+LibrarySize = float | str | Mapping[str, npt.ArrayLike]
+"""A number, ``"controls"`` (those of real passing training controls), or sizes of cells by condition."""
+
+
+def chosen_sizes(
+    library_size: LibrarySize, names: Sequence[str], fields: DataFields, n_cells: int, seed: int
+) -> npt.NDArray[np.float32] | None:
+    """Library sizes of the cells of each condition, (conditions, n_cells); ``None`` for ``"controls"``.
+
+    A condition's sizes come as often as each other, as far as they can, in random order.
+
+    Raises
+    ------
+    DataError
+        If it is something else, a size is not positive, or a condition has none.
+    """
+    if isinstance(library_size, str) and library_size == "controls":
+        return None
+    if not isinstance(library_size, Mapping):
+        return np.full((len(names), n_cells), _positive(library_size), dtype=np.float32)
+    by_name = {canonical_names(fields, name)[0]: np.ravel(sizes) for name, sizes in library_size.items()}
+    missing = [name for name in names if not len(by_name.get(name, ()))]
+    if missing:
+        raise DataError(f"library_size has no sizes for {listed(missing)}; give some for every condition")
+    rng = np.random.default_rng([seed, 3])
+    sizes = [np.resize(rng.permutation([_positive(size) for size in by_name[name]]), n_cells) for name in names]
+    return np.asarray(sizes, dtype=np.float32)
+
+
+def _positive(size: object) -> float:
+    try:
+        value = float(size)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise DataError(f"library_size is {size!r}; give a positive number or 'controls', or sizes by condition")
+    return value
