@@ -77,6 +77,22 @@ def test_cells_are_models_times_seeds_times_thresholds_and_the_floors_once() -> 
     assert len({cell.hash for cell in cells}) == len(cells)
 
 
+def test_a_model_trains_as_it_says_else_as_its_data_say_else_as_the_plan_says() -> None:
+    data = [
+        {"simulate": {"n_cells": 100}, "training": {"max_epochs": 5, "patience": 7}},
+        {"simulate": {}, "name": "other"},
+    ]
+    plan = plan_of(content(data=data, training={"max_epochs": 9, "batch_size": 11}))
+    found = [[plan.train_config(run, one) for one in plan.data] for run in plan.models]
+    assert [[(one.max_epochs, one.patience, one.batch_size) for one in row] for row in found] == [
+        [(5, 7, 11), (9, 25, 11)],
+        [(3, 7, 11), (3, 25, 11)],
+    ]
+    longer = {cell.hash for cell in expand(plan_of(content(data=[{**data[0], "training": {}}])))}
+    floors = {cell.hash for cell in expand(plan) if cell.kind == "floors" and cell.data == "simulated"}
+    assert len(floors & longer) == 2  # how models train is nothing to them
+
+
 def test_a_cell_is_known_by_what_determines_it_alone(tmp_path: Path) -> None:
     plan = plan_of(content())
 
@@ -141,7 +157,7 @@ def test_the_published_settings() -> None:
     assert plan.data[0].recipe == "combinations"
     assert plan.split_seeds == (0, 1, 2, 3, 4)
     assert {run.model for run in plan.models} == {"cradle_vae", "sams_vae", "cpa_vae", "svae_plus", "conditional_vae"}
-    training = plan.train_config(plan.models[0])
+    training = plan.train_config(plan.models[0], plan.data[0])
     assert (training.batch_size, training.n_particles, training.max_epochs, training.patience) == (512, 5, 2000, 50)
     assert plan.model_config(plan.models[0]).objective == "released"
     small = reproduction_plan("norman", budget="small")

@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,16 @@ def test_a_floor_of_the_plan_adds_its_generated_cells(tmp_path: Path) -> None:
 
 def test_a_model_that_cannot_answer_is_recorded_and_the_rest_goes_on(found: Benchmark) -> None:
     assert list(found.failures["model"]) == ["svae_plus"] * 2
+    assert found.failures["error"].str.contains("none of the held-out conditions can be predicted").all()
+
+
+def test_it_is_refused_before_it_is_trained(
+    plan: Plan, tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cv.SVAEPlus, "train", lambda *_, **__: pytest.fail("it was trained"))
+    only = replace(plan, models=tuple(run for run in plan.models if run.model == "svae_plus"), split_seeds=(0,))
+    found = cv.benchmark(only, tmp_path)
+    assert found is not None
     assert found.failures["error"].str.contains("none of the held-out conditions can be predicted").all()
 
 

@@ -9,9 +9,12 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import cradlevae as cv
-from cradlevae.query.residual import with_residual
+from cradlevae.nn.hierarchy import Evidence
+from cradlevae.query.residual import _widening, with_residual
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +48,14 @@ def test_it_brings_effects_nearer_to_those_of_other_cells(tiny_options: dict[str
     np.testing.assert_allclose(with_it.X - without.X, model.trained.residual.mean[rows], atol=1e-5)
 
 
-def test_intervals_widen_by_its_uncertainty(untold: cv.CradleVAE) -> None:
+def test_intervals_widen_by_its_uncertainty_and_as_far_as_other_cells_ask_for(untold: cv.CradleVAE) -> None:
     with_it, without = untold.effects(["A"], credible=0.8), untold.effects(["A"], credible=0.8, residual=False)
     row = untold.trained.treatments.index("A")
-    sd = untold.trained.residual.sd[row]
-    np.testing.assert_allclose(with_it.layers["sd"][0] ** 2, without.layers["sd"][0] ** 2 + sd**2, rtol=1e-4)
+    sd, widening = untold.trained.residual.sd[row], untold.trained.residual.widening
+    found = (with_it.layers["sd"][0] / widening) ** 2
+    np.testing.assert_allclose(found, without.layers["sd"][0] ** 2 + sd**2, rtol=1e-4)
     for layer in ("low", "high"):
-        reach = (with_it.layers[layer] - with_it.X)[0]
+        reach = (with_it.layers[layer] - with_it.X)[0] / widening
         alone = (without.layers[layer] - without.X)[0]
         np.testing.assert_allclose(reach**2, alone**2 + (1.2815516 * sd) ** 2, rtol=1e-3, atol=1e-6)
     assert (with_it.layers["low"] <= with_it.X).all()
@@ -76,6 +80,7 @@ def test_it_is_saved_with_the_model(untold: cv.CradleVAE, tmp_path: Any) -> None
     loaded = cv.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded.trained.residual.mean, untold.trained.residual.mean)
     np.testing.assert_array_equal(loaded.trained.residual.sd, untold.trained.residual.sd)
+    assert loaded.trained.residual.widening == untold.trained.residual.widening
 
 
 def test_test_cells_do_not_tell_it(untold: cv.CradleVAE) -> None:
@@ -85,6 +90,24 @@ def test_test_cells_do_not_tell_it(untold: cv.CradleVAE) -> None:
     counts[rows] = data.counts[rows][::-1]
     again = with_residual(untold.trained, replace(data, counts=counts.tocsr()))
     np.testing.assert_array_equal(again.residual.mean, untold.trained.residual.mean)
+
+
+@given(st.floats(1.0, 2.5), st.integers(0, 1000))
+@settings(max_examples=15, deadline=None)
+def test_the_widening_is_what_spreads_other_cells_about_the_effects(widening: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shape = (20, 400)
+    variance = rng.uniform(0.01, 0.2, shape)
+    variance[0] = 0
+    predicted = rng.standard_normal(shape)
+    predicted[0] = 0
+    true = predicted + widening * np.sqrt(variance) * rng.standard_normal(shape)
+    noise = np.full(shape, 0.05)
+    base = rng.uniform(0, 4, shape[1])
+    shown = base + true + np.sqrt(noise) * rng.standard_normal(shape)
+    held = Evidence(shown, noise, np.ones(shape[0], dtype=bool))
+    assert _widening(held, predicted, variance) == pytest.approx(widening, rel=0.06)
+    assert _widening(replace(held, measured=np.arange(20) == 0), predicted, variance) == 1.0
 
 
 def test_it_stays_out_where_validation_cells_do_not_bear_it_out(untold: cv.CradleVAE) -> None:

@@ -91,7 +91,7 @@ def expand(plan: Plan) -> list[Cell]:
                 found.append(blank)
                 for run in runs:
                     if seed in _split_seeds(plan, run):
-                        found += _cells_of(plan, blank, run)
+                        found += _cells_of(plan, source, blank, run)
     return found
 
 
@@ -104,14 +104,14 @@ def _split_seeds(plan: Plan, run: ModelRun) -> tuple[int, ...]:
     return plan.split_seeds if run.split_seeds is None else run.split_seeds
 
 
-def _cells_of(plan: Plan, blank: Cell, run: ModelRun) -> list[Cell]:
+def _cells_of(plan: Plan, source: DataSource, blank: Cell, run: ModelRun) -> list[Cell]:
     """The cells of a model on one split."""
     if run.floor and not plan.scoring.generated:
         return []  # all that it adds to the floors' cell are its generated cells
     if run.floor:
         key = {**blank.key, "model": {"model": run.model}}
         return [replace(blank, label=run.label, kind="floor", key=key)]
-    training = {name: value for name, value in asdict(plan.train_config(run)).items() if name not in IDLE}
+    training = {name: value for name, value in asdict(plan.train_config(run, source)).items() if name not in IDLE}
     key = {**blank.key, "model": asdict(plan.model_config(run)), "training": training}
     init_seeds = plan.init_seeds if run.init_seeds is None else run.init_seeds
     return [
@@ -139,7 +139,7 @@ def _key(plan: Plan, source: DataSource, stem: dict[str, Any], n_mads: float | N
 def _data_key(source: DataSource) -> dict[str, Any]:
     """What determines the counts and labels of a data set, and where it is found."""
     key = asdict(source)
-    for name in ("name", "path", "recipe", "recipe_options", "n_mads"):
+    for name in ("name", "path", "recipe", "recipe_options", "n_mads", "training"):
         del key[name]
     if source.simulate is None:
         key["fingerprint"] = file_fingerprint(_file(source))

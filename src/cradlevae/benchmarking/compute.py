@@ -18,6 +18,8 @@ from cradlevae.benchmarking.cells import FLOORS, Cell
 from cradlevae.benchmarking.plan import DataSource
 from cradlevae.data.contract import DataFields, condition_labels
 from cradlevae.data.labels import CONTROL
+from cradlevae.errors import DataError
+from cradlevae.evaluation.references import NO_ANSWER, scored_conditions
 
 CONTROLS = 10
 """Times as many controls as cells of another condition are kept where cells are left out."""
@@ -61,6 +63,7 @@ def _trained(cell: Cell, adata: Any, split: Any, fields: DataFields, seconds: di
     if cell.kind == "model":
         training = cell.key["training"]
         model = entry.make(adata, split=split, seed=cell.init_seed, **asdict(fields), **settings)
+        _refuse_unanswerable(model)
         model.train(**training, seed=cell.init_seed, progress=False)
         facts["epochs"] = len(model.history)
     else:
@@ -68,6 +71,13 @@ def _trained(cell: Cell, adata: Any, split: Any, fields: DataFields, seconds: di
         model.train()
     seconds |= {"training": time.perf_counter() - started, "training_cpu": time.process_time() - cpu}
     return model, facts
+
+
+def _refuse_unanswerable(model: Any) -> None:
+    """Raise :class:`DataError` before training if the model has no answer for any test condition."""
+    test = model.split.rows(model.data.cells, "test")
+    if len(test) and not scored_conditions(model.trained, model.data, test)[0]:
+        raise DataError(NO_ANSWER)
 
 
 def _scores(cell: Cell, model: Any, adata: Any) -> tuple[pd.DataFrame, int]:

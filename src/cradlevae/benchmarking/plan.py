@@ -51,6 +51,8 @@ class DataSource:
         Keep only so many genes, those of the most counts.
     max_cells_per_condition
         Keep only so many cells of each condition, and ten times as many controls, at random (the same every time).
+    training
+        Fields of :class:`cradlevae.TrainConfig` for these data, over those of the plan, e.g. more epochs for few cells.
     """
 
     path: str | None = None
@@ -64,6 +66,7 @@ class DataSource:
     qc: dict[str, Any] = field(default_factory=dict)
     max_genes: int | None = None
     max_cells_per_condition: int | None = None
+    training: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.simulate is not None and (self.path or self.published):
@@ -107,7 +110,7 @@ class ModelRun:
     settings
         Fields of :class:`cradlevae.ModelConfig`, e.g. ``counterfactual_weight: 0``.
     training
-        Fields of :class:`cradlevae.TrainConfig`, over those of the plan.
+        Fields of :class:`cradlevae.TrainConfig`, over those of the plan and of the data.
     split_seeds, init_seeds
         Instead of the plan's.
     data
@@ -225,7 +228,8 @@ class Plan:
                     raise DataError(f"model {run.label!r} is to run on {name!r}{closest(name, known)}")
             if not run.floor:
                 self.model_config(run)
-                self.train_config(run)
+                for source in self.data:
+                    self.train_config(run, source)
         allowed = [BEST_FLOOR, *labels, *FLOORS]
         if self.baseline not in allowed:
             raise DataError(f"baseline {self.baseline!r} is no model of the plan{closest(self.baseline, allowed)}")
@@ -236,9 +240,9 @@ class Plan:
         """The model's configuration; :class:`DataError` if its settings do not fit."""
         return made(ModelConfig, {"model": run.model, **run.settings}, f"settings of {run.label!r}")
 
-    def train_config(self, run: ModelRun) -> TrainConfig:
-        """How the model is trained."""
-        given = {**self.training, **run.training}
+    def train_config(self, run: ModelRun, source: DataSource) -> TrainConfig:
+        """How the model is trained on a data set."""
+        given = {**self.training, **source.training, **run.training}
         if "seed" in given:
             raise DataError("training: has a seed; the seeds of a plan are its init_seeds")
         return made(TrainConfig, {"progress": False, **given}, f"training of {run.label!r}")

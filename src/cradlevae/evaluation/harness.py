@@ -24,6 +24,7 @@ from cradlevae.evaluation.generated import score_generated
 from cradlevae.evaluation.references import (
     ALL_CELLS_NOTE,
     MAX_UNMARKED,
+    NO_ANSWER,
     Reference,
     ReferenceCells,
     clean_counts,
@@ -95,9 +96,7 @@ def evaluate(
     need_training_controls(model.split, data)
     answered, unanswered = scored_conditions(model, data, rows)
     if not answered:
-        raise DataError(
-            "none of the held-out conditions can be predicted: training cells that the model needs for them are absent"
-        )
+        raise DataError(NO_ANSWER)
     scores = Scores(reference)
     references = _references(adata, data, rows, answered, reference, truth=truth, seed=seed)
     predicted = predicted_effects(model, answered, seed=seed)

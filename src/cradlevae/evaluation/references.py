@@ -275,6 +275,9 @@ def simulated_reference(adata: Any, data: Experiment, conditions: Sequence[str])
     return Reference("simulated truth", answered, effects[[names.index(name) for name in answered]], 1.0, 1.0, 1.0, 1.0)
 
 
+NO_ANSWER = "none of the held-out conditions can be predicted: training cells that the model needs for them are absent"
+
+
 def scored_conditions(model: Scored, data: Experiment, rows: npt.NDArray[np.intp]) -> tuple[list[str], list[str]]:
     """Conditions of the reference cells that the model can answer for, and those that it cannot."""
     present = [data.conditions[code] for code in np.unique(data.condition[rows]) if code != 0]

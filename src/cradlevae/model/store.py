@@ -23,7 +23,7 @@ from cradlevae.model.module import CradleModule
 from cradlevae.model.run import HISTORY_FILE
 from cradlevae.model.trained import ControlBank, DamageBank, EffectResidual, TrainedModel
 
-FORMAT = 2
+FORMAT = 3
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 SPLIT_FILE = "split.json"
@@ -129,7 +129,7 @@ def load_model(folder: str | Path) -> TrainedModel:
         ),
         confounding=pd.DataFrame({name: controls.uns["confounding"][name] for name in ALARM_COLUMNS}),
         damage=DamageBank(**controls.uns["damage"]) if "damage" in controls.uns else None,
-        residual=EffectResidual(**controls.uns["residual"]) if "residual" in controls.uns else None,
+        residual=_residual(controls.uns["residual"]) if "residual" in controls.uns else None,
         qc=controls.uns.get("qc"),
         history=_history(folder / HISTORY_FILE),
     )
@@ -146,6 +146,10 @@ def _unstructured(model: TrainedModel) -> dict[str, Any]:
     if model.residual is not None:
         held["residual"] = vars(model.residual)
     return held if model.qc is None else held | {"qc": model.qc}
+
+
+def _residual(stored: dict[str, Any]) -> EffectResidual:
+    return EffectResidual(stored["mean"], stored["sd"], float(stored["widening"]))
 
 
 def _history(path: Path) -> pd.DataFrame:

@@ -71,10 +71,13 @@ class EffectResidual:
     ----------
     mean, sd
         Its posterior mean and standard deviation, (T, genes); 0 where no cells told.
+    widening
+        Factor of the standard deviation of effects (the decoder's and this) that validation cells ask for.
     """
 
     mean: npt.NDArray[np.float32]
     sd: npt.NDArray[np.float32]
+    widening: float = 1.0
 
 
 @dataclass(frozen=True)

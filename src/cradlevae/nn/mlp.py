@@ -13,7 +13,7 @@ from torch.nn import functional as F
 MIN_VARIANCE = 1e-4
 """Added to the variance of a Gaussian head."""
 
-MAX_LOG_VARIANCE = 2.0
+MAX_LOG_VARIANCE = 6.0
 """Of a Gaussian head: what is standard normal a priori is not wider afterwards, but a step of Adam can make it so."""
 
 

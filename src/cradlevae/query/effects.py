@@ -93,8 +93,8 @@ def effects(
         Basal states: of real passing controls, or from the ``"prior"``.
     residual
         Add what the decoder leaves of the measured effects of the members (:mod:`cradlevae.query.residual`), with its
-        uncertainty; without, the effect is what :func:`~cradlevae.query.predict.predict` would generate. It is known on
-        the scale ``"perturbseq"`` alone.
+        uncertainty, and widen the intervals as far as validation cells ask for it; without, the effect is what
+        :func:`~cradlevae.query.predict.predict` would generate. It is known on the scale ``"perturbseq"`` alone.
     seed
         Seed of the draws.
 
@@ -146,13 +146,14 @@ def _add_residual(
     credible: float,
 ) -> None:
     """Move the effects by the sum of their members' residuals, and widen their intervals, in place."""
-    moved, variance = dosage @ residual.mean, dosage**2 @ residual.sd**2
-    reach = NormalDist().inv_cdf((1 + credible) / 2) ** 2 * variance
     before = layers["X"].copy()
-    layers["X"] += moved
+    layers["X"] += dosage @ residual.mean
+    variance = dosage**2 @ residual.sd**2
+    reach = NormalDist().inv_cdf((1 + credible) / 2) ** 2 * variance
+    widening = np.float32(residual.widening)
     for name, side in (("low", -1), ("high", 1)):
-        layers[name] = layers["X"] + side * np.sqrt((layers[name] - before) ** 2 + reach)
-    layers["sd"] = np.sqrt(layers["sd"] ** 2 + variance)
+        layers[name] = layers["X"] + side * widening * np.sqrt((layers[name] - before) ** 2 + reach)
+    layers["sd"] = widening * np.sqrt(layers["sd"] ** 2 + variance)
 
 
 @dataclass

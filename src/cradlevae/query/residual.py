@@ -3,7 +3,8 @@
 A decoder is a smooth map that all conditions share. What single genes of single perturbations do beside it, on the
 scale that effects are measured on, is in the training cells all the same: their mean log expression minus what the
 decoder expects. This is shrunk by :func:`cradlevae.nn.hierarchy.hierarchical_shrink`; failed cells are evidence, too,
-as far as they still show effects. Validation cells say how much of it holds.
+as far as they still show effects. Validation cells say how much of it holds, and how much wider than the posterior says
+effects spread about their prediction.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ ERROR = 0.05
 SHARE_SD = 0.5
 """Standard deviation, a priori, of the share of the residual that holds in other cells."""
 
+WIDENING_SD = 1.0
+"""Standard deviation, a priori, of the square of the widening of intervals about 1."""
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -42,19 +46,27 @@ def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
     told = [moments for moments in by_class if moments.n_cells[0] > 1]  # passing cells first, where there are such
     if not told:
         return model
-    expected = np.zeros((1 + len(names), data.n_genes), dtype=np.float32)
-    expected[1:] = effects(model, names, error=ERROR, residual=False).X
+    found = effects(model, names, error=ERROR, residual=False)
+    expected, spread = (_below_control(table) for table in (found.X, found.layers["sd"]))
     control = np.arange(len(expected)) == 0
+    within = pooled_variance(told[0])
     classes = [_evidence(moments, pooled_variance(moments)) for moments in told]
     classes = [classes[0], *(_diluted(one, classes[0], expected, control) for one in classes[1:])]
     mean, variance = hierarchical_shrink(classes, expected, control)
     held = training_rows(data, model.split, model.config, "val")
-    held_out = _moments(data, held[~data.failed[held]], names)
-    share = _share_that_holds(_evidence(held_out, pooled_variance(told[0])), expected, mean)
+    held = held[~data.failed[held]]
+    held_out = _evidence(_moments(data, held, names), within)
+    mean *= _share_that_holds(held_out, expected, mean)
+    widening = _widening(held_out, expected + mean, spread**2 + variance)
     table = np.zeros((2, len(model.treatments), data.n_genes), dtype=np.float32)
     rows = model.dosage(tuple(names)).argmax(dim=1).numpy()
-    table[0, rows], table[1, rows] = share * mean[1:], np.sqrt(variance[1:])
-    return replace(model, residual=EffectResidual(table[0], table[1]))
+    table[0, rows], table[1, rows] = mean[1:], np.sqrt(variance[1:])
+    return replace(model, residual=EffectResidual(table[0], table[1], widening))
+
+
+def _below_control(table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Rows of conditions below one of the control, which has no effect."""
+    return np.concatenate([np.zeros_like(table[:1]), table])
 
 
 def _moments(data: Experiment, rows: npt.NDArray[np.intp], names: list[str]) -> ConditionMoments:
@@ -97,3 +109,25 @@ def _share_that_holds(held: Evidence, expected: npt.NDArray[np.float32], residua
 
 def _about_base(table: npt.NDArray[np.floating], weight: Floats) -> Floats:
     return np.asarray(table - (weight * table).sum(axis=0) / weight.sum(axis=0))
+
+
+def _widening(held: Evidence, predicted: npt.NDArray[np.float32], variance: npt.NDArray[np.float32]) -> float:
+    """Factor of the standard deviation of effects that explains how far means of other cells are from them.
+
+    Parameters
+    ----------
+    held
+        These cells; the control first.
+    predicted, variance
+        Effects and their posterior variance, (conditions, genes).
+    """
+    if held.measured.sum() < 2:
+        return 1.0
+    away = _about_base(held.mean - predicted, np.where(held.measured[:, None], 1 / held.variance, 0.0))
+    squares, noise, spread = (table[held.measured] for table in (away**2, held.variance, variance))
+    factor = 1.0
+    for _ in range(10):
+        precision = spread / (noise + ERROR**2 + factor * spread) ** 2 / 2
+        told, explained = (precision * spread).sum(), (precision * (squares - noise)).sum()
+        factor = max(1.0, float((1 / WIDENING_SD**2 + explained) / (1 / WIDENING_SD**2 + told)))
+    return float(np.sqrt(factor))
