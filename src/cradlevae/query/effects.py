@@ -150,10 +150,12 @@ def _add_residual(
     layers["X"] += dosage @ residual.mean
     variance = dosage**2 @ residual.sd**2
     reach = NormalDist().inv_cdf((1 + credible) / 2) ** 2 * variance
-    widening = np.float32(residual.widening)
     for name, side in (("low", -1), ("high", 1)):
-        layers[name] = layers["X"] + side * widening * np.sqrt((layers[name] - before) ** 2 + reach)
-    layers["sd"] = widening * np.sqrt(layers["sd"] ** 2 + variance)
+        away = np.sqrt((layers[name] - before) ** 2 + reach)
+        away *= residual.widening
+        layers[name] = layers["X"] + side * away
+    layers["sd"] = np.sqrt(layers["sd"] ** 2 + variance)
+    layers["sd"] *= residual.widening
 
 
 @dataclass
