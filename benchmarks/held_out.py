@@ -6,9 +6,9 @@
 
 ``modelled`` is the default; ``dropped`` trains on passing cells only; ``pooled`` takes failed cells for good ones. With
 ``--settings`` (as ``gene_effects=False``) it is an ablation. Without labels (``--mad``), cells fail whose
-``n_counts_full``, ``n_genes_full`` or ``pct_mito_full`` lie beyond so many MAD. ``combinations`` simulates data as
-sparse as real ones with 100 cells a perturbation, and scores unseen pairs against their true effects. Finished rows are
-kept.
+``n_counts_full``, ``n_genes_full`` or ``pct_mito_full`` (as far as they are there) lie beyond so many MAD.
+``combinations`` without a file simulates data as sparse as real ones with 100 cells a perturbation, and scores unseen
+pairs against their true effects. Finished rows are kept.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def main() -> None:
 
 
 def name(options: argparse.Namespace) -> str:
-    return "simulated, sparse" if options.recipe == "combinations" else options.data.stem
+    if options.data is None:
+        return "simulated, sparse"
+    return options.data.stem + (", unseen pairs" if options.recipe == "combinations" else "")
 
 
 def one_run(options: argparse.Namespace, way: str, split_seed: int, seed: int) -> pd.DataFrame:
@@ -97,9 +99,10 @@ def one_run(options: argparse.Namespace, way: str, split_seed: int, seed: int) -
         return condition_moments(counts[rows], data.condition[rows], data.conditions, genes=tuple(data.genes))
 
     train, validation = moments("train"), moments("val")
-    references = true_effects(adata, moments("test")) if options.recipe == "combinations" else {
-        "held-out passing": measured_effects(moments("test"))
-    }  # fmt: skip
+    if options.data is None:
+        references = true_effects(adata, moments("test"))
+    else:
+        references = {"held-out passing": answered(measured_effects(moments("test")), model.trained.answerable)}
     if "clean" in adata.layers:
         references["held-out clean"] = measured_effects(moments("test", adata.layers["clean"].tocsr(), passing=False))
     conditions = list(next(iter(references.values())).names)
@@ -128,14 +131,16 @@ def scores(real: Effects, value: np.ndarray, sd: np.ndarray | None) -> dict[str,
 
 
 def load(options: argparse.Namespace, seed: int) -> ad.AnnData:
-    if options.recipe == "combinations":
+    if options.data is None:
         adata = cv.simulate(seed=seed, **SPARSE)
         cv.annotate_qc(adata)
         return adata
     adata = ad.read_h5ad(options.data)
     if options.mad:
         bad = [beyond(np.log1p(adata.obs[column]), -options.mad) for column in ("n_counts_full", "n_genes_full")]
-        adata.obs["artifact"] = np.any([*bad, beyond(adata.obs["pct_mito_full"], options.mad)], axis=0).astype(int)
+        if "pct_mito_full" in adata.obs:
+            bad.append(beyond(adata.obs["pct_mito_full"], options.mad))
+        adata.obs["artifact"] = np.any(bad, axis=0).astype(int)
     return adata
 
 
@@ -152,6 +157,13 @@ def true_effects(adata: ad.AnnData, held: ConditionMoments) -> dict[str, Effects
     unseen = tuple(one for one, n in zip(held.names, held.n_cells, strict=True) if n and "+" in one)
     value = np.asarray(truth["effects"], dtype=float)[[names.index(one) for one in unseen]]
     return {"truth": Effects(unseen, value, np.zeros_like(value))}
+
+
+def answered(effects: Effects, answerable: Any) -> Effects:
+    """Those of conditions with cells that the model can answer for."""
+    names = set(answerable(effects.names))
+    rows = [row for row, name in enumerate(effects.names) if name in names and np.isfinite(effects.value[row]).all()]
+    return Effects(tuple(effects.names[row] for row in rows), effects.value[rows], effects.standard_error[rows])
 
 
 def literal(text: str) -> Any:

@@ -47,6 +47,18 @@ def test_conditions_without_effect_are_silenced() -> None:
     assert np.abs(found[idle]).mean() < 0.1 * np.abs(found[~idle]).mean()
 
 
+@given(st.integers(0, 200))
+@settings(max_examples=10, deadline=None)
+def test_genes_without_counts_have_no_say(n_silent: int) -> None:
+    one, _ = table()
+    alone, _ = hierarchical_shrink([one], zero(one), control(one))
+    silent = np.zeros((len(one.mean), n_silent))
+    both = Evidence(np.hstack([one.mean, silent]), np.hstack([one.variance, silent + 1e-9]), one.measured)
+    found, _ = hierarchical_shrink([both], zero(both), control(both))
+    np.testing.assert_allclose(found[:, : alone.shape[1]], alone, atol=1e-5)
+    assert np.abs(found[:, alone.shape[1] :]).max(initial=0) < 1e-3
+
+
 def test_its_variance_says_how_far_off_it_is() -> None:
     inside = []
     for seed in range(10):

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cradlevae as cv
+from cradlevae.data.measured import condition_moments, pooled_variance
 from cradlevae.nn.hierarchy import Evidence
-from cradlevae.query.residual import _widening, with_residual
+from cradlevae.query.residual import _steadied_variance, _widening, with_residual
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def untold(simulated: ad.AnnData, tiny_options: dict[str, Any], quick: dict[str,
 
 
 def measured(model: cv.CradleVAE, part: str, names: list[str]) -> np.ndarray:
-    from cradlevae.data.measured import condition_moments, measured_effects
+    from cradlevae.data.measured import measured_effects
 
     data = model.data
     rows = model.split.rows(data.cells, part)
@@ -81,6 +82,18 @@ def test_it_is_saved_with_the_model(untold: cv.CradleVAE, tmp_path: Any) -> None
     np.testing.assert_array_equal(loaded.trained.residual.mean, untold.trained.residual.mean)
     np.testing.assert_array_equal(loaded.trained.residual.sd, untold.trained.residual.sd)
     assert loaded.trained.residual.widening == untold.trained.residual.widening
+
+
+def test_a_gene_that_few_cells_do_not_show_is_not_taken_for_known() -> None:
+    rng = np.random.default_rng(0)
+    few, many = rng.poisson([0.01, 5.0], (6, 2)), rng.poisson([0.01, 5.0], (6000, 2))
+    few[:, 0] = 0
+    names = ["control", "A"]
+    moments = [condition_moments(one, np.arange(len(one)) % 2, names, scale="mean") for one in (few, many)]
+    within = pooled_variance(moments[1])
+    assert pooled_variance(moments[0])[0] == 0
+    np.testing.assert_allclose(_steadied_variance(moments[0], within)[0], within[0], rtol=0.2)
+    np.testing.assert_allclose(_steadied_variance(moments[1], within * 9), within, rtol=0.05)
 
 
 def test_test_cells_do_not_tell_it(untold: cv.CradleVAE) -> None:

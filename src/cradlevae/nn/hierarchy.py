@@ -76,15 +76,18 @@ def fit_scales(
     spread, strength = np.full(n_genes, 0.02), told.astype(np.float64)
     step = max(1, BLOCK_VALUES // len(told))
     for _ in sweeps:
-        moved = np.zeros(len(told))
+        moved, n_moved = np.zeros(len(told)), 0
         for start in range(0, n_genes, step):
             part = slice(start, start + step)
             square = update(part, strength[:, None] * spread[part])
             spread[part] = np.maximum((square[told] / strength[told, None]).mean(axis=0), smallest)
-            moved += (square / spread[part]).sum(axis=1)
-        strength[told] = moved[told] / n_genes
-        size = strength[told].mean()
-        strength, spread = strength / size, spread * size
+            moving = spread[part] > smallest  # the squares of the others are the bound's
+            moved += (square[:, moving] / spread[part][moving]).sum(axis=1)
+            n_moved += int(moving.sum())
+        if n_moved:
+            size = moved[told].mean() / n_moved
+            strength[told] = moved[told] / n_moved / size
+            spread = np.maximum(spread * size, smallest)
     return spread, strength
 
 

@@ -15,7 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cradlevae.data.contract import Experiment
-from cradlevae.data.measured import ConditionMoments, condition_codes, condition_moments, pooled_variance
+from cradlevae.data.measured import (
+    PRIOR_CELLS,
+    ConditionMoments,
+    condition_codes,
+    condition_moments,
+    pooled_variance,
+)
 from cradlevae.data.stored import subset_rows
 from cradlevae.model.trained import EffectResidual, TrainedModel, training_rows
 from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
@@ -50,7 +56,7 @@ def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
     expected, spread = (_below_control(table) for table in (found.X, found.layers["sd"]))
     control = np.arange(len(expected)) == 0
     within = pooled_variance(told[0])
-    classes = [_evidence(moments, pooled_variance(moments)) for moments in told]
+    classes = [_evidence(moments, _steadied_variance(moments, within)) for moments in told]
     classes = [classes[0], *(_diluted(one, classes[0], expected, control) for one in classes[1:])]
     mean, variance = hierarchical_shrink(classes, expected, control)
     held = training_rows(data, model.split, model.config, "val")
@@ -78,6 +84,12 @@ def _moments(data: Experiment, rows: npt.NDArray[np.intp], names: list[str]) -> 
 def _evidence(moments: ConditionMoments, within: Floats) -> Evidence:
     """Means of conditions, with the variance that cells of a condition have, (genes,)."""
     return Evidence.of_cells(moments.mean, moments.n_cells, within)
+
+
+def _steadied_variance(moments: ConditionMoments, within: Floats) -> Floats:
+    """Pooled variance of cells of which there may be few: in those, a gene without counts has none of its own."""
+    free = float(np.maximum(moments.n_cells - 1, 0).sum())
+    return np.asarray((free * pooled_variance(moments) + PRIOR_CELLS * within) / (free + PRIOR_CELLS))
 
 
 def _diluted(
