@@ -63,11 +63,36 @@ def test_intervals_widen_by_its_uncertainty_and_as_far_as_other_cells_ask_for(un
     assert (with_it.layers["high"] >= with_it.X).all()
 
 
-def test_that_of_a_combination_is_the_sum_of_its_members(untold: cv.CradleVAE) -> None:
-    def added(name: str) -> np.ndarray:
-        return np.asarray(untold.effects([name]).X - untold.effects([name], residual=False).X)
+def added(model: cv.CradleVAE, name: str) -> np.ndarray:
+    return np.asarray(model.effects([name]).X - model.effects([name], residual=False).X)
 
-    np.testing.assert_allclose(added("A+B"), added("A") + added("B"), atol=1e-5)
+
+def test_that_of_an_unseen_combination_is_the_sum_of_its_members(untold: cv.CradleVAE) -> None:
+    unseen = next(f"A+{other}" for other in "BCDE" if f"A+{other}" not in untold.data.conditions)
+    np.testing.assert_allclose(added(untold, unseen), added(untold, "A") + added(untold, unseen[-1]), atol=1e-5)
+
+
+def test_a_combination_with_cells_has_its_own(untold: cv.CradleVAE) -> None:
+    seen = [name for name in untold.data.conditions if "+" in name]
+    assert untold.trained.residual.combinations == tuple(seen)
+    held = measured(untold, "test", seen)
+    members = [added(untold, name[0]) + added(untold, name[-1]) for name in seen]
+    alone = untold.effects(seen, residual=False).X
+    own = untold.effects(seen).X
+    assert ((own - held) ** 2).mean() < ((alone + np.concatenate(members) - held) ** 2).mean()
+
+
+def test_singles_alone_are_saved_and_loaded(tiny_options: dict[str, Any], quick: dict[str, Any], tmp_path: Any) -> None:
+    adata = cv.simulate(
+        n_cells=300, n_genes=40, n_perturbations=3, n_combinations=0, n_interacting=0, n_latent=4, seed=0
+    )
+    adata.obs["artifact"] = adata.obs["true_artifact"]
+    model = cv.CradleVAE(adata, **tiny_options)
+    model.train(max_epochs=1, **quick)
+    model.save(tmp_path / "model")
+    loaded = cv.load(tmp_path / "model")
+    assert loaded.trained.residual.combinations == ()
+    np.testing.assert_array_equal(loaded.effects(["A"]).X, model.effects(["A"]).X)
 
 
 def test_raw_counts_and_controls_have_none(untold: cv.CradleVAE) -> None:

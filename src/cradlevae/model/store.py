@@ -144,12 +144,13 @@ def _unstructured(model: TrainedModel) -> dict[str, Any]:
     if model.damage is not None:
         held["damage"] = vars(model.damage)
     if model.residual is not None:
-        held["residual"] = vars(model.residual)
+        held["residual"] = {**vars(model.residual), "combinations": np.array(model.residual.combinations, dtype=object)}
     return held if model.qc is None else held | {"qc": model.qc}
 
 
 def _residual(stored: dict[str, Any]) -> EffectResidual:
-    return EffectResidual(stored["mean"], stored["sd"], float(stored["widening"]))
+    names = tuple(str(name) for name in stored["combinations"])
+    return EffectResidual(**stored | {"combinations": names, "widening": float(stored["widening"])})
 
 
 def _history(path: Path) -> pd.DataFrame:

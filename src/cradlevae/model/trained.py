@@ -65,19 +65,38 @@ class DamageBank:
 
 @dataclass(frozen=True)
 class EffectResidual:
-    """What the decoder leaves of the measured effect of each treatment, on log2(1 + 1e4·x/Σx).
+    """What the decoder leaves of the measured effects, on log2(1 + 1e4·x/Σx).
 
     Attributes
     ----------
     mean, sd
-        Its posterior mean and standard deviation, (T, genes); 0 where no cells told.
+        Its posterior mean and standard deviation for each treatment, (T, genes); 0 where no cells told. That of a
+        combination without cells is the sum of its members'.
+    combinations
+        Combinations with training cells.
+    combined_mean, combined_sd
+        The same of these, (combinations, genes).
     widening
         Factor of the standard deviation of effects (the decoder's and this) that validation cells ask for.
     """
 
     mean: npt.NDArray[np.float32]
     sd: npt.NDArray[np.float32]
-    widening: float = 1.0
+    combinations: tuple[str, ...]
+    combined_mean: npt.NDArray[np.float32]
+    combined_sd: npt.NDArray[np.float32]
+    widening: float
+
+    def of(
+        self, conditions: Sequence[str], dosage: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Mean and variance of conditions of these dosages (conditions, T), (conditions, genes) each."""
+        mean, variance = dosage @ self.mean, dosage**2 @ self.sd**2
+        place = {name: row for row, name in enumerate(self.combinations)}
+        for row, name in enumerate(conditions):
+            if name in place:
+                mean[row], variance[row] = self.combined_mean[place[name]], self.combined_sd[place[name]] ** 2
+        return mean, variance
 
 
 @dataclass(frozen=True)

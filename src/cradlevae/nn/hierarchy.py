@@ -48,6 +48,10 @@ class Evidence:
         variance = within / np.maximum(n_cells, 1)[:, None] + 1e-9
         return cls(np.nan_to_num(mean), variance, n_cells > 0)
 
+    def of(self, rows: npt.NDArray[np.intp]) -> Evidence:
+        """Those of some conditions."""
+        return Evidence(self.mean[rows], self.variance[rows], self.measured[rows], self.slope)
+
 
 def fit_scales(
     told: npt.NDArray[np.bool_],

@@ -19,7 +19,7 @@ from cradlevae.data.checks import check_at_least, check_choice
 from cradlevae.data.labels import listed
 from cradlevae.data.progress import track_slow
 from cradlevae.errors import DataError
-from cradlevae.model.trained import EffectResidual, TrainedModel
+from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.expectation import TARGET_SUM, expected_log_expression
 from cradlevae.nn.likelihood import sample_gamma_poisson
 from cradlevae.query.particles import (
@@ -134,28 +134,28 @@ def effects(
     obs = pd.DataFrame({"n_particles": n_particles}, index=pd.Index(conditions, name="perturbation"))
     settings = {"scale": scale, "credible": credible, "error": target, "basal": basal}
     if residual and scale == "perturbseq" and model.residual is not None:
-        _add_residual(stacked, model.residual, dosage.numpy(), credible)
+        _add_residual(stacked, *model.residual.of(conditions, dosage.numpy()), model.residual.widening, credible)
     x = stacked.pop("X")
     return ad.AnnData(X=x, obs=obs, var=model.var.copy(), layers=stacked, uns={"effects": settings})
 
 
 def _add_residual(
     layers: dict[str, npt.NDArray[np.float32]],
-    residual: EffectResidual,
-    dosage: npt.NDArray[np.float32],
+    residual: npt.NDArray[np.float32],
+    variance: npt.NDArray[np.float32],
+    widening: float,
     credible: float,
 ) -> None:
-    """Move the effects by the sum of their members' residuals, and widen their intervals, in place."""
+    """Move the effects by their residuals, and widen their intervals, in place."""
     before = layers["X"].copy()
-    layers["X"] += dosage @ residual.mean
-    variance = dosage**2 @ residual.sd**2
+    layers["X"] += residual
     reach = NormalDist().inv_cdf((1 + credible) / 2) ** 2 * variance
     for name, side in (("low", -1), ("high", 1)):
         away = np.sqrt((layers[name] - before) ** 2 + reach)
-        away *= residual.widening
+        away *= widening
         layers[name] = layers["X"] + side * away
     layers["sd"] = np.sqrt(layers["sd"] ** 2 + variance)
-    layers["sd"] *= residual.widening
+    layers["sd"] *= widening
 
 
 @dataclass

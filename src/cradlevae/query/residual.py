@@ -42,9 +42,10 @@ Floats = npt.NDArray[np.float64]
 def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
     """The model with its :class:`~cradlevae.model.trained.EffectResidual`, from its training and validation cells.
 
-    Conditions of one treatment tell it; that of a combination is the sum of its members'.
+    First of the conditions of one treatment; a combination has the sum of its members', and, where there are cells of
+    it, what that leaves.
     """
-    names = [name for name in model.answerable(data.conditions[1:]) if model.dosage((name,)).count_nonzero() == 1]
+    names = model.answerable(data.conditions[1:])
     if model.module.gene_effects is None or not names:
         return model
     train = training_rows(data, model.split, model.config)
@@ -52,22 +53,45 @@ def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
     told = [moments for moments in by_class if moments.n_cells[0] > 1]  # passing cells first, where there are such
     if not told:
         return model
+    within = pooled_variance(told[0])
+    classes = [Evidence.of_cells(one.mean, one.n_cells, _steadied_variance(one, within)) for one in told]
+    held = training_rows(data, model.split, model.config, "val")
+    held_out = _moments(data, held[~data.failed[held]], names)
+    other = Evidence.of_cells(held_out.mean, held_out.n_cells, within)
+
     found = effects(model, names, error=ERROR, residual=False)
     expected, spread = (_below_control(table) for table in (found.X, found.layers["sd"]))
-    control = np.arange(len(expected)) == 0
-    within = pooled_variance(told[0])
-    classes = [_evidence(moments, _steadied_variance(moments, within)) for moments in told]
-    classes = [classes[0], *(_diluted(one, classes[0], expected, control) for one in classes[1:])]
-    mean, variance = hierarchical_shrink(classes, expected, control)
-    held = training_rows(data, model.split, model.config, "val")
-    held = held[~data.failed[held]]
-    held_out = _evidence(_moments(data, held, names), within)
-    mean *= _share_that_holds(held_out, expected, mean)
-    widening = _widening(held_out, expected + mean, spread**2 + variance)
+    variance = np.zeros_like(expected)
+    dosage = _below_control(model.dosage(tuple(names)).numpy())
+    n_treatments = (dosage != 0).sum(axis=1)
     table = np.zeros((2, len(model.treatments), data.n_genes), dtype=np.float32)
-    rows = model.dosage(tuple(names)).argmax(dim=1).numpy()
-    table[0, rows], table[1, rows] = mean[1:], np.sqrt(variance[1:])
-    return replace(model, residual=EffectResidual(table[0], table[1], widening))
+    single, combined = (np.flatnonzero((n_treatments == 0) | kind) for kind in (n_treatments == 1, n_treatments > 1))
+    mean, left = _fitted(classes, other, expected, single)
+    table[0, dosage[single[1:]].argmax(axis=1)], table[1, dosage[single[1:]].argmax(axis=1)] = mean[1:], left[1:]
+    moved = dosage @ table[0]
+    mean, left = _fitted(classes, other, expected + moved, combined)
+    moved[combined] += mean
+    variance[combined], variance[single] = left, dosage[single] @ table[1]
+    residual = EffectResidual(
+        table[0],
+        np.sqrt(table[1]),
+        tuple(names[row - 1] for row in combined[1:]),
+        moved[combined[1:]],
+        np.sqrt(left[1:]),
+        _widening(other, expected + moved, spread**2 + variance),
+    )
+    return replace(model, residual=residual)
+
+
+def _fitted(
+    classes: list[Evidence], held: Evidence, expected: npt.NDArray[np.float32], rows: npt.NDArray[np.intp]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """What some conditions, the control first, leave of what is expected: mean and variance, (rows, genes) each."""
+    told, expected, control = [one.of(rows) for one in classes], expected[rows], np.arange(len(rows)) == 0
+    told = [told[0], *(_diluted(one, told[0], expected, control) for one in told[1:])]
+    mean, variance = hierarchical_shrink(told, expected, control)
+    mean *= _share_that_holds(held.of(rows), expected, mean)
+    return mean, variance
 
 
 def _below_control(table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -79,11 +103,6 @@ def _moments(data: Experiment, rows: npt.NDArray[np.intp], names: list[str]) -> 
     """Moments of the controls (first) and of conditions among some cells."""
     kept = [data.conditions[0], *names]
     return condition_moments(subset_rows(data.counts, rows), condition_codes(data, rows, kept), kept)
-
-
-def _evidence(moments: ConditionMoments, within: Floats) -> Evidence:
-    """Means of conditions, with the variance that cells of a condition have, (genes,)."""
-    return Evidence.of_cells(moments.mean, moments.n_cells, within)
 
 
 def _steadied_variance(moments: ConditionMoments, within: Floats) -> Floats:
