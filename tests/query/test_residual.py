@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import cradlevae as cv
 from cradlevae.data.measured import condition_moments, pooled_variance
 from cradlevae.nn.hierarchy import Evidence
-from cradlevae.query.residual import _steadied_variance, _widening, with_residual
+from cradlevae.query.effects import effects
+from cradlevae.query.residual import _fitted, _steadied_variance, _widening, with_residual
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +53,13 @@ def test_it_brings_effects_nearer_to_those_of_other_cells(tiny_options: dict[str
 def test_intervals_widen_by_its_uncertainty_and_as_far_as_other_cells_ask_for(untold: cv.CradleVAE) -> None:
     with_it, without = untold.effects(["A"], credible=0.8), untold.effects(["A"], credible=0.8, residual=False)
     row = untold.trained.treatments.index("A")
-    sd, widening = untold.trained.residual.sd[row], untold.trained.residual.widening
+    residual = untold.trained.residual
+    sd, part, widening = residual.sd[row], residual.part, residual.widening
     found = (with_it.layers["sd"][0] / widening) ** 2
-    np.testing.assert_allclose(found, without.layers["sd"][0] ** 2 + sd**2, rtol=1e-4)
+    np.testing.assert_allclose(found, (part * without.layers["sd"][0]) ** 2 + sd**2, rtol=1e-4)
     for layer in ("low", "high"):
         reach = (with_it.layers[layer] - with_it.X)[0] / widening
-        alone = (without.layers[layer] - without.X)[0]
+        alone = part * (without.layers[layer] - without.X)[0]
         np.testing.assert_allclose(reach**2, alone**2 + (1.2815516 * sd) ** 2, rtol=1e-3, atol=1e-6)
     assert (with_it.layers["low"] <= with_it.X).all()
     assert (with_it.layers["high"] >= with_it.X).all()
@@ -148,6 +150,26 @@ def test_the_widening_is_what_spreads_other_cells_about_the_effects(widening: fl
     assert _widening(replace(held, measured=np.arange(20) == 0), predicted, variance) == 1.0
 
 
+def test_evidence_is_shrunk_towards_a_part_of_the_decoder_where_other_cells_are_nearer_to_that() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.standard_normal((21, 50))
+    truth[0] = 0
+    noise = np.full(truth.shape, 0.3)
+    told, held = (
+        Evidence(truth + np.sqrt(noise) * rng.standard_normal(truth.shape), noise, np.ones(21, dtype=bool))
+        for _ in range(2)
+    )
+    rows = np.arange(21)
+    good, bad = truth + 0.1 * rng.standard_normal(truth.shape), 3 * rng.standard_normal(truth.shape)
+    good[0] = bad[0] = 0
+    found = [_fitted([told], held, one.astype(np.float32), rows) for one in (good, bad)]
+    assert [one.part for one in found] == [1, 0]
+    for expected, one in zip((good, bad), found, strict=True):
+        assert ((expected + one.mean - truth)[1:] ** 2).mean() < 0.3
+    unmeasured = replace(held, measured=rows < 0)
+    assert _fitted([told], unmeasured, bad.astype(np.float32), rows).part == 1
+
+
 def test_it_stays_out_where_validation_cells_do_not_bear_it_out(untold: cv.CradleVAE) -> None:
     data, model = untold.data, copy.copy(untold.trained)
     held = np.flatnonzero(np.isin(np.arange(data.n_cells), untold.split.rows(data.cells, "val")))
@@ -157,5 +179,6 @@ def test_it_stays_out_where_validation_cells_do_not_bear_it_out(untold: cv.Cradl
     counts = data.counts.copy().tolil()
     controls = held[condition[held] == 0]
     counts[moved] = data.counts[np.resize(controls, len(moved))]  # none does anything in them
-    share = np.abs(with_residual(model, replace(data, counts=counts.tocsr())).residual.mean).mean()
-    assert share < np.abs(untold.trained.residual.mean).mean()
+    doubted = with_residual(model, replace(data, counts=counts.tocsr()))
+    sizes = [np.abs(np.asarray(effects(one, list("ABCDE")).X)).mean() for one in (doubted, untold.trained)]
+    assert sizes[0] < 0.7 * sizes[1]

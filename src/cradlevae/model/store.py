@@ -150,7 +150,8 @@ def _unstructured(model: TrainedModel) -> dict[str, Any]:
 
 def _residual(stored: dict[str, Any]) -> EffectResidual:
     names = tuple(str(name) for name in stored["combinations"])
-    return EffectResidual(**stored | {"combinations": names, "widening": float(stored["widening"])})
+    numbers = {name: float(stored[name]) for name in ("part", "combined_part", "widening")}
+    return EffectResidual(**{**stored, **numbers, "combinations": names})
 
 
 def _history(path: Path) -> pd.DataFrame:

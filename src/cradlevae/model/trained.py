@@ -72,9 +72,11 @@ class EffectResidual:
     mean, sd
         Its posterior mean and standard deviation for each treatment, (T, genes); 0 where no cells told. That of a
         combination without cells is the sum of its members'.
+    part
+        How much of the decoder's own deviation is left in theirs: 1, or less where evidence was not shrunk towards it.
     combinations
         Combinations with training cells.
-    combined_mean, combined_sd
+    combined_mean, combined_sd, combined_part
         The same of these, (combinations, genes).
     widening
         Factor of the standard deviation of effects (the decoder's and this) that validation cells ask for.
@@ -82,21 +84,25 @@ class EffectResidual:
 
     mean: npt.NDArray[np.float32]
     sd: npt.NDArray[np.float32]
+    part: float
     combinations: tuple[str, ...]
     combined_mean: npt.NDArray[np.float32]
     combined_sd: npt.NDArray[np.float32]
+    combined_part: float
     widening: float
 
     def of(
         self, conditions: Sequence[str], dosage: npt.NDArray[np.float32]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Mean and variance of conditions of these dosages (conditions, T), (conditions, genes) each."""
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Mean and variance of conditions of these dosages, (conditions, T) → (conditions, genes), and their part."""
         mean, variance = dosage @ self.mean, dosage**2 @ self.sd**2
+        part = np.where((dosage != 0).sum(axis=1, keepdims=True) == 1, self.part, 1).astype(np.float32)
         place = {name: row for row, name in enumerate(self.combinations)}
         for row, name in enumerate(conditions):
             if name in place:
                 mean[row], variance[row] = self.combined_mean[place[name]], self.combined_sd[place[name]] ** 2
-        return mean, variance
+                part[row] = self.combined_part
+        return mean, variance, part
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,7 @@ def _add_residual(
     layers: dict[str, npt.NDArray[np.float32]],
     residual: npt.NDArray[np.float32],
     variance: npt.NDArray[np.float32],
+    part: npt.NDArray[np.float32],
     widening: float,
     credible: float,
 ) -> None:
@@ -151,10 +152,10 @@ def _add_residual(
     layers["X"] += residual
     reach = NormalDist().inv_cdf((1 + credible) / 2) ** 2 * variance
     for name, side in (("low", -1), ("high", 1)):
-        away = np.sqrt((layers[name] - before) ** 2 + reach)
+        away = np.sqrt((part * (layers[name] - before)) ** 2 + reach)
         away *= widening
         layers[name] = layers["X"] + side * away
-    layers["sd"] = np.sqrt(layers["sd"] ** 2 + variance)
+    layers["sd"] = np.sqrt((part * layers["sd"]) ** 2 + variance)
     layers["sd"] *= widening
 
 

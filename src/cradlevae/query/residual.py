@@ -9,7 +9,7 @@ effects spread about their prediction.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from cradlevae.data.measured import (
 )
 from cradlevae.data.stored import subset_rows
 from cradlevae.model.trained import EffectResidual, TrainedModel, training_rows
+from cradlevae.nn.expectation import TARGET_SUM
 from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
 from cradlevae.query.effects import effects
 
@@ -32,6 +33,9 @@ ERROR = 0.05
 
 SHARE_SD = 0.5
 """Standard deviation, a priori, of the share of the residual that holds in other cells."""
+
+PARTS = 1.0, 0.5, 0.0
+"""Of the decoder's effects that evidence may be shrunk towards."""
 
 WIDENING_SD = 1.0
 """Standard deviation, a priori, of the square of the widening of intervals about 1."""
@@ -53,7 +57,8 @@ def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
     told = [moments for moments in by_class if moments.n_cells[0] > 1]  # passing cells first, where there are such
     if not told:
         return model
-    within = pooled_variance(told[0])
+    one_count = np.log2(1 + TARGET_SUM / np.median(data.library_size[train]))
+    within = np.maximum(pooled_variance(told[0]), one_count**2 / told[0].n_cells.sum())  # unseen is not impossible
     classes = [Evidence.of_cells(one.mean, one.n_cells, _steadied_variance(one, within)) for one in told]
     held = training_rows(data, model.split, model.config, "val")
     held_out = _moments(data, held[~data.failed[held]], names)
@@ -66,32 +71,58 @@ def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
     n_treatments = (dosage != 0).sum(axis=1)
     table = np.zeros((2, len(model.treatments), data.n_genes), dtype=np.float32)
     single, combined = (np.flatnonzero((n_treatments == 0) | kind) for kind in (n_treatments == 1, n_treatments > 1))
-    mean, left = _fitted(classes, other, expected, single)
-    table[0, dosage[single[1:]].argmax(axis=1)], table[1, dosage[single[1:]].argmax(axis=1)] = mean[1:], left[1:]
+    of_single = _fitted(classes, other, expected, single)
+    rows = dosage[single[1:]].argmax(axis=1)
+    table[0, rows], table[1, rows] = of_single.mean[1:], of_single.variance[1:]
     moved = dosage @ table[0]
-    mean, left = _fitted(classes, other, expected + moved, combined)
-    moved[combined] += mean
-    variance[combined], variance[single] = left, dosage[single] @ table[1]
+    of_combined = _fitted(classes, other, expected + moved, combined)
+    moved[combined] += of_combined.mean
+    for rows, fitted in ((single, of_single), (combined, of_combined)):
+        variance[rows] = fitted.variance + (fitted.part * spread[rows]) ** 2
     residual = EffectResidual(
         table[0],
         np.sqrt(table[1]),
+        of_single.part,
         tuple(names[row - 1] for row in combined[1:]),
         moved[combined[1:]],
-        np.sqrt(left[1:]),
-        _widening(other, expected + moved, spread**2 + variance),
+        np.sqrt(of_combined.variance[1:]),
+        of_combined.part,
+        _widening(other, expected + moved, variance),
     )
     return replace(model, residual=residual)
 
 
+@dataclass(frozen=True)
+class _Fitted:
+    """What some conditions leave of what is expected: mean and variance, (rows, genes), with a part of it taken."""
+
+    mean: npt.NDArray[np.float32]
+    variance: npt.NDArray[np.float32]
+    part: float
+
+
 def _fitted(
     classes: list[Evidence], held: Evidence, expected: npt.NDArray[np.float32], rows: npt.NDArray[np.intp]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """What some conditions, the control first, leave of what is expected: mean and variance, (rows, genes) each."""
-    told, expected, control = [one.of(rows) for one in classes], expected[rows], np.arange(len(rows)) == 0
-    told = [told[0], *(_diluted(one, told[0], expected, control) for one in told[1:])]
-    mean, variance = hierarchical_shrink(told, expected, control)
-    mean *= _share_that_holds(held.of(rows), expected, mean)
-    return mean, variance
+) -> _Fitted:
+    """What some conditions, the control first, leave of what is expected.
+
+    Evidence is shrunk towards what the decoder expects, or, where other cells are nearer to that by more than a
+    standard error, towards a part of it.
+    """
+    told, held, expected = [one.of(rows) for one in classes], held.of(rows), expected[rows]
+    control = np.arange(len(rows)) == 0
+    best, lost = None, np.zeros(len(rows))
+    for part in PARTS:
+        prior = np.float32(part) * expected
+        shown = [told[0], *(_diluted(one, told[0], prior, control) for one in told[1:])]
+        mean, variance = hierarchical_shrink(shown, prior, control)
+        mean *= _share_that_holds(held, prior, mean)
+        off = _off(held, prior + mean)
+        gain = (lost - off)[held.measured]
+        if best is None or (len(gain) > 1 and gain.mean() > gain.std(ddof=1) / len(gain) ** 0.5):
+            best, lost = _Fitted(mean + prior - expected, variance, part), off
+    assert best is not None
+    return best
 
 
 def _below_control(table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -136,6 +167,14 @@ def _share_that_holds(held: Evidence, expected: npt.NDArray[np.float32], residua
         precision += float((weight * told**2).sum())
         covered += float((weight * told * left).sum())
     return float(np.clip(covered / precision, 0.0, 1.0))
+
+
+def _off(held: Evidence, predicted: npt.NDArray[np.float32]) -> Floats:
+    """How far means of other cells are from their prediction: mean squares in units of their noise, (conditions,)."""
+    if not held.measured.any():
+        return np.zeros(len(predicted))
+    weight = np.where(held.measured[:, None], 1 / held.variance, 0.0)
+    return np.asarray((weight * _about_base(held.mean - predicted, weight) ** 2).mean(axis=1))
 
 
 def _about_base(table: npt.NDArray[np.floating], weight: Floats) -> Floats:
