@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import torch
 
 import cradlevae as cv
 from cradlevae.errors import DataError
@@ -87,6 +89,22 @@ def test_more_draws_settle_the_mean(strong: cv.CradleVAE, simulated: ad.AnnData)
     one, two = (strong.clean(few, n_draws=300, seed=seed) for seed in (0, 1))
     spread = one.layers["uncertainty"] * np.sqrt(2 / 300)
     assert np.median(np.abs(np.log(one.X) - np.log(two.X)) / spread) < 1.5
+
+
+@pytest.mark.parametrize(("log_concentration", "own"), [(-20.0, True), (20.0, False)])
+def test_a_cell_keeps_its_gamma_factors_as_far_as_counts_vary(
+    strong: cv.CradleVAE, simulated: ad.AnnData, log_concentration: float, own: bool
+) -> None:
+    """Where genes vary without bound a passing cell's expectation is its counts, where they do not, the decoder's."""
+    model = copy.deepcopy(strong)
+    with torch.no_grad():
+        model.trained.module.log_concentration.fill_(log_concentration)
+    passing = simulated[~simulated.obs["artifact"].to_numpy(dtype=bool)][:20]
+    cleaned = model.clean(passing, n_draws=4)
+    counts = passing.X.toarray()
+    assert np.allclose(cleaned.X, counts, rtol=1e-3, atol=1e-3) == own
+    np.testing.assert_allclose(cleaned.X.sum(axis=1), counts.sum(axis=1), rtol=1e-3)
+    assert ((cleaned.X > 1e-4).mean() > 0.99) != own
 
 
 def test_a_single_draw_has_no_uncertainty(strong: cv.CradleVAE, simulated: ad.AnnData) -> None:

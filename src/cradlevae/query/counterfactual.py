@@ -1,4 +1,9 @@
-"""What a real cell would have looked like otherwise: without its artifact, or under another perturbation."""
+"""What a real cell would have looked like otherwise: without its artifact, or under another perturbation.
+
+All that is the cell's own is kept: its basal state, and its Gamma factors, by which its genes are above or below what
+the decoder expects. Given counts x of a cell of expected counts μ, the factor of a gene is Gamma(θ + x, θ + μ): the
+counts of a gene that the model hardly disperses tell little, those of a variable one much.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +28,7 @@ from cradlevae.data.labels import CONTROL, listed
 from cradlevae.data.progress import track_slow
 from cradlevae.data.rows import Block, from_blocks, rounded
 from cradlevae.errors import DataError
-from cradlevae.model.draws import artifact_state, perturbation_state
+from cradlevae.model.draws import Globals, artifact_state, perturbation_state
 from cradlevae.model.module import failed_cells, sparse_counts
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.likelihood import sample_gamma_poisson
@@ -36,7 +41,7 @@ from cradlevae.query.states import (
     seeded,
 )
 
-BLOCK_VALUES = 4_000_000
+BLOCK_VALUES = 2_000_000
 
 EXPECTED_BITS = 12
 UNCERTAINTY_BITS = 8
@@ -45,11 +50,26 @@ UNCERTAINTY_BITS = 8
 
 @dataclass(frozen=True)
 class _Decoded:
-    """Counterfactual shares of a block of cells: mean, sd of the log over draws, one draw, and what z^b learned."""
+    """Counterfactuals of a block of cells.
+
+    Attributes
+    ----------
+    share
+        Expected share of each gene, mean over draws, (cells, genes).
+    log_sd
+        Standard deviation of its logarithm over draws.
+    drawn
+        That of one draw.
+    concentration
+        θ + x, of the Gamma factors' posterior.
+    information
+        What the cell told about z^b, (cells,).
+    """
 
     share: Tensor
     log_sd: Tensor
     drawn: Tensor
+    concentration: Tensor
     information: Tensor
 
 
@@ -63,7 +83,7 @@ def clean(
     seed: int = 0,
     output: str | Path | None = None,
 ) -> ad.AnnData:
-    """The artifact-free twin of each cell: encoded with its own artifact indicator, decoded with the artifact off.
+    """The artifact-free twin of each cell: its basal state and Gamma factors, decoded with the artifact off.
 
     Parameters
     ----------
@@ -86,13 +106,13 @@ def clean(
     Returns
     -------
     anndata.AnnData
-        ``X`` expected counts (float32, dense); layers ``sampled`` (integer counts, CSR) and ``uncertainty`` (standard
-        deviation over the posterior of the natural log of ``X``); ``obs`` as given plus ``failed_qc``,
-        ``clean_library_size``, ``information`` (nats that the cell told about its basal state), ``confounded``
-        (its perturbation changes the failure rate, so its "artifact" may be biology; missing where the data hold no
-        controls to compare with). ``X`` and ``uncertainty`` are rounded to 12 and 8 bits (relative error 1e-4 and
-        2e-3, a fraction of their own uncertainty), for files of half the size. With ``output``, all three are
-        those in the file.
+        ``X`` expected counts given the cell's own (float32, dense); layers ``sampled`` (integer counts, CSR) and
+        ``uncertainty`` (standard deviation of the natural log of ``X`` over the posterior of the latents); ``obs`` as
+        given plus ``failed_qc``, ``clean_library_size``, ``information`` (nats that the cell told about its basal
+        state), ``confounded`` (its perturbation changes the failure rate, so its "artifact" may be biology; missing
+        where the data hold no controls to compare with). ``X`` and ``uncertainty`` are rounded to 12 and 8 bits
+        (relative error 1e-4 and 2e-3, a fraction of their own uncertainty), for files of half the size. With
+        ``output``, all three are those in the file.
 
     Raises
     ------
@@ -160,7 +180,7 @@ def counterfactual(
         for part, decoded in _decoded(model, data, rows, target_artifact, target_dosage, n_draws):
             library = torch.from_numpy(sizes[part]).unsqueeze(1)
             information[part] = decoded.information.numpy()
-            counts = sample_gamma_poisson(decoded.drawn * library, model.module.concentration)
+            counts = sample_gamma_poisson(decoded.drawn * library, decoded.concentration)
             yield {
                 "X": rounded((decoded.share * library).numpy(), EXPECTED_BITS),
                 "sampled": sp.csr_matrix(counts.numpy()),
@@ -199,14 +219,17 @@ def _decoded(
         encoded = module.encode_counts(sparse_counts(batch))[0]
         posterior, own = module.encode(encoded, z_p, artifact_state(draw, batch.artifact), offset)
         z_b = posterior.sample(torch.randn(n_draws, batch.n_cells, module.n_latent))
+        artifacts = [batch.artifact, batch.artifact if artifact is None else artifact.expand_as(batch.artifact)]
+        before, after = _artifact_states(draw, own, *artifacts)
+        counts = sparse_counts(batch).dense()
+        factor = module.decode_share(z_b, z_p, before, offset).mul_(batch.library_size.unsqueeze(1))  # μ
+        concentration = module.concentration + counts
+        factor = factor.add_(module.concentration).reciprocal_().mul_(concentration)  # (draws, cells, genes)
         if dosage is not None:
             z_p = torch.einsum("t,dtk->dk", dosage, draw.shift).unsqueeze(1)
             offset = module.offset(dosage.unsqueeze(0))
-        target = batch.artifact if artifact is None else artifact.expand_as(batch.artifact)
-        z_a = artifact_state(draw, target)
-        if z_a is not None and own is not None:
-            z_a = z_a + _own_artifact(own, batch.artifact, target)
-        share = module.decode_share(z_b, z_p, z_a, offset)  # (draws, cells, genes)
+        share = factor.mul_(module.decode_share(z_b, z_p, after, offset))
+        share = share.div_(share.sum(-1, keepdim=True))
         chosen = torch.randint(n_draws, (batch.n_cells,))
         yield (
             part,
@@ -214,16 +237,28 @@ def _decoded(
                 share=share.mean(0),
                 log_sd=share.clamp_min(1e-12).log().std(0, correction=min(1, n_draws - 1)),
                 drawn=share[chosen, torch.arange(batch.n_cells)],
+                concentration=concentration,
                 information=posterior.kl_to_standard().sum(-1).mean(0),
             ),
         )
 
 
-def _own_artifact(posterior: Gaussian, before: Tensor, after: Tensor) -> Tensor:
-    """A cell's own artifact state: what its counts tell if it is damaged, a draw from the prior if it is to be."""
+def _artifact_states(
+    draw: Globals, posterior: Gaussian | None, before: Tensor, after: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """z^a of cells of these classes, (N, C), and of the same cells of others: their own part is the same.
+
+    It is what the counts tell of a damaged cell, and a draw from the prior for one that is to be damaged.
+    """
+    states = [artifact_state(draw, classes) for classes in (before, after)]
+    if posterior is None:
+        return states[0], states[1]
     damaged = failed_cells(before).unsqueeze(1)
     own = damaged * posterior.sample() + (1 - damaged) * torch.randn_like(posterior.loc)
-    return failed_cells(after).unsqueeze(1) * own
+    return tuple(  # type: ignore[return-value]
+        None if state is None else state + failed_cells(classes).unsqueeze(1) * own
+        for state, classes in zip(states, (before, after), strict=True)
+    )
 
 
 def _known(model: TrainedModel, data: Experiment) -> npt.NDArray[np.bool_]:
