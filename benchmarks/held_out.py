@@ -7,8 +7,8 @@
 ``modelled`` is the default; ``dropped`` trains on passing cells only; ``pooled`` takes failed cells for good ones. With
 ``--settings`` (as ``gene_effects=False``) it is an ablation. Without labels (``--mad``), cells fail whose
 ``n_counts_full``, ``n_genes_full`` or ``pct_mito_full`` (as far as they are there) lie beyond so many MAD.
-``combinations`` without a file simulates data as sparse as real ones with 100 cells a perturbation, and scores unseen
-pairs against their true effects. Finished rows are kept.
+``combinations`` scores unseen pairs: of a file, against held-out passing cells; without one, of data simulated as
+sparse as real ones with 100 cells a perturbation, against their true effects. Finished rows are kept.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
+    if options.recipe == "cells" and options.data is None:
+        parser.error("cells needs a file")
     warnings.simplefilter("ignore")
     import torch
 
@@ -95,6 +97,9 @@ def one_run(options: argparse.Namespace, way: str, split_seed: int, seed: int) -
 
     def moments(part: str, counts: Any = data.counts, passing: bool = True) -> ConditionMoments:
         rows = split.rows(data.cells, part)
+        if part == "test" and not data.is_control[rows].any():  # unseen pairs: controls that did not train
+            held = split.rows(data.cells, "val")
+            rows = np.union1d(rows, held[data.is_control[held]])
         rows = rows[~failed[rows]] if passing else rows
         return condition_moments(counts[rows], data.condition[rows], data.conditions, genes=tuple(data.genes))
 
@@ -103,8 +108,10 @@ def one_run(options: argparse.Namespace, way: str, split_seed: int, seed: int) -
         references = true_effects(adata, moments("test"))
     else:
         references = {"held-out passing": answered(measured_effects(moments("test")), model.trained.answerable)}
-    if "clean" in adata.layers:
-        references["held-out clean"] = measured_effects(moments("test", adata.layers["clean"].tocsr(), passing=False))
+        if "clean" in adata.layers:
+            clean = measured_effects(moments("test", adata.layers["clean"].tocsr(), passing=False))
+            names = set(references["held-out passing"].names)
+            references["held-out clean"] = answered(clean, lambda all_: [name for name in all_ if name in names])
     conditions = list(next(iter(references.values())).names)
     predicted = {floor: (floor_effects(floor, train, validation, conditions), None) for floor in FLOORS[options.recipe]}
     for label, residual in (("model", True), ("decoder alone", False)):

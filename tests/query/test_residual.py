@@ -54,7 +54,7 @@ def test_intervals_widen_by_its_uncertainty_and_as_far_as_other_cells_ask_for(un
     with_it, without = untold.effects(["A"], credible=0.8), untold.effects(["A"], credible=0.8, residual=False)
     row = untold.trained.treatments.index("A")
     residual = untold.trained.residual
-    sd, part, widening = residual.sd[row], residual.part, residual.widening
+    sd, part, widening = residual.sd[row], residual.part[row], residual.widening
     found = (with_it.layers["sd"][0] / widening) ** 2
     np.testing.assert_allclose(found, (part * without.layers["sd"][0]) ** 2 + sd**2, rtol=1e-4)
     for layer in ("low", "high"):
@@ -72,6 +72,33 @@ def added(model: cv.CradleVAE, name: str) -> np.ndarray:
 def test_that_of_an_unseen_combination_is_the_sum_of_its_members(untold: cv.CradleVAE) -> None:
     unseen = next(f"A+{other}" for other in "BCDE" if f"A+{other}" not in untold.data.conditions)
     np.testing.assert_allclose(added(untold, unseen), added(untold, "A") + added(untold, unseen[-1]), atol=1e-5)
+
+
+def test_combinations_of_the_test_part_have_that_of_their_members_whether_in_the_data_or_not(
+    simulated: ad.AnnData, tiny_options: dict[str, Any], quick: dict[str, Any]
+) -> None:
+    split = cv.split(simulated, "combinations", seed=0)
+    test = set(simulated.obs["perturbation"][split.parts.reindex(simulated.obs_names).to_numpy() == "test"])
+    model = cv.CradleVAE(simulated, split=split, **tiny_options)
+    model.train(max_epochs=1, **quick)
+    assert test
+    assert not test & set(model.trained.residual.combinations)
+    for name in sorted(test):
+        first, second = name.split("+")
+        np.testing.assert_allclose(added(model, name), added(model, first) + added(model, second), atol=1e-5)
+        assert (model.effects([name]).layers["sd"] > 0).mean() > 0.9
+
+
+def test_a_treatment_that_no_cells_told_keeps_the_interval_of_the_decoder(untold: cv.CradleVAE) -> None:
+    row = untold.trained.treatments.index("B")
+    data = untold.data
+    code = data.conditions.index("B")
+    pair = next(position for position, name in enumerate(data.conditions) if "B" in name and "+" in name)
+    condition = np.where(data.condition == code, pair, data.condition)
+    residual = with_residual(untold.trained, replace(data, condition=condition)).residual
+    assert residual.part[row] == 1
+    assert not residual.mean[row].any()
+    assert not residual.sd[row].any()
 
 
 def test_a_combination_with_cells_has_its_own(untold: cv.CradleVAE) -> None:
@@ -146,8 +173,9 @@ def test_the_widening_is_what_spreads_other_cells_about_the_effects(widening: fl
     base = rng.uniform(0, 4, shape[1])
     shown = base + true + np.sqrt(noise) * rng.standard_normal(shape)
     held = Evidence(shown, noise, np.ones(shape[0], dtype=bool))
-    assert _widening(held, predicted, variance) == pytest.approx(widening, rel=0.06)
-    assert _widening(replace(held, measured=np.arange(20) == 0), predicted, variance) == 1.0
+    no_error = np.zeros(shape)
+    assert _widening(held, predicted, variance, no_error) == pytest.approx(widening, rel=0.06)
+    assert _widening(replace(held, measured=np.arange(20) == 0), predicted, variance, no_error) == 1.0
 
 
 def test_evidence_is_shrunk_towards_a_part_of_the_decoder_where_other_cells_are_nearer_to_that() -> None:

@@ -150,7 +150,7 @@ def _unstructured(model: TrainedModel) -> dict[str, Any]:
 
 def _residual(stored: dict[str, Any]) -> EffectResidual:
     names = tuple(str(name) for name in stored["combinations"])
-    numbers = {name: float(stored[name]) for name in ("part", "combined_part", "widening")}
+    numbers = {name: float(stored[name]) for name in ("combined_part", "widening")}
     return EffectResidual(**{**stored, **numbers, "combinations": names})
 
 

@@ -73,18 +73,19 @@ class EffectResidual:
         Its posterior mean and standard deviation for each treatment, (T, genes); 0 where no cells told. That of a
         combination without cells is the sum of its members'.
     part
-        How much of the decoder's own deviation is left in theirs: 1, or less where evidence was not shrunk towards it.
+        How much of the decoder's standard deviation is left in that of a treatment's effect, (T,): 1, or less where
+        evidence was shrunk towards a part of what it expects.
     combinations
         Combinations with training cells.
     combined_mean, combined_sd, combined_part
-        The same of these, (combinations, genes).
+        The same of these, (combinations, genes) and one part.
     widening
         Factor of the standard deviation of effects (the decoder's and this) that validation cells ask for.
     """
 
     mean: npt.NDArray[np.float32]
     sd: npt.NDArray[np.float32]
-    part: float
+    part: npt.NDArray[np.float32]
     combinations: tuple[str, ...]
     combined_mean: npt.NDArray[np.float32]
     combined_sd: npt.NDArray[np.float32]
@@ -96,7 +97,8 @@ class EffectResidual:
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Mean and variance of conditions of these dosages, (conditions, T) → (conditions, genes), and their part."""
         mean, variance = dosage @ self.mean, dosage**2 @ self.sd**2
-        part = np.where((dosage != 0).sum(axis=1, keepdims=True) == 1, self.part, 1).astype(np.float32)
+        present = (dosage != 0).astype(np.float32)
+        part = np.where(present.sum(axis=1) == 1, present @ self.part, 1).astype(np.float32)[:, None]
         place = {name: row for row, name in enumerate(self.combinations)}
         for row, name in enumerate(conditions):
             if name in place:

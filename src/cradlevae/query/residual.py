@@ -35,7 +35,10 @@ SHARE_SD = 0.5
 """Standard deviation, a priori, of the share of the residual that holds in other cells."""
 
 PARTS = 1.0, 0.5, 0.0
-"""Of the decoder's effects that evidence may be shrunk towards."""
+"""Of what is expected that evidence may be shrunk towards."""
+
+MIN_TOLD = 5
+"""Conditions with other cells that it takes to choose a part."""
 
 WIDENING_SD = 1.0
 """Standard deviation, a priori, of the square of the widening of intervals about 1."""
@@ -49,10 +52,10 @@ def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
     First of the conditions of one treatment; a combination has the sum of its members', and, where there are cells of
     it, what that leaves.
     """
-    names = model.answerable(data.conditions[1:])
+    train = training_rows(data, model.split, model.config)
+    names = model.answerable([data.conditions[code] for code in np.unique(data.condition[train]) if code > 0])
     if model.module.gene_effects is None or not names:
         return model
-    train = training_rows(data, model.split, model.config)
     by_class = [_moments(data, train[data.failed[train] == failed], names) for failed in (False, True)]
     told = [moments for moments in by_class if moments.n_cells[0] > 1]  # passing cells first, where there are such
     if not told:
@@ -66,28 +69,29 @@ def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
 
     found = effects(model, names, error=ERROR, residual=False)
     expected, spread = (_below_control(table) for table in (found.X, found.layers["sd"]))
-    variance = np.zeros_like(expected)
     dosage = _below_control(model.dosage(tuple(names)).numpy())
     n_treatments = (dosage != 0).sum(axis=1)
     table = np.zeros((2, len(model.treatments), data.n_genes), dtype=np.float32)
     single, combined = (np.flatnonzero((n_treatments == 0) | kind) for kind in (n_treatments == 1, n_treatments > 1))
+    part = np.ones(len(model.treatments), dtype=np.float32)
     of_single = _fitted(classes, other, expected, single)
-    rows = dosage[single[1:]].argmax(axis=1)
-    table[0, rows], table[1, rows] = of_single.mean[1:], of_single.variance[1:]
-    moved = dosage @ table[0]
+    told_of = dosage[single[1:]].argmax(axis=1)
+    table[0, told_of], table[1, told_of], part[told_of] = of_single.mean[1:], of_single.variance[1:], of_single.part
+    moved, variance = dosage @ table[0], dosage**2 @ table[1]
     of_combined = _fitted(classes, other, expected + moved, combined)
     moved[combined] += of_combined.mean
-    for rows, fitted in ((single, of_single), (combined, of_combined)):
-        variance[rows] = fitted.variance + (fitted.part * spread[rows]) ** 2
+    variance[combined] = of_combined.variance + of_combined.part**2 * variance[combined]
+    parts = np.ones((len(expected), 1))
+    parts[single], parts[combined] = of_single.part, of_combined.part
     residual = EffectResidual(
         table[0],
         np.sqrt(table[1]),
-        of_single.part,
+        part,
         tuple(names[row - 1] for row in combined[1:]),
         moved[combined[1:]],
-        np.sqrt(of_combined.variance[1:]),
+        np.sqrt(variance[combined[1:]]),
         of_combined.part,
-        _widening(other, expected + moved, variance),
+        _widening(other, expected + moved, variance + (parts * spread) ** 2, _below_control(found.layers["mc_error"])),
     )
     return replace(model, residual=residual)
 
@@ -106,8 +110,8 @@ def _fitted(
 ) -> _Fitted:
     """What some conditions, the control first, leave of what is expected.
 
-    Evidence is shrunk towards what the decoder expects, or, where other cells are nearer to that by more than a
-    standard error, towards a part of it.
+    Evidence is shrunk towards what is expected, or, where other cells are nearer to that by more than a standard error,
+    towards a part of it.
     """
     told, held, expected = [one.of(rows) for one in classes], held.of(rows), expected[rows]
     control = np.arange(len(rows)) == 0
@@ -118,9 +122,11 @@ def _fitted(
         mean, variance = hierarchical_shrink(shown, prior, control)
         mean *= _share_that_holds(held, prior, mean)
         off = _off(held, prior + mean)
-        gain = (lost - off)[held.measured]
-        if best is None or (len(gain) > 1 and gain.mean() > gain.std(ddof=1) / len(gain) ** 0.5):
+        gain = (lost - off)[held.measured & ~control]
+        if best is None or gain.mean() > gain.std(ddof=1) / len(gain) ** 0.5:
             best, lost = _Fitted(mean + prior - expected, variance, part), off
+        if len(gain) < MIN_TOLD:
+            break
     assert best is not None
     return best
 
@@ -181,7 +187,12 @@ def _about_base(table: npt.NDArray[np.floating], weight: Floats) -> Floats:
     return np.asarray(table - (weight * table).sum(axis=0) / weight.sum(axis=0))
 
 
-def _widening(held: Evidence, predicted: npt.NDArray[np.float32], variance: npt.NDArray[np.float32]) -> float:
+def _widening(
+    held: Evidence,
+    predicted: npt.NDArray[np.floating],
+    variance: npt.NDArray[np.floating],
+    error: npt.NDArray[np.floating],
+) -> float:
     """Factor of the standard deviation of effects that explains how far means of other cells are from them.
 
     Parameters
@@ -190,14 +201,16 @@ def _widening(held: Evidence, predicted: npt.NDArray[np.float32], variance: npt.
         These cells; the control first.
     predicted, variance
         Effects and their posterior variance, (conditions, genes).
+    error
+        Monte-Carlo error of the effects.
     """
     if held.measured.sum() < 2:
         return 1.0
     away = _about_base(held.mean - predicted, np.where(held.measured[:, None], 1 / held.variance, 0.0))
-    squares, noise, spread = (table[held.measured] for table in (away**2, held.variance, variance))
+    squares, noise, spread = (table[held.measured] for table in (away**2, held.variance + error**2, variance))
     factor = 1.0
     for _ in range(10):
-        precision = spread / (noise + ERROR**2 + factor * spread) ** 2 / 2
+        precision = spread / (noise + factor * spread) ** 2 / 2
         told, explained = (precision * spread).sum(), (precision * (squares - noise)).sum()
         factor = max(1.0, float((1 / WIDENING_SD**2 + explained) / (1 / WIDENING_SD**2 + told)))
     return float(np.sqrt(factor))
