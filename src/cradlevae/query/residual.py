@@ -9,6 +9,7 @@ effects spread about their prediction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,53 +48,67 @@ Floats = npt.NDArray[np.float64]
 
 
 def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
-    """The model with its :class:`~cradlevae.model.trained.EffectResidual`, from its training and validation cells.
+    """The model with its :class:`~cradlevae.model.trained.EffectResidual`, from its training and validation cells."""
+    told = _told(model, data) if model.module.gene_effects is not None else None
+    return model if told is None else replace(model, residual=_residual(model, told))
 
-    First of the conditions of one treatment; a combination has the sum of its members', and, where there are cells of
-    it, what that leaves.
-    """
+
+@dataclass(frozen=True)
+class _Told:
+    """What cells tell of the conditions that were trained on, the control first: each class, and other cells."""
+
+    names: tuple[str, ...]
+    classes: list[Evidence]
+    held: Evidence
+
+
+def _told(model: TrainedModel, data: Experiment) -> _Told | None:
+    """What training cells (passing ones first) and passing validation cells tell; ``None`` if there is nothing."""
     train = training_rows(data, model.split, model.config)
     names = model.answerable([data.conditions[code] for code in np.unique(data.condition[train]) if code > 0])
-    if model.module.gene_effects is None or not names:
-        return model
     by_class = [_moments(data, train[data.failed[train] == failed], names) for failed in (False, True)]
-    told = [moments for moments in by_class if moments.n_cells[0] > 1]  # passing cells first, where there are such
-    if not told:
-        return model
+    told = [moments for moments in by_class if moments.n_cells[0] > 1]
+    if not names or not told:
+        return None
     one_count = np.log2(1 + TARGET_SUM / np.median(data.library_size[train]))
     within = np.maximum(pooled_variance(told[0]), one_count**2 / told[0].n_cells.sum())  # unseen is not impossible
     classes = [Evidence.of_cells(one.mean, one.n_cells, _steadied_variance(one, within)) for one in told]
-    held = training_rows(data, model.split, model.config, "val")
-    held_out = _moments(data, held[~data.failed[held]], names)
-    other = Evidence.of_cells(held_out.mean, held_out.n_cells, within)
+    val = training_rows(data, model.split, model.config, "val")
+    held = _moments(data, val[~data.failed[val]], names)
+    return _Told(tuple(names), classes, Evidence.of_cells(held.mean, held.n_cells, within))
 
-    found = effects(model, names, error=ERROR, residual=False)
-    expected, spread = (_below_control(table) for table in (found.X, found.layers["sd"]))
-    dosage = _below_control(model.dosage(tuple(names)).numpy())
-    n_treatments = (dosage != 0).sum(axis=1)
-    table = np.zeros((2, len(model.treatments), data.n_genes), dtype=np.float32)
-    single, combined = (np.flatnonzero((n_treatments == 0) | kind) for kind in (n_treatments == 1, n_treatments > 1))
-    part = np.ones(len(model.treatments), dtype=np.float32)
-    of_single = _fitted(classes, other, expected, single)
-    told_of = dosage[single[1:]].argmax(axis=1)
-    table[0, told_of], table[1, told_of], part[told_of] = of_single.mean[1:], of_single.variance[1:], of_single.part
-    moved, variance = dosage @ table[0], dosage**2 @ table[1]
-    of_combined = _fitted(classes, other, expected + moved, combined)
-    moved[combined] += of_combined.mean
-    variance[combined] = of_combined.variance + of_combined.part**2 * variance[combined]
-    parts = np.ones((len(expected), 1))
-    parts[single], parts[combined] = of_single.part, of_combined.part
-    residual = EffectResidual(
-        table[0],
-        np.sqrt(table[1]),
-        part,
-        tuple(names[row - 1] for row in combined[1:]),
-        moved[combined[1:]],
-        np.sqrt(variance[combined[1:]]),
-        of_combined.part,
-        _widening(other, expected + moved, variance + (parts * spread) ** 2, _below_control(found.layers["mc_error"])),
+
+def _residual(model: TrainedModel, told: _Told) -> EffectResidual:
+    """First of the conditions of one treatment; a combination has the sum of its members', and what that leaves."""
+    found = effects(model, told.names, error=ERROR, residual=False)
+    expected, spread, error = (
+        _below_control(table) for table in (found.X, found.layers["sd"], found.layers["mc_error"])
     )
-    return replace(model, residual=residual)
+    dosage = _below_control(model.dosage(told.names).numpy())
+    n_treatments = (dosage != 0).sum(axis=1)
+    single, combined = (np.flatnonzero((n_treatments == 0) | kind) for kind in (n_treatments == 1, n_treatments > 1))
+
+    of_single = _fitted(told, expected, single)
+    mean, variance = np.zeros((2, dosage.shape[1], expected.shape[1]), dtype=np.float32)
+    part = np.ones(dosage.shape[1], dtype=np.float32)
+    treatment = dosage[single[1:]].argmax(axis=1)
+    mean[treatment], variance[treatment], part[treatment] = of_single.mean[1:], of_single.variance[1:], of_single.part
+
+    moved, left = dosage @ mean, dosage**2 @ variance
+    of_combined = _fitted(told, expected + moved, combined)
+    moved[combined] += of_combined.mean
+    left[combined] = of_combined.variance + of_combined.part**2 * left[combined]
+    own = np.where(n_treatments > 1, of_combined.part, of_single.part)[:, None] * spread
+    return EffectResidual(
+        mean,
+        np.sqrt(variance),
+        part,
+        tuple(told.names[row - 1] for row in combined[1:]),
+        moved[combined[1:]],
+        np.sqrt(left[combined[1:]]),
+        of_combined.part,
+        _widening(told.held, expected + moved, left + own**2, error),
+    )
 
 
 @dataclass(frozen=True)
@@ -105,20 +120,18 @@ class _Fitted:
     part: float
 
 
-def _fitted(
-    classes: list[Evidence], held: Evidence, expected: npt.NDArray[np.float32], rows: npt.NDArray[np.intp]
-) -> _Fitted:
+def _fitted(told: _Told, expected: npt.NDArray[np.float32], rows: npt.NDArray[np.intp]) -> _Fitted:
     """What some conditions, the control first, leave of what is expected.
 
     Evidence is shrunk towards what is expected, or, where other cells are nearer to that by more than a standard error,
     towards a part of it.
     """
-    told, held, expected = [one.of(rows) for one in classes], held.of(rows), expected[rows]
+    classes, held, expected = [one.of(rows) for one in told.classes], told.held.of(rows), expected[rows]
     control = np.arange(len(rows)) == 0
     best, lost = None, np.zeros(len(rows))
     for part in PARTS:
         prior = np.float32(part) * expected
-        shown = [told[0], *(_diluted(one, told[0], prior, control) for one in told[1:])]
+        shown = [classes[0], *(_diluted(one, classes[0], prior, control) for one in classes[1:])]
         mean, variance = hierarchical_shrink(shown, prior, control)
         mean *= _share_that_holds(held, prior, mean)
         off = _off(held, prior + mean)
@@ -136,7 +149,7 @@ def _below_control(table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.concatenate([np.zeros_like(table[:1]), table])
 
 
-def _moments(data: Experiment, rows: npt.NDArray[np.intp], names: list[str]) -> ConditionMoments:
+def _moments(data: Experiment, rows: npt.NDArray[np.intp], names: Sequence[str]) -> ConditionMoments:
     """Moments of the controls (first) and of conditions among some cells."""
     kept = [data.conditions[0], *names]
     return condition_moments(subset_rows(data.counts, rows), condition_codes(data, rows, kept), kept)
