@@ -17,7 +17,7 @@ from cradlevae.benchmarking.plan import DataSource, ModelRun, Plan, plan_dict
 from cradlevae.data.cell_files import cell_files
 from cradlevae.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 """Changes when cells are computed otherwise than before."""
 
 FLOORS = "floors"
