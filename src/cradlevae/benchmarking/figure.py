@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from cradlevae.report.scores import LOWEST
 from cradlevae.report.style import (
     CEILING,
     FLOOR,
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 METRICS = {"ate_rho": "ATE-ρ", "ate_r2": "ATE-R²", "pearson_delta": "Pearson-Δ"}
 KEYS = ("data", "recipe", "qc")
-LOWEST = -0.5
-"""Scores below are drawn at the edge."""
 
 
 def benchmark_figure(results: pd.DataFrame, table: pd.DataFrame) -> Figure:

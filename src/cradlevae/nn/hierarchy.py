@@ -48,6 +48,11 @@ class Evidence:
         variance = within / np.maximum(n_cells, 1)[:, None] + 1e-9
         return cls(np.nan_to_num(mean), variance, n_cells > 0)
 
+    @property
+    def precision(self) -> Floats:
+        """1 / variance, 0 for conditions without cells, (conditions, genes)."""
+        return np.where(self.measured[:, None], 1 / self.variance, 0.0)
+
     def of(self, rows: npt.NDArray[np.intp]) -> Evidence:
         """Those of some conditions."""
         return Evidence(self.mean[rows], self.variance[rows], self.measured[rows], self.slope)

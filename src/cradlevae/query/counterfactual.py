@@ -28,7 +28,7 @@ from cradlevae.data.labels import CONTROL, listed
 from cradlevae.data.progress import track_slow
 from cradlevae.data.rows import Block, from_blocks, rounded
 from cradlevae.errors import DataError
-from cradlevae.model.draws import Globals, artifact_state, perturbation_state
+from cradlevae.model.draws import artifact_state, perturbation_state
 from cradlevae.model.module import failed_cells, sparse_counts
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.likelihood import sample_gamma_poisson
@@ -217,10 +217,11 @@ def _decoded(
         z_p = perturbation_state(draw, batch.dosage, batch.condition)
         offset = module.offset_of_cells(batch.dosage, batch.condition)
         encoded = module.encode_counts(sparse_counts(batch))[0]
-        posterior, own = module.encode(encoded, z_p, artifact_state(draw, batch.artifact), offset)
+        classes = batch.artifact, batch.artifact if artifact is None else artifact.expand_as(batch.artifact)
+        shared = [artifact_state(draw, one) for one in classes]
+        posterior, own = module.encode(encoded, z_p, shared[0], offset)
         z_b = posterior.sample(torch.randn(n_draws, batch.n_cells, module.n_latent))
-        artifacts = [batch.artifact, batch.artifact if artifact is None else artifact.expand_as(batch.artifact)]
-        before, after = _artifact_states(draw, own, *artifacts)
+        before, after = _with_own(shared, own, classes)
         counts = sparse_counts(batch).dense()
         factor = module.decode_share(z_b, z_p, before, offset).mul_(batch.library_size.unsqueeze(1))  # μ
         concentration = module.concentration + counts
@@ -243,22 +244,19 @@ def _decoded(
         )
 
 
-def _artifact_states(
-    draw: Globals, posterior: Gaussian | None, before: Tensor, after: Tensor
-) -> tuple[Tensor | None, Tensor | None]:
-    """z^a of cells of these classes, (N, C), and of the same cells of others: their own part is the same.
+def _with_own(
+    shared: list[Tensor | None], posterior: Gaussian | None, classes: tuple[Tensor, Tensor]
+) -> list[Tensor | None]:
+    """z^a from its shared parts, of cells of these classes, (N, C), and of the same cells of others.
 
-    It is what the counts tell of a damaged cell, and a draw from the prior for one that is to be damaged.
+    Their own part is the same: what the counts tell of a damaged cell, a draw from the prior for one that is to be
+    damaged.
     """
-    states = [artifact_state(draw, classes) for classes in (before, after)]
     if posterior is None:
-        return states[0], states[1]
-    damaged = failed_cells(before).unsqueeze(1)
-    own = damaged * posterior.sample() + (1 - damaged) * torch.randn_like(posterior.loc)
-    return tuple(  # type: ignore[return-value]
-        None if state is None else state + failed_cells(classes).unsqueeze(1) * own
-        for state, classes in zip(states, (before, after), strict=True)
-    )
+        return shared
+    damaged = [failed_cells(one).unsqueeze(1) for one in classes]
+    own = damaged[0] * posterior.sample() + (1 - damaged[0]) * torch.randn_like(posterior.loc)
+    return [None if one is None else one + of * own for one, of in zip(shared, damaged, strict=True)]
 
 
 def _known(model: TrainedModel, data: Experiment) -> npt.NDArray[np.bool_]:

@@ -66,9 +66,11 @@ def _told(model: TrainedModel, data: Experiment) -> _Told | None:
     """What training cells (passing ones first) and passing validation cells tell; ``None`` if there is nothing."""
     train = training_rows(data, model.split, model.config)
     names = model.answerable([data.conditions[code] for code in np.unique(data.condition[train]) if code > 0])
+    if not names:
+        return None
     by_class = [_moments(data, train[data.failed[train] == failed], names) for failed in (False, True)]
     told = [moments for moments in by_class if moments.n_cells[0] > 1]
-    if not names or not told:
+    if not told:
         return None
     one_count = np.log2(1 + TARGET_SUM / np.median(data.library_size[train]))
     within = np.maximum(pooled_variance(told[0]), one_count**2 / told[0].n_cells.sum())  # unseen is not impossible
@@ -181,7 +183,7 @@ def _share_that_holds(held: Evidence, expected: npt.NDArray[np.float32], residua
     """
     precision = covered = 1 / SHARE_SD**2
     if held.measured.sum() > 1:
-        weight = np.where(held.measured[:, None], 1 / held.variance, 0.0)
+        weight = held.precision
         left, told = (_about_base(table, weight) for table in (held.mean - expected, residual))
         precision += float((weight * told**2).sum())
         covered += float((weight * told * left).sum())
@@ -192,7 +194,7 @@ def _off(held: Evidence, predicted: npt.NDArray[np.float32]) -> Floats:
     """How far means of other cells are from their prediction: mean squares in units of their noise, (conditions,)."""
     if not held.measured.any():
         return np.zeros(len(predicted))
-    weight = np.where(held.measured[:, None], 1 / held.variance, 0.0)
+    weight = held.precision
     return np.asarray((weight * _about_base(held.mean - predicted, weight) ** 2).mean(axis=1))
 
 
@@ -219,7 +221,7 @@ def _widening(
     """
     if held.measured.sum() < 2:
         return 1.0
-    away = _about_base(held.mean - predicted, np.where(held.measured[:, None], 1 / held.variance, 0.0))
+    away = _about_base(held.mean - predicted, held.precision)
     squares, noise, spread = (table[held.measured] for table in (away**2, held.variance + error**2, variance))
     factor = 1.0
     for _ in range(10):
