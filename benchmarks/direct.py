@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cradlevae.data.contract import Experiment
-from cradlevae.data.references import References
+from cradlevae.data.experiment import Experiment
+from cradlevae.data.loading.counterfactual_references import References
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import Noise, SplitSizes
 from cradlevae.nn.mlp import MLP, Gaussian, GaussianHead

@@ -28,12 +28,12 @@ import numpy as np
 import torch
 
 import cradlevae as cv
-from cradlevae.data.files import write_text
 from cradlevae.model.trained import TrainedModel, with_banks
 from cradlevae.nn.expectation import TARGET_SUM
 from cradlevae.nn.likelihood import sample_gamma_poisson
 from cradlevae.query.effects import effects
 from cradlevae.query.states import draw_basal, draw_globals, seeded
+from cradlevae.utils.atomic import write_text
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from overhead import step
 
 import cradlevae as cv
 from cradlevae.model.config import TrainConfig
-from cradlevae.model.training import fit, make_batches, split_sizes
+from cradlevae.model.training.fit import fit, make_batches, split_sizes
 from cradlevae.nn.matmul import matmul_precision
 
 

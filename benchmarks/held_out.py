@@ -24,9 +24,9 @@ import numpy as np
 import pandas as pd
 
 import cradlevae as cv
-from cradlevae.data.measured import ConditionMoments, Effects, condition_moments, measured_effects
-from cradlevae.evaluation.floors import floor_effects
-from cradlevae.evaluation.metrics import ate_r2, ate_rho, jaccard_20
+from cradlevae.data.moments import ConditionMoments, Effects, condition_moments, measured_effects
+from cradlevae.evaluation.floors.registry import floor_effects
+from cradlevae.evaluation.metrics.effects import ate_r2, ate_rho, jaccard_20
 
 FLOORS = {
     "cells": ("training_mean", "shrunk_mean", "lowrank_shrunk_mean", "hierarchical_mean"),

@@ -19,12 +19,12 @@ from unittest.mock import patch
 import torch
 
 import cradlevae as cv
-from cradlevae.data.batch import Batch
+from cradlevae.data.loading.minibatch import Batch
 from cradlevae.model import plan
 from cradlevae.model.config import TrainConfig
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import SplitSizes, draw_noise, loss_terms
-from cradlevae.model.training import fit, make_batches, split_sizes
+from cradlevae.model.training.fit import fit, make_batches, split_sizes
 from cradlevae.nn.matmul import matmul_precision
 
 CELLS, GENES, BATCH = 4_000, 100, 16

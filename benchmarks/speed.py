@@ -33,13 +33,13 @@ import scipy.sparse as sp
 import torch
 from direct import DenseData, DirectModel, package_gradients
 
-from cradlevae.data.batch import make_batch
-from cradlevae.data.contract import Experiment
-from cradlevae.data.references import References
+from cradlevae.data.experiment import Experiment
+from cradlevae.data.loading.counterfactual_references import References
+from cradlevae.data.loading.minibatch import make_batch
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import draw_noise, loss_terms
-from cradlevae.model.training import split_sizes
+from cradlevae.model.training.fit import split_sizes
 from cradlevae.nn.matmul import matmul_precision, reduced
 
 RESULTS = Path(__file__).parent / "results.json"

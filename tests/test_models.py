@@ -13,7 +13,7 @@ import pytest
 import cradlevae as cv
 from cradlevae.data.fingerprint import cell_fingerprints
 from cradlevae.errors import DataError
-from cradlevae.evaluation.floors import FLOORS
+from cradlevae.evaluation.floors.registry import FLOORS
 
 SIBLINGS = ("sams_vae", "svae_plus", "cpa_vae", "conditional_vae")
 

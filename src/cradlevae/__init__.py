@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from cradlevae.benchmarking.run import benchmark
     from cradlevae.catalogue import models
     from cradlevae.data import datasets
-    from cradlevae.data.cells import StoredCells, open_cells
-    from cradlevae.data.confounding import confounding_alarm
-    from cradlevae.data.contract import DataFields
-    from cradlevae.data.plant import plant_artifacts
-    from cradlevae.data.qc import annotate_qc
-    from cradlevae.data.simulate import simulate
+    from cradlevae.data.experiment import DataFields
+    from cradlevae.data.qc.annotate import annotate_qc
+    from cradlevae.data.qc.confounding import confounding_alarm
+    from cradlevae.data.simulation.plant import plant_artifacts
+    from cradlevae.data.simulation.simulate import simulate
     from cradlevae.data.split import Split, split
+    from cradlevae.data.storage.stored_cells import StoredCells, open_cells
     from cradlevae.errors import CradleError, DataError, TrainingError
-    from cradlevae.evaluation.floor_model import FloorModel
+    from cradlevae.evaluation.floors.model import FloorModel
     from cradlevae.model.config import ModelConfig, TrainConfig
 
 _MODULES = {"datasets": "cradlevae.data.datasets"}
@@ -39,26 +39,26 @@ _HOME = {
     "CradleVAE": "cradlevae.api",
     "CradleError": "cradlevae.errors",
     "DataError": "cradlevae.errors",
-    "DataFields": "cradlevae.data.contract",
+    "DataFields": "cradlevae.data.experiment",
     "SAMSVAE": "cradlevae.api",
     "SVAEPlus": "cradlevae.api",
-    "FloorModel": "cradlevae.evaluation.floor_model",
+    "FloorModel": "cradlevae.evaluation.floors.model",
     "ModelConfig": "cradlevae.model.config",
     "Plan": "cradlevae.benchmarking.plan",
     "Split": "cradlevae.data.split",
-    "StoredCells": "cradlevae.data.cells",
+    "StoredCells": "cradlevae.data.storage.stored_cells",
     "TrainConfig": "cradlevae.model.config",
     "TrainingError": "cradlevae.errors",
-    "annotate_qc": "cradlevae.data.qc",
+    "annotate_qc": "cradlevae.data.qc.annotate",
     "benchmark": "cradlevae.benchmarking.run",
-    "confounding_alarm": "cradlevae.data.confounding",
+    "confounding_alarm": "cradlevae.data.qc.confounding",
     "evaluate": "cradlevae.api",
     "load": "cradlevae.api",
     "models": "cradlevae.catalogue",
-    "open_cells": "cradlevae.data.cells",
-    "plant_artifacts": "cradlevae.data.plant",
+    "open_cells": "cradlevae.data.storage.stored_cells",
+    "plant_artifacts": "cradlevae.data.simulation.plant",
     "reproduce": "cradlevae.benchmarking.reproduce",
-    "simulate": "cradlevae.data.simulate",
+    "simulate": "cradlevae.data.simulation.simulate",
     "split": "cradlevae.data.split",
     "to_cell_eval": "cradlevae.api",
 }

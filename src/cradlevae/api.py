@@ -16,18 +16,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cradlevae.data.contract import DataFields, Experiment, read_experiment
+from cradlevae.data.experiment import DataFields, Experiment, read_experiment
 from cradlevae.data.labels import DEFAULT_CONTROLS, closest, listed
-from cradlevae.data.qc_values import QC_KEY
+from cradlevae.data.qc.criteria import QC_KEY
 from cradlevae.data.split import Split
-from cradlevae.data.stored import StoredMatrix, row_blocks
+from cradlevae.data.storage.stored_matrix import StoredMatrix, row_blocks
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
 from cradlevae.model.family import CONDITIONAL_VAE, CPA_VAE, CRADLE_VAE, SAMS_VAE, SVAE_PLUS, Member
-from cradlevae.model.run import CHECKPOINTS
 from cradlevae.model.store import MODEL_FILE, load_model, save_model
 from cradlevae.model.trained import TrainedModel, as_treated, new_model, training_rows, with_banks
-from cradlevae.model.training import fit
+from cradlevae.model.training.fit import fit
+from cradlevae.model.training.trainer import CHECKPOINTS
 from cradlevae.query import counterfactual, effects, latents, predict, signature
 from cradlevae.query.library import LibrarySize
 from cradlevae.query.residual import with_residual
@@ -36,7 +36,7 @@ from cradlevae.query.states import Basal
 if TYPE_CHECKING:
     import anndata as ad
 
-    from cradlevae.evaluation.floor_model import FloorModel
+    from cradlevae.evaluation.floors.model import FloorModel
 
 
 CLASSES: dict[str, type[PerturbationVAE]] = {}
@@ -431,11 +431,11 @@ def _check_unseen(data: Experiment, split: Split, train: npt.NDArray[np.intp], c
 def evaluate(model: PerturbationVAE | FloorModel, adata: Any, **options: Any) -> pd.DataFrame:
     """Score a trained model, or a floor, on cells that it has not seen, with floors, ceiling and fraction.
 
-    Options as in :func:`cradlevae.evaluation.harness.evaluate`.
+    Options as in :func:`cradlevae.evaluation.evaluate.evaluate`.
     """
-    from cradlevae.evaluation import harness
+    from cradlevae.evaluation.evaluate import evaluate as score
 
-    return harness.evaluate(model.trained, adata, **options)
+    return score(model.trained, adata, **options)
 
 
 def to_cell_eval(model: CradleVAE, adata: Any, folder: str | Path, **options: Any) -> tuple[Path, Path]:

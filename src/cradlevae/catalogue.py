@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, Literal
 
 from cradlevae.api import CLASSES
-from cradlevae.evaluation.floor_model import FloorModel
-from cradlevae.evaluation.floors import FLOORS
+from cradlevae.evaluation.floors.model import FloorModel
+from cradlevae.evaluation.floors.registry import FLOORS
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def _parser(name: str) -> tuple[Any, Any]:
 
 def _groups(function: Any) -> dict[str, Any]:
     """Groups of options that a command takes, with the dataclass of each."""
-    from cradlevae.data.contract import DataFields
+    from cradlevae.data.experiment import DataFields
     from cradlevae.model.config import ModelConfig, TrainConfig
 
     kinds = {"fields": DataFields, "model": ModelConfig, "training": TrainConfig}
@@ -130,7 +130,7 @@ def _keywords(function: Any, options: Any) -> dict[str, Any]:
 
 def _record(parser: Any, options: Any) -> None:
     """Write what the command used beside what it wrote; it can be given back with ``--config``."""
-    from cradlevae.data.files import write_text
+    from cradlevae.utils.atomic import write_text
 
     output = Path(options.output)
     path = output / SETTINGS_FILE if output.is_dir() else output.with_name(f"{output.name}.{SETTINGS_FILE}")

@@ -9,13 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from cradlevae.data.cells import open_cells
-from cradlevae.data.contract import DataFields
-from cradlevae.data.files import make_folder, write_h5ad
-from cradlevae.data.qc_values import QC_KEY
+from cradlevae.data.experiment import DataFields
+from cradlevae.data.qc.criteria import QC_KEY
+from cradlevae.data.storage.stored_cells import open_cells
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
-from cradlevae.tables import effects_table, print_scores, show, write_csv
+from cradlevae.tables import effects_table, print_scores, show
+from cradlevae.utils.atomic import make_folder, write_csv, write_h5ad
 
 LABELS_FILE = "labels.csv"
 """Artifact labels that `train` gave to the cells of a file without any."""
@@ -52,9 +52,9 @@ def qc(
         figure: Picture of the criteria with their thresholds to write (.png, .svg, .pdf).
         seed: Seed of the doublet simulation.
     """
-    from cradlevae.data.annotated import check_output, write_annotated
-    from cradlevae.data.qc import annotate_qc
-    from cradlevae.data.qc_values import CRITERIA
+    from cradlevae.data.qc.annotate import annotate_qc
+    from cradlevae.data.qc.criteria import CRITERIA
+    from cradlevae.data.storage.annotated_copy import check_output, write_annotated
 
     _refuse_file(output)
     if figure is not None:
@@ -71,7 +71,7 @@ def qc(
     write_annotated(adata, output, [QC_KEY])
     wrote = [output]
     if figure is not None:
-        from cradlevae.report.figures import qc_figure, save_figure
+        from cradlevae.reporting.figures import qc_figure, save_figure
 
         save_figure(qc_figure(adata), figure)
         wrote.append(figure)
@@ -136,8 +136,8 @@ def train(
         training: How to train.
     """
     from cradlevae.api import CLASSES, refuse_existing_run
-    from cradlevae.data.machine import machine_memory
     from cradlevae.model.store import MODEL_FILE, SPLIT_FILE
+    from cradlevae.utils.machine import machine_memory
 
     if not resume:
         refuse_existing_run(output)
@@ -166,7 +166,7 @@ def train(
     options = asdict(training)
     made.train(options.pop("max_epochs"), output=output, resume=resume, **options)
     made.save(output)
-    from cradlevae.report.figures import save_figure, training_figure
+    from cradlevae.reporting.figures import save_figure, training_figure
 
     save_figure(training_figure(made.history), output / "training.png")
     print(made)
@@ -288,7 +288,7 @@ def evaluate(
 
     from cradlevae.api import evaluate as score
     from cradlevae.model.store import MODEL_FILE
-    from cradlevae.report.run import write_report
+    from cradlevae.reporting.run import write_report
 
     for name in (SCORES_FILE, MODEL_FILE):
         if (output / name).exists():
@@ -361,7 +361,7 @@ def simulate(
         confounded: Log odds ratio by which the first perturbation makes cells fail.
         seed: Seed.
     """
-    from cradlevae.data.simulate import simulate as make
+    from cradlevae.data.simulation.simulate import simulate as make
 
     _refuse_file(output)
     adata = make(
@@ -496,7 +496,7 @@ def _annotate(adata: Any, fields: DataFields) -> Any:
     """Annotate quality control where the artifact column is absent; the labels, or ``None`` where it was there."""
     if fields.artifact_key != "artifact" or "artifact" in adata.obs:
         return None
-    from cradlevae.data.qc import annotate_qc
+    from cradlevae.data.qc.annotate import annotate_qc
 
     print("no obs['artifact']: annotating quality control")
     show(annotate_qc(adata, layer=fields.layer), "quality control")
@@ -517,7 +517,7 @@ def _labelled(adata: Any, model: Any, run: Path) -> Any:
             adata.obs[labels.columns] = labels
             adata.uns.setdefault(QC_KEY, model.trained.qc)
             return adata
-    from cradlevae.data.judge import judge
+    from cradlevae.data.qc.apply import judge
 
     if model.trained.qc is None:
         raise DataError(f"no column 'artifact' in obs, and the run in {run} holds no QC thresholds to make it by")
@@ -527,7 +527,7 @@ def _labelled(adata: Any, model: Any, run: Path) -> Any:
 
 
 def _split(adata: Any, split: str, seed: int, fields: DataFields) -> Any:
-    from cradlevae.data.contract import condition_labels
+    from cradlevae.data.experiment import condition_labels
     from cradlevae.data.labels import condition_members
     from cradlevae.data.split import Split
     from cradlevae.data.split import split as make_split

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cradlevae.data.files import make_folder, write_text
 from cradlevae.errors import DataError
+from cradlevae.utils.atomic import make_folder, write_text
 
 MARKER = "made_by_cradlevae_demo.txt"
 EPOCHS = 60
@@ -33,9 +33,9 @@ def run_demo(output: Path, *, max_epochs: int | None = None, seed: int = 0) -> N
         If the folder holds anything else, or is not writable.
     """
     import cradlevae as cv
-    from cradlevae.data.files import write_h5ad
-    from cradlevae.report.run import write_report
-    from cradlevae.tables import effects_table, print_scores, show, write_csv
+    from cradlevae.reporting.run import write_report
+    from cradlevae.tables import effects_table, print_scores, show
+    from cradlevae.utils.atomic import write_csv, write_h5ad
 
     _empty(output)
     with _step("simulating 6,000 cells, a fifth of them damaged"):

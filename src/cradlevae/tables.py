@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-from cradlevae.data.files import atomic_path
 
 
 def effects_table(found: Any) -> Any:
@@ -39,12 +36,6 @@ def print_scores(scores: Any) -> None:
     single = scores[~scores["metric"].isin(scores.loc[scores["predictor"] == "zero", "metric"])]
     single = single[~single["metric"].isin(("clean_deviance", "attainable_rho"))]
     show(single[["reference", "metric", "predictor", "value", "note"]], "further scores")
-
-
-def write_csv(table: Any, path: Path) -> None:
-    """Write a table atomically."""
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False)
 
 
 def show(table: Any, title: str) -> None:

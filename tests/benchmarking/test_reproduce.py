@@ -14,7 +14,7 @@ import scipy.sparse as sp
 import cradlevae as cv
 from cradlevae.benchmarking import reproduce as reproduce_module
 from cradlevae.benchmarking import run as run_module
-from cradlevae.benchmarking.cells import Cell
+from cradlevae.benchmarking.jobs import Cell
 from cradlevae.benchmarking.plan import Plan
 from cradlevae.benchmarking.store import Store
 from cradlevae.benchmarking.worker import work

@@ -23,13 +23,13 @@ import yaml
 import cradlevae as cv
 from cradlevae.benchmarking import run as run_module
 from cradlevae.benchmarking import store as store_module
-from cradlevae.benchmarking.cells import FLOORS, Cell, expand
+from cradlevae.benchmarking.jobs import FLOORS, Cell, expand
 from cradlevae.benchmarking.plan import Plan, plan_dict, plan_of
 from cradlevae.benchmarking.results import Benchmark
 from cradlevae.benchmarking.store import Store
 from cradlevae.benchmarking.worker import work
 from cradlevae.errors import CradleError, DataError
-from cradlevae.evaluation.floors import FLOORS as FLOOR_NAMES
+from cradlevae.evaluation.floors.registry import FLOORS as FLOOR_NAMES
 
 SIZES = {"n_latent": 8, "width": 32, "basal_width": 32}
 TINY: dict[str, Any] = {

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 import cradlevae as cv
 from cradlevae.benchmarking import sweep as sweep_module
-from cradlevae.benchmarking.cells import Cell
+from cradlevae.benchmarking.jobs import Cell
 from cradlevae.benchmarking.plan import Plan
 from cradlevae.benchmarking.store import Store
 from cradlevae.benchmarking.sweep import sweep

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from cradlevae.data.contract import DataFields, Experiment, read_experiment
+from cradlevae.data.experiment import DataFields, Experiment, read_experiment
 from cradlevae.data.rates import condition_rates
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from cradlevae.data.contract import Experiment
+from cradlevae.data.experiment import Experiment
 from cradlevae.data.fingerprint import cell_fingerprints
 from cradlevae.data.statistics import cell_statistics
 

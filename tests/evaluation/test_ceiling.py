@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from cradlevae.data.measured import condition_moments, measured_effects
+from cradlevae.data.moments import condition_moments, measured_effects
 from cradlevae.errors import DataError
 from cradlevae.evaluation.ceiling import ceiling, split_half_effects, split_half_scores
-from cradlevae.evaluation.metrics import ate_rho
+from cradlevae.evaluation.metrics.effects import ate_rho
 
 N_PERTURBATIONS = 40
 NAMES = [*(f"p{row}" for row in range(N_PERTURBATIONS)), "control"]

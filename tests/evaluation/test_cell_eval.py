@@ -10,9 +10,9 @@ import pytest
 import scipy.sparse as sp
 
 import cradlevae as cv
-from cradlevae.data.measured import condition_moments, measured_effects
-from cradlevae.evaluation.de import rank_sum_tests
-from cradlevae.evaluation.metrics import effect_scores
+from cradlevae.data.moments import condition_moments, measured_effects
+from cradlevae.evaluation.metrics.de import rank_sum_tests
+from cradlevae.evaluation.metrics.effects import effect_scores
 
 LN2 = np.log(2.0)
 """Their scale is the natural logarithm."""

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from cradlevae.data.measured import condition_moments, measured_effects
+from cradlevae.data.moments import condition_moments, measured_effects
 from cradlevae.evaluation.ceiling import ceiling
-from cradlevae.evaluation.floors import floor_effects
-from cradlevae.evaluation.metrics import ate_r2, ate_rho
+from cradlevae.evaluation.floors.registry import floor_effects
+from cradlevae.evaluation.metrics.effects import ate_r2, ate_rho
 
 DATA = Path(os.environ.get("CRADLEVAE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SEEDS = (0, 1, 2)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cradlevae.evaluation import truth  # noqa: F401  registers leakage and likelihood
-from cradlevae.evaluation.metrics import ate_rho
-from cradlevae.evaluation.registry import REGISTRY
+from cradlevae.evaluation.metrics.effects import ate_rho
+from cradlevae.evaluation.metrics.registry import REGISTRY
 from cradlevae.evaluation.score_table import LOW_CEILING_NOTE, best_of, fraction_of
 
 

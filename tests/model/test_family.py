@@ -19,8 +19,8 @@ from torch.distributions import Bernoulli, Beta, NegativeBinomial, Normal, kl_di
 import cradlevae as cv
 from cradlevae import api
 from cradlevae.api import PerturbationVAE
-from cradlevae.data.batch import make_batch
-from cradlevae.data.contract import Experiment
+from cradlevae.data.experiment import Experiment
+from cradlevae.data.loading.minibatch import make_batch
 from cradlevae.errors import DataError
 from cradlevae.model import family
 from cradlevae.model.config import ModelConfig
@@ -28,7 +28,7 @@ from cradlevae.model.family import FAMILY, Member, register
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import draw_noise, iwelbo, loss_terms
 from cradlevae.model.trained import as_treated
-from cradlevae.model.training import split_sizes
+from cradlevae.model.training.fit import split_sizes
 
 SIBLINGS = ("sams_vae", "svae_plus", "cpa_vae", "conditional_vae")
 TERMS = {

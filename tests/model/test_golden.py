@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cradlevae.data.batch import Batch, shared_places
+from cradlevae.data.loading.minibatch import Batch, shared_places
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.draws import GlobalNoise, artifact_state, perturbation_state
 from cradlevae.model.module import CradleModule, sparse_counts

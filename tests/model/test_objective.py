@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, NegativeBinomial, Normal, kl_divergence
 
-from cradlevae.data.batch import Batch, make_batch
-from cradlevae.data.contract import Experiment
-from cradlevae.data.references import References
+from cradlevae.data.experiment import Experiment
+from cradlevae.data.loading.counterfactual_references import References
+from cradlevae.data.loading.minibatch import Batch, make_batch
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.draws import GlobalNoise
 from cradlevae.model.module import CradleModule, sparse_counts
 from cradlevae.model.objective import Noise, SplitSizes, draw_noise, iwelbo, loss_terms
-from cradlevae.model.training import split_sizes
+from cradlevae.model.training.fit import split_sizes
 
 REPEATS = 100
 """How often each cell stands in the batches that bounds are averaged over."""

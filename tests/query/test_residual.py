@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cradlevae as cv
-from cradlevae.data.measured import condition_moments, pooled_variance
+from cradlevae.data.moments import condition_moments, pooled_variance
 from cradlevae.nn.hierarchy import Evidence
 from cradlevae.query.effects import effects
 from cradlevae.query.residual import _fitted, _steadied_variance, _Told, _widening, with_residual
@@ -28,7 +28,7 @@ def untold(simulated: ad.AnnData, tiny_options: dict[str, Any], quick: dict[str,
 
 
 def measured(model: cv.CradleVAE, part: str, names: list[str]) -> np.ndarray:
-    from cradlevae.data.measured import measured_effects
+    from cradlevae.data.moments import measured_effects
 
     data = model.data
     rows = model.split.rows(data.cells, part)

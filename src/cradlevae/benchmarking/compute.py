@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cradlevae.benchmarking.cells import FLOORS, Cell
+from cradlevae.benchmarking.jobs import FLOORS, Cell
 from cradlevae.benchmarking.plan import DataSource
-from cradlevae.data.contract import DataFields, condition_labels
+from cradlevae.data.experiment import DataFields, condition_labels
 from cradlevae.data.labels import CONTROL
 from cradlevae.errors import DataError
-from cradlevae.evaluation.references import NO_ANSWER, scored_conditions
+from cradlevae.evaluation.reference_effects import NO_ANSWER, scored_conditions
 
 CONTROLS = 10
 """Times as many controls as cells of another condition are kept where cells are left out."""
@@ -84,7 +84,7 @@ def _refuse_unanswerable(model: Any) -> None:
 def _scores(cell: Cell, model: Any, adata: Any) -> tuple[pd.DataFrame, int]:
     """Rows of all references, those of the floors' cell apart from those of models, and conditions without answer."""
     from cradlevae.api import evaluate
-    from cradlevae.evaluation.floors import FLOORS as NAMES
+    from cradlevae.evaluation.floors.registry import FLOORS as NAMES
     from cradlevae.evaluation.score_table import MODEL
 
     scoring = dict(cell.key["scoring"])
@@ -124,13 +124,13 @@ def _data(key: str, source: DataSource) -> Any:
 
 def _read(spec: dict[str, Any], n_mads: float | None, source: DataSource) -> Any:
     """A data set, restricted and annotated."""
-    from cradlevae.data.cells import open_cells
-    from cradlevae.data.machine import machine_memory
-    from cradlevae.data.qc import annotate_qc
+    from cradlevae.data.qc.annotate import annotate_qc
+    from cradlevae.data.storage.stored_cells import open_cells
+    from cradlevae.utils.machine import machine_memory
 
     adata: Any
     if spec["simulate"] is not None:
-        from cradlevae.data.simulate import simulate
+        from cradlevae.data.simulation.simulate import simulate
 
         adata = simulate(**spec["simulate"])
     else:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cradlevae.report.scores import LOWEST
-from cradlevae.report.style import (
+from cradlevae.reporting.scores import LOWEST
+from cradlevae.reporting.style import (
     CEILING,
     FLOOR,
     INK,

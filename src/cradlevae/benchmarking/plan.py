@@ -9,11 +9,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from cradlevae.data.checks import check_choice
-from cradlevae.data.contract import DataFields
+from cradlevae.data.experiment import DataFields
 from cradlevae.data.labels import closest
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
+from cradlevae.utils.checks import check_choice
 
 Kind = TypeVar("Kind")
 
@@ -139,7 +139,7 @@ class ModelRun:
     @property
     def floor(self) -> bool:
         """Whether it is a floor."""
-        from cradlevae.evaluation.floors import FLOORS
+        from cradlevae.evaluation.floors.registry import FLOORS
 
         return self.model in FLOORS
 
@@ -212,7 +212,7 @@ class Plan:
     note: str = ""
 
     def __post_init__(self) -> None:
-        from cradlevae.evaluation.floors import FLOORS
+        from cradlevae.evaluation.floors.registry import FLOORS
 
         labels = [run.label for run in self.models]
         for what, names in (("data sets", [source.name for source in self.data]), ("models", labels)):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Self
 
-from cradlevae.benchmarking.cells import Cell
+from cradlevae.benchmarking.jobs import Cell
 from cradlevae.benchmarking.store import Store
 
 

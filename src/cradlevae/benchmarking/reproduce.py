@@ -15,8 +15,8 @@ import pandas as pd
 from cradlevae.benchmarking.plan import DataSource, ModelRun, Plan, Scoring
 from cradlevae.benchmarking.results import Benchmark
 from cradlevae.benchmarking.run import benchmark
-from cradlevae.data.files import write_text
 from cradlevae.evaluation.score_table import PUBLISHED, reference_label
+from cradlevae.utils.atomic import write_text
 
 Budget = Literal["full", "small"]
 

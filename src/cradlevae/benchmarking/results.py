@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from cradlevae.benchmarking.cells import FLOORS, Cell
+from cradlevae.benchmarking.jobs import FLOORS, Cell
 from cradlevae.benchmarking.plan import Plan, plan_dict
 from cradlevae.benchmarking.store import Store
-from cradlevae.data.files import atomic_path, write_text
 from cradlevae.errors import CradleError, DataError
+from cradlevae.utils.atomic import atomic_path, write_text
 
 RUN = ("data", "recipe", "qc", "split_seed", "init_seed")
 RESULTS = (
@@ -92,7 +92,7 @@ def _named(seconds: dict[str, float]) -> dict[str, float]:
 
 def _table(cell: Cell, found: dict[str, Any]) -> pd.DataFrame:
     """Rows of a cell under the names of its plan."""
-    from cradlevae.evaluation.floors import FLOORS as NAMES
+    from cradlevae.evaluation.floors.registry import FLOORS as NAMES
     from cradlevae.evaluation.score_table import COLUMNS, MODEL
 
     table = pd.DataFrame(found["scores"], columns=list(COLUMNS)).assign(unanswered=found["facts"]["unanswered"])
@@ -114,8 +114,8 @@ def write_results(found: Benchmark, folder: Path) -> None:
     """Write ``results.parquet``, ``timings.csv``, ``failures.csv``, the plan, the tables and the figure."""
     from cradlevae.benchmarking.figure import benchmark_figure
     from cradlevae.benchmarking.table import markdown, summary
-    from cradlevae.report.save import save_figure
-    from cradlevae.tables import write_csv
+    from cradlevae.reporting.save import save_figure
+    from cradlevae.utils.atomic import write_csv
 
     write_text(folder / "plan.resolved.yaml", _yaml(plan_dict(found.plan)))
     with atomic_path(folder / "results.parquet") as temporary:

@@ -12,14 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from cradlevae.benchmarking.cells import Cell, expand
+from cradlevae.benchmarking.jobs import Cell, expand
 from cradlevae.benchmarking.plan import Plan, load_plan, plan_of
 from cradlevae.benchmarking.progress import Progress
 from cradlevae.benchmarking.results import Benchmark, collect, need_parquet, write_results
 from cradlevae.benchmarking.store import Store
 from cradlevae.benchmarking.worker import job
-from cradlevae.data.checks import check_at_least
 from cradlevae.errors import CradleError, DataError
+from cradlevae.utils.checks import check_at_least
 
 PAUSE = 0.2
 """Seconds between looks at the workers."""

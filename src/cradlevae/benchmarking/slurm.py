@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from cradlevae.benchmarking.plan import load_plan
-from cradlevae.data.checks import check_at_least
-from cradlevae.data.files import write_text
+from cradlevae.utils.atomic import write_text
+from cradlevae.utils.checks import check_at_least
 
 SCRIPT = """#!/bin/bash
 #SBATCH --job-name=cradlevae-benchmark

@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cradlevae.benchmarking.cells import Cell
-from cradlevae.data.files import make_folder, write_text
+from cradlevae.benchmarking.jobs import Cell
+from cradlevae.utils.atomic import make_folder, write_text
 
 STALE = 600.0
 """Seconds after which a claim that nobody touched is taken over."""

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import cradlevae.evaluation.harness  # noqa: F401  registers every metric
-from cradlevae.benchmarking.cells import Cell, expand
+import cradlevae.evaluation.evaluate  # noqa: F401  registers every metric
+from cradlevae.benchmarking.jobs import Cell, expand
 from cradlevae.benchmarking.plan import ModelRun, Plan, Scoring, made, plan_of, read_yaml
 from cradlevae.benchmarking.run import compute_cells
 from cradlevae.benchmarking.store import Store
-from cradlevae.data.checks import check_at_least, check_choice
-from cradlevae.data.files import atomic_path
 from cradlevae.errors import CradleError, DataError
-from cradlevae.evaluation.registry import REGISTRY
+from cradlevae.evaluation.metrics.registry import REGISTRY
 from cradlevae.evaluation.score_table import MODEL
+from cradlevae.utils.atomic import atomic_path
+from cradlevae.utils.checks import check_at_least, check_choice
 
 VALIDATION = Scoring(references=("validation",), generated=False, truth=False)
 JOURNAL = "trials.log"

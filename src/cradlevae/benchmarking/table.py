@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-import cradlevae.evaluation.harness  # noqa: F401  registers every metric
+import cradlevae.evaluation.evaluate  # noqa: F401  registers every metric
 from cradlevae.benchmarking.plan import BEST_FLOOR
-from cradlevae.evaluation.registry import REGISTRY
+from cradlevae.evaluation.metrics.registry import REGISTRY
 from cradlevae.evaluation.score_table import best_of, fraction_of
 from cradlevae.evaluation.significance import PairedTest, paired_permutation_test
 

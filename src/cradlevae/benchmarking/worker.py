@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cradlevae.benchmarking.cells import Cell
+    from cradlevae.benchmarking.jobs import Cell
     from cradlevae.benchmarking.plan import DataSource
     from cradlevae.benchmarking.store import Store
 
@@ -99,7 +99,7 @@ def main() -> None:
 
     import torch
 
-    from cradlevae.benchmarking.cells import Cell
+    from cradlevae.benchmarking.jobs import Cell
     from cradlevae.benchmarking.plan import source_of
     from cradlevae.benchmarking.store import Store
 

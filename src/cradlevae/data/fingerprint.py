@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from cradlevae.data.stored import CountMatrix, row_blocks
+from cradlevae.data.storage.stored_matrix import CountMatrix, row_blocks
 
 MIN_GENES = 20
 """Cells with fewer detected genes are too alike to be told apart; they get the fingerprint 0."""

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from cradlevae.data.contract import Experiment
-from cradlevae.data.stored import tracked_blocks
+from cradlevae.data.experiment import Experiment
+from cradlevae.data.storage.stored_matrix import tracked_blocks
 
 CONCENTRATIONS = 0.1, 50.0
 """Concentrations outside are not told from these by moments."""

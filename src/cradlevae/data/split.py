@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cradlevae.data.checks import check_at_least
-from cradlevae.data.contract import DataFields, check_unique, condition_labels
-from cradlevae.data.files import write_text
+from cradlevae.data.experiment import DataFields, check_unique, condition_labels
 from cradlevae.data.labels import CONTROL, closest, condition_members
 from cradlevae.errors import DataError
+from cradlevae.utils.atomic import write_text
+from cradlevae.utils.checks import check_at_least
 
 PARTS = ("train", "val", "test")
 UNUSED = "unused"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cradlevae.data.contract import Experiment
+from cradlevae.data.experiment import Experiment
 from cradlevae.data.fingerprint import block_fingerprints, gene_keys
-from cradlevae.data.stored import tracked_blocks
+from cradlevae.data.storage.stored_matrix import tracked_blocks
 
 
 @dataclass(frozen=True)

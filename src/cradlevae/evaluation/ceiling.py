@@ -16,9 +16,9 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.data.labels import CONTROL
-from cradlevae.data.measured import Scale, check_codes, expression_blocks, indicator
+from cradlevae.data.moments import Scale, check_codes, expression_blocks, indicator
 from cradlevae.errors import DataError
-from cradlevae.evaluation.metrics import effect_scores
+from cradlevae.evaluation.metrics.effects import effect_scores
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.integer]
@@ -76,7 +76,7 @@ def ceiling(
     seed
         Seed of the halvings and of the bootstrap.
     scale
-        Scale of the effects, see :func:`~cradlevae.data.measured.condition_moments`.
+        Scale of the effects, see :func:`~cradlevae.data.moments.condition_moments`.
     control
         Name of the control condition.
 

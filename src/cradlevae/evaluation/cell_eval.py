@@ -13,12 +13,12 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
-from cradlevae.data.files import make_folder, write_h5ad
 from cradlevae.errors import DataError
-from cradlevae.evaluation.alike import generate_alike
-from cradlevae.evaluation.cell_space import log_normalised
-from cradlevae.evaluation.references import ReferenceCells, reference_rows, scored_conditions
-from cradlevae.evaluation.scored import Scored
+from cradlevae.evaluation.matched_cells import generate_alike
+from cradlevae.evaluation.metrics.pca_space import log_normalised
+from cradlevae.evaluation.predictor import Scored
+from cradlevae.evaluation.reference_effects import ReferenceCells, reference_rows, scored_conditions
+from cradlevae.utils.atomic import make_folder, write_h5ad
 
 REAL_FILE = "real.h5ad"
 PREDICTED_FILE = "predicted.h5ad"

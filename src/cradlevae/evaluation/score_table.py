@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cradlevae.evaluation.references import REFERENCE_NOTES, ReferenceCells
-from cradlevae.evaluation.registry import REGISTRY
+from cradlevae.evaluation.metrics.registry import REGISTRY
+from cradlevae.evaluation.reference_effects import REFERENCE_NOTES, ReferenceCells
 
 FloatArray = npt.NDArray[np.float64]
 

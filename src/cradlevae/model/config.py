@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from cradlevae.data.checks import check_at_least, check_choice
-from cradlevae.data.references import ReferenceKind
+from cradlevae.data.loading.counterfactual_references import ReferenceKind
 from cradlevae.errors import DataError
 from cradlevae.model.family import Decode, Guide, Member, Objective, member_of
+from cradlevae.utils.checks import check_at_least, check_choice
 
 TrainOn = Literal["all", "passing"]
 """Cells that a model is trained on: all, or only those that passed quality control."""

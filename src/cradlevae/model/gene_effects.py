@@ -15,11 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cradlevae.data.contract import Experiment
-from cradlevae.data.progress import track_slow
+from cradlevae.data.experiment import Experiment
 from cradlevae.data.rates import ConditionRates, condition_rates
 from cradlevae.model.effect import rows_of
 from cradlevae.nn.hierarchy import fit_scales
+from cradlevae.utils.progress import track_slow
 
 SWEEPS = 40
 """Of the first estimate; it changes little after twenty."""

@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from cradlevae.data.batch import Batch
+from cradlevae.data.loading.minibatch import Batch
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.draws import GlobalNoise, Globals
 from cradlevae.model.effect import make_embedding, make_mask

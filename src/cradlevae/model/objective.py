@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cradlevae.data.batch import Batch
+from cradlevae.data.loading.minibatch import Batch
 from cradlevae.model.draws import GlobalNoise, Globals, artifact_state, perturbation_state
 from cradlevae.model.module import CradleModule, failed_cells, sparse_counts
 from cradlevae.nn.fused import linear_gamma_poisson

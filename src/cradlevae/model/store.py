@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cradlevae.data.contract import DataFields
-from cradlevae.data.files import atomic_path, make_folder, write_text
+from cradlevae.data.experiment import DataFields
 from cradlevae.data.split import Split
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.family import FAMILY
 from cradlevae.model.module import CradleModule
-from cradlevae.model.run import HISTORY_FILE
 from cradlevae.model.trained import ControlBank, DamageBank, EffectResidual, TrainedModel
+from cradlevae.model.training.trainer import HISTORY_FILE
+from cradlevae.utils.atomic import atomic_path, make_folder, write_text
 
 FORMAT = 3
 MODEL_FILE = "model.json"

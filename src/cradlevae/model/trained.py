@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from cradlevae.data.batch import make_batch
-from cradlevae.data.confounding import confounding_alarm
-from cradlevae.data.contract import DataFields, Experiment, read_experiment
+from cradlevae.data.experiment import DataFields, Experiment, read_experiment
 from cradlevae.data.labels import CONTROL, closest, condition_members, dosage_table, indicator_table, listed
+from cradlevae.data.loading.minibatch import make_batch
+from cradlevae.data.qc.confounding import confounding_alarm
 from cradlevae.data.split import Split
 from cradlevae.data.statistics import cell_statistics
 from cradlevae.errors import DataError

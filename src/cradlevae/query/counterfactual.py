@@ -21,12 +21,10 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from cradlevae.data.batch import make_batch
-from cradlevae.data.checks import check_choice
-from cradlevae.data.contract import Experiment
+from cradlevae.data.experiment import Experiment
 from cradlevae.data.labels import CONTROL, listed
-from cradlevae.data.progress import track_slow
-from cradlevae.data.rows import Block, from_blocks, rounded
+from cradlevae.data.loading.minibatch import make_batch
+from cradlevae.data.storage.block_writer import Block, from_blocks, rounded
 from cradlevae.errors import DataError
 from cradlevae.model.draws import artifact_state, perturbation_state
 from cradlevae.model.module import failed_cells, sparse_counts
@@ -40,6 +38,8 @@ from cradlevae.query.states import (
     need_artifact,
     seeded,
 )
+from cradlevae.utils.checks import check_choice
+from cradlevae.utils.progress import track_slow
 
 BLOCK_VALUES = 2_000_000
 

@@ -15,9 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cradlevae.data.checks import check_at_least, check_choice
 from cradlevae.data.labels import listed
-from cradlevae.data.progress import track_slow
 from cradlevae.errors import DataError
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.expectation import TARGET_SUM, expected_log_expression
@@ -41,6 +39,8 @@ from cradlevae.query.states import (
     draw_condition,
     seeded,
 )
+from cradlevae.utils.checks import check_at_least, check_choice
+from cradlevae.utils.progress import track_slow
 
 Scale = Literal["perturbseq", "mean"]
 """log2(1 + 1e4·x/Σx), or raw counts."""

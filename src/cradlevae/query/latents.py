@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cradlevae.data.batch import make_batch
-from cradlevae.data.checks import check_at_least
-from cradlevae.data.progress import track_slow
+from cradlevae.data.loading.minibatch import make_batch
 from cradlevae.errors import DataError
 from cradlevae.model.draws import artifact_state, perturbation_state
 from cradlevae.model.module import failed_cells, sparse_counts
 from cradlevae.model.objective import iwelbo
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.states import draw_globals, seeded
+from cradlevae.utils.checks import check_at_least
+from cradlevae.utils.progress import track_slow
 
 
 def latents(model: TrainedModel, adata: Any, *, n_draws: int = 16, sample: bool = False, seed: int = 0) -> ad.AnnData:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from cradlevae.data.contract import DataFields
+from cradlevae.data.experiment import DataFields
 from cradlevae.data.labels import listed
 from cradlevae.errors import DataError
 from cradlevae.query.states import canonical_names

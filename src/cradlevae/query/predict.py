@@ -13,9 +13,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from cradlevae.data.checks import check_at_least
-from cradlevae.data.progress import track_slow
-from cradlevae.data.rows import Block, from_blocks
+from cradlevae.data.storage.block_writer import Block, from_blocks
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.likelihood import sample_gamma_poisson
 from cradlevae.query.library import LibrarySize, chosen_sizes
@@ -28,6 +26,8 @@ from cradlevae.query.states import (
     draw_condition,
     seeded,
 )
+from cradlevae.utils.checks import check_at_least
+from cradlevae.utils.progress import track_slow
 
 CELLS_AT_A_TIME = 500
 

@@ -15,15 +15,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from cradlevae.data.contract import Experiment
-from cradlevae.data.measured import (
+from cradlevae.data.experiment import Experiment
+from cradlevae.data.moments import (
     PRIOR_CELLS,
     ConditionMoments,
     condition_codes,
     condition_moments,
     pooled_variance,
 )
-from cradlevae.data.stored import subset_rows
+from cradlevae.data.storage.stored_matrix import subset_rows
 from cradlevae.model.trained import EffectResidual, TrainedModel, training_rows
 from cradlevae.nn.expectation import TARGET_SUM
 from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink

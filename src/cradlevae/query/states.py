@@ -11,13 +11,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cradlevae.data.checks import check_at_least, check_choice
-from cradlevae.data.contract import DataFields
+from cradlevae.data.experiment import DataFields
 from cradlevae.data.labels import condition_name, members
 from cradlevae.errors import DataError
 from cradlevae.model.draws import Globals
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.matmul import matmul_precision
+from cradlevae.utils.checks import check_at_least, check_choice
 
 Basal = Literal["controls", "prior"]
 """Where basal states come from: real passing controls (default) or the prior Normal(0, I)."""

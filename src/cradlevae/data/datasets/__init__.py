@@ -9,16 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cradlevae.data.cells import open_cells
 from cradlevae.data.datasets.convert import KEY, convert, source_state
 from cradlevae.data.datasets.download import cache_folder, fetch, locked
 from cradlevae.data.datasets.published import DATASETS, Published, published
+from cradlevae.data.storage.stored_cells import open_cells
 from cradlevae.errors import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from cradlevae.data.cells import StoredCells
+    from cradlevae.data.storage.stored_cells import StoredCells
 
 __all__ = ["DATASETS", "Published", "adamson", "dixit", "load", "norman", "published", "replogle"]
 

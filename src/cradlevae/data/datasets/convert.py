@@ -17,15 +17,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cradlevae.data.cell_files import cell_files, open_group, read_element, unreadable
-from cradlevae.data.cells import StoredCells, open_cells
-from cradlevae.data.counts import Counts
 from cradlevae.data.datasets.guide_labels import Members
 from cradlevae.data.datasets.published import Layout, Published
-from cradlevae.data.gene_families import SYMBOL_COLUMNS, are_ensembl_ids
 from cradlevae.data.labels import CONTROL, condition_members, condition_name, listed
-from cradlevae.data.rows import Block, from_blocks
-from cradlevae.data.stored import stored_matrix
+from cradlevae.data.qc.gene_families import SYMBOL_COLUMNS, are_ensembl_ids
+from cradlevae.data.storage.block_writer import Block, from_blocks
+from cradlevae.data.storage.cell_files import cell_files, open_group, read_element, unreadable
+from cradlevae.data.storage.counts import Counts
+from cradlevae.data.storage.stored_cells import StoredCells, open_cells
+from cradlevae.data.storage.stored_matrix import stored_matrix
 from cradlevae.errors import DataError
 
 KEY = "dataset"

@@ -16,8 +16,8 @@ from typing import Any
 
 from cradlevae.data.datasets.published import Published
 from cradlevae.data.datasets.transfer import Resumable
-from cradlevae.data.files import make_folder, write_text
 from cradlevae.errors import DataError
+from cradlevae.utils.atomic import make_folder, write_text
 
 CACHE, MIRROR = "CRADLEVAE_CACHE", "CRADLEVAE_MIRROR"
 """Environment variables that name the cache folder and another address of the files."""

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cradlevae.data.files import write_text
-from cradlevae.data.progress import track_bytes
 from cradlevae.errors import DataError
+from cradlevae.utils.atomic import write_text
+from cradlevae.utils.progress import track_bytes
 
 TIMEOUT = (10.0, 60.0)
 """Seconds to wait for the connection, and for the next bytes."""

@@ -1,0 +1,1 @@
+"""From cells to minibatches: shuffling, reading ahead, padding, counterfactual references, cells on a device."""

@@ -1,0 +1,172 @@
+"""All cells on the device that trains, and batches gathered there: a step then waits for no copy of counts.
+
+A positive count takes 4 bytes where genes and counts are below 32,768 (8 otherwise), and for each batch the host sends
+one short list of integers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cradlevae.data.experiment import Experiment
+from cradlevae.data.loading.counterfactual_references import References
+from cradlevae.data.loading.minibatch import Batch, shared_places
+from cradlevae.data.storage.stored_matrix import StoredMatrix
+from cradlevae.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+
+FREE_SHARE = 0.5
+"""What part of a device's free memory the counts may take; the model and its gradients need the rest."""
+
+
+class DeviceCells:
+    """The cells of an experiment on a device.
+
+    Parameters
+    ----------
+    data
+        The experiment, its counts in memory.
+    device
+        Where to.
+    """
+
+    def __init__(self, data: Experiment, device: torch.device) -> None:
+        import torch
+
+        def move(array: npt.NDArray[Any]) -> torch.Tensor:
+            return torch.tensor(array, device=device)
+
+        self.device = device
+        self.n_genes = data.n_genes
+        counts = data.counts
+        if isinstance(counts, StoredMatrix):
+            raise DataError("the counts are on disk; to train with them on the device, read them: adata.to_memory()")
+        self.values = move(counts.data.astype(_narrow(counts.data)))
+        self.genes = move(counts.indices.astype(_narrow(counts.indices)))
+        self.starts = counts.indptr.astype(np.int64)  # on the host
+        self.first = move(self.starts)
+        self.dosage = move(data.dosage)
+        self.artifact = move(data.artifact)
+        self.library_size = move(data.library_size)
+
+    @staticmethod
+    def fits(data: Experiment, device: torch.device) -> bool:
+        """Whether this is a CUDA device with room for the counts."""
+        import torch
+
+        if device.type != "cuda" or isinstance(data.counts, StoredMatrix):
+            return False
+        needed = data.counts.nnz * (_narrow(data.counts.data).itemsize + _narrow(data.counts.indices).itemsize)
+        return bool(needed < FREE_SHARE * torch.cuda.mem_get_info(device)[0])
+
+    def counts(self, rows: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The ``n`` positive counts of cells: values, genes and place of the cell in ``rows``, each (n,)."""
+        import torch
+
+        first = self.first[rows]
+        lengths = self.first[rows + 1] - first
+        place = torch.arange(len(rows), device=self.device)
+        place = torch.repeat_interleave(place, lengths, output_size=n)  # the size is given, so that nothing waits
+        shift = first - (lengths.cumsum(0) - lengths)  # how far from its place in the batch each cell's counts lie
+        index = shift[place] + torch.arange(n, device=self.device)
+        return self.values[index].float(), self.genes[index].long(), place
+
+    def dense(self, rows: torch.Tensor, n: int) -> torch.Tensor:
+        """The same counts as (cells, genes)."""
+        values, genes, place = self.counts(rows, n)
+        out = values.new_zeros(len(rows) * self.n_genes)
+        out[place * self.n_genes + genes] = values
+        return out.view(len(rows), self.n_genes)
+
+
+class DeviceBatches:
+    """Batches of cells that are on a device, with their references.
+
+    Parameters
+    ----------
+    cells
+        The cells.
+    data
+        The experiment that they are of.
+    references
+        Where the cells' references come from; ``None`` leaves them out.
+    """
+
+    def __init__(self, cells: DeviceCells, data: Experiment, references: References | None = None) -> None:
+        import torch
+
+        self._cells = cells
+        self._data = data
+        self._references = references
+        every = np.arange(data.n_cells)
+        flipped = 1 - data.artifact if references is None else references.flipped(every)
+        self._flipped_on_host = flipped
+        self._flipped = torch.tensor(flipped, device=cells.device)
+        profiles = np.zeros((0, data.n_genes), dtype=np.float32) if references is None else references.profiles
+        self._profiles = torch.tensor(profiles, device=cells.device)
+
+    def batch(self, rows: npt.NDArray[np.intp]) -> Batch:
+        """The batch of these cells, in this order; what :func:`~cradlevae.data.loading.loader.make_batch` makes."""
+        import torch
+
+        cells, references = self._cells, self._references
+        starts = self._starts(rows)
+        used, condition = np.unique(self._data.condition[rows], return_inverse=True)
+        chosen, reference = np.zeros(0, dtype=np.int64), np.full(len(rows), -1)
+        if references is not None:
+            chosen, reference = references.choose(rows)
+        data = self._data
+        places = shared_places(data.dosage[used], data.artifact[rows], reference, self._flipped_on_host[rows])
+        on_device, used_on, condition_on, chosen_on, reference_on, members, failed, twin, twin_cells = self._send(
+            rows, used, condition, chosen, reference, places.members, places.failed, places.twin, places.twin_cells
+        )
+        if references is not None and references.of_cells:
+            profiles = cells.dense(chosen_on, int(self._starts(chosen)[-1]))
+        else:
+            profiles = self._profiles[chosen_on]
+        values, genes, _ = cells.counts(on_device, int(starts[-1]))
+        return Batch(
+            values=values,
+            genes=genes,
+            starts=torch.from_numpy(starts),
+            n_genes=cells.n_genes,
+            dosage=cells.dosage[used_on],
+            condition=condition_on,
+            artifact=cells.artifact[on_device],
+            library_size=cells.library_size[on_device],
+            references=profiles,
+            reference=reference_on,
+            flipped=self._flipped[on_device],
+            members=members,
+            member_dosage=torch.from_numpy(places.member_dosage).to(cells.device, non_blocking=True),
+            failed=failed,
+            failed_weight=torch.from_numpy(places.failed_weight).to(cells.device, non_blocking=True),
+            twin=twin,
+            twin_cells=twin_cells,
+        )
+
+    def _starts(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Where each cell's counts start in a batch of these cells, and their number, (cells + 1,)."""
+        first = self._cells.starts
+        return np.concatenate([[0], np.cumsum(first[rows + 1] - first[rows], dtype=np.int64)])
+
+    def _send(self, *parts: npt.NDArray[np.int64]) -> tuple[torch.Tensor, ...]:
+        """Integers onto the device, in one copy that nothing waits for."""
+        import torch
+
+        packed = torch.from_numpy(np.concatenate(parts))
+        if self._cells.device.type == "cuda":
+            packed = packed.pin_memory()
+        moved = packed.to(self._cells.device, non_blocking=True)
+        return torch.split(moved, [len(part) for part in parts])
+
+
+def _narrow(numbers: npt.NDArray[Any]) -> np.dtype[Any]:
+    """The smallest type that torch can index with for whole numbers from 0."""
+    most = numbers.max(initial=0)
+    return np.dtype(np.int16 if most < 2**15 else np.int32 if most < 2**31 else np.int64)

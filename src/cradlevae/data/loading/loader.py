@@ -1,0 +1,205 @@
+"""The batches of an epoch: their cells in a random order, made ahead by a thread, in part by each of several processes.
+
+Nothing here is cells × genes but the batch at hand: the counts stay sparse, in memory or on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from cradlevae.data.experiment import Experiment
+from cradlevae.data.loading.counterfactual_references import References
+from cradlevae.data.loading.minibatch import Batch, make_batch
+from cradlevae.data.loading.prefetch import prefetch
+from cradlevae.data.loading.shuffle import pooled
+from cradlevae.data.storage.stored_matrix import StoredMatrix
+
+if TYPE_CHECKING:
+    from cradlevae.data.loading.device_cells import DeviceBatches, DeviceCells
+
+BATCHES_AHEAD = 1
+"""How many batches are made while one is computed with."""
+
+POOL_VALUES = 3_000_000
+"""How many stored values are read from disk together: 24 MB, and twice that while the next pool is read."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of every batch a process takes: the ``rank``-th of ``n``.
+
+    Attributes
+    ----------
+    rank
+        From 0.
+    n
+        Number of processes.
+    """
+
+    rank: int = 0
+    n: int = 1
+
+    def cells(self, n_cells: int) -> slice:
+        """Its cells of a batch of ``n_cells``."""
+        return slice(n_cells * self.rank // self.n, n_cells * (self.rank + 1) // self.n)
+
+    def computed(self, n_cells: int) -> slice:
+        """The cells that it computes on: its own, or the first where it has none, for it cannot sit a step out."""
+        own = self.cells(n_cells)
+        return own if own.start < own.stop else slice(0, 1)
+
+
+class CellBatches:
+    """Batches over chosen cells, shuffled anew in each epoch or in their order.
+
+    Iterating gives the rows of each batch; indexing with such rows gives the batch. :meth:`loader` puts both together
+    and makes the next batches in a thread. Counts on disk are shuffled by
+    :func:`~cradlevae.data.loading.shuffle.pooled` and read a pool of batches at a time.
+
+    Parameters
+    ----------
+    data
+        The experiment.
+    rows
+        The cells to go through, ascending.
+    batch_size
+        Cells a batch.
+    references
+        Where the cells' references come from; ``None`` leaves them out.
+    shuffle
+        Whether to shuffle; the order depends on the seed and the epoch only.
+    seed
+        See ``shuffle``.
+    shard
+        Which part of each batch to give; the batches' rows are always those of the whole.
+    """
+
+    def __init__(
+        self,
+        data: Experiment,
+        rows: npt.NDArray[np.intp],
+        batch_size: int,
+        references: References | None = None,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        shard: Shard = Shard(),
+    ) -> None:
+        self.data = data
+        self._rows = rows
+        self._batch_size = batch_size
+        self._references = references
+        self._shuffle = shuffle
+        self._seed = seed
+        self._shard = shard
+        self._on_device: DeviceBatches | None = None
+        self._epoch = 0
+
+    def of(self, shard: Shard) -> CellBatches:
+        """The same batches for another process."""
+        other = copy(self)
+        other._shard = shard
+        return other
+
+    def take_from(self, cells: DeviceCells) -> None:
+        """From now on take the cells from a device, where the batches will be."""
+        from cradlevae.data.loading.device_cells import DeviceBatches
+
+        self._on_device = DeviceBatches(cells, self.data, self._references)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Shuffle, and draw references, as for this epoch (called by Lightning before each)."""
+        self._epoch = epoch
+        if self._references is not None:
+            self._references.set_epoch(epoch)
+
+    def loader(self) -> Loader:
+        """The batches, made ahead of their use."""
+        return Loader(self)
+
+    def __len__(self) -> int:
+        return -(-len(self._rows) // self._batch_size)
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.intp]]:
+        order = self._order()
+        for start in range(0, len(order), self._batch_size):
+            yield order[start : start + self._batch_size]
+
+    def __getitem__(self, rows: npt.NDArray[np.intp]) -> Batch:
+        return self._batch(rows)
+
+    def made(self) -> Iterator[Batch]:
+        """The batches themselves."""
+        if not isinstance(self.data.counts, StoredMatrix):
+            for rows in self:
+                yield self[rows]
+            return
+        for pool in prefetch(self._pools(self.data.counts), 1):
+            for rows in pool.parts:
+                yield self._batch(rows, pool)
+
+    def _batch(self, rows: npt.NDArray[np.intp], pool: _Pool | None = None) -> Batch:
+        own = rows[self._shard.computed(len(rows))]
+        if self._on_device is not None:
+            batch = self._on_device.batch(own)
+        else:
+            batch = make_batch(self.data, own, self._references, None if pool is None else pool.of(own))
+        return replace(batch, whole=len(rows))
+
+    def _order(self) -> npt.NDArray[np.intp]:
+        """The cells in the order of this epoch."""
+        if not self._shuffle:
+            return self._rows
+        generator = np.random.default_rng([self._seed, self._epoch])
+        if isinstance(self.data.counts, StoredMatrix):
+            return pooled(self._rows, self._pool_batches(self.data.counts) * self._batch_size, generator)
+        return generator.permutation(self._rows)
+
+    def _pool_batches(self, counts: StoredMatrix) -> int:
+        """How many batches are read together."""
+        return max(1, int(POOL_VALUES / max(1.0, counts.per_cell)) // self._batch_size)
+
+    def _pools(self, counts: StoredMatrix) -> Iterator[_Pool]:
+        batches = iter(self)
+        while parts := list(islice(batches, self._pool_batches(counts))):
+            rows = np.unique(np.concatenate([part[self._shard.computed(len(part))] for part in parts]))
+            yield _Pool(parts, rows, counts[rows])
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Batches that are read together: the cells of each, those that are read, ascending, and their counts."""
+
+    parts: list[npt.NDArray[np.intp]]
+    rows: npt.NDArray[np.intp]
+    counts: sp.csr_matrix
+
+    def of(self, rows: npt.NDArray[np.intp]) -> sp.csr_matrix:
+        """Counts of some of the cells that are read, in this order."""
+        return sp.csr_matrix(self.counts[np.searchsorted(self.rows, rows)])
+
+
+class Loader:
+    """What goes through the batches of :class:`CellBatches` once an epoch.
+
+    Lightning takes it for a torch DataLoader: it tells ``sampler`` the epoch and asks for ``batch_sampler``.
+    """
+
+    batch_sampler = None
+
+    def __init__(self, batches: CellBatches) -> None:
+        self.sampler = batches
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return prefetch(self.sampler.made(), BATCHES_AHEAD)

@@ -1,0 +1,172 @@
+"""A batch of cells as tensors, straight from the CSR matrix, with the references of their counterfactuals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from cradlevae.data.experiment import Experiment
+from cradlevae.data.loading.counterfactual_references import References
+from cradlevae.data.loading.padding import ROUND, rounded_up
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of cells as tensors.
+
+    Attributes
+    ----------
+    values, genes, starts
+        Counts as CSR: positive counts, their genes, and where each cell's start (on the CPU).
+    n_genes
+        Number of genes.
+    dosage
+        Dosage of the conditions in the batch, (conditions, perturbations).
+    condition
+        Row of ``dosage`` per cell, (cells,).
+    artifact
+        Artifact indicator, (cells, classes).
+    library_size
+        Library sizes, (cells,).
+    references
+        Reference profiles, (references, genes).
+    reference
+        Row of ``references`` per cell, −1 where it has none, (cells,).
+    flipped
+        Artifact indicator of the counterfactual, (cells, classes).
+    members, member_dosage, failed, failed_weight, twin, twin_cells
+        See :class:`Places`.
+    whole
+        Cells of the batch that these are a process's part of; 0 where they are the batch.
+    """
+
+    values: torch.Tensor
+    genes: torch.Tensor
+    starts: torch.Tensor
+    n_genes: int
+    dosage: torch.Tensor
+    condition: torch.Tensor
+    artifact: torch.Tensor
+    library_size: torch.Tensor
+    references: torch.Tensor
+    reference: torch.Tensor
+    flipped: torch.Tensor
+    members: torch.Tensor
+    member_dosage: torch.Tensor
+    failed: torch.Tensor
+    failed_weight: torch.Tensor
+    twin: torch.Tensor
+    twin_cells: torch.Tensor
+    whole: int = 0
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return len(self.condition)
+
+    def to(self, device: Any, non_blocking: bool = False) -> Batch:
+        """The same batch on another device (``starts`` stays on the CPU)."""
+        moved = {
+            name: getattr(self, name).to(device, non_blocking=non_blocking)
+            for name in (
+                "values", "genes", "dosage", "condition", "artifact", "library_size",
+                "references", "reference", "flipped", "members", "member_dosage", "failed", "failed_weight", "twin",
+                "twin_cells",
+            )
+        }  # fmt: skip
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the cells of a batch share something, which is then computed once.
+
+    Numbers of rows are rounded up (:mod:`cradlevae.data.loading.padding`); the rows that are added count for nothing.
+
+    Attributes
+    ----------
+    members
+        Perturbations that occur, (members,).
+    member_dosage
+        Dosage of the members in the conditions of the batch, (conditions, members).
+    failed
+        Cells with an artifact, (failed,).
+    failed_weight
+        1, and 0 for those added, (failed,).
+    twin
+        Counterfactual of each cell, (cells,); cells of equal reference and flipped artifact share it.
+    twin_cells
+        A cell of each counterfactual, (counterfactuals,).
+    """
+
+    members: npt.NDArray[np.int64]
+    member_dosage: npt.NDArray[np.float32]
+    failed: npt.NDArray[np.int64]
+    failed_weight: npt.NDArray[np.float32]
+    twin: npt.NDArray[np.int64]
+    twin_cells: npt.NDArray[np.int64]
+
+
+def shared_places(
+    dosage: npt.NDArray[np.float32],
+    artifact: npt.NDArray[np.float32],
+    reference: npt.NDArray[np.int64],
+    flipped: npt.NDArray[np.float32],
+) -> Places:
+    """The places of a batch; arguments as in :class:`Batch`."""
+    members = np.flatnonzero((dosage != 0).any(axis=0))
+    failed = np.flatnonzero(artifact.any(axis=1))
+    _, one, twin = np.unique(reference * 2 + (flipped != 0).any(axis=1), return_index=True, return_inverse=True)
+    rounded_members = rounded_up(members)
+    member_dosage = np.zeros((-(-len(dosage) // ROUND) * ROUND, len(rounded_members)), dtype=np.float32)
+    member_dosage[: len(dosage), : len(members)] = dosage[:, members]
+    rounded_failed = rounded_up(failed)
+    weight = (np.arange(len(rounded_failed)) < len(failed)).astype(np.float32)
+    return Places(
+        rounded_members, member_dosage, rounded_failed, weight, twin.astype(np.int64), rounded_up(one.astype(np.int64))
+    )
+
+
+def make_batch(
+    data: Experiment,
+    rows: npt.NDArray[np.intp],
+    references: References | None = None,
+    counts: sp.csr_matrix | None = None,
+) -> Batch:
+    """The batch of these cells, in this order; ``counts`` are theirs, where they have been read."""
+    import torch
+
+    csr = sp.csr_matrix(data.counts[rows]) if counts is None else counts
+    used, condition = np.unique(data.condition[rows], return_inverse=True)
+    if references is None:
+        profiles = np.zeros((0, data.n_genes), dtype=np.float32)
+        reference, flipped = np.full(len(rows), -1, dtype=np.int64), 1 - data.artifact[rows]
+    else:
+        profiles, reference, flipped = references.of(rows)
+    places = shared_places(data.dosage[used], data.artifact[rows], reference, flipped)
+    return Batch(
+        values=torch.from_numpy(csr.data),
+        genes=torch.from_numpy(csr.indices.astype(np.int64)),
+        starts=torch.from_numpy(csr.indptr.astype(np.int64)),
+        n_genes=data.n_genes,
+        dosage=torch.from_numpy(data.dosage[used]),
+        condition=torch.from_numpy(condition.astype(np.int64)),
+        artifact=torch.from_numpy(np.ascontiguousarray(data.artifact[rows])),
+        library_size=torch.from_numpy(data.library_size[rows]),
+        references=torch.from_numpy(profiles),
+        reference=torch.from_numpy(reference),
+        flipped=torch.from_numpy(flipped),
+        members=torch.from_numpy(places.members),
+        member_dosage=torch.from_numpy(places.member_dosage),
+        failed=torch.from_numpy(places.failed),
+        failed_weight=torch.from_numpy(places.failed_weight),
+        twin=torch.from_numpy(places.twin),
+        twin_cells=torch.from_numpy(places.twin_cells),
+    )

@@ -1,0 +1,249 @@
+"""Effects measured from cells: moments of every condition, and their difference from the controls.
+
+A perturbation's effect on a gene is the mean of the gene's expression over the perturbed cells minus the
+mean over the control cells. Expression is ``log2(1 + 1e4 * count / library size)`` (``scale="perturbseq"``)
+or the raw count (``scale="mean"``). Everything stays sparse but the conditions × genes tables of sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from cradlevae.data.experiment import Experiment
+from cradlevae.data.labels import CONTROL
+from cradlevae.data.storage.stored_matrix import CountMatrix, StoredMatrix
+from cradlevae.errors import DataError
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.integer]
+Scale = Literal["perturbseq", "mean"]
+
+BLOCK_CELLS = 8192
+"""How many cells are transformed at a time."""
+
+PRIOR_CELLS = 20.0
+"""Cells that the variance pooled over conditions counts for in each of them."""
+
+
+@dataclass(frozen=True)
+class ConditionMoments:
+    """Mean and variance of every gene in every condition.
+
+    Attributes
+    ----------
+    names
+        Canonical names of the conditions, ``control`` among them, (conditions,).
+    n_cells
+        Cells of each condition, (conditions,).
+    mean
+        Mean expression, (conditions, genes); NaN where a condition has no cell.
+    variance
+        Unbiased variance between cells, (conditions, genes); NaN where a condition has fewer than two cells.
+    genes
+        Names of the genes, (genes,), or empty where nobody needs them.
+    """
+
+    names: tuple[str, ...]
+    n_cells: npt.NDArray[np.int64]
+    mean: FloatArray
+    variance: FloatArray
+    genes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Effects of perturbations against control, with their standard errors.
+
+    Attributes
+    ----------
+    names
+        Canonical names of the perturbed conditions, (conditions,).
+    value
+        Mean minus control mean, (conditions, genes); NaN where a condition has no cell.
+    standard_error
+        Standard error of ``value``, (conditions, genes).
+    genes
+        Names of the genes, (genes,), or empty.
+    """
+
+    names: tuple[str, ...]
+    value: FloatArray
+    standard_error: FloatArray
+    genes: tuple[str, ...] = ()
+
+
+def condition_moments(
+    counts: CountMatrix,
+    condition: IntArray,
+    names: Sequence[str],
+    *,
+    scale: Scale = "perturbseq",
+    genes: Sequence[str] = (),
+) -> ConditionMoments:
+    """Mean and variance of expression per condition and gene.
+
+    Parameters
+    ----------
+    counts
+        Raw counts, (cells, genes), sparse; any numeric type; in memory or on disk.
+    condition
+        Position of each cell's condition in ``names``, (cells,); a negative code leaves the cell out.
+    names
+        Canonical names of the conditions.
+    scale
+        ``"perturbseq"``: log2(1 + 1e4·x/Σx). ``"mean"``: the counts themselves.
+    genes
+        Names of the genes, kept with the moments.
+
+    Notes
+    -----
+    A cell without counts has no profile: it is counted as a cell and contributes 0 to every gene.
+    Sums are float64 whatever the counts are.
+
+    Raises
+    ------
+    DataError
+        If the lengths of ``counts``, ``condition``, ``names`` and ``genes`` do not fit.
+    """
+    matrix = counts if isinstance(counts, StoredMatrix) else sp.csr_matrix(counts)
+    condition = np.asarray(condition)
+    check_codes(matrix, condition, names)
+    if len(genes) not in (0, matrix.shape[1]):
+        raise DataError(f"{len(genes)} gene names for {matrix.shape[1]} genes; give one name per gene")
+    total = np.zeros((len(names), matrix.shape[1]))
+    total_squared = np.zeros_like(total)
+    for part, block in expression_blocks(matrix, scale):
+        member = indicator(condition[part], len(names))
+        _add(total, member @ block)
+        _add(total_squared, member @ block.power(2))
+    n_cells = np.bincount(condition[condition >= 0], minlength=len(names)).astype(np.int64)
+    mean, variance = moments_of_sums(n_cells, total, total_squared)
+    return ConditionMoments(tuple(names), n_cells, mean, variance, tuple(genes))
+
+
+def measured_effects(moments: ConditionMoments, control: str = CONTROL) -> Effects:
+    """Mean of each perturbation minus the mean of the controls, with standard errors.
+
+    ``se² = variance_t / n_t + variance_control / n_control``. A condition of one cell has no variance of
+    its own; the control's stands in, so that its effect is not taken for an exact one.
+
+    Raises
+    ------
+    DataError
+        If there are no control cells.
+    """
+    base = control_row(moments, control)
+    perturbed = np.array([row for row in range(len(moments.names)) if row != base], dtype=np.int64)
+    n_cells = moments.n_cells[perturbed, None]
+    variance = np.where(n_cells == 1, moments.variance[base], moments.variance[perturbed])
+    own = variance / np.maximum(n_cells, 1)
+    squared = own + moments.variance[base] / moments.n_cells[base]
+    return Effects(
+        tuple(moments.names[row] for row in perturbed),
+        moments.mean[perturbed] - moments.mean[base],
+        np.sqrt(squared),
+        moments.genes,
+    )
+
+
+def control_row(moments: ConditionMoments, control: str = CONTROL) -> int:
+    """Row of the controls in ``moments``; :class:`DataError` unless there are at least two control cells."""
+    if control not in moments.names:
+        raise DataError(f"no condition is named {control!r}: effects are measured against control cells")
+    row = moments.names.index(control)
+    if moments.n_cells[row] < 2:
+        raise DataError(f"{moments.n_cells[row]} {control!r} cells: effects need at least two control cells")
+    return row
+
+
+def pooled_variance(moments: ConditionMoments) -> FloatArray:
+    """Variance between the cells of a condition, pooled over conditions, (genes,)."""
+    free = np.maximum(moments.n_cells - 1, 0).astype(np.float64)
+    return np.asarray(free @ np.nan_to_num(moments.variance) / max(float(free.sum()), 1.0))
+
+
+def moderated_variance(moments: ConditionMoments) -> FloatArray:
+    """Variance between the cells of each condition, steadied by that of all conditions, (conditions, genes).
+
+    The mean of a condition's own variance and of the variance pooled over conditions, weighted by its degrees of
+    freedom and by :data:`PRIOR_CELLS`: a condition in whose cells a rare gene was not seen has no variance of its own,
+    and its effect on that gene would pass for exact.
+    """
+    free = np.maximum(moments.n_cells - 1, 0).astype(np.float64)[:, None]
+    own = np.where(free > 0, moments.variance, 0.0)
+    return np.asarray((free * own + PRIOR_CELLS * pooled_variance(moments)) / (free + PRIOR_CELLS))
+
+
+def condition_codes(data: Experiment, rows: npt.NDArray[np.intp], names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Position of each cell's condition in ``names``, (rows,); −1 for a cell of none of them."""
+    position = {name: index for index, name in enumerate(names)}
+    table = np.array([position.get(name, -1) for name in data.conditions])
+    return np.asarray(table[data.condition[rows]])
+
+
+def expression_blocks(counts: CountMatrix, scale: Scale = "perturbseq") -> Iterator[tuple[slice, sp.csr_matrix]]:
+    """Yield ``(slice of cells, expression)``, the expression as a new CSR float64 block, (cells, genes)."""
+    if scale not in ("perturbseq", "mean"):
+        raise DataError(f"unknown scale {scale!r}; use 'perturbseq' or 'mean'")
+    for start in range(0, counts.shape[0], BLOCK_CELLS):
+        part = slice(start, min(start + BLOCK_CELLS, counts.shape[0]))
+        block = sp.csr_matrix(counts[part], dtype=np.float64)
+        block.sum_duplicates()
+        if scale == "perturbseq":
+            block.data = np.log2(1.0 + 1e4 * library_share(block))
+        yield part, block
+
+
+def library_share(counts: sp.csr_matrix) -> FloatArray:
+    """Each stored count divided by its cell's library size, in the order of ``counts.data``."""
+    library_size = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    per_entry = np.repeat(library_size, np.diff(counts.indptr))
+    values = counts.data.astype(np.float64)
+    # A cell without counts may still store explicit zeros: its shares are 0, not 0/0.
+    return np.divide(values, per_entry, out=np.zeros_like(values), where=per_entry > 0)
+
+
+def indicator(codes: IntArray, n_groups: int) -> sp.csr_matrix:
+    """Sparse 0/1 matrix of which cell is in which group, (groups, cells); negative codes are in none."""
+    cells = np.flatnonzero(codes >= 0)
+    ones = np.ones(len(cells))
+    return sp.csr_matrix((ones, (codes[cells], cells)), shape=(n_groups, len(codes)))
+
+
+def moments_of_sums(
+    n_cells: npt.NDArray[np.int64], total: FloatArray, total_squared: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Mean and unbiased variance from the sums of values and of squares, both (conditions, genes)."""
+    n = n_cells[:, None].astype(np.float64)
+    mean = np.where(n > 0, total / np.maximum(n, 1.0), np.nan)
+    # Differences of large sums can fall a rounding error below zero.
+    spread = np.maximum(total_squared - total**2 / np.maximum(n, 1.0), 0.0)
+    variance = np.where(n > 1, spread / np.maximum(n - 1.0, 1.0), np.nan)
+    return mean, variance
+
+
+def check_codes(counts: CountMatrix, condition: IntArray, names: Sequence[str]) -> None:
+    """Raise :class:`DataError` unless there is one valid condition code per cell and names are unique."""
+    if condition.ndim != 1 or len(condition) != counts.shape[0]:
+        raise DataError(
+            f"condition codes of shape {condition.shape} for {counts.shape[0]} cells; give one code per cell"
+        )
+    if condition.dtype.kind not in "iu":
+        raise DataError(f"condition codes have dtype {condition.dtype}; give integer positions in names")
+    if len(condition) and int(condition.max()) >= len(names):
+        raise DataError(f"condition code {int(condition.max())} but only {len(names)} names")
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if list(names).count(name) > 1)
+        raise DataError(f"condition {twice!r} is named twice; names must be unique")
+
+
+def _add(total: FloatArray, addend: sp.csr_matrix) -> None:
+    """Add a sparse matrix to a dense one in place, without a dense copy."""
+    entries = addend.tocoo()
+    total[entries.row, entries.col] += entries.data  # a product's entries are unique

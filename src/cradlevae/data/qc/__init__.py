@@ -1,0 +1,1 @@
+"""Quality control: criteria, thresholds, doublets, and the confounding alarm."""

@@ -1,0 +1,1 @@
+"""Simulated experiments, planted artifacts, and the truth that travels with them."""

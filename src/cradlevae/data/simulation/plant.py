@@ -1,0 +1,98 @@
+"""Artifacts planted into real counts, so that what is behind each damaged cell is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from cradlevae.data.simulation.damage import CLEAN, Profile, damage
+from cradlevae.data.storage.counts import Counts
+from cradlevae.errors import DataError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+PLANTED_KINDS = ("low_umi", "low_genes", "doublet", "ambient")
+"""Kinds of artifact that can be planted: those that need no marker genes."""
+
+POOL_SKEW = 1.5
+"""Log-sd by which the ambient pool departs from the mean expression."""
+
+
+def plant_artifacts(
+    adata: AnnData,
+    *,
+    share: float = 0.25,
+    kinds: Sequence[str] = ("low_umi", "doublet", "ambient"),
+    layer: str | None = None,
+    seed: int = 0,
+) -> AnnData:
+    """Damage a share of the cells of an experiment and keep the untouched counts beside.
+
+    ``low_umi`` thins a cell's counts to 10–40 %; ``doublet`` adds a random other cell; ``ambient`` redraws
+    40–80 % of the counts from one pool, the mean expression skewed by log-normal weights; ``low_genes``
+    redraws all counts from 3–20 % of the molecules. All kinds are equally likely, whatever the
+    perturbation.
+
+    Parameters
+    ----------
+    adata
+        Raw counts, cells × genes; left as it is.
+    share
+        Share of the cells that are damaged.
+    kinds
+        Kinds of artifact, from :data:`PLANTED_KINDS`.
+    layer
+        Layer with the counts; ``None`` takes ``X``. The damaged counts take its place.
+    seed
+        Seed of everything random.
+
+    Returns
+    -------
+    A copy in memory with ``obs["artifact"]`` (0/1), ``obs["artifact_kind"]`` (``"none"`` for clean cells),
+    ``obs["true_severity"]`` (share of the counts lost or foreign) and ``layers["clean"]``.
+
+    Raises
+    ------
+    DataError
+        If the counts are not raw, there is one cell only, an argument is out of range, or there are planted
+        artifacts already.
+    """
+    if not 0.0 <= share <= 1.0:
+        raise DataError(f"share={share!r} must lie between 0 and 1")
+    unknown = [kind for kind in kinds if kind not in PLANTED_KINDS]
+    if unknown or not kinds:
+        raise DataError(f"kinds={tuple(kinds)!r} must name one or more of {', '.join(PLANTED_KINDS)}")
+    if "clean" in adata.layers:
+        raise DataError("layers['clean'] is there already: plant into an AnnData whose artifacts are not known")
+    if "doublet" in kinds and adata.n_obs == 1:
+        raise DataError("a doublet needs two cells, but the AnnData has one; leave 'doublet' out of kinds")
+    counts = Counts(adata, layer)
+    counts.check()
+    clean = counts.read()
+    rng = np.random.default_rng(seed)
+    planted = np.full(adata.n_obs, CLEAN, dtype=f"<U{max(map(len, PLANTED_KINDS))}")
+    cells = rng.permutation(adata.n_obs)[: round(share * adata.n_obs)]
+    planted[cells] = rng.choice(np.array(kinds), len(cells))
+    damaged, severity = damage(clean, planted, {"ambient": _ambient_pool(clean, rng)}, rng)
+
+    result = adata.to_memory() if adata.isbacked else adata.copy()
+    if layer is None:
+        result.X = damaged
+    else:
+        result.layers[layer] = damaged
+    result.layers["clean"] = clean
+    result.obs["artifact"] = (planted != CLEAN).astype(np.int64)
+    result.obs["artifact_kind"] = pd.Categorical(planted, categories=[CLEAN, *kinds])
+    result.obs["true_severity"] = severity
+    return result
+
+
+def _ambient_pool(clean: sp.csr_matrix, rng: np.random.Generator) -> Profile:
+    pool = np.asarray(clean.sum(axis=0), dtype=np.float64).ravel()
+    pool *= np.exp(rng.normal(0.0, POOL_SKEW, len(pool)))
+    return np.asarray(pool / max(pool.sum(), 1.0))

@@ -1,0 +1,193 @@
+"""An AnnData from blocks of rows: in memory, or in a file whose matrices are never in memory as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.sparse as sp
+
+from cradlevae.errors import DataError
+from cradlevae.utils.atomic import atomic_path
+
+Block = dict[str, Any]
+"""Consecutive rows of ``X`` and layers, by name: CSR matrices or float32 arrays, (rows, genes)."""
+
+WRITTEN_VALUES = 4_000_000
+"""Blocks are put together until they span so many values (cells × genes), then written."""
+
+COMPRESSION: dict[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+
+
+def from_blocks(
+    blocks: Iterable[Block],
+    obs: Callable[[], pd.DataFrame],
+    var: pd.DataFrame,
+    n_rows: int,
+    output: str | Path | None,
+    *,
+    uns: Mapping[str, Any] | None = None,
+) -> ad.AnnData:
+    """Put blocks of rows together.
+
+    Parameters
+    ----------
+    blocks
+        The rows in order, each block with the same names.
+    obs
+        Called when all blocks have come, and once before they are written, to see that it can be.
+    var
+        Genes.
+    n_rows
+        Rows of all blocks.
+    output
+        ``.h5ad`` file to write block by block; it appears when it is whole. ``None`` keeps the matrices in memory.
+    uns
+        What is to be said of all of it.
+
+    Returns
+    -------
+    anndata.AnnData
+        With ``output``, its ``X`` and layers are those of the file and are read where they are asked for
+        (``adata[cells].to_memory()``).
+
+    Raises
+    ------
+    DataError
+        If ``output`` is no ``.h5ad`` file or cannot be written.
+    """
+    if output is None:
+        return _in_memory(blocks, obs, var, n_rows, uns or {})
+    path = Path(output)
+    if path.suffix != ".h5ad":
+        raise DataError(f"{path} ends in {path.suffix!r}; cells are written as .h5ad")
+    with atomic_path(path) as temporary:
+        table = _write(blocks, obs, var, n_rows, temporary, uns or {})
+    return _open(path, table, var, uns or {})
+
+
+def rounded(values: npt.NDArray[np.float32], bits: int) -> npt.NDArray[np.float32]:
+    """Positive values rounded to so many bits of their mantissa (relative error 2^−(bits + 1)), to compress well."""
+    dropped = 23 - bits
+    whole = values.view(np.uint32) + np.uint32(1 << (dropped - 1))
+    result: npt.NDArray[np.float32] = (whole & np.uint32(0xFFFFFFFF << dropped & 0xFFFFFFFF)).view(np.float32)
+    return result
+
+
+def _in_memory(
+    blocks: Iterable[Block],
+    obs: Callable[[], pd.DataFrame],
+    var: pd.DataFrame,
+    n_rows: int,
+    uns: Mapping[str, Any],
+) -> ad.AnnData:
+    dense: dict[str, npt.NDArray[np.float32]] = {}
+    sparse: dict[str, list[sp.csr_matrix]] = {}
+    start = 0
+    for block in blocks:
+        for name, rows in block.items():
+            if isinstance(rows, sp.csr_matrix):
+                sparse.setdefault(name, []).append(rows)
+            else:
+                whole = dense.setdefault(name, np.empty((n_rows, len(var)), dtype=np.float32))
+                whole[start : start + len(rows)] = rows
+        start += _n_rows(block)
+    layers: dict[str, Any] = dense | {
+        name: sp.csr_matrix(sp.vstack(parts, format="csr")) for name, parts in sparse.items()
+    }
+    return ad.AnnData(X=layers.pop("X"), obs=obs(), var=var.copy(), uns=dict(uns), layers=layers)
+
+
+def _write(
+    blocks: Iterable[Block],
+    obs: Callable[[], pd.DataFrame],
+    var: pd.DataFrame,
+    n_rows: int,
+    path: Path,
+    uns: Mapping[str, Any],
+) -> pd.DataFrame:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        for name in ("layers", "obsm", "varm", "obsp", "varp"):
+            ad.io.write_elem(file, name, {})
+        ad.io.write_elem(file, "uns", dict(uns))
+        ad.io.write_elem(file, "var", var)
+        try:
+            ad.io.write_elem(file, "obs", obs())  # refused now and not after all the work
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"obs cannot be written: {str(error).splitlines()[0]}; drop or convert the column"
+            ) from None
+        start = 0
+        for block in _larger(blocks, max(1, WRITTEN_VALUES // len(var))):
+            for name, rows in block.items():
+                place = name if name == "X" else f"layers/{name}"
+                if isinstance(rows, sp.csr_matrix):
+                    _append_sparse(file, place, rows)
+                else:
+                    _put_dense(file, place, rows, start, n_rows)
+            start += _n_rows(block)
+        table = obs()
+        ad.io.write_elem(file, "obs", table)
+    return table
+
+
+def _append_sparse(file: Any, place: str, rows: sp.csr_matrix) -> None:
+    if place not in file:
+        group = file.create_group(place)
+        group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": (0, rows.shape[1])})
+        for name, kind in (("data", rows.dtype), ("indices", np.int32), ("indptr", np.int64)):
+            options = COMPRESSION | {"chunks": (1 << 16,), "maxshape": (None,), "dtype": kind}
+            group.create_dataset(name, data=np.zeros(int(name == "indptr"), dtype=kind), **options)
+    ad.io.sparse_dataset(file[place]).append(rows)
+
+
+def _put_dense(file: Any, place: str, rows: npt.NDArray[np.float32], start: int, n_rows: int) -> None:
+    if place not in file:
+        shape = n_rows, rows.shape[1]
+        chunks = min(64, n_rows), min(4096, rows.shape[1])
+        made = file.create_dataset(place, shape=shape, dtype=np.float32, chunks=chunks, **COMPRESSION)
+        made.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    file[place][start : start + len(rows)] = rows
+
+
+def _larger(blocks: Iterable[Block], n_rows: int) -> Iterator[Block]:
+    """The same rows in blocks of ``n_rows`` at least, but for the last."""
+    waiting: list[Block] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(map(_n_rows, waiting)) >= n_rows:
+            yield _joined(waiting)
+            waiting = []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(blocks: list[Block]) -> Block:
+    def join(parts: list[Any]) -> Any:
+        return sp.csr_matrix(sp.vstack(parts, format="csr")) if sp.issparse(parts[0]) else np.concatenate(parts)
+
+    return {name: join([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _n_rows(block: Block) -> int:
+    return int(block["X"].shape[0])
+
+
+def _open(path: Path, obs: pd.DataFrame, var: pd.DataFrame, uns: Mapping[str, Any]) -> ad.AnnData:
+    import h5py
+
+    file = h5py.File(path, "r")
+
+    def matrix(place: str) -> Any:
+        return ad.io.sparse_dataset(file[place]) if isinstance(file[place], h5py.Group) else file[place]
+
+    layers = {name: matrix(f"layers/{name}") for name in file["layers"]}
+    return ad.AnnData(X=matrix("X"), obs=obs, var=var.copy(), uns=dict(uns), layers=layers)

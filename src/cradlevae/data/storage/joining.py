@@ -1,0 +1,106 @@
+"""What several files of cells say, as one: genes in one order, one table of cells, and what all of them hold alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from cradlevae.data.storage.stored_matrix import Columns
+from cradlevae.errors import DataError
+
+
+def aligned_genes(names: Sequence[pd.Index[str]], files: Sequence[Path]) -> list[Columns | None]:
+    """Where each file has the genes of the first; ``None`` where it has them in the same order."""
+    columns: list[Columns | None] = []
+    for own, file in zip(names, files, strict=True):
+        if own.equals(names[0]):
+            columns.append(None)
+            continue
+        if len(own) != len(names[0]) or not own.is_unique or not names[0].is_unique:
+            same = False
+        else:
+            places = names[0].get_indexer(own)
+            same = bool((places >= 0).all())
+        if not same:
+            raise DataError(
+                f"{file} has other genes ({len(own):,}) than {files[0]} ({len(names[0]):,}); files of one folder must "
+                "have the same genes: restrict them to the common ones"
+            )
+        columns.append(np.asarray(own.get_indexer(names[0])))
+    return columns
+
+
+def stacked_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """``obs`` of all files; categories stay categories."""
+    if len(tables) == 1:
+        return tables[0]
+    tables = [table.copy(deep=False) for table in tables]
+    for name in tables[0]:
+        columns = [table[name] for table in tables if name in table]
+        if len(columns) == len(tables) and all(isinstance(column.dtype, pd.CategoricalDtype) for column in columns):
+            columns = _of_one_kind(columns)
+            ordered = columns[0].cat.ordered and len({column.dtype for column in columns}) == 1
+            categories = pd.api.types.union_categoricals(columns, ignore_order=True).categories
+            for table, column in zip(tables, columns, strict=True):
+                table[name] = pd.Categorical(column, categories=categories, ordered=ordered)
+    return pd.concat(tables)
+
+
+def _of_one_kind(columns: Sequence[pd.Series[Any]]) -> list[pd.Series[Any]]:
+    """Categorical columns with categories of one dtype: of different ones, all numbers or else all text.
+
+    Missing values stay so; a column that holds nothing else, whose dtype says nothing, follows the others.
+    """
+    known = [column.cat.categories for column in columns if len(column.cat.categories)]
+    if len({categories.dtype for categories in known}) < 2:
+        kind: Any = known[0].dtype if known else columns[0].cat.categories.dtype
+    else:
+        dtype = pd.concat([categories.to_series() for categories in known]).dtype
+        kind = str if pd.api.types.is_object_dtype(dtype) else dtype
+    return [_with_categories_of(column, kind) for column in columns]
+
+
+def _with_categories_of(column: pd.Series[Any], kind: Any) -> pd.Series[Any]:
+    categories = column.cat.categories
+    if categories.empty:
+        return column.cat.set_categories(pd.Index([], dtype=object if kind is str else kind))
+    return column if categories.dtype == kind else column.cat.rename_categories(list(categories.astype(kind)))
+
+
+def check_names(names: pd.Index[str], tables: Sequence[pd.DataFrame], files: Sequence[Path]) -> None:
+    """Raise :class:`DataError` if two files hold a cell of the same name."""
+    if len(files) == 1 or names.is_unique:
+        return
+    name = names[names.duplicated()][0]
+    where = [str(file) for file, table in zip(files, tables, strict=True) if name in table.index]
+    raise DataError(
+        f"cell name {name!r} occurs more than once in {', '.join(where)}; make the names unique, for instance with the "
+        "file's name: adata.obs_names = 'plate1-' + adata.obs_names"
+    )
+
+
+def same_in_all(mappings: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What all mappings hold alike."""
+    first, *others = mappings
+    return {key: value for key, value in first.items() if all(_equal(value, other.get(key)) for other in others)}
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Mapping):
+        return (
+            isinstance(other, Mapping)
+            and set(one) == set(other)
+            and all(_equal(value, other[key]) for key, value in one.items())
+        )
+    if isinstance(one, pd.DataFrame):
+        return isinstance(other, pd.DataFrame) and one.equals(other)
+    if sp.issparse(one) or sp.issparse(other):
+        return False
+    left, right = np.asarray(one), np.asarray(other)
+    numbers = left.dtype.kind in "fc" and right.dtype.kind in "fc"
+    return left.shape == right.shape and np.array_equal(left, right, equal_nan=numbers)

@@ -1,0 +1,279 @@
+"""Cells whose counts stay on disk, with the parts of an AnnData that this package reads.
+
+:func:`open_cells` gives them for one file or for several; ``split``, ``CradleVAE``, ``annotate_qc``, ``clean`` and
+``evaluate`` take them where they take an AnnData.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.sparse as sp
+
+from cradlevae.data.storage.cell_files import cell_files, open_group, read_element
+from cradlevae.data.storage.joining import aligned_genes, check_names, same_in_all, stacked_tables
+from cradlevae.data.storage.stored_matrix import Columns, StoredMatrix, joined, stored_matrix
+from cradlevae.errors import DataError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def open_cells(path: str | Path) -> StoredCells:
+    """Open cells without reading their counts.
+
+    Parameters
+    ----------
+    path
+        An ``.h5ad`` file, a zarr store, or a folder of several of these: then of the same genes (in any order), with
+        cell names that occur once in all of them. They come in the order of the file names.
+
+    Returns
+    -------
+    StoredCells
+        To be used in place of an AnnData; what a function of this package adds to it stays in memory.
+
+    Raises
+    ------
+    DataError
+        If nothing is there, a file is damaged, or the files do not fit together.
+
+    Examples
+    --------
+    >>> import cradlevae as cv
+    >>> cells = cv.open_cells("screen/")
+    >>> report = cv.annotate_qc(cells)
+    >>> model = cv.CradleVAE(cells, split=cv.split(cells, "combinations"))
+    """
+    path = Path(path)
+    files = cell_files(path)
+    groups = [open_group(file, n_files=len(files)) for file in files]
+    tables = {name: [read_element(group, file, name) for group, file in zip(groups, files, strict=True)]
+              for name in ("obs", "var", "uns")}  # fmt: skip
+    columns = aligned_genes([table.index for table in tables["var"]], files)
+    obs = stacked_tables(tables["obs"])
+    check_names(obs.index, tables["obs"], files)
+    matrices = {
+        name: _matrices(groups, files, columns, name)
+        for name in ("X", *(f"layers/{layer}" for layer in _common(groups, "layers")))
+        if all(name in group for group in groups)
+    }
+    obsm = {key: _reader(groups, files, f"obsm/{key}") for key in _alike(groups, files)}
+    return StoredCells(path, obs, tables["var"][0], same_in_all(tables["uns"]), matrices, obsm)
+
+
+class StoredCells:
+    """Cells × genes on disk; see :func:`open_cells`.
+
+    Attributes
+    ----------
+    path
+        Where they lie.
+    obs, var, uns
+        As in an AnnData, in memory. Of several files, ``uns`` holds what is the same in all, ``var`` is that of the
+        first.
+    X
+        The counts on disk (:class:`~cradlevae.data.storage.stored_matrix.StoredMatrix`), or in memory after
+        :meth:`load`.
+    layers
+        Other matrices on disk, by name.
+    obsm
+        Arrays by cell, read when they are asked for; of several files, those that have one form in all.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        obs: pd.DataFrame,
+        var: pd.DataFrame,
+        uns: dict[str, Any],
+        matrices: Mapping[str, Any],
+        obsm: Mapping[str, Callable[[], Any]],
+    ) -> None:
+        self.path = path
+        self.obs = obs
+        self.var = var
+        self.uns = uns
+        self.X = matrices.get("X")
+        self.layers = {
+            name.removeprefix("layers/"): matrix for name, matrix in matrices.items() if name.startswith("layers/")
+        }
+        self.obsm = _WhenAsked(obsm)
+
+    @property
+    def obs_names(self) -> pd.Index[str]:
+        """Names of the cells."""
+        return self.obs.index
+
+    @property
+    def var_names(self) -> pd.Index[str]:
+        """Names of the genes."""
+        return self.var.index
+
+    @property
+    def n_obs(self) -> int:
+        """Number of cells."""
+        return len(self.obs)
+
+    @property
+    def n_vars(self) -> int:
+        """Number of genes."""
+        return len(self.var)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of cells and of genes."""
+        return self.n_obs, self.n_vars
+
+    @property
+    def isbacked(self) -> bool:
+        """Always true."""
+        return True
+
+    def memory(self, layer: str | None = None) -> int:
+        """Bytes that ``X`` or a layer would take in memory, about; 0 where it is there."""
+        matrix = self._matrix(layer)
+        if isinstance(matrix, StoredMatrix):
+            return round(8 * matrix.per_cell * matrix.shape[0])
+        return 8 * int(matrix.group["data"].shape[0]) if self.by_genes(layer) else 0
+
+    def by_genes(self, layer: str | None = None) -> bool:
+        """Whether ``X`` or a layer is on disk by genes (CSC): then it can only be read as a whole."""
+        return hasattr(self._matrix(layer), "to_memory")
+
+    def load(self, layer: str | None = None) -> None:
+        """Read ``X`` or a layer into memory; all else stays where it is."""
+        if layer is None:
+            self.X = _in_memory(self.X)
+        elif layer in self.layers:
+            self.layers[layer] = _in_memory(self.layers[layer])
+
+    def __getitem__(self, cells: Any) -> AnnData:
+        """These cells (names, positions, a slice or a mask) as an AnnData in memory."""
+        import anndata as ad
+
+        rows = self._rows(cells)
+        return ad.AnnData(
+            X=None if self.X is None else _in_memory(self.X, rows),
+            obs=self.obs.iloc[rows].copy(),
+            var=self.var.copy(),
+            uns=dict(self.uns),
+            layers={name: _in_memory(matrix, rows) for name, matrix in self.layers.items()},
+            obsm={
+                key: value.iloc[rows] if isinstance(value, pd.DataFrame) else value[rows]
+                for key, value in self.obsm.items()
+            },
+        )
+
+    def to_memory(self) -> AnnData:
+        """All of it as an AnnData in memory."""
+        return self[:]
+
+    def _matrix(self, layer: str | None) -> Any:
+        return self.X if layer is None else self.layers.get(layer)
+
+    def _rows(self, cells: Any) -> npt.NDArray[np.intp]:
+        if isinstance(cells, slice):
+            return np.arange(*cells.indices(self.n_obs))
+        wanted = np.asarray(cells)
+        if wanted.dtype == bool:
+            return np.flatnonzero(wanted)
+        if wanted.dtype.kind in "iu":
+            return np.asarray(np.arange(self.n_obs)[wanted])
+        rows = self.obs_names.get_indexer(pd.Index(wanted))
+        if (rows < 0).any():
+            raise DataError(f"no cell {str(wanted[int(np.flatnonzero(rows < 0)[0])])!r} in {self.path}")
+        return np.asarray(rows)
+
+    def __repr__(self) -> str:
+        return f"StoredCells({self.n_obs:,} cells × {self.n_vars:,} genes in {self.path})"
+
+
+class _WhenAsked(Mapping[str, Any]):
+    """Values that are read when they are asked for."""
+
+    def __init__(self, readers: Mapping[str, Callable[[], Any]]) -> None:
+        self._readers = readers
+
+    def __getitem__(self, key: str) -> Any:
+        return self._readers[key]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._readers)
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+
+def _in_memory(matrix: Any, rows: npt.NDArray[np.intp] | None = None) -> Any:
+    if hasattr(matrix, "to_memory"):
+        matrix = matrix.to_memory().tocsr()
+    if isinstance(matrix, StoredMatrix):
+        return matrix.load() if rows is None else matrix[rows]
+    return matrix if rows is None else matrix[rows]
+
+
+def _reader(groups: Sequence[Any], files: Sequence[Path], name: str) -> Callable[[], Any]:
+    def read() -> Any:
+        parts = [read_element(group, file, name) for group, file in zip(groups, files, strict=True)]
+        if len(parts) == 1:
+            return parts[0]
+        if isinstance(parts[0], pd.DataFrame):
+            return pd.concat(parts)
+        return sp.vstack(parts, format="csr") if sp.issparse(parts[0]) else np.concatenate(parts)
+
+    return read
+
+
+def _common(groups: Sequence[Any], name: str) -> list[str]:
+    """What a mapping of every file holds, in the order of the first."""
+    if not all(name in group for group in groups):
+        return []
+    return [key for key in groups[0][name] if all(key in group[name] for group in groups)]
+
+
+def _alike(groups: Sequence[Any], files: Sequence[Path]) -> list[str]:
+    """Which arrays of ``obsm`` can be put one after another; a warning names those that cannot."""
+    kept = []
+    for key in _common(groups, "obsm"):
+        forms = [_form(group[f"obsm/{key}"]) for group in groups]
+        other = next((index for index, form in enumerate(forms) if form != forms[0]), None)
+        if other is None:
+            kept.append(key)
+        else:
+            warnings.warn(
+                f"obsm[{key!r}] is left out: in {files[other]} it is {forms[other]}, in {files[0]} {forms[0]}",
+                stacklevel=3,
+            )
+    return kept
+
+
+def _form(stored: Any) -> str:
+    """What the arrays of several files must agree in; columns of tables are put together by name."""
+    kind = str(stored.attrs.get("encoding-type", "array"))
+    if kind == "dataframe":
+        return "a table"
+    shape = stored.attrs["shape"] if kind in ("csr_matrix", "csc_matrix") else getattr(stored, "shape", ())
+    width = " × ".join(f"{int(n):,}" for n in shape[1:]) or "1"
+    return f"{'a sparse matrix' if kind.endswith('_matrix') else 'an array'} of width {width}"
+
+
+def _matrices(groups: Sequence[Any], files: Sequence[Path], columns: Sequence[Columns | None], name: str) -> Any:
+    """The matrices of all files as one."""
+    found = [stored_matrix(group[name]) for group in groups]
+    if len(found) == 1 and found[0] is None:
+        from anndata.io import sparse_dataset
+
+        return sparse_dataset(groups[0][name])  # stored by genes: whoever reads it is told
+    aligned = []
+    for matrix, own, file in zip(found, columns, files, strict=True):
+        if matrix is None:
+            raise DataError(f"{name} of {file} is stored by genes (CSC) and cannot be read by cells; write it as CSR")
+        aligned.append(matrix if own is None else matrix.with_columns(own))
+    return joined(aligned)

@@ -1,0 +1,107 @@
+"""How far two samples of cells are from each other: E-distance and maximum mean discrepancy, both unbiased.
+
+Both compare distributions, not means: a generator of the right mean and the wrong spread is far from real cells.
+Both are U-statistics, from which a cell's pair with itself is left out: two samples of one distribution are at 0 on
+average, whatever their sizes, and by chance below.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from cradlevae.errors import DataError
+from cradlevae.evaluation.metrics.registry import metric
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@metric("e_distance", kind="cells", best=0.0, description="E-distance of generated to real cells, unbiased")
+def energy_distance(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
+    """E-distance of two samples: 2·E|X − Y| − E|X − X'| − E|Y − Y'|, Euclidean (Székely & Rizzo 2013).
+
+    Parameters
+    ----------
+    first, second
+        Coordinates of cells, (cells, dimensions); at least two cells each.
+
+    Notes
+    -----
+    Of plain distances, not of squared ones, which would see means alone. In units of the coordinates; below 0 by
+    chance only.
+
+    Raises
+    ------
+    DataError
+        If a sample has fewer than two cells, or the dimensions differ.
+    """
+    pooled, one, other = _pooled(first, second)
+    return float(unbiased_gap(pairwise_distances(pooled), one, other)[0])
+
+
+@metric("mmd2", kind="cells", best=0.0, description="squared MMD of generated to real cells, unbiased")
+def squared_mmd(first: npt.ArrayLike, second: npt.ArrayLike, precisions: npt.ArrayLike) -> float:
+    """Squared maximum mean discrepancy of two samples under a mean of Gaussian kernels (Gretton et al. 2012, eq. 3).
+
+    Parameters
+    ----------
+    first, second
+        Coordinates of cells, (cells, dimensions); at least two cells each.
+    precisions
+        The kernels' 1 / (2·bandwidth²): exp(−precision·|x − y|²) is averaged over them.
+
+    Raises
+    ------
+    DataError
+        If a sample has fewer than two cells, or the dimensions differ.
+    """
+    pooled, one, other = _pooled(first, second)
+    kernel = gaussian_kernel(pairwise_distances(pooled), np.atleast_1d(np.asarray(precisions, dtype=np.float64)))
+    return float(-unbiased_gap(kernel, one, other)[0])
+
+
+def pairwise_distances(cells: FloatArray) -> FloatArray:
+    """Euclidean distance of every two cells, (cells, dimensions) → (cells, cells)."""
+    from scipy.spatial.distance import pdist, squareform
+
+    return np.asarray(squareform(pdist(cells)))
+
+
+def gaussian_kernel(distances: FloatArray, precisions: FloatArray) -> FloatArray:
+    """Mean over ``precisions`` of exp(−precision·distance²), (cells, cells)."""
+    squared = distances**2
+    kernel = np.zeros_like(squared)
+    for precision in precisions:
+        kernel += np.exp(-precision * squared)
+    return kernel / len(precisions)
+
+
+def unbiased_gap(values: FloatArray, first: FloatArray, second: FloatArray) -> FloatArray:
+    """Twice the mean between two samples minus the means within each, own pairs left out, (comparisons,).
+
+    Parameters
+    ----------
+    values
+        What every two cells have, symmetric: a distance (the gap is the E-distance), or a kernel (the gap is −MMD²).
+    first, second
+        1 for the cells of a sample, else 0, (comparisons, cells); at least two cells in each, none in both.
+    """
+    n, m = first.sum(axis=1), second.sum(axis=1)
+    own = np.diag(values)
+    of_first, of_second = first @ values, second @ values
+    between = (of_first * second).sum(axis=1) / (n * m)
+    within_first = ((of_first * first).sum(axis=1) - first @ own) / (n * (n - 1))
+    within_second = ((of_second * second).sum(axis=1) - second @ own) / (m * (m - 1))
+    return np.asarray(2 * between - within_first - within_second)
+
+
+def _pooled(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Both samples in one array, and which cells are of which."""
+    one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if one.ndim != 2 or other.ndim != 2 or one.shape[1] != other.shape[1] or min(len(one), len(other)) < 2:
+        raise DataError(
+            f"samples of shapes {one.shape} and {other.shape} cannot be compared: each must be (cells, dimensions), "
+            "of at least two cells and the same dimensions"
+        )
+    is_first = np.r_[np.ones(len(one)), np.zeros(len(other))][None]
+    return np.concatenate([one, other]), is_first, 1.0 - is_first

@@ -1,0 +1,157 @@
+"""Rows of predicted effects: the model and every floor, by every effect metric, against every reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cradlevae.data.experiment import Experiment
+from cradlevae.data.moments import ConditionMoments
+from cradlevae.evaluation.floors.registry import FLOORS, floor_effects
+from cradlevae.evaluation.floors.training_moments import part_moments
+from cradlevae.evaluation.metrics.effects import CONSTANT, effect_scores
+from cradlevae.evaluation.metrics.registry import REGISTRY
+from cradlevae.evaluation.predictor import Scored
+from cradlevae.evaluation.reference_effects import Reference
+from cradlevae.evaluation.score_table import MODEL, N_BOOTSTRAP, PUBLISHED, Scores, best_of, drawn_interval, fraction_of
+from cradlevae.model.trained import TrainedModel
+from cradlevae.query.effects import published_effects
+
+FloatArray = npt.NDArray[np.float64]
+
+MEANS = ("jaccard_20", "pearson_delta")
+"""Metrics that are means over perturbations and get an interval too, for the model."""
+
+
+def score_effects(
+    scores: Scores,
+    model: Scored,
+    data: Experiment,
+    references: Sequence[Reference],
+    predicted: Any,
+    *,
+    published: bool,
+    seed: int,
+) -> None:
+    """Add the rows of the model's effects and of the floors.
+
+    Parameters
+    ----------
+    scores
+        Table to add to.
+    model, data
+        A trained model (or a floor) and the experiment, whose training cells make the floors.
+    references
+        What to score against.
+    predicted
+        The model's effects, an AnnData: conditions × genes.
+    published
+        Whether to score the effects as the released evaluation takes them, too.
+    seed
+        Seed of the draws and of the bootstrap.
+    """
+    train, validation = (part_moments(model.split, data, part) for part in ("train", "val"))
+    usable = [name for name in FLOORS if name != "lowrank_shrunk_mean" or _rank_can_be_chosen(train, validation)]
+    as_published = None
+    if published and isinstance(model, TrainedModel):
+        as_published = published_effects(model, list(predicted.obs_names), seed=seed)
+    for reference in references:
+        names = list(reference.conditions)
+        predictions = {MODEL: np.asarray(predicted[names].X, dtype=np.float64)}
+        if as_published is not None:
+            predictions[PUBLISHED] = np.asarray(as_published[names].X, dtype=np.float64)
+        predictions |= {floor: floor_effects(floor, train, validation, names) for floor in usable}
+        _score_predictions(scores, reference, predictions, list(model.genes), seed)
+        scores.add(
+            reference.name, "attainable_rho", "ceiling", reference.attainable_rho,
+            low=reference.attainable_low, high=reference.attainable_high,
+        )  # fmt: skip
+
+
+def _rank_can_be_chosen(train: ConditionMoments, validation: ConditionMoments) -> bool:
+    """Whether controls and a perturbation of the training cells were measured in validation cells, too."""
+    both = (train.n_cells[1:] > 0) & (validation.n_cells[1:] > 1)
+    return bool(validation.n_cells[0] > 1 and both.any())
+
+
+def _score_predictions(
+    scores: Scores, reference: Reference, predictions: dict[str, FloatArray], genes: list[str], seed: int
+) -> None:
+    values = {
+        name: effect_scores(reference.effects, value, perturbations=list(reference.conditions), genes=genes)
+        for name, value in predictions.items()
+    }
+    intervals = {name: flattened_intervals(reference.effects, value, seed) for name, value in predictions.items()}
+    intervals[MODEL] |= mean_intervals(reference.effects, predictions[MODEL], seed)
+    ceilings = {"ate_rho": reference.attainable_rho, "ate_r2": reference.attainable_r2}
+    for metric in values[MODEL]:
+        top = ceilings.get(metric, float("nan"))
+        floor, best_floor = best_of(metric, {name: values[name][metric] for name in FLOORS if name in values})
+        for name in predictions:
+            value = values[name][metric]
+            low, high = intervals[name].get(metric, (np.nan, np.nan))
+            fraction, note = fraction_of(metric, value, floor, top)
+            scores.add(
+                reference.name, metric, name, value, low=low, high=high, floor=floor, best_floor=best_floor,
+                ceiling=top, fraction=fraction, note=note,
+            )  # fmt: skip
+
+
+def flattened_intervals(real: FloatArray, predicted: FloatArray, seed: int) -> dict[str, tuple[float, float]]:
+    """95 % intervals of ATE-ρ and ATE-R² over perturbations drawn with replacement.
+
+    Parameters
+    ----------
+    real, predicted
+        Effects, (perturbations, genes).
+    seed
+        Seed of the draws.
+
+    Returns
+    -------
+    Low and high by metric; nothing for fewer than two perturbations, or where a prediction is missing.
+    """
+    weights = _weights(real, predicted, seed)
+    if weights is None:
+        return {}
+    sums = np.stack(
+        [
+            np.full(len(real), real.shape[1]), real.sum(1), predicted.sum(1), (real**2).sum(1),
+            (predicted**2).sum(1), (real * predicted).sum(1), ((real - predicted) ** 2).sum(1),
+        ]
+    )  # fmt: skip
+    n, x, y, xx, yy, xy, residual = sums @ weights.T
+    spread_x, spread_y = xx - x**2 / n, yy - y**2 / n
+    # What is left of a constant is rounding: its correlation is 0, as in the scores.
+    told = (spread_x > CONSTANT * xx) & (spread_y > CONSTANT * yy)
+    rho = np.divide(xy - x * y / n, np.sqrt(np.abs(spread_x * spread_y)), out=np.zeros_like(x), where=told)
+    exact = (residual == 0).astype(np.float64)  # a constant truth is predicted exactly or not at all
+    r2 = 1 - np.divide(residual, spread_x, out=1 - exact, where=spread_x > CONSTANT * xx)
+    return {"ate_rho": _interval(rho), "ate_r2": _interval(r2)}
+
+
+def mean_intervals(real: FloatArray, predicted: FloatArray, seed: int) -> dict[str, tuple[float, float]]:
+    """95 % intervals, as of :func:`flattened_intervals`, of the metrics that are means over perturbations."""
+    if not np.isfinite(predicted).all() or len(real) < 2:
+        return {}
+    found = {}
+    for name in MEANS:
+        each = [REGISTRY[name].function(real[[row]], predicted[[row]]) for row in range(len(real))]
+        found[name] = drawn_interval(np.array(each), seed)
+    return found
+
+
+def _weights(real: FloatArray, predicted: FloatArray, seed: int) -> npt.NDArray[np.int64] | None:
+    """How often each perturbation is drawn, (samples, perturbations)."""
+    if not np.isfinite(predicted).all() or len(real) < 2:
+        return None
+    n = len(real)
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), N_BOOTSTRAP)
+
+
+def _interval(samples: FloatArray) -> tuple[float, float]:
+    low, high = np.quantile(samples, [0.025, 0.975])
+    return float(low), float(high)

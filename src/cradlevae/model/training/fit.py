@@ -1,0 +1,172 @@
+"""Fitting a module to the cells of a split, on any accelerator, resumable after a kill."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from cradlevae.data.experiment import Experiment
+from cradlevae.data.loading.counterfactual_references import References
+from cradlevae.data.loading.loader import CellBatches
+from cradlevae.errors import DataError
+from cradlevae.model.config import ModelConfig, TrainConfig
+from cradlevae.model.module import CradleModule
+from cradlevae.model.objective import SplitSizes
+from cradlevae.model.training.processes import train_in_processes
+from cradlevae.model.training.trainer import HISTORY_FILE, Run, last_checkpoint
+from cradlevae.utils.atomic import make_folder, write_text
+
+RUN_FILE = "run.json"
+"""What determines a run, so that it is resumed as it was."""
+
+
+def fit(
+    module: CradleModule,
+    data: Experiment,
+    rows: dict[str, npt.NDArray[np.intp]],
+    config: TrainConfig,
+    *,
+    output: Path | None = None,
+    resume: bool = False,
+    record: dict[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Train a module; it holds the weights of the best epoch afterwards.
+
+    Parameters
+    ----------
+    module
+        The module, freshly made; on resuming, its weights are replaced.
+    data
+        The experiment.
+    rows
+        Rows of the cells of ``train`` and, for early stopping, ``val``.
+    config
+        How to train.
+    output
+        Folder of checkpoints and the CSV log; ``None`` uses a temporary one.
+    resume
+        Go on from the last checkpoint in ``output``, where there is one.
+    record
+        What determines the run beside ``config`` (JSON values); a run of another record is not resumed.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per epoch: mean of each loss term over training and validation cells.
+    """
+    if config.devices > 1 and module.config.objective == "released":
+        raise DataError(
+            f"devices is {config.devices}, but the objective 'released' has terms that depend on the whole batch; "
+            "set devices=1, or train with the objective 'corrected'"
+        )
+    config = config.of_cells(len(rows["train"]))
+    with tempfile.TemporaryDirectory(prefix="cradlevae-") as temporary:
+        folder = make_folder(output or Path(temporary))
+        record = {**(record or {}), "training": _determining(config)}
+        if resume and (folder / RUN_FILE).exists():
+            _refuse_other_run(folder / RUN_FILE, record)
+        write_text(folder / RUN_FILE, json.dumps(record, indent=1))
+        run = Run(
+            module,
+            make_batches(data, rows, module.config, config),
+            split_sizes(data, rows["train"], module.config),
+            config,
+            folder,
+            resume=resume and last_checkpoint(folder).exists(),
+        )
+        if run.resume:
+            assert config.max_epochs is not None
+            _check_checkpoint(last_checkpoint(folder), config.max_epochs)
+        if config.devices == 1:
+            run.train()
+        else:
+            train_in_processes(run)
+        state = torch.load(run.chosen, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        module.cpu().load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
+        module.eval()
+        return pd.read_csv(folder / HISTORY_FILE, float_precision="round_trip")
+
+
+def make_batches(
+    data: Experiment, rows: dict[str, npt.NDArray[np.intp]], model: ModelConfig, config: TrainConfig
+) -> dict[str, CellBatches]:
+    """Batches of each part that has cells, shuffled for training, with the references that the objective wants."""
+    return {
+        part: CellBatches(
+            data, rows[part], config.batch_size, make_references(data, rows[part], model, config.seed),
+            shuffle=part == "train", seed=config.seed,
+        )
+        for part in rows
+        if len(rows[part])
+    }  # fmt: skip
+
+
+def make_references(data: Experiment, rows: npt.NDArray[np.intp], config: ModelConfig, seed: int) -> References | None:
+    """Reference profiles as the objective wants them; ``None`` where it does not use any."""
+    if not config.counterfactual_weight:
+        return None
+    released = config.objective == "released"
+    return References(data, rows, kind="median" if released else config.reference, opposite=not released, seed=seed)
+
+
+def split_sizes(data: Experiment, rows: npt.NDArray[np.intp], config: ModelConfig) -> SplitSizes:
+    """Cells per perturbation and per class among ``rows``, and the weights of passing and failed cells."""
+    per_condition = np.bincount(data.condition[rows], minlength=len(data.conditions))
+    failed = data.failed[rows]
+    weight = np.ones(2)
+    if config.balance_classes and 0 < failed.sum() < len(rows):
+        weight = len(rows) / (2 * np.array([(~failed).sum(), failed.sum()]))
+    return SplitSizes(
+        torch.as_tensor(per_condition @ (data.dosage != 0), dtype=torch.float32),
+        torch.as_tensor((data.artifact[rows] != 0).sum(axis=0), dtype=torch.float32),
+        torch.as_tensor(weight, dtype=torch.float32),
+        len(rows),
+    )
+
+
+def _determining(config: TrainConfig) -> dict[str, Any]:
+    """What of a training configuration changes the numbers of an epoch."""
+    free = ("max_epochs", "patience", "accelerator", "devices", "data_on_device", "tensorboard", "progress")
+    return {name: value for name, value in asdict(config).items() if name not in free}
+
+
+def _refuse_other_run(path: Path, record: dict[str, Any]) -> None:
+    """Raise :class:`DataError` if the run in a folder was of other data, another split or other settings."""
+    try:
+        earlier = json.loads(path.read_text())
+        before, now = _flat(earlier), _flat(json.loads(json.dumps(record)))
+    except (ValueError, AttributeError):
+        raise DataError(f"{path} is damaged; the run cannot be resumed, train anew in another folder") from None
+    differing = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if differing:
+        shown = "; ".join(f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in differing[:4])
+        raise DataError(
+            f"the run in {path.parent} was another one ({shown}); resume it as it was, or choose another folder"
+        )
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings by their last name."""
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        flat |= _flat(value) if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _check_checkpoint(path: Path, max_epochs: int) -> None:
+    """Raise :class:`DataError` unless a checkpoint can be read and leaves epochs to train."""
+    try:
+        epochs = int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["epoch"]) + 1
+    except Exception as error:  # what a damaged file raises is torch's business
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path} is damaged or not a checkpoint ({reason}); train anew in another folder") from None
+    if epochs > max_epochs:
+        raise DataError(f"the run already has {epochs} epochs; set max_epochs above that to go on (it is {max_epochs})")

@@ -1,0 +1,317 @@
+"""Lightning's side of training: the steps, the optimiser, the record of every epoch and its progress bar."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import Callback, WeightAveraging
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from cradlevae.data.loading.device_cells import DeviceCells
+from cradlevae.data.loading.loader import CellBatches, Shard
+from cradlevae.data.loading.minibatch import Batch
+from cradlevae.errors import TrainingError
+from cradlevae.model.module import CradleModule
+from cradlevae.model.objective import SplitSizes, draw_noise, loss_terms
+from cradlevae.nn.matmul import Precision, matmul_precision
+from cradlevae.utils.atomic import write_text
+
+VALIDATION_SEED = 20_250_227
+"""The same noise scores every epoch's validation, so that epochs differ by their weights only."""
+
+CHECK_EVERY = 50
+"""Steps between two looks at the losses on an accelerator, which each look makes wait; on the CPU it is every step."""
+
+
+class TrainingPlan(pl.LightningModule):
+    """Steps and optimiser around a :class:`CradleModule`.
+
+    Random numbers depend on the seed and the epoch alone, so a resumed run repeats the uninterrupted one.
+    """
+
+    def __init__(
+        self,
+        module: CradleModule,
+        sizes: SplitSizes,
+        *,
+        n_particles: int,
+        learning_rate: float,
+        weight_decay: float,
+        seed: int,
+        shard: Shard = Shard(),  # noqa: B008 (frozen)
+        precision: Precision = "float32",
+    ) -> None:
+        super().__init__()
+        self.settings = ExitStack()
+        self.precision = precision
+        self.module = module
+        self.sizes = sizes
+        self.n_particles = n_particles
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.seed = seed
+        self.shard = shard
+        self._records = {part: EpochRecord() for part in ("train", "val")}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam, as published."""
+        return torch.optim.Adam(
+            self.module.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+        )
+
+    def on_fit_start(self) -> None:
+        """Put the sizes where the model is, and set the precision of products, until ``settings`` is closed.
+
+        Not before: Lightning looks at torch's own setting when it sets up a GPU, which torch refuses while ours is on.
+        """
+        self.sizes = self.sizes.to(self.device)
+        self.settings.enter_context(matmul_precision(self.precision))
+
+    def on_train_epoch_start(self) -> None:
+        """Seed the epoch."""
+        torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+        self._records["train"] = EpochRecord()
+
+    def on_validation_epoch_start(self) -> None:
+        """Seed the validation, always alike."""
+        self._check("train")  # before it is scored, a model must be sound
+        torch.manual_seed(VALIDATION_SEED)
+        self._records["val"] = EpochRecord()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Drop the last step's gradients, which would lie beside this one's, for those are made with the loss."""
+        self.zero_grad()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of a batch."""
+        return self._step("train", batch, batch_idx)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the validation loss."""
+        self._step("val", batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Make the validation loss known to early stopping and checkpoints."""
+        self.log("val_loss", sum(self.means("val").values()))
+
+    def means(self, part: str) -> dict[str, float]:
+        """Mean of each loss term over the cells of the epoch, those of the other processes included."""
+        self._check(part)
+        return self._records[part].means(over_processes=self.shard.n > 1)
+
+    def _step(self, part: str, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch, as a term of the mean over processes."""
+        # every process draws the noise of the whole batch and takes that of its cells
+        noise = draw_noise(self.module, batch.whole, self.n_particles).of(self.shard.computed(batch.whole))
+        terms = loss_terms(self.module, batch, self.sizes, noise)
+        values = torch.stack(list(terms.values()))
+        own = self.shard.cells(batch.whole)
+        n_own = own.stop - own.start
+        self._records[part].add(tuple(terms), values.detach(), n_own)
+        if self.device.type == "cpu" or (batch_idx + 1) % CHECK_EVERY == 0:
+            self._check(part)
+        share = n_own * self.shard.n / batch.whole
+        loss = values.sum()
+        return loss if share == 1 else loss * share
+
+    def _check(self, part: str) -> None:
+        """Raise :class:`TrainingError` if a loss since the last check is not finite."""
+        found = self._records[part].first_not_finite()
+        if found is None:
+            return
+        batch_idx, terms = found
+        wrong = [f"{name} = {value:g}" for name, value in terms.items() if not math.isfinite(value)]
+        where = {"train": "training", "val": "validation"}[part]
+        raise TrainingError(
+            f"the loss is not finite in epoch {self.current_epoch}, {where} batch {batch_idx}: {', '.join(wrong)}. "
+            "Try a smaller learning_rate (a third), a smaller gradient_clip (1), or look for cells of extreme counts; "
+            "the checkpoints of earlier epochs are kept"
+        )
+
+
+class EpochRecord:
+    """The loss terms of the batches of an epoch, on the device that they were computed on until they are asked for."""
+
+    def __init__(self) -> None:
+        self._names: tuple[str, ...] = ()
+        self._fresh: list[Tensor] = []
+        self._read = 0
+        self._sums: Tensor | None = None
+        self._cells = 0
+        self._means: dict[str, float] | None = None
+
+    def add(self, names: tuple[str, ...], values: Tensor, n_cells: int) -> None:
+        """Add the terms of a batch, (terms,), each a mean over ``n_cells`` cells."""
+        self._names = names
+        self._fresh.append(values)
+        self._sums = values * n_cells if self._sums is None else self._sums.add_(values, alpha=n_cells)
+        self._cells += n_cells
+
+    def first_not_finite(self) -> tuple[int, dict[str, float]] | None:
+        """Index and terms of the first batch since the last call with a term that is not finite."""
+        if not self._fresh:
+            return None
+        fresh = torch.stack(self._fresh) if len(self._fresh) > 1 else self._fresh[0].unsqueeze(0)
+        before = self._read
+        self._read += len(self._fresh)
+        self._fresh = []
+        if math.isfinite(fresh.sum().item()):  # the one wait for the device
+            return None
+        wrong = (~fresh.isfinite().all(dim=1)).nonzero()
+        if len(wrong) == 0:  # large but finite terms
+            return None
+        first = int(wrong[0])
+        return before + first, dict(zip(self._names, fresh[first].tolist(), strict=True))
+
+    def means(self, *, over_processes: bool = False) -> dict[str, float]:
+        """Mean of each term over the cells; over those of all processes, each of them has to ask."""
+        if self._means is None:
+            if self._sums is None:
+                return {}
+            sums = torch.cat([self._sums, self._sums.new_tensor([self._cells])])
+            if over_processes:
+                torch.distributed.all_reduce(sums)
+            *totals, n_cells = sums.tolist()
+            self._means = {name: total / n_cells for name, total in zip(self._names, totals, strict=True)}
+        return self._means
+
+
+class History(Callback):
+    """Keeps the mean of every loss term per epoch, in checkpoints and, written by the first process, as a CSV file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+        self._started = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the epoch; comes before checkpoints are written."""
+        assert isinstance(pl_module, TrainingPlan)
+        row: dict[str, float] = {"epoch": trainer.current_epoch}
+        for part in ("train", "val"):
+            means = pl_module.means(part)
+            if means:
+                row[f"{part}_loss"] = sum(means.values())
+                row |= {f"{part}_{name}": value for name, value in means.items()}
+        row["seconds"] = time.perf_counter() - self._started
+        self.rows.append(row)
+        self._write(trainer)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write what a finished run, resumed, did not change."""
+        self._write(trainer)
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        if trainer.is_global_zero:
+            write_text(self.path, pd.DataFrame(self.rows).to_csv(index=False))
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self.rows = state_dict["rows"]
+
+
+class DataOnDevice(Callback):
+    """Puts the cells onto the device that trains; ``when`` as in :class:`~cradlevae.model.config.TrainConfig`."""
+
+    def __init__(self, batches: Iterable[CellBatches], when: str) -> None:
+        self._batches = list(batches)
+        self._when = when
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put them there, once for all batches."""
+        data = self._batches[0].data
+        if self._when == "always" or (self._when == "auto" and DeviceCells.fits(data, pl_module.device)):
+            cells = DeviceCells(data, pl_module.device)
+            for batches in self._batches:
+                batches.take_from(cells)
+
+
+class Averaging(WeightAveraging):
+    """Keeps an exponential moving average of the weights, which is validated and written into checkpoints.
+
+    Lightning's, but for the update: one operation on all weights, on their device, that waits for nothing.
+
+    Parameters
+    ----------
+    decay
+        What of the average a step keeps; the first step's weights begin it.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        self._update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Find the weights, once, and put the average beside them; Lightning made it before they were on a device."""
+        assert self._average_model is not None
+        self._average_model.to(pl_module.device)
+        self._averages: list[Tensor] = list(self._average_model.module.parameters())
+        self._weights: list[Tensor] = list(pl_module.parameters())
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the average."""
+        if self._latest_update_step == 0:
+            torch._foreach_copy_(self._averages, self._weights)
+        else:
+            self._update(self._averages, self._weights, None)
+        self._latest_update_step = trainer.global_step
+
+
+class EpochProgress(Callback):
+    """A progress bar over epochs, with the losses."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._progress: Progress | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the bar."""
+        self._progress = Progress(
+            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"),
+            TimeRemainingColumn(), TextColumn("{task.description}"),
+        )  # fmt: skip
+        self._progress.start()
+        self._task = self._progress.add_task("", total=trainer.max_epochs, completed=trainer.current_epoch)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Move it."""
+        if self._progress is not None:
+            last = self._history.rows[-1]
+            text = f"loss {last['train_loss']:.2f}"
+            if "val_loss" in last:
+                text += f", validation {last['val_loss']:.2f}"
+            self._progress.update(self._task, advance=1, description=text)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave it as it stands."""
+        self._stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Free the terminal."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

@@ -1,0 +1,188 @@
+"""A run of training: what it needs, and Lightning's trainer around it; the same in each of several processes."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cradlevae.data.loading.loader import CellBatches, Shard
+from cradlevae.errors import CradleError, DataError
+from cradlevae.model.config import TrainConfig
+from cradlevae.model.module import CradleModule
+from cradlevae.model.objective import SplitSizes
+from cradlevae.model.training.allocator import return_large_arrays
+
+CHECKPOINTS = "checkpoints"
+HISTORY_FILE = "history.csv"
+
+
+def last_checkpoint(folder: Path) -> Path:
+    """Where a run keeps its last epoch."""
+    return folder / CHECKPOINTS / "last.ckpt"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of training.
+
+    Attributes
+    ----------
+    module
+        The module to train.
+    batches
+        Batches of ``train`` and, for early stopping, ``val``.
+    sizes
+        Of the training cells.
+    config
+        How to train.
+    folder
+        Folder of the checkpoints and the CSV log.
+    resume
+        Whether to go on from the last checkpoint in ``folder``.
+    """
+
+    module: CradleModule
+    batches: dict[str, CellBatches]
+    sizes: SplitSizes
+    config: TrainConfig
+    folder: Path
+    resume: bool = False
+
+    @property
+    def monitored(self) -> bool:
+        """Whether there are validation cells."""
+        return "val" in self.batches
+
+    @property
+    def chosen(self) -> Path:
+        """The checkpoint whose weights count."""
+        return self.folder / CHECKPOINTS / "best.ckpt" if self.monitored else last_checkpoint(self.folder)
+
+    def train(self, shard: Shard = Shard()) -> None:  # noqa: B008 (frozen)
+        """Train, as one of several processes where ``shard`` says so; the first one writes the files."""
+        import lightning.pytorch as pl
+
+        from cradlevae.model.training.checkpoints import StreamedCheckpoints
+        from cradlevae.model.training.lightning_module import DataOnDevice, TrainingPlan
+
+        config = self.config
+        return_large_arrays()
+        plan = TrainingPlan(
+            self.module,
+            self.sizes,
+            n_particles=config.n_particles,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            seed=config.seed,
+            shard=shard,
+            precision=config.precision,
+        )
+        batches = {part: batches.of(shard) for part, batches in self.batches.items()}
+        loaders = {part: own.loader() for part, own in batches.items()}
+        with _quiet(), torch.random.fork_rng(), plan.settings, _explained():
+            trainer = pl.Trainer(
+                max_epochs=config.max_epochs,
+                accelerator=config.accelerator,
+                devices=config.devices,
+                strategy=_strategy() if shard.n > 1 else "auto",
+                gradient_clip_val=config.gradient_clip,
+                callbacks=[DataOnDevice(batches.values(), config.data_on_device), *self._callbacks(shard)],
+                plugins=[StreamedCheckpoints()],
+                logger=_tensorboard(self.folder) if config.tensorboard else False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                use_distributed_sampler=False,
+                default_root_dir=self.folder,
+            )
+            trainer.fit(
+                plan,
+                loaders["train"],
+                loaders.get("val"),
+                ckpt_path=str(last_checkpoint(self.folder)) if self.resume else None,
+                weights_only=True,
+            )
+
+    def _callbacks(self, shard: Shard) -> list[Any]:
+        from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+        from cradlevae.model.training.lightning_module import Averaging, EpochProgress, History
+
+        config = self.config
+        history = History(self.folder / HISTORY_FILE)
+        keep: dict[str, Any] = {
+            "dirpath": self.folder / CHECKPOINTS,
+            "enable_version_counter": False,
+            "save_on_train_epoch_end": True,
+        }
+        callbacks: list[Any] = [history]
+        if self.monitored:
+            callbacks.append(ModelCheckpoint(filename="best", monitor="val_loss", **keep))
+        # after the best, whose record it holds; Lightning's save_last would skip epochs that are not the best so far
+        callbacks.append(ModelCheckpoint(filename="last", **keep))
+        if config.progress and shard.rank == 0:
+            callbacks.append(EpochProgress(history))
+        if self.monitored and config.patience:
+            callbacks.append(EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True))
+        if config.averaging:
+            callbacks.append(Averaging(config.averaging))
+        return callbacks
+
+
+def _strategy() -> Any:
+    """Lightning's DDP over processes of one machine, which :mod:`cradlevae.model.training.processes` has started."""
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning.pytorch.strategies import DDPStrategy
+
+    # the buffers never change, so that to send them around at every step would be waste
+    return DDPStrategy(
+        cluster_environment=LightningEnvironment(), broadcast_buffers=False, gradient_as_bucket_view=True
+    )
+
+
+def _tensorboard(folder: Path) -> Any:
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    try:
+        return TensorBoardLogger(folder, name="tensorboard", version="")
+    except ModuleNotFoundError:
+        raise DataError("tensorboard is not installed; pip install 'cradlevae[tensorboard]'") from None
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Lightning's complaints about settings as errors of this package; its exit on Ctrl-C as an interrupt."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        yield
+    except (MisconfigurationException, ValueError) as error:
+        if isinstance(error, CradleError):
+            raise
+        raise DataError(f"{str(error).splitlines()[0]} (accelerator and devices are Lightning's)") from None
+    except SystemExit:
+        raise KeyboardInterrupt from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's remarks on loaders and hardware, which are of no use to a user of this package."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        warnings.filterwarnings("ignore", message=r".*(LeafSpec|treespec).*")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,23 @@
+"""All figures of the report, by name; each returns a matplotlib Figure and draws nothing on any screen."""
+
+from __future__ import annotations
+
+from cradlevae.reporting.cleaned import cleaned_figure
+from cradlevae.reporting.confounding import confounding_figure
+from cradlevae.reporting.effects import effects_figure
+from cradlevae.reporting.qc import qc_figure
+from cradlevae.reporting.save import save_figure
+from cradlevae.reporting.scores import scores_figure
+from cradlevae.reporting.signature import signature_figure
+from cradlevae.reporting.training import training_figure
+
+__all__ = [
+    "cleaned_figure",
+    "confounding_figure",
+    "effects_figure",
+    "qc_figure",
+    "save_figure",
+    "scores_figure",
+    "signature_figure",
+    "training_figure",
+]

@@ -1,0 +1,107 @@
+"""Names beside points, placed so that they cover neither each other nor the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cradlevae.reporting.style import INK, MUTED, NOTE_SIZE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FloatArray = npt.NDArray[np.float64]
+
+REACH = (4.0, 8.0, 13.0, 19.0, 26.0, 34.0)
+"""Distances between a point and its name that are tried, in points (1/72 inch)."""
+ANGLES = np.deg2rad(np.arange(0.0, 360.0, 22.5))
+GAP = 1.0
+"""Least space around a name, in points."""
+
+
+def settle(figure: Figure) -> None:
+    """Arrange the panels now, so that positions on the page are known."""
+    figure.draw_without_rendering()
+
+
+def label_points(ax: Axes, x: FloatArray, y: FloatArray, names: Sequence[str], chosen: npt.NDArray[np.intp]) -> None:
+    """Write the names of the ``chosen`` points next to them, with a thin line where they had to move away.
+
+    Parameters
+    ----------
+    ax
+        Axes with final limits in a figure that has been through :func:`settle`.
+    x, y
+        All points, (points,); names keep clear of them where they can.
+    names
+        Names of all points.
+    chosen
+        Positions of the points to name, the most important first. Points outside the axes are left out.
+    """
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.patheffects import withStroke
+
+    figure: Any = ax.figure
+    renderer = figure.canvas.get_renderer()
+    unit = figure.dpi / 72.0
+    frame: Any = ax.get_window_extent(renderer)
+    at = ax.transData.transform(np.column_stack([x, y]))
+    inside = (at >= frame.min).all(axis=1) & (at <= frame.max).all(axis=1)
+    font = FontProperties(size=NOTE_SIZE)
+    halo = [withStroke(linewidth=1.6, foreground="white", alpha=0.85)]
+    weight = np.ones(len(at))
+    weight[chosen] = 6.0
+    taken: list[FloatArray] = []  # left, bottom, right, top in pixels
+    for index in chosen:
+        if not inside[index]:
+            continue
+        width, height, _ = renderer.get_text_width_height_descent(str(names[index]), font, False)
+        half = np.array([width, height]) / 2 + GAP * unit
+        box, offset = _best_box(at[index], half, unit, frame, (at[inside], weight[inside]), taken)
+        taken.append(box)
+        line = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.4, "shrinkA": 0.0, "shrinkB": 1.5}
+        note = ax.annotate(
+            str(names[index]),
+            xy=(float(x[index]), float(y[index])),
+            xytext=(float(offset[0] / unit), float(offset[1] / unit)),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=NOTE_SIZE,
+            color=INK,
+            arrowprops=line,
+            parse_math=False,
+            path_effects=halo,
+            zorder=6,
+        )
+        note.set_in_layout(False)
+
+
+def _best_box(
+    point: FloatArray,
+    half: FloatArray,
+    unit: float,
+    frame: Any,
+    obstacles: tuple[FloatArray, FloatArray],
+    taken: list[FloatArray],
+) -> tuple[FloatArray, FloatArray]:
+    """Box of a name, and its centre relative to the point, where it covers least and is closest."""
+    best_cost, best_box, best_offset = np.inf, np.zeros(4), np.zeros(2)
+    points, weight = obstacles
+    others = np.array(taken).reshape(-1, 4)
+    for reach in REACH:
+        for angle in ANGLES:
+            towards = np.array([np.cos(angle), np.sin(angle)])
+            offset = towards * (reach * unit) + np.clip(towards * 1.5, -1.0, 1.0) * half
+            low, high = point + offset - half, point + offset + half
+            covered = weight[((points > low) & (points < high)).all(axis=1)].sum()
+            clashes = ((others[:, :2] < high) & (others[:, 2:] > low)).all(axis=1).sum()
+            outside = (low < frame.min).any() or (high > frame.max).any()
+            cost = reach + 5.0 * min(float(covered), 16.0) + 200.0 * int(clashes) + 100.0 * bool(outside)
+            if cost < best_cost:
+                best_cost, best_box, best_offset = cost, np.concatenate([low, high]), offset
+    return best_box, best_offset

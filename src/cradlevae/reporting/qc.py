@@ -1,0 +1,170 @@
+"""What quality control saw: the values of each criterion and the thresholds that they were held against."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cradlevae.data.qc.criteria import CRITERIA, QC_KEY, VALUE_COLUMNS
+from cradlevae.data.qc.table import qc_table
+from cradlevae.errors import DataError
+from cradlevae.reporting.style import (
+    FAILED,
+    INK,
+    PASSING,
+    TICK_SIZE,
+    dress,
+    headline,
+    name_axes,
+    panels,
+    percent,
+    plain_log_ticks,
+    say_instead,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FloatArray = npt.NDArray[np.float64]
+
+NAMES = {
+    "umi": ("UMI counts", "counts of a cell"),
+    "genes": ("Detected genes", "genes of a cell"),
+    "mito": ("Mitochondrial counts", "% of a cell's counts"),
+    "ribo": ("Ribosomal counts", "% of a cell's counts"),
+    "haemo": ("Haemoglobin counts", "% of a cell's counts"),
+    "doublet": ("Predicted doublets", "Scrublet score"),
+}
+"""Title and x label of each criterion."""
+LOGARITHMIC = frozenset({"umi", "genes"})
+BINS = 45
+TAIL = 3.0
+"""How far the axis of a percentage goes beyond its threshold, in distances from the median to the threshold."""
+
+
+def qc_figure(adata: Any) -> Figure:
+    """Histogram of each QC criterion with its threshold and the share of cells that fail it.
+
+    Parameters
+    ----------
+    adata
+        Cells annotated by :func:`cradlevae.annotate_qc`: its columns of ``obs`` and ``uns["cradlevae_qc"]``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One panel per criterion; those that were not assessed say why.
+
+    Raises
+    ------
+    DataError
+        If the cells are not annotated.
+    """
+    if QC_KEY not in adata.uns:
+        raise DataError(f"the AnnData has no uns[{QC_KEY!r}]; run annotate_qc first")
+    table = qc_table(adata.uns[QC_KEY])
+    figure, axes = panels(len(CRITERIA))
+    for criterion, ax in zip(CRITERIA, axes, strict=True):
+        _panel(ax, criterion, table[table["criterion"] == criterion], adata.obs)
+    for ax in axes[::3]:
+        ax.set_ylabel("cells", fontsize=axes[0].xaxis.label.get_fontsize(), color=INK)
+    overall = table[table["criterion"] == "any"].iloc[0]
+    share = percent(overall["n_failing"], overall["n_cells"])
+    headline(
+        figure,
+        f"Quality control: {share} of {overall['n_cells']:,} cells fail a criterion",
+        "Dashed: threshold (of each batch, where there are several). Orange: cells that fail this criterion. "
+        "Values beyond an axis are counted in its outermost bin.",
+    )
+    return figure
+
+
+def _panel(ax: Axes, criterion: str, rows: pd.DataFrame, obs: pd.DataFrame) -> None:
+    title, unit = NAMES[criterion]
+    assessed = rows[rows["status"] == "assessed"]
+    column = VALUE_COLUMNS[criterion]
+    if assessed.empty or column not in obs:
+        reason = "; ".join(dict.fromkeys(rows["reason"])) if assessed.empty else f"obs has no column {column!r}"
+        name_axes(ax, title=title)
+        say_instead(ax, f"not assessed: {reason}" if assessed.empty else reason)
+        return
+    share = percent(float(assessed["n_failing"].sum()), float(assessed["n_cells"].sum()))
+    values = obs[column].to_numpy(dtype=np.float64)
+    failed = np.asarray(obs.get(f"qc_{criterion}", pd.Series(False, index=obs.index)), dtype=bool)
+    known = np.isfinite(values)
+    log = criterion in LOGARITHMIC
+    if log:
+        known &= values > 0
+    thresholds = assessed["threshold"].dropna().to_numpy(dtype=np.float64)
+    dress(ax)
+    name_axes(ax, x=unit, title=f"{title}: {share} fail")
+    _histogram(ax, values[known], failed[known], thresholds, log=log)
+    notes = []
+    if log and (n_empty := int((values == 0).sum())):
+        notes.append(f"{n_empty:,} empty, not shown")
+    if len(rows) > len(assessed):
+        notes.append(f"{len(rows) - len(assessed)} of {len(rows)} batches\nnot assessed")
+    if log and (thresholds <= 0).any():
+        notes.append("threshold below 1:\nnone can fail" if (thresholds <= 0).all() else "some thresholds below 1")
+    if notes:
+        left = criterion in LOGARITHMIC
+        ax.text(
+            0.03 if left else 0.97, 0.96, "\n".join(notes), transform=ax.transAxes, va="top",
+            ha="left" if left else "right", fontsize=TICK_SIZE, color=INK,
+        )  # fmt: skip
+
+
+def _histogram(
+    ax: Axes, values: FloatArray, failed: npt.NDArray[np.bool_], thresholds: FloatArray, *, log: bool
+) -> None:
+    if len(values) == 0:
+        say_instead(ax, "no cell has a value")
+        return
+    drawn = thresholds[thresholds > 0] if log else thresholds
+    edges = _edges(values, drawn, log=log)
+    low, high = float(edges[0]), float(edges[-1])
+    clipped = np.clip(values, low, high)
+    ax.hist(
+        [clipped[~failed], clipped[failed]],
+        bins=edges.tolist(),
+        stacked=True,
+        color=[PASSING, FAILED],
+        linewidth=0,
+    )
+    for threshold in drawn:
+        ax.axvline(threshold, color=INK, linewidth=0.9 if len(drawn) == 1 else 0.5, linestyle=(0, (4, 2)))
+    if log:
+        ax.set_xscale("log")
+        plain_log_ticks(ax.xaxis, low, high)
+    ax.set_xlim(low, high)
+    ax.grid(False, axis="x")
+
+
+def _edges(values: FloatArray, thresholds: FloatArray, *, log: bool) -> FloatArray:
+    """Edges of the bins; a single threshold is one of them, so that no bin holds failing and passing cells."""
+    low, high = np.quantile(values, [0.001, 0.999])
+    low, high = float(min([low, *thresholds])), float(max([high, *thresholds]))
+    if log:
+        return np.exp(_ruler(np.log(low / 1.05), np.log(high * 1.05), np.log(thresholds)))
+    if len(thresholds):
+        beyond = thresholds.max() + TAIL * max(thresholds.max() - float(np.median(values)), 0.0)
+        high = min(high, beyond) if beyond > thresholds.max() else high
+    margin = 0.03 * (high - low) or 0.5
+    return _ruler(0.0 if low >= 0 else low - margin, high + margin, thresholds)
+
+
+def _ruler(low: float, high: float, marks: FloatArray) -> FloatArray:
+    """About :data:`BINS` equal steps from ``low`` to ``high``, shifted so that a single mark is on it."""
+    step = (high - low) / BINS
+    if len(marks) != 1:
+        return np.linspace(low, high, BINS + 1)
+    mark = float(marks[0])
+    below, above = np.ceil((mark - low) / step), np.ceil((high - mark) / step)
+    edges = mark + step * np.arange(-below, above + 1)
+    if low == 0:  # no value lies below: the first bin begins there, and is not a sliver
+        edges = np.concatenate([[0.0], edges[edges > step / 2]])
+    return edges

@@ -1,0 +1,119 @@
+"""The report of an evaluated model: every figure as a file, and one page with figures and tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cradlevae.data.qc.criteria import QC_KEY
+from cradlevae.evaluation.evaluate import measured_effects_of
+from cradlevae.evaluation.reference_effects import ReferenceCells
+from cradlevae.model.trained import TrainedModel
+from cradlevae.query.counterfactual import clean
+from cradlevae.query.effects import effects
+from cradlevae.query.signature import artifact_signature
+from cradlevae.reporting.figures import (
+    cleaned_figure,
+    confounding_figure,
+    effects_figure,
+    qc_figure,
+    save_figure,
+    scores_figure,
+    signature_figure,
+    training_figure,
+)
+from cradlevae.reporting.page import write_page
+
+MOST_CELLS = 3000
+"""At most so many cells are cleaned for the figure."""
+
+
+def write_report(
+    model: TrainedModel,
+    adata: Any,
+    scores: pd.DataFrame,
+    folder: Path,
+    *,
+    reference: ReferenceCells = "held-out",
+) -> list[Path]:
+    """Write the figures and ``report.html`` of an evaluated model.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    adata
+        The experiment that it was evaluated on.
+    scores
+        What :func:`cradlevae.evaluate` returned.
+    folder
+        Where to write.
+    reference
+        Which cells the effects figure compares with.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+    """
+    measured = measured_effects_of(model, adata, reference=reference)
+    predicted = effects(model, list(measured.obs_names))
+    figures = {
+        "Predicted against measured effects": effects_figure(measured, predicted),
+        "Scores": scores_figure(scores),
+        "Confounding alarm": confounding_figure(pd.DataFrame(scores.attrs["confounding"])),
+        "Training": training_figure(model.history),
+    }
+    if model.member.artifact:
+        figures |= _artifact_figures(model, _sample(adata))
+    if QC_KEY in adata.uns:
+        figures["Quality control"] = qc_figure(adata)
+    written = []
+    for title, figure in figures.items():
+        path = folder / f"{title.lower().replace(' ', '_')}.png"
+        save_figure(figure, path)
+        written.append(path)
+    page = folder / "report.html"
+    summary = {
+        "model": model.member.name,
+        "genes": f"{len(model.genes):,}",
+        "perturbations": f"{len(model.trained)}",
+        "artifact classes": ", ".join(model.criteria),
+        "split": f"{model.split.recipe}, seed {model.split.seed}, hash {model.split.hash[:12]}",
+        "objective": model.config.objective,
+        "epochs": f"{len(model.history)}",
+        "reference": reference,
+        "not scored (a member had no training cells)": ", ".join(scores.attrs["unanswered"]) or "none",
+    }
+    main = scores[scores["predictor"].isin(["model", "ceiling", "data"])].dropna(axis=1, how="all")
+    write_page(
+        page,
+        title="cradlevae report",
+        summary=summary,
+        tables={"Scores of the model": main, "All scores": scores},
+        figures=figures,
+    )
+    return [*written, page]
+
+
+def _artifact_figures(model: TrainedModel, cells: Any) -> dict[str, Any]:
+    """What the artifact does, and cells without it."""
+    figures = {"Artifact signature": signature_figure(artifact_signature(model))}
+    cleaned = clean(model, cells)
+    if cleaned.obs["failed_qc"].any():
+        figures["Cleaned cells"] = cleaned_figure(
+            cells,
+            cleaned,
+            perturbation_key=None if model.fields.guides_key else model.fields.perturbation_key,
+            artifact_key=list(model.criteria),
+            layer=model.fields.layer,
+        )
+    return figures
+
+
+def _sample(adata: Any) -> Any:
+    """At most :data:`MOST_CELLS` cells, evenly taken."""
+    step = max(1, -(-adata.n_obs // MOST_CELLS))
+    return adata[::step]

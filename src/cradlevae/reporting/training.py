@@ -1,0 +1,182 @@
+"""How training went."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cradlevae.errors import DataError
+from cradlevae.reporting.style import (
+    FAILED,
+    INK,
+    MODEL,
+    MUTED,
+    TICK_SIZE,
+    dress,
+    headline,
+    legend,
+    name_axes,
+    new_figure,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FloatArray = npt.NDArray[np.float64]
+
+TERMS = {
+    "reconstruction": "Reconstruction",
+    "basal": "Basal state (KL)",
+    "mask": "Mask (KL)",
+    "embedding": "Embedding (KL)",
+    "artifact": "Artifact (KL)",
+    "counterfactual": "Counterfactual",
+}
+"""What the terms of the loss are called; others go by their column."""
+COLUMNS = 3
+WARM_UP = 0.05
+"""Share of the epochs, the first, that the y axes need not show: their fall would flatten all the rest."""
+
+
+def training_figure(history: pd.DataFrame) -> Figure:
+    """Loss of training and validation cells by epoch, with the best epoch, and each term of the loss.
+
+    Parameters
+    ----------
+    history
+        Learning curves as :attr:`cradlevae.CradleVAE.history` holds them, one row per epoch: ``epoch``,
+        ``train_loss``, ``train_<term>``; and, where cells were held out, ``val_loss``, ``val_<term>``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A panel of the loss, and one of each term.
+
+    Raises
+    ------
+    DataError
+        If there is no epoch, or no training loss.
+    """
+    if "train_loss" not in history or len(history) == 0:
+        raise DataError("the history holds no epoch with a 'train_loss'; train the model first")
+    epoch = _values(history, "epoch") if "epoch" in history else np.arange(len(history), dtype=np.float64)
+    terms = [name.removeprefix("train_") for name in map(str, history.columns) if name.startswith("train_")]
+    terms = [name for name in terms if name != "loss"]
+    terms = [name for name in TERMS if name in terms] + [name for name in terms if name not in TERMS]
+    rows = -(-len(terms) // COLUMNS)
+    figure = new_figure(2.9 + 1.45 * rows)
+    grid = figure.add_gridspec(1 + rows, COLUMNS, height_ratios=[1.7] + [1.0] * rows)
+
+    ax = figure.add_subplot(grid[0, :])
+    best = _best(history)
+    zoomed = _curves(ax, epoch, history, "loss", best)
+    name_axes(ax, x="epoch", y="loss (nats per cell)", title="Loss")
+    legend(ax, above=True)
+    for index, name in enumerate(terms):
+        panel = figure.add_subplot(grid[1 + index // COLUMNS, index % COLUMNS], sharex=ax)
+        zoomed |= _curves(panel, epoch, history, name, best)
+        title = TERMS.get(name, name.replace("_", " "))
+        last_row = index + COLUMNS >= len(terms)
+        name_axes(
+            panel,
+            x="epoch" if last_row else "",
+            y="nats per cell" if index % COLUMNS == 0 else "",
+            title=title,
+        )
+    headline(figure, _title(history, epoch, best), _caption(history, zoomed=zoomed))
+    return figure
+
+
+def _values(history: pd.DataFrame, column: str) -> FloatArray:
+    return history[column].to_numpy(dtype=np.float64)
+
+
+def _best(history: pd.DataFrame) -> int | None:
+    """Row of the lowest validation loss, whose weights are kept; ``None`` without validation."""
+    if "val_loss" not in history:
+        return None
+    loss = _values(history, "val_loss")
+    return int(np.nanargmin(loss)) if np.isfinite(loss).any() else None
+
+
+def _curves(ax: Axes, epoch: FloatArray, history: pd.DataFrame, name: str, best: int | None) -> bool:
+    """Draw training and, where there is one, validation curve of a term; whether the first epochs are left out."""
+    from matplotlib.ticker import MaxNLocator
+
+    dress(ax)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    curves = []
+    for part, label, colour in (("train", "training", MODEL), ("val", "validation", FAILED)):
+        column = f"{part}_{name}"
+        if column in history and history[column].notna().any():
+            values = _values(history, column)
+            marker = "o" if np.isfinite(values).sum() < 3 else ""
+            ax.plot(epoch, values, color=colour, linewidth=1.3, label=label, marker=marker, markersize=3)
+            curves.append(values)
+    zoomed = _zoom(ax, curves)
+    if best is not None:
+        ax.axvline(epoch[best], color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
+        if name == "loss":
+            ax.plot(
+                [epoch[best]], [history["val_loss"].iloc[best]], "o", color=FAILED, markersize=5,
+                markeredgecolor="white", zorder=5,
+                label=f"best epoch ({epoch[best]:.0f})",
+            )  # fmt: skip
+    return zoomed
+
+
+def _zoom(ax: Axes, curves: list[FloatArray]) -> bool:
+    """Leave out the first epochs of a long run, if the curves fell a lot in them; whether that was done."""
+    if not curves:
+        return False
+    skip = round(WARM_UP * len(curves[0]))
+    kept = np.concatenate([values[skip:] for values in curves])
+    every = np.concatenate(curves)
+    kept, every = kept[np.isfinite(kept)], every[np.isfinite(every)]
+    if len(kept) == 0 or np.ptp(kept) == 0 or np.ptp(every) < 1.5 * np.ptp(kept):
+        return False
+    margin = 0.06 * np.ptp(kept)
+    ax.set_ylim(kept.min() - margin, kept.max() + margin)
+    ax.text(
+        0.006,
+        1.0,
+        "▲",
+        transform=ax.transAxes,
+        ha="left",
+        va="top",
+        fontsize=TICK_SIZE - 2,
+        color=INK,
+        alpha=0.6,
+    )
+    return True
+
+
+def _title(history: pd.DataFrame, epoch: FloatArray, best: int | None) -> str:
+    n = len(history)
+    text = f"Training: {n:,} epoch{'s' if n > 1 else ''}"
+    if "seconds" in history and np.isfinite(total := float(history["seconds"].sum())):
+        text += f" in {_duration(total)}"
+    if best is None:
+        return f"{text}, no validation cells"
+    return f"{text}, best validation loss {history['val_loss'].iloc[best]:,.1f} at epoch {epoch[best]:.0f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _caption(history: pd.DataFrame, *, zoomed: bool) -> str:
+    text = "Mean over cells; lower is better. The terms add up to the loss. "
+    text += "▲: the first epochs lie above the frame. " if zoomed else ""
+    if _best(history) is not None:
+        text += (
+            "Dashed: the best epoch, whose weights the model keeps. Mask, embedding and artifact are terms of the "
+            "whole part, shared out over its cells: they are larger where there are fewer cells, as in validation."
+        )
+    return text.strip()

@@ -1,0 +1,67 @@
+"""Writing files so that nothing half-written stays behind."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from cradlevae.errors import DataError
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; it replaces ``path`` when the block ends without an error.
+
+    Raises
+    ------
+    DataError
+        If the folder is absent and cannot be made, or is not writable.
+    """
+    target = Path(path)
+    make_folder(target.parent)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(target)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def make_folder(folder: str | Path) -> Path:
+    """Make a folder where it is missing, and see that files can be written into it."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(f"cannot write into {folder}: {error.strerror}; choose another output folder") from None
+    return folder
+
+
+def write_h5ad(adata: Any, path: str | Path) -> None:
+    """Write an AnnData file atomically."""
+    with atomic_path(path) as temporary:
+        adata.write_h5ad(temporary, compression="gzip")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_csv(table: Any, path: Path) -> None:
+    """Write a table atomically."""
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False)

@@ -1,0 +1,310 @@
+"""The one place that reads an AnnData: what it accepts, and what it refuses by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cradlevae.data.experiment import DataFields, condition_labels, read_experiment
+from cradlevae.data.storage.stored_matrix import StoredMatrix
+from cradlevae.errors import DataError
+
+MakeAnnData = Callable[..., ad.AnnData]
+
+LABELS = ["control", "A", "B+A", "A+B", "ctrl", "B"]
+COUNTS = np.arange(1, 25).reshape(6, 4) % 5
+
+
+def read(adata: ad.AnnData, **fields: Any) -> Any:
+    return read_experiment(adata, DataFields(**fields))
+
+
+def test_an_experiment_holds_what_the_anndata_says(make_adata: MakeAnnData) -> None:
+    data = read(make_adata(COUNTS, LABELS, [True, False, False, True, False, False]))
+    assert data.conditions == ("control", "A", "A+B", "B")
+    assert data.perturbations == ("A", "B")
+    assert [data.conditions[code] for code in data.condition] == [
+        "control",
+        "A",
+        "A+B",
+        "A+B",
+        "control",
+        "B",
+    ]
+    assert list(data.cells) == [f"cell{i}" for i in range(6)]
+    assert list(data.genes) == [f"gene{i}" for i in range(4)]
+    assert (data.n_cells, data.n_genes) == (6, 4)
+    np.testing.assert_array_equal(data.counts.toarray(), COUNTS)
+    np.testing.assert_array_equal(data.library_size, COUNTS.sum(axis=1))
+    np.testing.assert_array_equal(data.dosage, [[0, 0], [1, 0], [1, 1], [0, 1]])
+    np.testing.assert_array_equal(data.artifact, [[1], [0], [0], [1], [0], [0]])
+    np.testing.assert_array_equal(data.failed, [True, False, False, True, False, False])
+    np.testing.assert_array_equal(data.is_control, [True, False, False, False, True, False])
+    assert data.criteria == ("artifact",)
+
+
+def test_a_subset_keeps_the_places_of_conditions(make_adata: MakeAnnData) -> None:
+    data = read(make_adata(COUNTS, LABELS)).subset(np.array([3, 5]))
+    assert list(data.cells) == ["cell3", "cell5"]
+    assert data.conditions == ("control", "A", "A+B", "B")
+    np.testing.assert_array_equal(data.condition, [2, 3])
+    np.testing.assert_array_equal(data.counts.toarray(), COUNTS[[3, 5]])
+    np.testing.assert_array_equal(data.library_size, COUNTS[[3, 5]].sum(axis=1))
+
+
+def _told_of_csc(expected: bool) -> Any:
+    return pytest.warns(UserWarning, match="stored by genes") if expected else nullcontext()
+
+
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_matrix, np.asarray])
+@pytest.mark.parametrize("dtype", ["int16", "int64", "float64"])
+@pytest.mark.parametrize("backed", [False, True])
+def test_every_form_gives_the_same_experiment(
+    make_adata: MakeAnnData, form: Any, dtype: str, backed: bool, tmp_path: Path
+) -> None:
+    expected = read(make_adata(COUNTS.astype(np.float32), LABELS))
+    adata = make_adata(COUNTS.astype(dtype), LABELS, form=form)
+    if backed:
+        adata.write_h5ad(tmp_path / "adata.h5ad")
+        adata = ad.read_h5ad(tmp_path / "adata.h5ad", backed="r")
+    with _told_of_csc(backed and form is sp.csc_matrix):
+        data = read(adata)
+    assert isinstance(data.counts, StoredMatrix) == (backed and form is not sp.csc_matrix)
+    assert (data.counts[:] != expected.counts).nnz == 0
+    assert data.counts[:].dtype == np.float32
+    np.testing.assert_array_equal(data.condition, expected.condition)
+    np.testing.assert_array_equal(data.artifact, expected.artifact)
+    assert data.conditions == expected.conditions
+    if backed:
+        adata.file.close()
+
+
+@settings(deadline=None)
+@given(cells=st.permutations(range(6)), genes=st.permutations(range(4)))
+def test_the_order_of_cells_and_genes_has_no_say(make_adata: MakeAnnData, cells: list[int], genes: list[int]) -> None:
+    failed = np.array([True, False, False, True, False, False])
+    adata = make_adata(COUNTS, LABELS, failed)
+    expected = read(adata)
+    shuffled = adata[cells][:, genes].copy()
+    data = read_experiment(shuffled, DataFields(), genes=list(expected.genes))
+    assert data.conditions == expected.conditions
+    assert list(data.genes) == list(expected.genes)
+    np.testing.assert_array_equal(data.counts.toarray(), expected.counts[cells].toarray())
+    np.testing.assert_array_equal(data.condition, expected.condition[cells])
+    np.testing.assert_array_equal(data.artifact, expected.artifact[cells])
+
+
+# -- labels ----------------------------------------------------------------------------------------------------
+
+
+def test_separator_and_controls_as_the_data_have_them(make_adata: MakeAnnData) -> None:
+    adata = make_adata(COUNTS, ["safe", "A_B", "B_A", "B_safe", "SAFE", "A"])
+    adata.obs = adata.obs.rename(columns={"perturbation": "target"})
+    data = read(adata, perturbation_key="target", separator="_", control_labels=("safe",))
+    names = [data.conditions[code] for code in data.condition]
+    assert names == ["control", "A+B", "A+B", "B", "control", "A"]
+    alone = read(adata, perturbation_key="target", separator="_", control_labels="safe")
+    np.testing.assert_array_equal(alone.condition, data.condition)
+
+
+def test_gears_style(make_adata: MakeAnnData) -> None:
+    data = read(make_adata(COUNTS, ["ctrl", "A+ctrl", "ctrl+A", "A+B", "ctrl", "B+ctrl"]))
+    assert [data.conditions[code] for code in data.condition] == ["control", "A", "A", "A+B", "control", "B"]
+
+
+def test_categories_and_their_order_have_no_say(make_adata: MakeAnnData) -> None:
+    adata = make_adata(COUNTS, LABELS)
+    adata.obs["perturbation"] = pd.Categorical(LABELS, categories=["never", *sorted(LABELS, reverse=True)])
+    data = read(adata)
+    assert data.conditions == ("control", "A", "A+B", "B")
+
+
+def test_a_plus_inside_a_name_is_refused_with_another_separator(make_adata: MakeAnnData) -> None:
+    with pytest.raises(DataError, match=r"label 'A\+B'.*holds '\+', but separator is '_'"):
+        read(make_adata(COUNTS, ["control", "A+B", "A_B", "A", "B", "A"]), separator="_")
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, "", "  ", "+"])
+def test_empty_labels_are_refused(make_adata: MakeAnnData, missing: Any) -> None:
+    labels = [*LABELS[:4], missing, "B"]
+    with pytest.raises(DataError, match=r"obs\['perturbation'\] is empty for 1 cells, first 'cell4'"):
+        read(make_adata(COUNTS, labels))
+
+
+def test_an_empty_separator_is_refused() -> None:
+    with pytest.raises(DataError, match="separator"):
+        DataFields(separator="")
+
+
+def test_an_absent_label_column_is_refused_with_the_closest(make_adata: MakeAnnData) -> None:
+    with pytest.raises(
+        DataError, match=r"no column 'perturbations' in obs; did you mean 'perturbation'.*perturbation_key="
+    ):
+        read(make_adata(COUNTS, LABELS), perturbation_key="perturbations")
+
+
+def test_no_controls_are_refused(make_adata: MakeAnnData) -> None:
+    with pytest.raises(
+        DataError, match=r"no control cells: none of 'control', 'ctrl', 'non-targeting'.*control_labels="
+    ):
+        read(make_adata(COUNTS, ["A", "B", "A", "B", "A", "scramble"]))
+
+
+def test_a_known_model_needs_no_controls_in_new_data(make_adata: MakeAnnData) -> None:
+    adata = make_adata(COUNTS, ["B"] * 6)
+    data = read_experiment(adata, DataFields(), perturbations=("A", "B", "C"))
+    assert data.perturbations == ("A", "B", "C")
+    np.testing.assert_array_equal(data.dosage[data.condition], np.tile([0, 1, 0], (6, 1)))
+
+
+def test_perturbations_unknown_to_the_model_are_refused(make_adata: MakeAnnData) -> None:
+    adata = make_adata(COUNTS, ["STAT1", "JAK2"] * 3)
+    with pytest.raises(
+        DataError, match=r"perturbation 'STAT1' in obs\['perturbation'\] is unknown.*did you mean 'Stat1'"
+    ):
+        read_experiment(adata, DataFields(), perturbations=("Jak9", "JAK2", "Stat1"))
+
+
+# -- guide RNAs ------------------------------------------------------------------------------------------------
+
+
+def with_guides(adata: ad.AnnData, guides: Any) -> ad.AnnData:
+    adata.obsm["guides"] = guides
+    return adata
+
+
+def test_a_guide_count_matrix(make_adata: MakeAnnData) -> None:
+    table = [[5, 0, 0, 0], [0, 7, 0, 0], [0, 3, 3, 0], [9, 0, 2, 0], [0, 1, 4, 0], [0, 0, 0, 0]]
+    adata = make_adata(COUNTS)
+    columns = ["non-targeting", "A", "B", "A+B"]
+    with_guides(adata, pd.DataFrame(table, columns=columns, index=adata.obs_names))
+    with pytest.warns(UserWarning, match=r"1 cells without a guide RNA in obsm\['guides'\] are left out"):
+        data = read(adata, guides_key="guides", guide_min_count=2)
+    assert [data.conditions[code] for code in data.condition] == ["control", "A", "A+B", "B", "B"]
+    assert list(data.cells) == ["cell0", "cell1", "cell2", "cell3", "cell4"]
+    assert list(condition_labels(adata, DataFields(guides_key="guides"))) == [
+        "control",
+        "A",
+        "A+B",
+        "B",
+        "A+B",
+        "",
+    ]
+
+
+def test_guides_without_names_are_refused(make_adata: MakeAnnData) -> None:
+    with pytest.raises(DataError, match=r"obsm\['guides'\] has no column names; store.*DataFrame"):
+        read(with_guides(make_adata(COUNTS), np.ones((6, 3))), guides_key="guides")
+    with pytest.raises(DataError, match=r"no guide-count matrix 'guide' in obsm \(there: 'guides'\)"):
+        read(with_guides(make_adata(COUNTS), np.ones((6, 3))), guides_key="guide")
+    nameless = pd.DataFrame(np.ones((6, 2)), columns=["A", ""], index=[f"cell{i}" for i in range(6)])
+    with pytest.raises(DataError, match="a column without a name"):
+        read(with_guides(make_adata(COUNTS), nameless), guides_key="guides")
+
+
+# -- artifacts -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        [True, False, False, True, False, False],
+        [1, 0, 0, 1, 0, 0],
+        [1.0, 0.0, 0.0, 1.0, 0.0, 0.0],
+        ["True", "False", "False", "True", "False", "False"],
+        pd.Categorical(["true", "false", "false", "true", "false", "false"]),
+        pd.array([True, False, False, True, False, False], dtype="boolean"),
+    ],
+)
+def test_artifacts_as_people_write_them(make_adata: MakeAnnData, column: Any) -> None:
+    adata = make_adata(COUNTS, LABELS)
+    adata.obs["bad"] = column
+    np.testing.assert_array_equal(read(adata, artifact_key="bad").failed, [1, 0, 0, 1, 0, 0])
+
+
+def test_one_column_per_criterion(make_adata: MakeAnnData) -> None:
+    adata = make_adata(COUNTS, LABELS)
+    adata.obs["umi"] = [1, 0, 0, 1, 0, 0]
+    adata.obs["mito"] = [0, 0, 1, 1, 0, 0]
+    data = read(adata, artifact_key=("umi", "mito"))
+    assert data.criteria == ("umi", "mito")
+    np.testing.assert_array_equal(data.artifact.T, [[1, 0, 0, 1, 0, 0], [0, 0, 1, 1, 0, 0]])
+    np.testing.assert_array_equal(data.failed, [1, 0, 1, 1, 0, 0])
+
+
+@pytest.mark.parametrize("value", [2, 0.5, "yes", None, np.nan])
+def test_what_is_not_boolean_is_refused(make_adata: MakeAnnData, value: Any) -> None:
+    adata = make_adata(COUNTS, LABELS)
+    adata.obs["bad"] = pd.Series([True, False, value, True, False, False], dtype=object).to_numpy()
+    with pytest.raises(DataError, match=rf"obs\['bad'\] must be boolean or 0/1, but holds {value!r}"):
+        read(adata, artifact_key="bad")
+
+
+def test_an_absent_artifact_column_is_refused(make_adata: MakeAnnData) -> None:
+    adata = make_adata(COUNTS, LABELS)
+    with pytest.raises(DataError, match=r"no column 'qc' in obs.*annotate_qc.*artifact_key="):
+        read(adata, artifact_key="qc")
+
+
+# -- cells and genes -------------------------------------------------------------------------------------------
+
+
+def test_cells_without_a_count_are_left_out_with_a_warning(make_adata: MakeAnnData) -> None:
+    counts = COUNTS.copy()
+    counts[[1, 3]] = 0
+    with pytest.warns(UserWarning, match="2 cells without a count are left out"):
+        data = read(make_adata(counts, LABELS, [0, 1, 0, 1, 0, 1]))
+    assert list(data.cells) == ["cell0", "cell2", "cell4", "cell5"]
+    np.testing.assert_array_equal(data.counts.toarray(), counts[[0, 2, 4, 5]])
+    np.testing.assert_array_equal(data.failed, [False, False, False, True])
+    assert data.conditions == ("control", "A+B", "B")
+
+
+def test_no_counts_at_all_are_refused(make_adata: MakeAnnData) -> None:
+    with pytest.raises(DataError, match="no cell has both a count and a perturbation"):
+        read(make_adata(np.zeros((6, 4)), LABELS))
+
+
+def test_duplicate_names_are_refused(make_adata: MakeAnnData) -> None:
+    adata = make_adata(COUNTS, LABELS)
+    adata.obs_names = ["a", "b", "c", "b", "d", "e"]
+    with pytest.raises(DataError, match=r"duplicate cell name 'b'.*obs_names_make_unique"):
+        read(adata)
+    adata = make_adata(COUNTS, LABELS)
+    adata.var_names = ["x", "y", "y", "z"]
+    with pytest.raises(DataError, match=r"duplicate gene name 'y'.*var_names_make_unique"):
+        read(adata)
+
+
+def test_absent_genes_are_named(make_adata: MakeAnnData) -> None:
+    genes = ["gene3", "GATA1", "gene0", "KLF1"]
+    with pytest.raises(DataError, match=r"2 of the model's 4 genes are not in the data, first: 'GATA1', 'KLF1'"):
+        read_experiment(make_adata(COUNTS, LABELS), DataFields(), genes=genes)
+
+
+def test_more_genes_than_the_model_has_are_dropped(make_adata: MakeAnnData) -> None:
+    data = read_experiment(make_adata(COUNTS, LABELS), DataFields(), genes=["gene2", "gene0"])
+    np.testing.assert_array_equal(data.counts.toarray(), COUNTS[:, [2, 0]])
+
+
+def test_bad_counts_are_refused(make_adata: MakeAnnData) -> None:
+    with pytest.raises(DataError, match="looks log-normalised"):
+        read(make_adata(np.log1p(COUNTS), LABELS))
+    with pytest.raises(DataError, match="negative"):
+        read(make_adata(COUNTS - 1, LABELS))
+
+
+def test_several_columns_may_be_a_list() -> None:
+    fields = DataFields(artifact_key=["umi", "mito"], control_labels=["NT"])
+    assert fields == DataFields(artifact_key=("umi", "mito"), control_labels=("NT",))
+    assert fields.criteria == ("umi", "mito")
