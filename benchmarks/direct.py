@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.loading.counterfactual_references import References
+from cradlevae.data.loading.counterfactual_references import CounterfactualReferences
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import Noise, SplitSizes
 from cradlevae.nn.mlp import MLP, Gaussian, GaussianHead
@@ -36,7 +36,7 @@ class DenseBatch:
 class DenseData:
     """An experiment as two dense cells × genes matrices: the counts, and the reference of every cell."""
 
-    def __init__(self, data: Experiment, references: References) -> None:
+    def __init__(self, data: Experiment, references: CounterfactualReferences) -> None:
         rows = np.arange(data.n_cells)
         profiles, reference, _ = references.of(rows)
         self.counts = torch.from_numpy(data.counts.toarray())

@@ -139,15 +139,15 @@ def sampling(model: TrainedModel, conditions: list[str], n_particles: int, seed:
 
 def sampled_moments(model: TrainedModel, dosage: Any, n_particles: int, generator: np.random.Generator) -> Any:
     """Mean and variance of the log expression of sampled cells, (genes,) each."""
-    members = torch.nonzero(dosage).squeeze(1)
+    treatments = torch.nonzero(dosage).squeeze(1)
     total = torch.zeros(len(model.var))
     squares = torch.zeros(len(model.var))
     for start in range(0, n_particles, 250):
         n = min(250, n_particles - start)
         z_b, library = draw_basal(model, (n, 1), "controls", generator)
         z_p = torch.zeros_like(z_b)
-        if len(members):
-            z_p = draw_globals(model, n, members).shift.sum(1, keepdim=True)
+        if len(treatments):
+            z_p = draw_globals(model, n, treatments).shift.sum(1, keepdim=True)
         share = model.module.decode_share(z_b, z_p, torch.zeros_like(z_b))[:, 0]
         counts = sample_gamma_poisson(share * torch.from_numpy(library), model.module.concentration)
         value = torch.log2(1 + TARGET_SUM * counts / counts.sum(1, keepdim=True).clamp_min(1))

@@ -24,7 +24,7 @@ from overhead import step
 
 import cradlevae as cv
 from cradlevae.model.config import TrainConfig
-from cradlevae.model.training.fit import fit, make_batches, split_sizes
+from cradlevae.model.training.fit import fit, make_minibatches, split_sizes
 from cradlevae.nn.matmul import matmul_precision
 
 
@@ -71,7 +71,7 @@ def steps(model: cv.CradleVAE, config: TrainConfig, n: int = 40) -> tuple[float,
     assert model.data is not None
     module, data = model.trained.module, model.data
     rows = model.split.rows(data.cells, "train")
-    batches = make_batches(data, {"train": rows}, module.config, config)["train"]
+    batches = make_minibatches(data, {"train": rows}, module.config, config)["train"]
     ready = list(islice(batches.loader(), n))
     sizes = split_sizes(data, rows, module.config)
     module.train()

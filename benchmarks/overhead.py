@@ -19,12 +19,12 @@ from unittest.mock import patch
 import torch
 
 import cradlevae as cv
-from cradlevae.data.loading.minibatch import Batch
-from cradlevae.model import plan
+from cradlevae.data.loading.minibatch import Minibatch
 from cradlevae.model.config import TrainConfig
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import SplitSizes, draw_noise, loss_terms
-from cradlevae.model.training.fit import fit, make_batches, split_sizes
+from cradlevae.model.training import lightning_module as plan
+from cradlevae.model.training.fit import fit, make_minibatches, split_sizes
 from cradlevae.nn.matmul import matmul_precision
 
 CELLS, GENES, BATCH = 4_000, 100, 16
@@ -68,7 +68,7 @@ def _bare(config: TrainConfig) -> float:
     model = _model()
     module, data = model.trained.module, model.data
     rows = model.trained.split.rows(data.cells, "train")
-    batches = make_batches(data, {"train": rows}, module.config, config)["train"]
+    batches = make_minibatches(data, {"train": rows}, module.config, config)["train"]
     sizes = split_sizes(data, rows, module.config)
     module.train()
     adam = torch.optim.Adam(module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
@@ -80,7 +80,7 @@ def _bare(config: TrainConfig) -> float:
 
 
 def step(
-    module: CradleModule, batch: Batch, sizes: SplitSizes, config: TrainConfig, adam: torch.optim.Optimizer
+    module: CradleModule, batch: Minibatch, sizes: SplitSizes, config: TrainConfig, adam: torch.optim.Optimizer
 ) -> None:
     """A step of training and nothing else: noise, loss, gradient, clipping and Adam."""
     adam.zero_grad()

@@ -34,8 +34,8 @@ import torch
 from direct import DenseData, DirectModel, package_gradients
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.loading.counterfactual_references import References
-from cradlevae.data.loading.minibatch import make_batch
+from cradlevae.data.loading.counterfactual_references import CounterfactualReferences
+from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import draw_noise, loss_terms
@@ -99,7 +99,7 @@ class Stepper:
         self.module = new_module(self.data, options.model)
         rows = np.arange(self.data.n_cells)
         self.sizes = split_sizes(self.data, rows, self.module.config)
-        self.references = References(self.data, rows)
+        self.references = CounterfactualReferences(self.data, rows)
         self.generator = np.random.default_rng(1)
         self.spent: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         if self.direct:
@@ -113,7 +113,7 @@ class Stepper:
     def loss(self, rows: np.ndarray) -> torch.Tensor:
         noise = draw_noise(self.module, len(rows), self.options.particles)
         with self.part("data"):
-            batch = self.dense.batch(rows) if self.direct else make_batch(self.data, rows, self.references)
+            batch = self.dense.batch(rows) if self.direct else make_minibatch(self.data, rows, self.references)
         if self.direct:
             terms = self.model.terms(batch, self.sizes, noise)
         else:

@@ -77,7 +77,7 @@ def test_siblings_answer_what_cradle_vae_does(
     assert type(loaded) is type(model)
     np.testing.assert_array_equal(loaded.effects(asked, error=1.0).X, found.X)
     with pytest.raises(
-        DataError, match=rf"holds a {model.member.name}, not a CradleVAE; load it with {model.member.name}"
+        DataError, match=rf"holds a {model.declaration.name}, not a CradleVAE; load it with {model.declaration.name}"
     ):
         cv.CradleVAE.load(tmp_path / "run")
 
@@ -85,7 +85,7 @@ def test_siblings_answer_what_cradle_vae_does(
 @pytest.mark.parametrize("key", SIBLINGS)
 def test_what_a_sibling_cannot_do_it_refuses_by_name(key: str, trained: dict[str, Any], simulated: ad.AnnData) -> None:
     model = trained[key]
-    refusal = rf"{model.member.name} has no artifact latent"
+    refusal = rf"{model.declaration.name} has no artifact latent"
     for ask in (
         lambda: model.clean(simulated),
         lambda: model.counterfactual(simulated, artifact=False),
@@ -98,7 +98,7 @@ def test_what_a_sibling_cannot_do_it_refuses_by_name(key: str, trained: dict[str
     if key in ("sams_vae", "svae_plus"):
         assert model.mask_probabilities().shape == (len(model.trained.treatments), 8)
     else:
-        with pytest.raises(DataError, match=rf"{model.member.name} has no mask"):
+        with pytest.raises(DataError, match=rf"{model.declaration.name} has no mask"):
             model.mask_probabilities()
 
 

@@ -23,14 +23,14 @@ from cradlevae.data.split import Split
 from cradlevae.data.storage.stored_matrix import StoredMatrix, row_blocks
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
-from cradlevae.model.family import CONDITIONAL_VAE, CPA_VAE, CRADLE_VAE, SAMS_VAE, SVAE_PLUS, Member
+from cradlevae.model.family import CONDITIONAL_VAE, CPA_VAE, CRADLE_VAE, SAMS_VAE, SVAE_PLUS, ModelDeclaration
 from cradlevae.model.store import MODEL_FILE, load_model, save_model
 from cradlevae.model.trained import TrainedModel, as_treated, new_model, training_rows, with_banks
 from cradlevae.model.training.fit import fit
+from cradlevae.model.training.residual import with_residual
 from cradlevae.model.training.trainer import CHECKPOINTS
 from cradlevae.query import counterfactual, effects, latents, predict, signature
 from cradlevae.query.library import LibrarySize
-from cradlevae.query.residual import with_residual
 from cradlevae.query.states import Basal
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ CLASSES: dict[str, type[PerturbationVAE]] = {}
 class PerturbationVAE:
     """A model of the family for an AnnData of Perturb-seq counts; :class:`CradleVAE` and its siblings.
 
-    A subclass is a member of the family: ``class MyVAE(PerturbationVAE): member = register(Member(...))``.
+    A subclass is a member of the family: ``class MyVAE(PerturbationVAE): declaration =
+    register(ModelDeclaration(...))``.
 
     Parameters
     ----------
@@ -89,12 +90,12 @@ class PerturbationVAE:
     >>> model.predict(["A+B"], n_cells=100)
     """
 
-    member: ClassVar[Member]
+    declaration: ClassVar[ModelDeclaration]
     """What the model declares."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        CLASSES[cls.member.key] = cls
+        CLASSES[cls.declaration.key] = cls
 
     def __init__(
         self,
@@ -120,15 +121,17 @@ class PerturbationVAE:
             guides_key=guides_key,
             guide_min_count=guide_min_count,
         )
-        model_config = _config({"model": self.member.key, **config})
-        if model_config.member is not self.member:
-            raise DataError(f"model={model_config.model!r} is not a {self.member.name}; use {model_config.member.name}")
+        model_config = _config({"model": self.declaration.key, **config})
+        if model_config.declaration is not self.declaration:
+            raise DataError(
+                f"model={model_config.model!r} is not a {self.declaration.name}; use {model_config.declaration.name}"
+            )
         if model_config.objective == "released" and len(fields.criteria) > 1:
             raise DataError(
                 f"objective='released' knows one artifact class, but artifact_key names {len(fields.criteria)}; "
                 "give one column, or use objective='corrected'"
             )
-        data = as_treated(read_experiment(adata, fields), self.member)
+        data = as_treated(read_experiment(adata, fields), self.declaration)
         if split is None:
             from cradlevae.data.split import split as make_split
 
@@ -167,7 +170,9 @@ class PerturbationVAE:
             If the loss turns non-finite.
         """
         if self.data is None:
-            raise DataError(f"this model was loaded without data; make a new {self.member.name}(adata, ...) to train")
+            raise DataError(
+                f"this model was loaded without data; make a new {self.declaration.name}(adata, ...) to train"
+            )
         settings = train_config({"max_epochs": max_epochs, **config})
         folder = None if output is None else Path(output)
         if folder is not None and not resume:
@@ -204,10 +209,10 @@ class PerturbationVAE:
             If the folder holds no model, a damaged one or another model of the family.
         """
         trained = load_model(folder)
-        if trained.member is not cls.member:
+        if trained.declaration is not cls.declaration:
             raise DataError(
-                f"{folder} holds a {trained.member.name}, not a {cls.member.name}; load it with "
-                f"{trained.member.name}.load, or cradlevae.load"
+                f"{folder} holds a {trained.declaration.name}, not a {cls.declaration.name}; load it with "
+                f"{trained.declaration.name}.load, or cradlevae.load"
             )
         return cls._of(trained)
 
@@ -294,10 +299,10 @@ class PerturbationVAE:
     def __repr__(self) -> str:
         trained = self.trained
         state = f"trained, {len(trained.history)} epochs" if trained.controls is not None else "not trained"
-        what = f"artifacts: {', '.join(trained.criteria)}" if self.member.artifact else "no artifact"
+        what = f"artifacts: {', '.join(trained.criteria)}" if self.declaration.artifact else "no artifact"
         return (
-            f"{self.member.name}({len(trained.genes):,} genes, {len(trained.treatments)} {self.member.treatments}, "
-            f"{what}; {state})"
+            f"{self.declaration.name}({len(trained.genes):,} genes, "
+            f"{len(trained.treatments)} {self.declaration.treatments}, {what}; {state})"
         )
 
 
@@ -309,7 +314,7 @@ class CradleVAE(PerturbationVAE):
     criterion (without an artifact latent it is a :class:`SAMSVAE` with ``train_on="all", decode="concat"``).
     """
 
-    member = CRADLE_VAE
+    declaration = CRADLE_VAE
 
 
 class SAMSVAE(PerturbationVAE):
@@ -318,7 +323,7 @@ class SAMSVAE(PerturbationVAE):
     Parameters and methods of :class:`PerturbationVAE`; trained on passing cells unless ``train_on="all"``.
     """
 
-    member = SAMS_VAE
+    declaration = SAMS_VAE
 
 
 class SVAEPlus(PerturbationVAE):
@@ -328,7 +333,7 @@ class SVAEPlus(PerturbationVAE):
     refused by name. Parameters and methods of :class:`PerturbationVAE`.
     """
 
-    member = SVAE_PLUS
+    declaration = SVAE_PLUS
 
 
 class CPAVAE(PerturbationVAE):
@@ -337,7 +342,7 @@ class CPAVAE(PerturbationVAE):
     Parameters and methods of :class:`PerturbationVAE`.
     """
 
-    member = CPA_VAE
+    declaration = CPA_VAE
 
 
 class ConditionalVAE(PerturbationVAE):
@@ -346,7 +351,7 @@ class ConditionalVAE(PerturbationVAE):
     Parameters and methods of :class:`PerturbationVAE`.
     """
 
-    member = CONDITIONAL_VAE
+    declaration = CONDITIONAL_VAE
 
 
 def load(folder: str | Path) -> PerturbationVAE:
@@ -358,7 +363,7 @@ def load(folder: str | Path) -> PerturbationVAE:
         If the folder holds no model or a damaged one.
     """
     trained = load_model(folder)
-    return CLASSES[trained.member.key]._of(trained)
+    return CLASSES[trained.declaration.key]._of(trained)
 
 
 def _refuse_changed(data: Experiment) -> None:
@@ -402,7 +407,7 @@ def _check_split(data: Experiment, split: Split, config: ModelConfig) -> None:
         raise DataError(f"no {of_cells}control cells are in the training part of the split; move some there")
     _check_unseen(data, split, train, config)
     failed = data.failed[train]
-    if config.member.artifact and config.trained_on == "all" and (failed.all() or not failed.any()):
+    if config.declaration.artifact and config.trained_on == "all" and (failed.all() or not failed.any()):
         what = "failed" if failed.any() else "passed"
         warnings.warn(
             f"all training cells {what} QC: there is no artifact to disentangle, and `clean` will change nothing",
@@ -420,7 +425,7 @@ def _check_unseen(data: Experiment, split: Split, train: npt.NDArray[np.intp], c
         return
     if of_conditions:
         text = f"no training cells for {listed(unseen)} ({len(unseen)} conditions)"
-        warnings.warn(f"{text}: {config.member.name} cannot predict conditions that it has not seen", stacklevel=4)
+        warnings.warn(f"{text}: {config.declaration.name} cannot predict conditions that it has not seen", stacklevel=4)
         return
     text = f"no training cells for {listed(unseen)} ({len(unseen)} perturbations)"
     if config.trained_on == "all" and split.recipe in ("cells", "column"):

@@ -37,6 +37,6 @@ class ModelEntry:
 
 def models() -> dict[str, ModelEntry]:
     """Every model of the family, those registered since included, then every floor."""
-    family = [ModelEntry(key, kind.member.description, "model", kind) for key, kind in CLASSES.items()]
+    family = [ModelEntry(key, kind.declaration.description, "model", kind) for key, kind in CLASSES.items()]
     floors = [ModelEntry(name, FLOORS[name].description, "floor", partial(FloorModel, name)) for name in FLOORS]
     return {entry.name: entry for entry in family + floors}

@@ -528,7 +528,7 @@ def _labelled(adata: Any, model: Any, run: Path) -> Any:
 
 def _split(adata: Any, split: str, seed: int, fields: DataFields) -> Any:
     from cradlevae.data.experiment import condition_labels
-    from cradlevae.data.labels import condition_members
+    from cradlevae.data.labels import singles_of
     from cradlevae.data.split import Split
     from cradlevae.data.split import split as make_split
 
@@ -536,7 +536,7 @@ def _split(adata: Any, split: str, seed: int, fields: DataFields) -> Any:
         return Split.load(split)
     if split == "auto":
         labels = condition_labels(adata, fields).unique()
-        split = "combinations" if sum(len(condition_members(name)) > 1 for name in labels) >= 4 else "cells"
+        split = "combinations" if sum(len(singles_of(name)) > 1 for name in labels) >= 4 else "cells"
     return make_split(adata, split, seed=seed, fields=fields)
 
 

@@ -253,7 +253,7 @@ def test_a_worker_that_dies_takes_one_cell_with_it(tmp_path: Path, monkeypatch: 
         "from cradlevae.api import PerturbationVAE\n"
         "from cradlevae.model.family import CPA_VAE, register\n"
         "class Deadly(PerturbationVAE):\n"
-        "    member = register(replace(CPA_VAE, key='deadly', name='Deadly'))\n"
+        "    declaration = register(replace(CPA_VAE, key='deadly', name='Deadly'))\n"
         "    def train(self, **options):\n"
         "        os._exit(9)\n"
     )

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from cradlevae.data import stored
 from cradlevae.data.fingerprint import MIN_GENES, cell_fingerprints
+from cradlevae.data.storage import stored_matrix as stored
 
 
 @pytest.fixture

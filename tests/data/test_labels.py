@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cradlevae.data.labels import closest, condition_members, condition_name, dosage_table, indicator_table, members
+from cradlevae.data.labels import closest, condition_name, dosage_table, indicator_table, parse_label, singles_of
 from cradlevae.errors import DataError
 
 NAMES = st.text(alphabet="ABCdef123-.", min_size=1, max_size=6).filter(
@@ -34,23 +34,23 @@ NAMES = st.text(alphabet="ABCdef123-.", min_size=1, max_size=6).filter(
     ],
 )
 def test_members(label: str, expected: tuple[str, ...]) -> None:
-    assert members(label) == expected
+    assert parse_label(label) == expected
 
 
 def test_separator_and_control_labels_are_the_callers() -> None:
-    assert members("B_A", separator="_") == ("A", "B")
-    assert members("A_ctrl", separator="_") == ("A",)
-    assert members("safe-harbor", control_labels=("Safe-Harbor",)) == ()
-    assert members("control", control_labels=("Safe-Harbor",)) == ()  # the canonical name is always a control
-    assert members("non-targeting", separator="-") == ()
+    assert parse_label("B_A", separator="_") == ("A", "B")
+    assert parse_label("A_ctrl", separator="_") == ("A",)
+    assert parse_label("safe-harbor", control_labels=("Safe-Harbor",)) == ()
+    assert parse_label("control", control_labels=("Safe-Harbor",)) == ()  # the canonical name is always a control
+    assert parse_label("non-targeting", separator="-") == ()
 
 
 @given(st.lists(NAMES, unique=True, max_size=4))
 def test_names_round_trip_and_do_not_depend_on_the_order(singles: list[str]) -> None:
     name = condition_name(singles)
     assert condition_name(reversed(singles)) == name
-    assert condition_members(name) == tuple(sorted(singles))
-    assert members(name) == tuple(sorted(singles))
+    assert singles_of(name) == tuple(sorted(singles))
+    assert parse_label(name) == tuple(sorted(singles))
 
 
 def test_dosage_table() -> None:

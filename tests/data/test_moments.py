@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cradlevae.data import measured
+from cradlevae.data import moments as measured
 from cradlevae.data.moments import condition_moments, measured_effects
 from cradlevae.errors import DataError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cradlevae.evaluation import truth  # noqa: F401  registers leakage and likelihood
+from cradlevae.evaluation.metrics import latents  # noqa: F401  registers leakage and likelihood
 from cradlevae.evaluation.metrics.effects import ate_rho
 from cradlevae.evaluation.metrics.registry import REGISTRY
 from cradlevae.evaluation.score_table import LOW_CEILING_NOTE, best_of, fraction_of

@@ -20,11 +20,11 @@ import cradlevae as cv
 from cradlevae import api
 from cradlevae.api import PerturbationVAE
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.loading.minibatch import make_batch
+from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.errors import DataError
 from cradlevae.model import family
 from cradlevae.model.config import ModelConfig
-from cradlevae.model.family import FAMILY, Member, register
+from cradlevae.model.family import FAMILY, ModelDeclaration, register
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import draw_noise, iwelbo, loss_terms
 from cradlevae.model.trained import as_treated
@@ -46,7 +46,7 @@ def test_the_family_is_complete() -> None:
     assert {"cradle_vae", *SIBLINGS} <= set(FAMILY)
     for key, member in FAMILY.items():
         assert member.key == key
-        assert getattr(cv, member.name).member is member
+        assert getattr(cv, member.name).declaration is member
         assert "\n" not in member.description
     assert [key for key, member in FAMILY.items() if member.artifact] == ["cradle_vae"]
 
@@ -64,12 +64,12 @@ def test_the_family_is_complete() -> None:
 )
 def test_a_declaration_that_makes_no_model_is_refused(declared: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        Member("odd", "OddVAE", "odd", **declared)
+        ModelDeclaration("odd", "OddVAE", "odd", **declared)
 
 
 def test_names_are_taken_once() -> None:
     with pytest.raises(DataError, match=r"'sams_vae' .* is already registered"):
-        register(Member("sams_vae", "Another", "again", guide=("mean-field",)))
+        register(ModelDeclaration("sams_vae", "Another", "again", guide=("mean-field",)))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def problem(key: str, n_particles: int = 2, **options: Any) -> tuple[CradleModul
             parameter.add_(0.3 * torch.randn_like(parameter))
     module.log_mean.copy_(torch.from_numpy(np.log1p(data.counts.toarray()).mean(0)))
     rows = np.arange(data.n_cells)
-    batch, sizes = make_batch(data, rows), split_sizes(data, rows, settings)
+    batch, sizes = make_minibatch(data, rows), split_sizes(data, rows, settings)
     batch = replace(batch, **{k: v.double() for k, v in vars(batch).items() if _floats(v)})
     sizes = replace(sizes, **{k: v.double() for k, v in vars(sizes).items() if _floats(v)})
     return module, batch, sizes, draw_noise(module, data.n_cells, n_particles), data
@@ -250,8 +250,8 @@ def sixth() -> Iterator[type[PerturbationVAE]]:
     class SixthVAE(PerturbationVAE):
         """A shifted prior whose shifts add up."""
 
-        member = register(
-            Member(
+        declaration = register(
+            ModelDeclaration(
                 "sixth_vae",
                 "SixthVAE",
                 "a state whose prior mean perturbations shift additively",

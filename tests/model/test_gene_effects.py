@@ -54,7 +54,7 @@ def test_strength_and_spread_settle_where_the_evidence_is_largest() -> None:
     torch.manual_seed(0)
     effects = GeneEffects(4, 500).double()
     n_cells, concentration = torch.full((4,), 100.0).double(), torch.full((500,), 1e6).double()
-    members = torch.arange(4)
+    treatments = torch.arange(4)
     spread = 0.3
     with torch.no_grad():  # an estimate with the noise of 100 cells of mean count 1, shrunk as it should be
         noise = 0.1 * torch.randn(4, 500).double()
@@ -62,13 +62,13 @@ def test_strength_and_spread_settle_where_the_evidence_is_largest() -> None:
     optimiser = torch.optim.Adam([effects.log_spread, effects.log_strength], lr=0.02)
     for _ in range(500):
         optimiser.zero_grad()
-        effects.cost(members, n_cells, concentration).sum().backward()
+        effects.cost(treatments, n_cells, concentration).sum().backward()
         optimiser.step()
     with torch.no_grad():
         scale = (effects.log_strength[:, None] + effects.log_spread).exp().square().mean().sqrt()
         assert float(scale) == pytest.approx(spread, rel=0.1)
         effects.n_cells.copy_(n_cells)
-        assert float(effects.deviation(members, concentration).mean()) == pytest.approx(0.095, abs=0.005)
+        assert float(effects.deviation(treatments, concentration).mean()) == pytest.approx(0.095, abs=0.005)
 
 
 def test_only_some_members_have_them_unless_they_are_asked_for(

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from cradlevae.data.loading.minibatch import Batch, shared_places
+from cradlevae.data.loading.minibatch import Minibatch, shared_places
 from cradlevae.model.config import ModelConfig
-from cradlevae.model.draws import GlobalNoise, artifact_state, perturbation_state
+from cradlevae.model.globals import GlobalNoise, artifact_state, perturbation_state
 from cradlevae.model.module import CradleModule, sparse_counts
 from cradlevae.model.objective import Noise, SplitSizes, loss_terms
 from cradlevae.nn.likelihood import gamma_poisson_log_prob, gamma_poisson_rate
@@ -54,7 +54,7 @@ class Golden:
         n_classes = self.record["in/artifact"].shape[1]
         self.module = CradleModule(config, self.record["in/x"].shape[1], n_perturbations, n_classes)
         self.module.load_state_dict(self.weights())
-        self.batch = self.make_batch()
+        self.batch = self.make_minibatch()
         self.sizes = SplitSizes(
             self.tensor("in/n_cells_per_perturbation"), self.tensor("in/n_cells_per_artifact"), torch.ones(2)
         )
@@ -97,7 +97,7 @@ class Golden:
                 state[f"{ours}.{inner}first.weights.{index}"] = part
         return state
 
-    def make_batch(self) -> Batch:
+    def make_minibatch(self) -> Minibatch:
         x, references = self.tensor("in/x"), self.tensor("in/reference_x")
         artifact = self.tensor("in/artifact")
         n = len(x)
@@ -106,7 +106,7 @@ class Golden:
         has = (references != 0).any(dim=1)
         reference = torch.where(has, torch.arange(n), -1)
         places = shared_places(*(t.numpy() for t in (self.tensor("in/dosage"), artifact, reference, 1 - artifact)))
-        return Batch(
+        return Minibatch(
             values=x[positives[:, 0], positives[:, 1]],
             genes=positives[:, 1],
             starts=starts,

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.distributions import Bernoulli, NegativeBinomial, Normal, kl_divergence
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.loading.counterfactual_references import References
-from cradlevae.data.loading.minibatch import Batch, make_batch
+from cradlevae.data.loading.counterfactual_references import CounterfactualReferences
+from cradlevae.data.loading.minibatch import Minibatch, make_minibatch
 from cradlevae.model.config import ModelConfig
-from cradlevae.model.draws import GlobalNoise
+from cradlevae.model.globals import GlobalNoise
 from cradlevae.model.module import CradleModule, sparse_counts
 from cradlevae.model.objective import Noise, SplitSizes, draw_noise, iwelbo, loss_terms
 from cradlevae.model.training.fit import split_sizes
@@ -92,7 +92,7 @@ class Case:
     """All that an evaluation of the objective needs."""
 
     module: CradleModule
-    batch: Batch
+    batch: Minibatch
     sizes: SplitSizes
     noise: Noise
     data: Experiment
@@ -109,7 +109,7 @@ def case(n_classes: int = 1, n_particles: int = 2, seed: int = 0, **options: Any
     module = new_module(settings, data, seed)
     split = np.arange(data.n_cells)
     rows = np.array([9, 0, 3, 1, 6, 7, 4, 11, 2])  # a batch is a part of the split
-    batch = double(make_batch(data, rows, References(data, split)))
+    batch = double(make_minibatch(data, rows, CounterfactualReferences(data, split)))
     sizes = double(split_sizes(data, split, settings))
     return Case(module, batch, sizes, draw_noise(module, len(rows), n_particles), data, rows)
 
@@ -368,7 +368,7 @@ def test_a_whole_pass_scores_each_global_variable_once() -> None:
     # every cell in one batch: Σ_i 1[d_it ≠ 0] / n_t is 1 for each t, so the term is the KL over the number of cells
     problem = case()
     everything = np.arange(problem.data.n_cells)
-    batch = double(make_batch(problem.data, everything, References(problem.data, everything)))
+    batch = double(make_minibatch(problem.data, everything, CounterfactualReferences(problem.data, everything)))
     terms = loss_terms(problem.module, batch, problem.sizes, draw_noise(problem.module, len(everything), 1))
     q = Bernoulli(logits=problem.module.mask.logits)
     kl = kl_divergence(q, Bernoulli(torch.full_like(problem.module.mask.logits, 0.05))).sum()
@@ -378,7 +378,7 @@ def test_a_whole_pass_scores_each_global_variable_once() -> None:
 def test_a_variable_without_cells_in_the_split_weighs_nothing() -> None:
     problem = case()
     only_controls = np.flatnonzero(problem.data.is_control & ~problem.data.failed)
-    batch = double(make_batch(problem.data, only_controls, References(problem.data, only_controls)))
+    batch = double(make_minibatch(problem.data, only_controls, CounterfactualReferences(problem.data, only_controls)))
     sizes = double(split_sizes(problem.data, only_controls, problem.module.config))
     terms = loss_terms(problem.module, batch, sizes, draw_noise(problem.module, len(only_controls), 2))
     for name in ("mask", "embedding", "artifact", "counterfactual"):
@@ -394,7 +394,9 @@ def test_no_counterfactual_weight_leaves_the_term_out() -> None:
 def test_the_counterfactual_term_ignores_the_size_of_the_batch() -> None:
     problem = case()
     twice = np.concatenate([problem.rows, problem.rows])
-    batch = double(make_batch(problem.data, twice, References(problem.data, np.arange(problem.data.n_cells))))
+    batch = double(
+        make_minibatch(problem.data, twice, CounterfactualReferences(problem.data, np.arange(problem.data.n_cells)))
+    )
     noise = replace(problem.noise, basal=problem.noise.basal.repeat(1, 2, 1))
     doubled = loss_terms(problem.module, batch, problem.sizes, noise)
     for name, value in problem.terms.items():
@@ -413,7 +415,7 @@ def test_genes_may_stand_in_any_order(objective: str) -> None:
     first = "basal_encoder.mlp.first.weights.0"
     state[first] = state[first][order]
     shuffled.load_state_dict(state)
-    batch = double(make_batch(data, problem.rows, References(data, np.arange(data.n_cells))))
+    batch = double(make_minibatch(data, problem.rows, CounterfactualReferences(data, np.arange(data.n_cells))))
     found = loss_terms(shuffled, batch, problem.sizes, problem.noise)
     for name, value in problem.terms.items():
         assert found[name].item() == pytest.approx(value.item(), rel=1e-7), name
@@ -422,8 +424,8 @@ def test_genes_may_stand_in_any_order(objective: str) -> None:
 def test_cells_may_stand_in_any_order() -> None:
     problem = case(n_classes=3, balance_classes=True)
     order = np.random.default_rng(0).permutation(len(problem.rows))
-    references = References(problem.data, np.arange(problem.data.n_cells))
-    batch = double(make_batch(problem.data, problem.rows[order], references))
+    references = CounterfactualReferences(problem.data, np.arange(problem.data.n_cells))
+    batch = double(make_minibatch(problem.data, problem.rows[order], references))
     noise = replace(problem.noise, basal=problem.noise.basal[:, order])
     found = loss_terms(problem.module, batch, problem.sizes, noise)
     for name, value in problem.terms.items():
@@ -434,13 +436,13 @@ def test_cells_may_stand_in_any_order() -> None:
 
 
 @pytest.fixture(scope="module")
-def controls() -> tuple[CradleModule, Batch, Tensor]:
+def controls() -> tuple[CradleModule, Minibatch, Tensor]:
     """Passing control cells, each a hundred times, of a model with one latent; log p(x) by quadrature over z^b."""
     data = experiment(1)
     settings = config(n_latent=1)
     module = new_module(settings, data, seed=3)
     rows = np.tile(np.flatnonzero(data.is_control & ~data.failed), REPEATS)
-    batch = double(make_batch(data, rows))
+    batch = double(make_minibatch(data, rows))
     grid = torch.linspace(-9, 9, 4001, dtype=torch.float64)
     counts = torch.from_numpy(data.counts.toarray()[rows]).double()
     with torch.no_grad():
@@ -456,7 +458,7 @@ def controls() -> tuple[CradleModule, Batch, Tensor]:
     return module, batch, exact
 
 
-def elbo(module: CradleModule, batch: Batch, n_particles: int) -> float:
+def elbo(module: CradleModule, batch: Minibatch, n_particles: int) -> float:
     """Mean per cell of reconstruction and basal terms, all that the bound on a passing control has."""
     sizes = SplitSizes(torch.ones(2).double(), torch.ones(1).double(), torch.ones(2).double())
     with torch.no_grad():
@@ -464,12 +466,12 @@ def elbo(module: CradleModule, batch: Batch, n_particles: int) -> float:
     return -float(terms["reconstruction"] + terms["basal"])
 
 
-def mean_iwelbo(module: CradleModule, batch: Batch, n_particles: int, repeats: int) -> float:
+def mean_iwelbo(module: CradleModule, batch: Minibatch, n_particles: int, repeats: int) -> float:
     with torch.no_grad():
         return float(torch.stack([iwelbo(module, batch, n_particles) for _ in range(repeats)]).mean())
 
 
-def test_elbo_and_iwelbo_are_bounds_that_tighten(controls: tuple[CradleModule, Batch, Tensor]) -> None:
+def test_elbo_and_iwelbo_are_bounds_that_tighten(controls: tuple[CradleModule, Minibatch, Tensor]) -> None:
     module, batch, exact = controls
     torch.manual_seed(0)
     truth = float(exact.mean())
@@ -482,7 +484,7 @@ def test_elbo_and_iwelbo_are_bounds_that_tighten(controls: tuple[CradleModule, B
     assert mean_iwelbo(module, batch, 1000, 1) == pytest.approx(truth, abs=0.01)
 
 
-def test_iwelbo_of_one_particle_is_its_weight(controls: tuple[CradleModule, Batch, Tensor]) -> None:
+def test_iwelbo_of_one_particle_is_its_weight(controls: tuple[CradleModule, Minibatch, Tensor]) -> None:
     module, batch, exact = controls
     torch.manual_seed(1)
     found = iwelbo(module, batch, 1)

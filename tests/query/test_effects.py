@@ -12,9 +12,9 @@ import torch
 
 import cradlevae as cv
 from cradlevae.errors import DataError
+from cradlevae.model.integration_design import PARTICLES
 from cradlevae.nn.expectation import expected_log_expression
 from cradlevae.query.effects import BATCHES, published_effects
-from cradlevae.query.particles import PARTICLES
 from cradlevae.query.states import draw_basal, draw_globals, seeded
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cradlevae.data import machine
+from cradlevae.utils import machine
 from cradlevae.utils.machine import ASSUMED_MEMORY, machine_memory
 
 

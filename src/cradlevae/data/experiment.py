@@ -21,11 +21,11 @@ from cradlevae.data.labels import (
     CONTROL,
     DEFAULT_CONTROLS,
     closest,
-    condition_members,
     condition_name,
     dosage_table,
     indicator_table,
-    members,
+    parse_label,
+    singles_of,
 )
 from cradlevae.data.storage.counts import Counts
 from cradlevae.data.storage.stored_matrix import CountMatrix, subset_rows
@@ -201,7 +201,7 @@ def read_experiment(
 
     names = ["" if single is None else condition_name(single) for single in singles]
     found = sorted({names[label] for label in np.unique(labels[keep])} - {CONTROL})
-    own = sorted({single for name in found for single in condition_members(name)})
+    own = sorted({single for name in found for single in singles_of(name)})
     if perturbations is not None:
         known = set(perturbations)
         for single in own:
@@ -268,7 +268,7 @@ def _cell_members(adata: Any, fields: DataFields) -> tuple[npt.NDArray[np.intp],
             f"obs[{fields.perturbation_key!r}] is empty for {int(empty.sum())} cells, first {cell!r}; "
             "label or drop them"
         )
-    parsed = [members(label, separator=fields.separator, control_labels=fields.control_labels) for label in labels]
+    parsed = [parse_label(label, separator=fields.separator, control_labels=fields.control_labels) for label in labels]
     for label, single in zip(labels, parsed, strict=True):
         if fields.separator != "+" and any("+" in name for name in single):
             raise DataError(
@@ -296,7 +296,8 @@ def _guide_members(adata: Any, fields: DataFields) -> tuple[npt.NDArray[np.intp]
     if any(_is_blank(str(name), fields.separator) for name in guides.columns):
         raise DataError(f"obsm[{key!r}] has a column without a name; name the gene that it targets, or 'control'")
     per_column = [
-        members(str(name), separator=fields.separator, control_labels=fields.control_labels) for name in guides.columns
+        parse_label(str(name), separator=fields.separator, control_labels=fields.control_labels)
+        for name in guides.columns
     ]
     codes = np.empty(len(guides), dtype=np.intp)
     code: dict[tuple[str, ...] | None, int] = {}

@@ -21,7 +21,9 @@ DEFAULT_CONTROLS = ("control", "ctrl", "non-targeting")
 """Labels that mean "unperturbed" unless the caller names others; case does not matter."""
 
 
-def members(label: str, *, separator: str = "+", control_labels: Sequence[str] = DEFAULT_CONTROLS) -> tuple[str, ...]:
+def parse_label(
+    label: str, *, separator: str = "+", control_labels: Sequence[str] = DEFAULT_CONTROLS
+) -> tuple[str, ...]:
     """Single perturbations that a label stands for, sorted; empty for a control.
 
     ``A+ctrl`` (GEARS style) is the single ``A``; ``A+A`` (two guide RNAs against one gene) is ``A``.
@@ -47,7 +49,7 @@ def condition_name(singles: Iterable[str]) -> str:
     return "+".join(sorted(singles)) or CONTROL
 
 
-def condition_members(condition: str) -> tuple[str, ...]:
+def singles_of(condition: str) -> tuple[str, ...]:
     """Single perturbations of a canonical condition; empty for ``control``."""
     return () if condition == CONTROL else tuple(condition.split("+"))
 
@@ -63,7 +65,7 @@ def dosage_table(conditions: Sequence[str], perturbations: Sequence[str]) -> npt
     position = {name: column for column, name in enumerate(perturbations)}
     table = np.zeros((len(conditions), len(perturbations)), dtype=np.float32)
     for row, condition in enumerate(conditions):
-        for single in condition_members(condition):
+        for single in singles_of(condition):
             if single not in position:
                 raise DataError(f"unknown perturbation {single!r}{closest(single, perturbations)}")
             table[row, position[single]] = 1.0

@@ -119,9 +119,9 @@ def condition_moments(
     total = np.zeros((len(names), matrix.shape[1]))
     total_squared = np.zeros_like(total)
     for part, block in expression_blocks(matrix, scale):
-        member = indicator(condition[part], len(names))
-        _add(total, member @ block)
-        _add(total_squared, member @ block.power(2))
+        membership = indicator(condition[part], len(names))
+        _add(total, membership @ block)
+        _add(total_squared, membership @ block.power(2))
     n_cells = np.bincount(condition[condition >= 0], minlength=len(names)).astype(np.int64)
     mean, variance = moments_of_sums(n_cells, total, total_squared)
     return ConditionMoments(tuple(names), n_cells, mean, variance, tuple(genes))

@@ -52,8 +52,8 @@ def condition_rates(data: Experiment, rows: npt.NDArray[np.intp]) -> ConditionRa
     for part, block in tracked_blocks(data.counts, rows, "measuring conditions"):
         n = block.shape[0]
         scaled = sp.csr_matrix(sp.diags(scale[part]) @ block)
-        member = sp.csr_matrix((np.ones(n), (condition[part], np.arange(n))), shape=(n_conditions, n))
-        total += (member @ scaled).toarray()
+        membership = sp.csr_matrix((np.ones(n), (condition[part], np.arange(n))), shape=(n_conditions, n))
+        total += (membership @ scaled).toarray()
         squares += np.bincount(scaled.indices, scaled.data**2, minlength=data.n_genes)
     n_cells = np.bincount(condition, minlength=n_conditions)
     mean = total / np.maximum(n_cells, 1)[:, None]

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cradlevae.data.experiment import DataFields, check_unique, condition_labels
-from cradlevae.data.labels import CONTROL, closest, condition_members
+from cradlevae.data.labels import CONTROL, closest, singles_of
 from cradlevae.errors import DataError
 from cradlevae.utils.atomic import write_text
 from cradlevae.utils.checks import check_at_least
@@ -175,7 +175,7 @@ def _combinations(labels: pd.Series[str], generator: np.random.Generator) -> pd.
 
 
 def _quarter_of_combinations(labels: pd.Series[str], generator: np.random.Generator) -> set[str]:
-    names = sorted(name for name in labels.unique() if len(condition_members(name)) > 1)
+    names = sorted(name for name in labels.unique() if len(singles_of(name)) > 1)
     if not names:
         raise DataError(
             "this recipe needs combinations (labels such as A+B), but there are none; "
@@ -201,11 +201,11 @@ def _perturbations(labels: pd.Series[str], generator: np.random.Generator, n_sha
     if n_shared == 2:
         touched = _quarter_of_combinations(labels, generator)
     else:
-        singles = sorted({single for name in conditions for single in condition_members(name)})
+        singles = sorted({single for name in conditions for single in singles_of(name)})
         hidden = _last_quarter(singles, generator)
-        touched = {name for name in conditions if not hidden.isdisjoint(condition_members(name))}
-    seen = {single for name in conditions if name not in touched for single in condition_members(name)}
-    test = {name for name in touched if sum(single in seen for single in condition_members(name)) == n_shared}
+        touched = {name for name in conditions if not hidden.isdisjoint(singles_of(name))}
+    seen = {single for name in conditions if name not in touched for single in singles_of(name)}
+    test = {name for name in touched if sum(single in seen for single in singles_of(name)) == n_shared}
     if not test:
         raise DataError(f"no condition has exactly {n_shared} members seen in training; use another n_shared or seed")
     return _held_out(labels, test, touched - test, generator)

@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from cradlevae.errors import DataError
 from cradlevae.evaluation.matched_cells import generate_alike
 from cradlevae.evaluation.metrics.pca_space import log_normalised
-from cradlevae.evaluation.predictor import Scored
+from cradlevae.evaluation.predictor import Predictor
 from cradlevae.evaluation.reference_effects import ReferenceCells, reference_rows, scored_conditions
 from cradlevae.utils.atomic import make_folder, write_h5ad
 
@@ -25,7 +25,7 @@ PREDICTED_FILE = "predicted.h5ad"
 
 
 def to_cell_eval(
-    model: Scored,
+    model: Predictor,
     adata: Any,
     folder: str | Path,
     *,
@@ -87,7 +87,7 @@ def to_cell_eval(
 
 
 def _cells(
-    counts: sp.csr_matrix, codes: npt.NDArray[np.int64], names: tuple[str, ...], cells: Any, model: Scored
+    counts: sp.csr_matrix, codes: npt.NDArray[np.int64], names: tuple[str, ...], cells: Any, model: Predictor
 ) -> Any:
     import anndata as ad
 

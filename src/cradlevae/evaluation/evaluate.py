@@ -19,7 +19,7 @@ from cradlevae.data.experiment import Experiment
 from cradlevae.data.qc.confounding import confounding_alarm
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.training_moments import need_training_controls
-from cradlevae.evaluation.predictor import Scored, predicted_effects
+from cradlevae.evaluation.predictor import Predictor, predicted_effects
 from cradlevae.evaluation.reference_effects import (
     ALL_CELLS_NOTE,
     MAX_UNMARKED,
@@ -43,7 +43,7 @@ __all__ = ["ALL_CELLS_NOTE", "COLUMNS", "evaluate", "measured_effects_of"]
 
 
 def evaluate(
-    model: Scored,
+    model: Predictor,
     adata: Any,
     *,
     reference: ReferenceCells = "held-out",
@@ -165,7 +165,7 @@ def _references(
     return references
 
 
-def measured_effects_of(model: Scored, adata: Any, *, reference: ReferenceCells = "held-out") -> Any:
+def measured_effects_of(model: Predictor, adata: Any, *, reference: ReferenceCells = "held-out") -> Any:
     """Effects measured in the passing reference cells, as an AnnData: conditions × genes.
 
     Parameters

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.labels import CONTROL
 from cradlevae.data.moments import condition_codes
-from cradlevae.evaluation.predictor import Scored, generated_cells
+from cradlevae.evaluation.predictor import Predictor, generated_cells
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class CellPair:
 
 
 def generate_alike(
-    model: Scored, data: Experiment, rows: npt.NDArray[np.intp], conditions: Sequence[str], *, seed: int
+    model: Predictor, data: Experiment, rows: npt.NDArray[np.intp], conditions: Sequence[str], *, seed: int
 ) -> CellPair | None:
     """Generate cells, artifact off and at the library sizes of the real cells that they are compared with.
 

@@ -11,11 +11,11 @@ from cradlevae.query.effects import effects
 from cradlevae.query.library import LibrarySize
 from cradlevae.query.predict import predict
 
-Scored = TrainedModel | FittedFloor
+Predictor = TrainedModel | FittedFloor
 """Both know their genes, their split and the fingerprints of their training cells, and which conditions they answer."""
 
 
-def predicted_effects(model: Scored, conditions: Sequence[str], *, seed: int, credible: float = 0.9) -> Any:
+def predicted_effects(model: Predictor, conditions: Sequence[str], *, seed: int, credible: float = 0.9) -> Any:
     """Effects of conditions that it can answer, with intervals where it has them, an AnnData: conditions × genes."""
     if isinstance(model, FittedFloor):
         return model.effects(conditions, credible)
@@ -23,7 +23,7 @@ def predicted_effects(model: Scored, conditions: Sequence[str], *, seed: int, cr
 
 
 def generated_cells(
-    model: Scored, conditions: Sequence[str], *, n_cells: int, seed: int, library_size: LibrarySize = "controls"
+    model: Predictor, conditions: Sequence[str], *, n_cells: int, seed: int, library_size: LibrarySize = "controls"
 ) -> Any:
     """Artifact-free cells of such conditions, an AnnData of counts."""
     if isinstance(model, FittedFloor):

@@ -27,7 +27,7 @@ from cradlevae.errors import DataError
 from cradlevae.evaluation.ceiling import ceiling, random_halves
 
 if TYPE_CHECKING:
-    from cradlevae.evaluation.predictor import Scored
+    from cradlevae.evaluation.predictor import Predictor
 
 ReferenceCells = Literal["held-out", "validation", "all"]
 """Cells of the test part; of the validation part (to choose among models); or, as published, all cells."""
@@ -119,7 +119,7 @@ class ReferenceRows:
     unmarked: float
 
 
-def reference_rows(model: Scored, data: Experiment, cells: ReferenceCells) -> ReferenceRows:
+def reference_rows(model: Predictor, data: Experiment, cells: ReferenceCells) -> ReferenceRows:
     """Cells to measure effects in, held-out controls included; passing and failed ones.
 
     Cells that the model's split does not know are held out. Where a split holds no controls out (``combinations``),
@@ -152,7 +152,7 @@ def reference_rows(model: Scored, data: Experiment, cells: ReferenceCells) -> Re
     return ReferenceRows(rows, float(known.mean()), float((prints == 0).mean()))
 
 
-def _rows(model: Scored, data: Experiment, cells: ReferenceCells) -> npt.NDArray[np.intp]:
+def _rows(model: Predictor, data: Experiment, cells: ReferenceCells) -> npt.NDArray[np.intp]:
     if cells == "all":
         return np.arange(data.n_cells)
     parts = model.split.parts.reindex(data.cells)
@@ -253,7 +253,7 @@ def simulated_reference(adata: Any, data: Experiment, conditions: Sequence[str])
 NO_ANSWER = "none of the held-out conditions can be predicted: training cells that the model needs for them are absent"
 
 
-def scored_conditions(model: Scored, data: Experiment, rows: npt.NDArray[np.intp]) -> tuple[list[str], list[str]]:
+def scored_conditions(model: Predictor, data: Experiment, rows: npt.NDArray[np.intp]) -> tuple[list[str], list[str]]:
     """Conditions of the reference cells that the model can answer for, and those that it cannot."""
     present = [data.conditions[code] for code in np.unique(data.condition[rows]) if code != 0]
     answered = model.answerable(present)

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from cradlevae.data.loading.counterfactual_references import ReferenceKind
 from cradlevae.errors import DataError
-from cradlevae.model.family import Decode, Guide, Member, Objective, member_of
+from cradlevae.model.family import Decode, Guide, ModelDeclaration, Objective, declaration_of
 from cradlevae.utils.checks import check_at_least, check_choice
 
 TrainOn = Literal["all", "passing"]
@@ -32,7 +32,7 @@ class ModelConfig:
     Parameters
     ----------
     model
-        Key of a member of the family (:data:`cradlevae.model.family.FAMILY`); the class that is trained sets it.
+        Key of a model of the family (:data:`cradlevae.model.family.FAMILY`); the class that is trained sets it.
     train_on
         Cells that train and validate: ``all``, or those ``passing`` quality control. ``None`` is ``all`` for a model
         with an artifact latent and ``passing`` for the others; ``all`` then pools failed cells with the others.
@@ -105,7 +105,7 @@ class ModelConfig:
     embedding_layers: int = 4
 
     def __post_init__(self) -> None:
-        self._check_member()
+        self._check_declaration()
         if self.train_on is not None:
             check_choice("train_on", self.train_on, ("all", "passing"))
         check_choice("reference", self.reference, ("mean", "median", "cell"))
@@ -118,47 +118,47 @@ class ModelConfig:
         check_at_least(1, **{name: getattr(self, name) for name in sizes if getattr(self, name) is not None})
 
     @property
-    def member(self) -> Member:
+    def declaration(self) -> ModelDeclaration:
         """What the model declares."""
-        return member_of(self.model)
+        return declaration_of(self.model)
 
     @property
     def trained_on(self) -> TrainOn:
         """``train_on``, with the model's own choice where it is not set."""
-        return self.train_on or ("all" if self.member.artifact else "passing")
+        return self.train_on or ("all" if self.declaration.artifact else "passing")
 
-    def _check_member(self) -> None:
+    def _check_declaration(self) -> None:
         """Raise :class:`DataError` for a setting that the model does not know or has no use for."""
-        member = self.member
+        declaration = self.declaration
         for name, known in CHOICES.items():
-            value, offered = getattr(self, name), getattr(member, name)
+            value, offered = getattr(self, name), getattr(declaration, name)
             if value is None:
                 continue
             check_choice(name, value, known)
             if value not in offered:
                 choices = f"choose one of {', '.join(offered)}" if offered else "leave it out"
-                raise DataError(f"{member.name} has no {name}={value!r}; {choices}")
+                raise DataError(f"{declaration.name} has no {name}={value!r}; {choices}")
         useless = {
-            "mask_prior": member.mask != "bernoulli" and "mask with a fixed prior",
-            "counterfactual_weight": not member.artifact and "artifact latent",
-            "alpha": not member.artifact and "artifact latent",
+            "mask_prior": declaration.mask != "bernoulli" and "mask with a fixed prior",
+            "counterfactual_weight": not declaration.artifact and "artifact latent",
+            "alpha": not declaration.artifact and "artifact latent",
         }
         for name, lacking in useless.items():
             if lacking and getattr(self, name):
-                raise DataError(f"{member.name} has no {lacking}, so {name} means nothing to it; leave it out")
+                raise DataError(f"{declaration.name} has no {lacking}, so {name} means nothing to it; leave it out")
 
     def resolved(self, *, combinations: bool) -> ModelConfig:
         """The configuration with every ``None`` that depends on the model or the data filled in."""
-        member = self.member
+        declaration = self.declaration
         defaults: dict[str, Any] = {
             "train_on": self.trained_on,
             "n_latent": 200 if combinations else 100,
             "basal_width": 400 if combinations else 200,
-            "decode": member.decode[0],
-            "guide": member.guide[0] if member.guide else None,
-            "mask_prior": (0.01 if combinations else 0.001) if member.mask == "bernoulli" else None,
-            "counterfactual_weight": 0.05 if member.artifact else 0.0,
-            "gene_effects": member.gene_effects,
+            "decode": declaration.decode[0],
+            "guide": declaration.guide[0] if declaration.guide else None,
+            "mask_prior": (0.01 if combinations else 0.001) if declaration.mask == "bernoulli" else None,
+            "counterfactual_weight": 0.05 if declaration.artifact else 0.0,
+            "gene_effects": declaration.gene_effects,
         }
         if self.objective == "released":
             defaults["counterfactual_weight"] = 0.5 if combinations else 0.1
@@ -166,7 +166,7 @@ class ModelConfig:
         if self.objective == "released":  # the published model has none of these
             filled |= {"linear_path": False, "cell_artifact": False, "gene_effects": False}
             filled |= {"weight_scale": 0.0, "balance_classes": False}
-        if not member.artifact:
+        if not declaration.artifact:
             filled["cell_artifact"] = False
         return replace(self, **filled)
 

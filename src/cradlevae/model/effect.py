@@ -1,7 +1,7 @@
 """What a perturbation adds to a cell: masks and embeddings, each with its prior and its guide.
 
 A member of the family (:mod:`cradlevae.model.family`) names one of each. Shapes: P particles, T treatments, K latents;
-``members`` are the treatments that are asked for, (members,) int64, or ``None`` for all.
+``treatments`` are the treatments that are asked for, (treatments,) int64, or ``None`` for all.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ class BernoulliMask(nn.Module):
         """Standard logistic, (P, n, K)."""
         return logistic_noise((n_particles, n, self.logits.shape[1]), self.logits)
 
-    def draw(self, noise: Tensor, members: Tensor | None) -> Tensor:
-        """M, (P, members, K)."""
-        return straight_through(rows_of(self.logits, members), noise)
+    def draw(self, noise: Tensor, treatments: Tensor | None) -> Tensor:
+        """M, (P, treatments, K)."""
+        return straight_through(rows_of(self.logits, treatments), noise)
 
-    def expected_score(self, members: Tensor) -> Tensor:
-        """Log p − log q in expectation, summed over latents, (members,)."""
-        return -bernoulli_kl(rows_of(self.logits, members), self.prior).sum(-1)
+    def expected_score(self, treatments: Tensor) -> Tensor:
+        """Log p − log q in expectation, summed over latents, (treatments,)."""
+        return -bernoulli_kl(rows_of(self.logits, treatments), self.prior).sum(-1)
 
-    def sampled_score(self, draw: Tensor, members: Tensor) -> Tensor:
+    def sampled_score(self, draw: Tensor, treatments: Tensor) -> Tensor:
         """The same of a draw, mean over particles."""
-        return bernoulli_score(draw, rows_of(self.logits, members), self.prior).sum(-1).mean(0)
+        return bernoulli_score(draw, rows_of(self.logits, treatments), self.prior).sum(-1).mean(0)
 
 
 class BetaBernoulliMask(BernoulliMask):
@@ -51,9 +51,9 @@ class BetaBernoulliMask(BernoulliMask):
     def __init__(self, n_treatments: int, n_latent: int) -> None:
         super().__init__(n_treatments, n_latent, prior=1 / 3)  # the mean of π
 
-    def expected_score(self, members: Tensor) -> Tensor:
+    def expected_score(self, treatments: Tensor) -> Tensor:
         """Log p(π): M costs nothing, its guide being its prior."""
-        log_rest = nn.functional.logsigmoid(-rows_of(self.logits, members))
+        log_rest = nn.functional.logsigmoid(-rows_of(self.logits, treatments))
         return (math.log(2) + log_rest).sum(-1)
 
 
@@ -67,8 +67,10 @@ class Embedding(nn.Module, ABC):
     """Whether it is drawn from a guide; :class:`GaussianEmbedding`."""
 
     @abstractmethod
-    def draw(self, noise: Tensor | None, mask: Tensor | None, members: Tensor | None) -> tuple[Tensor, Gaussian | None]:
-        """Embeddings and the posterior that they were drawn from, (P, members, width); P is 1 where it is no draw."""
+    def draw(
+        self, noise: Tensor | None, mask: Tensor | None, treatments: Tensor | None
+    ) -> tuple[Tensor, Gaussian | None]:
+        """Embeddings and the posterior they were drawn from, (P, treatments, width); P is 1 where nothing is drawn."""
 
 
 class GaussianEmbedding(Embedding):
@@ -77,13 +79,15 @@ class GaussianEmbedding(Embedding):
     random = True
 
     @abstractmethod
-    def posterior(self, shape: torch.Size, mask: Tensor | None, members: Tensor | None) -> Gaussian:
-        """q(E), of the given shape (P, members, K)."""
+    def posterior(self, shape: torch.Size, mask: Tensor | None, treatments: Tensor | None) -> Gaussian:
+        """q(E), of the given shape (P, treatments, K)."""
 
-    def draw(self, noise: Tensor | None, mask: Tensor | None, members: Tensor | None) -> tuple[Tensor, Gaussian | None]:
+    def draw(
+        self, noise: Tensor | None, mask: Tensor | None, treatments: Tensor | None
+    ) -> tuple[Tensor, Gaussian | None]:
         """One of each treatment per particle."""
         assert noise is not None
-        posterior = self.posterior(noise.shape, mask, members)
+        posterior = self.posterior(noise.shape, mask, treatments)
         return posterior.sample(noise), posterior
 
 
@@ -95,11 +99,11 @@ class CorrelatedEmbedding(GaussianEmbedding):
         self.width = n_latent
         self.encoder = GaussianMLP((n_latent, n_treatments), width, n_layers, n_latent)
 
-    def posterior(self, shape: torch.Size, mask: Tensor | None, members: Tensor | None) -> Gaussian:
+    def posterior(self, shape: torch.Size, mask: Tensor | None, treatments: Tensor | None) -> Gaussian:
         """q(E | M)."""
         assert mask is not None
         first = self.encoder.mlp.first  # the one-hot part picks a row
-        placed = first.part(0, mask) + rows_of(first.weights[1], members) + first.bias
+        placed = first.part(0, mask) + rows_of(first.weights[1], treatments) + first.bias
         found: Gaussian = self.encoder.head(self.encoder.mlp.rest(placed))
         return found
 
@@ -113,9 +117,11 @@ class MeanFieldEmbedding(GaussianEmbedding):
         self.loc = nn.Parameter(torch.zeros(n_treatments, n_latent))
         self.log_scale = nn.Parameter(torch.zeros(n_treatments, n_latent))
 
-    def posterior(self, shape: torch.Size, mask: Tensor | None, members: Tensor | None) -> Gaussian:
+    def posterior(self, shape: torch.Size, mask: Tensor | None, treatments: Tensor | None) -> Gaussian:
         """q(E)."""
-        return Gaussian(rows_of(self.loc, members).expand(shape), rows_of(self.log_scale, members).exp().expand(shape))
+        return Gaussian(
+            rows_of(self.loc, treatments).expand(shape), rows_of(self.log_scale, treatments).exp().expand(shape)
+        )
 
 
 class PointEmbedding(Embedding):
@@ -126,9 +132,11 @@ class PointEmbedding(Embedding):
         self.width = n_latent
         self.points = nn.Parameter(POINT_SCALE * torch.randn(n_treatments, n_latent))
 
-    def draw(self, noise: Tensor | None, mask: Tensor | None, members: Tensor | None) -> tuple[Tensor, Gaussian | None]:
-        """The points, (1, members, K)."""
-        return rows_of(self.points, members).unsqueeze(0), None
+    def draw(
+        self, noise: Tensor | None, mask: Tensor | None, treatments: Tensor | None
+    ) -> tuple[Tensor, Gaussian | None]:
+        """The points, (1, treatments, K)."""
+        return rows_of(self.points, treatments).unsqueeze(0), None
 
 
 class OneHotEmbedding(Embedding):
@@ -141,17 +149,19 @@ class OneHotEmbedding(Embedding):
         self.width = n_treatments
         self.register_buffer("indicators", torch.eye(n_treatments), persistent=False)
 
-    def draw(self, noise: Tensor | None, mask: Tensor | None, members: Tensor | None) -> tuple[Tensor, Gaussian | None]:
-        """The indicators, (1, members, T)."""
-        return rows_of(self.indicators, members).unsqueeze(0), None
+    def draw(
+        self, noise: Tensor | None, mask: Tensor | None, treatments: Tensor | None
+    ) -> tuple[Tensor, Gaussian | None]:
+        """The indicators, (1, treatments, T)."""
+        return rows_of(self.indicators, treatments).unsqueeze(0), None
 
 
 def make_mask(config: ModelConfig, n_treatments: int) -> BernoulliMask | None:
     """The mask that a member declares; ``None`` where it has none."""
     assert config.n_latent is not None
-    if config.member.mask == "beta-bernoulli":
+    if config.declaration.mask == "beta-bernoulli":
         return BetaBernoulliMask(n_treatments, config.n_latent)
-    if config.member.mask == "bernoulli":
+    if config.declaration.mask == "bernoulli":
         assert config.mask_prior is not None
         return BernoulliMask(n_treatments, config.n_latent, config.mask_prior)
     return None
@@ -160,15 +170,15 @@ def make_mask(config: ModelConfig, n_treatments: int) -> BernoulliMask | None:
 def make_embedding(config: ModelConfig, n_treatments: int) -> Embedding:
     """The embedding that a member declares, with the guide of its settings."""
     assert config.n_latent is not None
-    if config.member.embedding == "one-hot":
+    if config.declaration.embedding == "one-hot":
         return OneHotEmbedding(n_treatments)
-    if config.member.embedding == "points":
+    if config.declaration.embedding == "points":
         return PointEmbedding(n_treatments, config.n_latent)
     if config.guide == "mean-field":
         return MeanFieldEmbedding(n_treatments, config.n_latent)
     return CorrelatedEmbedding(n_treatments, config.n_latent, config.width, config.embedding_layers)
 
 
-def rows_of(table: Tensor, members: Tensor | None) -> Tensor:
+def rows_of(table: Tensor, treatments: Tensor | None) -> Tensor:
     """The rows of some treatments, int64, or of all."""
-    return table if members is None else table.index_select(0, members)
+    return table if treatments is None else table.index_select(0, treatments)

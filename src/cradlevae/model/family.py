@@ -21,7 +21,7 @@ Objective = Literal["corrected", "released"]
 
 
 @dataclass(frozen=True)
-class Member:
+class ModelDeclaration:
     """What a model of the family declares.
 
     Where several values are listed, the first is the default and the others can be chosen as settings.
@@ -87,19 +87,21 @@ class Member:
             raise DataError(f"{self.name}: a correlated guide depends on a mask; declare one, or guide=('mean-field',)")
 
 
-FAMILY: dict[str, Member] = {}
+FAMILY: dict[str, ModelDeclaration] = {}
 """Every member by its key."""
 
 
-def register(member: Member) -> Member:
+def register(declaration: ModelDeclaration) -> ModelDeclaration:
     """Make a member known; :class:`DataError` if its key or name is taken."""
-    if any(member.key == other.key or member.name == other.name for other in FAMILY.values()):
-        raise DataError(f"a model {member.key!r} ({member.name}) is already registered; choose another key and name")
-    FAMILY[member.key] = member
-    return member
+    if any(declaration.key == other.key or declaration.name == other.name for other in FAMILY.values()):
+        raise DataError(
+            f"a model {declaration.key!r} ({declaration.name}) is already registered; choose another key and name"
+        )
+    FAMILY[declaration.key] = declaration
+    return declaration
 
 
-def member_of(key: str) -> Member:
+def declaration_of(key: str) -> ModelDeclaration:
     """The member with a key; :class:`DataError` if there is none."""
     if key not in FAMILY:
         raise DataError(f"unknown model {key!r}{closest(key, list(FAMILY))}")
@@ -107,7 +109,7 @@ def member_of(key: str) -> Member:
 
 
 CRADLE_VAE = register(
-    Member(
+    ModelDeclaration(
         "cradle_vae",
         "CradleVAE",
         "basal state + sparse additive effect + artifact, with a counterfactual term",
@@ -120,7 +122,7 @@ CRADLE_VAE = register(
     )
 )
 SAMS_VAE = register(
-    Member(
+    ModelDeclaration(
         "sams_vae",
         "SAMSVAE",
         "basal state + sparse additive effect",
@@ -129,7 +131,7 @@ SAMS_VAE = register(
     )
 )
 SVAE_PLUS = register(
-    Member(
+    ModelDeclaration(
         "svae_plus",
         "SVAEPlus",
         "a state whose prior mean each treatment shifts sparsely",
@@ -141,9 +143,9 @@ SVAE_PLUS = register(
         decode=("sum",),
     )
 )
-CPA_VAE = register(Member("cpa_vae", "CPAVAE", "basal state + dense additive effect", guide=("mean-field",)))
+CPA_VAE = register(ModelDeclaration("cpa_vae", "CPAVAE", "basal state + dense additive effect", guide=("mean-field",)))
 CONDITIONAL_VAE = register(
-    Member(
+    ModelDeclaration(
         "conditional_vae",
         "ConditionalVAE",
         "a state and the perturbation's indicator, in encoder and decoder",

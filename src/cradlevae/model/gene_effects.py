@@ -50,26 +50,26 @@ class GeneEffects(nn.Module):
         self.register_buffer("mean_count", torch.ones(n_genes))
         self.register_buffer("n_cells", torch.ones(n_treatments))
 
-    def of(self, dosage: Tensor, members: Tensor | None = None) -> Tensor:
-        """What conditions of dosages (conditions, members) add to the log rates, (conditions, G)."""
-        return dosage @ rows_of(self.value, members)
+    def of(self, dosage: Tensor, treatments: Tensor | None = None) -> Tensor:
+        """What conditions of dosages (conditions, treatments) add to the log rates, (conditions, G)."""
+        return dosage @ rows_of(self.value, treatments)
 
-    def cost(self, members: Tensor, n_cells: Tensor, concentration: Tensor) -> Tensor:
-        """Minus the log evidence of each treatment's effects, by Laplace, up to a constant, (members,).
+    def cost(self, treatments: Tensor, n_cells: Tensor, concentration: Tensor) -> Tensor:
+        """Minus the log evidence of each treatment's effects, by Laplace, up to a constant, (treatments,).
 
         Parameters
         ----------
-        members
+        treatments
             The treatments, int64.
         n_cells
-            Cells that tell of each, (members,).
+            Cells that tell of each, (treatments,).
         concentration
             θ, (G,).
         """
-        strength = self.log_strength.index_select(0, members)
-        variance = self._prior_variance(members)
+        strength = self.log_strength.index_select(0, treatments)
+        variance = self._prior_variance(treatments)
         told = n_cells.unsqueeze(1) * self._information(concentration.detach())
-        values = self.value.index_select(0, members)
+        values = self.value.index_select(0, treatments)
         cost = values.square() / (2 * variance) + 0.5 * torch.log1p(variance * told)
         return cost.sum(1) + 0.5 * strength.square()
 
@@ -78,17 +78,17 @@ class GeneEffects(nn.Module):
         median, sd = SPREAD
         return ((self.log_spread - math.log(median)) / sd).square().sum() / 2
 
-    def deviation(self, members: Tensor, concentration: Tensor) -> Tensor:
-        """Posterior standard deviation of W, (members, G)."""
-        told = self.n_cells.index_select(0, members).unsqueeze(1) * self._information(concentration)
-        return (1 / self._prior_variance(members) + told).rsqrt()
+    def deviation(self, treatments: Tensor, concentration: Tensor) -> Tensor:
+        """Posterior standard deviation of W, (treatments, G)."""
+        told = self.n_cells.index_select(0, treatments).unsqueeze(1) * self._information(concentration)
+        return (1 / self._prior_variance(treatments) + told).rsqrt()
 
     def expected_log(self) -> Tensor:
         """How far a change of a gene's log rate moves its log(1 + count), on average, (G,)."""
         return self.mean_count / (self.mean_count + 1 / math.log(2))
 
-    def _prior_variance(self, members: Tensor) -> Tensor:
-        strength = self.log_strength.index_select(0, members)
+    def _prior_variance(self, treatments: Tensor) -> Tensor:
+        strength = self.log_strength.index_select(0, treatments)
         return (2 * (strength.unsqueeze(1) + self.log_spread)).exp()
 
     def _information(self, concentration: Tensor) -> Tensor:

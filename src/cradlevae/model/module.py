@@ -2,9 +2,9 @@
 
 One module for the whole family; its parts are those that a member declares (:mod:`cradlevae.model.family`).
 
-Shapes: P particles, N cells of a batch, G genes, T treatments (perturbations, or conditions where a member takes each
-for a treatment of its own), C artifact classes (0 where a member has no artifact), K latents, W width of z^p (K, or T
-where it is the dosage).
+Shapes: P particles, N cells of a minibatch, G genes, T treatments (perturbations, or conditions where a member takes
+each for a treatment of its own), C artifact classes (0 where a member has no artifact), K latents, W width of z^p (K,
+or T where it is the dosage).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from cradlevae.data.loading.minibatch import Batch
+from cradlevae.data.loading.minibatch import Minibatch
 from cradlevae.model.config import ModelConfig
-from cradlevae.model.draws import GlobalNoise, Globals
 from cradlevae.model.effect import make_embedding, make_mask
 from cradlevae.model.gene_effects import GeneEffects
+from cradlevae.model.globals import GlobalNoise, Globals
 from cradlevae.nn.gene_product import gene_product
 from cradlevae.nn.likelihood import SparseCounts, decoded_share
 from cradlevae.nn.mlp import MLP, Gaussian, GaussianHead, GaussianMLP
@@ -44,17 +44,17 @@ class CradleModule(nn.Module):
         assert config.basal_width is not None
         k = config.n_latent
         self.config = config
-        self.member = config.member
+        self.declaration = config.declaration
         self.n_latent = k
-        self.n_classes = n_classes if self.member.artifact else 0
+        self.n_classes = n_classes if self.declaration.artifact else 0
         self.register_buffer("log_mean", torch.zeros(n_genes))
         self.register_buffer("log_std", torch.ones(n_genes))
         self.mask = make_mask(config, n_perturbations)
         self.embedding = make_embedding(config, n_perturbations)
         self.n_treatments = n_perturbations
         of_effect = (self.embedding.width,)
-        of_artifact = (k,) if self.member.artifact else ()
-        if self.member.artifact:
+        of_artifact = (k,) if self.declaration.artifact else ()
+        if self.declaration.artifact:
             n_artifact_inputs = k if n_classes == 1 else n_classes
             self.artifact_encoder = GaussianMLP((n_artifact_inputs,), config.width, config.embedding_layers, k)
         encoded = (n_genes, *(of_effect if self.sees_effect else ()), *of_artifact)
@@ -65,7 +65,7 @@ class CradleModule(nn.Module):
         if config.cell_artifact:
             self.cell_artifact_head = GaussianHead(config.basal_width, k)
         self.gene_effects = GeneEffects(n_perturbations, n_genes) if config.gene_effects else None
-        if config.gene_effects and self.member.artifact:
+        if config.gene_effects and self.declaration.artifact:
             self.kept_head = nn.Linear(k, 1)
             nn.init.zeros_(self.kept_head.weight)
             nn.init.ones_(self.kept_head.bias)
@@ -74,36 +74,36 @@ class CradleModule(nn.Module):
     @property
     def sees_effect(self) -> bool:
         """Whether the basal encoder sees z^p."""
-        return self.member.encoder == "effect"
+        return self.declaration.encoder == "effect"
 
     # -- the guide ---------------------------------------------------------------------------------------------
 
-    def draw_noise(self, n_particles: int, members: Tensor | None = None) -> GlobalNoise:
+    def draw_noise(self, n_particles: int, treatments: Tensor | None = None) -> GlobalNoise:
         """Fresh random numbers for :meth:`sample_globals`, of all treatments or of some."""
-        n = self.n_treatments if members is None else len(members)
+        n = self.n_treatments if treatments is None else len(treatments)
         normal, k = self.log_mean.new_empty, self.n_latent
         return GlobalNoise(
             None if self.mask is None else self.mask.noise(n_particles, n),
             normal(n_particles, n, k).normal_() if self.embedding.random else None,
-            normal(n_particles, self.n_classes, k).normal_() if self.member.artifact else None,
+            normal(n_particles, self.n_classes, k).normal_() if self.declaration.artifact else None,
         )
 
-    def sample_globals(self, noise: GlobalNoise, members: Tensor | None = None) -> Globals:
+    def sample_globals(self, noise: GlobalNoise, treatments: Tensor | None = None) -> Globals:
         """Draw M, E and A, one of each per particle.
 
         Parameters
         ----------
         noise
             Random numbers, of as many treatments as are drawn.
-        members
-            The treatments to draw M and E of, (members,) int64; ``None`` draws those of all.
+        treatments
+            The treatments to draw M and E of, (treatments,) int64; ``None`` draws those of all.
         """
         mask = None
         if self.mask is not None:
             assert noise.mask is not None
-            mask = self.mask.draw(noise.mask, members)
-        embedding, q_embedding = self.embedding.draw(noise.embedding, mask, members)
-        if not self.member.artifact:
+            mask = self.mask.draw(noise.mask, treatments)
+        embedding, q_embedding = self.embedding.draw(noise.embedding, mask, treatments)
+        if not self.declaration.artifact:
             return Globals(mask, embedding, None, q_embedding, None)
         assert noise.artifact is not None
         q_artifact, p = self._artifact_posterior(), len(noise.artifact)
@@ -191,7 +191,7 @@ class CradleModule(nn.Module):
 
     def centred(self, posterior: Gaussian, perturbation: Tensor | None) -> Gaussian:
         """The posterior of z^b from what the encoder gives: of a shifted prior, that is of z = z^b + z^p."""
-        if perturbation is None or self.member.prior == "standard":
+        if perturbation is None or self.declaration.prior == "standard":
             return posterior
         return Gaussian(posterior.loc - perturbation, posterior.scale)
 
@@ -220,7 +220,7 @@ class CradleModule(nn.Module):
             return (basal,)
         none = basal.new_zeros(())
         effect = none.expand(*basal.shape[:-1], self.embedding.width) if perturbation is None else perturbation
-        if not self.member.artifact:
+        if not self.declaration.artifact:
             return basal, effect
         return basal, effect, none.expand(basal.shape) if artifact is None else artifact
 
@@ -232,21 +232,21 @@ class CradleModule(nn.Module):
         return torch.cat([hidden, *(latent.expand(*shape, -1) for latent in latents)], dim=-1)
 
     def decode_batch(
-        self, basal: Tensor, shift: Tensor, artifact: Tensor | None, own: Tensor | None, batch: Batch
+        self, basal: Tensor, shift: Tensor, artifact: Tensor | None, own: Tensor | None, minibatch: Minibatch
     ) -> tuple[Tensor, Tensor | None]:
-        """:meth:`decode_hidden` of a batch, whose parts go through the first layer once where cells share them.
+        """:meth:`decode_hidden` of a minibatch, whose parts go through the first layer once where cells share them.
 
         Parameters
         ----------
         basal
             z^b, (P, N, K).
         shift
-            z^p of the batch's conditions, (P, conditions, W).
+            z^p of the minibatch's conditions, (P, conditions, W).
         artifact
             A, (P, C, K); ``None`` where there is none.
         own
-            Artifact states of the batch's failed cells, (P, failed, K).
-        batch
+            Artifact states of the minibatch's failed cells, (P, failed, K).
+        minibatch
             The cells.
 
         Returns
@@ -256,22 +256,22 @@ class CradleModule(nn.Module):
         first = self.decoder.first
         of_shift, of_artifact = (1, 2) if self.config.decode == "concat" else (0, 0)
         hidden = first.part(0, basal) + first.bias
-        hidden = hidden + first.part(of_shift, shift).index_select(1, batch.condition)
+        hidden = hidden + first.part(of_shift, shift).index_select(1, minibatch.condition)
         if artifact is not None:
-            hidden = hidden + batch.artifact @ first.part(of_artifact, artifact)
+            hidden = hidden + minibatch.artifact @ first.part(of_artifact, artifact)
         if own is not None:
-            hidden = hidden.index_add(1, batch.failed, first.part(of_artifact, own))
+            hidden = hidden.index_add(1, minibatch.failed, first.part(of_artifact, own))
         hidden = self.decoder.rest(hidden)
         if not self.config.linear_path and self.gene_effects is None:
             return hidden, None
-        state = None if artifact is None else batch.artifact @ artifact
+        state = None if artifact is None else minibatch.artifact @ artifact
         if state is not None and own is not None:
-            state = state.index_add(1, batch.failed, own)
-        return self._beside(hidden, self._latents(basal, shift.index_select(1, batch.condition), state)), state
+            state = state.index_add(1, minibatch.failed, own)
+        return self._beside(hidden, self._latents(basal, shift.index_select(1, minibatch.condition), state)), state
 
-    def offset(self, dosage: Tensor, members: Tensor | None = None) -> Tensor | None:
-        """What the gene effects of conditions add to the log rates, (conditions, members or T) → (conditions, G)."""
-        return None if self.gene_effects is None else self.gene_effects.of(dosage, members)
+    def offset(self, dosage: Tensor, treatments: Tensor | None = None) -> Tensor | None:
+        """What the gene effects of conditions add to the log rates, (conditions, treatments or T) → (conditions, G)."""
+        return None if self.gene_effects is None else self.gene_effects.of(dosage, treatments)
 
     def offset_of_cells(self, dosage: Tensor, condition: Tensor) -> Tensor | None:
         """:meth:`offset` of cells with these conditions, (N,) → (N, G)."""
@@ -330,9 +330,9 @@ class CradleModule(nn.Module):
         return self.log_concentration.exp()
 
 
-def sparse_counts(batch: Batch) -> SparseCounts:
-    """The counts of a batch, for the likelihood."""
-    return SparseCounts(batch.values, batch.genes, batch.starts, batch.n_genes)
+def sparse_counts(minibatch: Minibatch) -> SparseCounts:
+    """The counts of a minibatch, for the likelihood."""
+    return SparseCounts(minibatch.values, minibatch.genes, minibatch.starts, minibatch.n_genes)
 
 
 def failed_cells(artifact: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cradlevae.data.loading.minibatch import Batch
-from cradlevae.model.draws import GlobalNoise, Globals, artifact_state, perturbation_state
+from cradlevae.data.loading.minibatch import Minibatch
+from cradlevae.model.globals import GlobalNoise, Globals, artifact_state, perturbation_state
 from cradlevae.model.module import CradleModule, failed_cells, sparse_counts
 from cradlevae.nn.fused import linear_gamma_poisson
 from cradlevae.nn.mlp import Gaussian, gaussian_kl, standard_log_prob
@@ -85,8 +85,8 @@ def draw_noise(module: CradleModule, n_cells: int, n_particles: int) -> Noise:
     )
 
 
-def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noise) -> dict[str, Tensor]:
-    """The terms of the loss of a batch; ``sum(terms.values())`` is the loss.
+def loss_terms(module: CradleModule, minibatch: Minibatch, sizes: SplitSizes, noise: Noise) -> dict[str, Tensor]:
+    """The terms of the loss of a minibatch; ``sum(terms.values())`` is the loss.
 
     What repeats is computed once: the counts' part of the encoder per cell (not per particle, nor again for the
     counterfactual), perturbations per condition, artifacts per class, references per (condition, class).
@@ -101,51 +101,51 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
     """
     config = module.config
     released = config.objective == "released"
-    draw = module.sample_globals(noise.first.of(batch.members), batch.members)
-    shared = _shared(module, batch, draw)
-    counts = sparse_counts(batch)
+    draw = module.sample_globals(noise.first.of(minibatch.treatments), minibatch.treatments)
+    shared = _shared(module, minibatch, draw)
+    counts = sparse_counts(minibatch)
     beta = config.counterfactual_weight
-    encoded, profiles = module.encode_counts(counts, batch.references if beta else None)
-    placed = _placed(encoded, shared, batch.condition)  # (P, N, width), artifact left out
-    hidden = module.basal_encoder.mlp.rest(_damaged(placed, shared, batch.artifact))
-    moved = shared.shift.index_select(1, batch.condition) if module.member.prior == "shifted" else None
+    encoded, profiles = module.encode_counts(counts, minibatch.references if beta else None)
+    placed = _placed(encoded, shared, minibatch.condition)  # (P, N, width), artifact left out
+    hidden = module.basal_encoder.mlp.rest(_damaged(placed, shared, minibatch.artifact))
+    moved = shared.shift.index_select(1, minibatch.condition) if module.declaration.prior == "shifted" else None
     q_basal = module.centred(module.basal_encoder.head(hidden), moved)
     z_b = q_basal.sample(noise.basal)
     q_cell = own = None
     if config.cell_artifact:
         assert noise.cell is not None
-        q_cell = module.cell_artifact_head(hidden.index_select(1, batch.failed))
-        own = q_cell.sample(noise.cell.index_select(1, batch.failed)) * batch.failed_weight.unsqueeze(1)
+        q_cell = module.cell_artifact_head(hidden.index_select(1, minibatch.failed))
+        own = q_cell.sample(noise.cell.index_select(1, minibatch.failed)) * minibatch.failed_weight.unsqueeze(1)
 
     gene_weight, cost = module.gene_linear.weight, None
     if config.weight_scale:
         gene_weight, cost = _WeightPrior.apply(gene_weight, config.weight_scale)  # type: ignore[no-untyped-call]
-    weight = _cell_weight(module, batch, sizes)
-    decoded, state = module.decode_batch(z_b, shared.shift, draw.artifact, own, batch)
+    weight = _cell_weight(module, minibatch, sizes)
+    decoded, state = module.decode_batch(z_b, shared.shift, draw.artifact, own, minibatch)
     reconstruction, _ = linear_gamma_poisson(
-        *module.with_offset(decoded, gene_weight, shared.offset, batch.condition, state),
+        *module.with_offset(decoded, gene_weight, shared.offset, minibatch.condition, state),
         module.gene_linear.bias,
         module.log_concentration,
         counts,
-        batch.library_size,
+        minibatch.library_size,
         weight,
     )
-    n = batch.n_cells
+    n = minibatch.n_cells
     prior_weight = None if released else weight
     basal = _score(q_basal, z_b, sampled=released)  # (N,)
     terms = {
         "reconstruction": -reconstruction / n,
         "basal": -(basal if prior_weight is None else basal * prior_weight).sum() / n,
     }
-    terms |= _global_terms(module, batch, sizes, draw, prior_weight)
+    terms |= _global_terms(module, minibatch, sizes, draw, prior_weight)
     if cost is not None:
         terms["weights"] = cost / sizes.n_cells
     if q_cell is not None:
         divergence = q_cell.kl_to_standard().sum(-1).mean(0)  # (failed,)
-        of_failed = weight.index_select(0, batch.failed) * batch.failed_weight
+        of_failed = weight.index_select(0, minibatch.failed) * minibatch.failed_weight
         terms["cell_artifact"] = (divergence * of_failed).sum() / n
-    if beta and len(batch.references):
-        terms["counterfactual"] = beta * _counterfactual(module, batch, placed, profiles, shared, noise)
+    if beta and len(minibatch.references):
+        terms["counterfactual"] = beta * _counterfactual(module, minibatch, placed, profiles, shared, noise)
     elif beta:
         terms["counterfactual"] = encoded.new_zeros(())
     return terms
@@ -153,7 +153,7 @@ def loss_terms(module: CradleModule, batch: Batch, sizes: SplitSizes, noise: Noi
 
 @dataclass(frozen=True)
 class _Shared:
-    """What the cells of a batch share: z^p of its conditions, and what its parts add to the encoder's first layer."""
+    """What the cells of a minibatch share: z^p of its conditions, and what that adds to the encoder's first layer."""
 
     shift: Tensor  # (P, conditions, W)
     by_condition: Tensor | None  # (P, conditions, width); None where the encoder sees the counts alone
@@ -161,9 +161,9 @@ class _Shared:
     offset: Tensor | None  # what gene effects add to the log rates, (conditions, G)
 
 
-def _shared(module: CradleModule, batch: Batch, draw: Globals) -> _Shared:
-    shift = batch.member_dosage @ draw.shift
-    offset = module.offset(batch.member_dosage, batch.members)
+def _shared(module: CradleModule, minibatch: Minibatch, draw: Globals) -> _Shared:
+    shift = minibatch.treatment_dosage @ draw.shift
+    offset = module.offset(minibatch.treatment_dosage, minibatch.treatments)
     by_condition = module.encoder_part("perturbation", shift) if module.sees_effect else None
     if offset is not None:
         without = module.offset_part(offset)
@@ -189,72 +189,74 @@ def _damaged(placed: Tensor, shared: _Shared, artifact: Tensor) -> Tensor:
 
 
 def _global_terms(
-    module: CradleModule, batch: Batch, sizes: SplitSizes, draw: Globals, weight: Tensor | None
+    module: CradleModule, minibatch: Minibatch, sizes: SplitSizes, draw: Globals, weight: Tensor | None
 ) -> dict[str, Tensor]:
     """What mask, embedding and artifact cost the cells that share them; only those that the member has.
 
     In expectation over the last draw (KL in closed form, which has less variance); ``released`` scores the draw.
     """
     sampled = module.config.objective == "released"
-    n_t = sizes.per_perturbation.index_select(0, batch.members)
-    of_treatment = _share(batch.member_dosage, n_t, batch.condition, weight)
+    n_t = sizes.per_perturbation.index_select(0, minibatch.treatments)
+    of_treatment = _share(minibatch.treatment_dosage, n_t, minibatch.condition, weight)
     terms = {}
     if module.mask is not None:
         assert draw.mask is not None
-        members = batch.members
-        score = module.mask.sampled_score(draw.mask, members) if sampled else module.mask.expected_score(members)
+        treatments = minibatch.treatments
+        score = module.mask.sampled_score(draw.mask, treatments) if sampled else module.mask.expected_score(treatments)
         terms["mask"] = -(of_treatment @ score)
     if draw.q_embedding is not None:
         terms["embedding"] = -(of_treatment @ _score(draw.q_embedding, draw.embedding, sampled=sampled))
     if draw.artifact is not None:
         assert draw.q_artifact is not None
-        of_class = _share(batch.artifact, sizes.per_class, None, weight)
+        of_class = _share(minibatch.artifact, sizes.per_class, None, weight)
         terms["artifact"] = -(of_class @ _score(draw.q_artifact, draw.artifact, sampled=sampled))
     if module.gene_effects is not None:
-        cost = of_treatment @ module.gene_effects.cost(batch.members, n_t, module.concentration)
+        cost = of_treatment @ module.gene_effects.cost(minibatch.treatments, n_t, module.concentration)
         terms["gene_effects"] = cost + module.gene_effects.prior_cost() / sizes.n_cells
     return terms
 
 
 def _counterfactual(
-    module: CradleModule, batch: Batch, placed: Tensor, profiles: Tensor, shared: _Shared, noise: Noise
+    module: CradleModule, minibatch: Minibatch, placed: Tensor, profiles: Tensor, shared: _Shared, noise: Noise
 ) -> Tensor:
     """How far the posteriors of cells are from those of their references, at the flipped artifact."""
     encoder = module.basal_encoder
-    of_cell = encoder.head(encoder.mlp.rest(_damaged(placed, shared, batch.flipped)))
-    has = (batch.reference >= 0).to(placed.dtype)
+    of_cell = encoder.head(encoder.mlp.rest(_damaged(placed, shared, minibatch.flipped)))
+    has = (minibatch.reference >= 0).to(placed.dtype)
     if module.config.objective != "released":
-        return _divergence(_reference_posterior(module, batch, profiles, shared), of_cell, has)
+        return _divergence(_reference_posterior(module, minibatch, profiles, shared), of_cell, has)
     assert noise.second is not None  # there the reference's posterior has a draw of its own
-    second = _shared(module, batch, module.sample_globals(noise.second.of(batch.members), batch.members))
-    return _released_divergence(_reference_posterior(module, batch, profiles, second), of_cell, has)
+    second = _shared(
+        module, minibatch, module.sample_globals(noise.second.of(minibatch.treatments), minibatch.treatments)
+    )
+    return _released_divergence(_reference_posterior(module, minibatch, profiles, second), of_cell, has)
 
 
-def _reference_posterior(module: CradleModule, batch: Batch, profiles: Tensor, shared: _Shared) -> Gaussian:
+def _reference_posterior(module: CradleModule, minibatch: Minibatch, profiles: Tensor, shared: _Shared) -> Gaussian:
     """q(z^b | reference, z^p, flipped z^a) of each cell, (P, N, K); computed once where cells share all three."""
-    one = batch.twin_cells
-    placed = profiles.index_select(0, batch.reference.index_select(0, one).clamp_min(0))
-    placed = _placed(placed, shared, batch.condition.index_select(0, one))
-    placed = _damaged(placed, shared, batch.flipped.index_select(0, one))
+    one = minibatch.twin_cells
+    placed = profiles.index_select(0, minibatch.reference.index_select(0, one).clamp_min(0))
+    placed = _placed(placed, shared, minibatch.condition.index_select(0, one))
+    placed = _damaged(placed, shared, minibatch.flipped.index_select(0, one))
     posterior = module.basal_encoder.head(module.basal_encoder.mlp.rest(placed))
-    return Gaussian(posterior.loc.index_select(1, batch.twin), posterior.scale.index_select(1, batch.twin))
+    return Gaussian(posterior.loc.index_select(1, minibatch.twin), posterior.scale.index_select(1, minibatch.twin))
 
 
-def iwelbo(module: CradleModule, batch: Batch, n_particles: int) -> Tensor:
+def iwelbo(module: CradleModule, minibatch: Minibatch, n_particles: int) -> Tensor:
     """Importance-weighted bound on log p(x) per cell, (N,): log-mean-exp over particles; globals are not scored."""
     draw = module.sample_globals(module.draw_noise(n_particles))
-    counts = sparse_counts(batch)
-    z_p = perturbation_state(draw, batch.dosage, batch.condition)
-    z_a = artifact_state(draw, batch.artifact)
-    offset = module.offset(batch.dosage)
-    of_cells = None if offset is None else offset.index_select(0, batch.condition)
+    counts = sparse_counts(minibatch)
+    z_p = perturbation_state(draw, minibatch.dosage, minibatch.condition)
+    z_a = artifact_state(draw, minibatch.artifact)
+    offset = module.offset(minibatch.dosage)
+    of_cells = None if offset is None else offset.index_select(0, minibatch.condition)
     q_basal, q_cell = module.encode(module.encode_counts(counts)[0], z_p, z_a, of_cells)
-    z_b = q_basal.sample(z_p.new_empty(n_particles, batch.n_cells, module.n_latent).normal_())
+    z_b = q_basal.sample(z_p.new_empty(n_particles, minibatch.n_cells, module.n_latent).normal_())
     log_ratio = (standard_log_prob(z_b) - q_basal.log_prob(z_b)).sum(-1)
     if q_cell is not None:
         own = q_cell.sample()
         assert z_a is not None
-        failed = failed_cells(batch.artifact)
+        failed = failed_cells(minibatch.artifact)
         z_a = z_a + failed.unsqueeze(1) * own
         log_ratio = log_ratio + failed * (standard_log_prob(own) - q_cell.log_prob(own)).sum(-1)
     _, log_prob = linear_gamma_poisson(
@@ -262,20 +264,20 @@ def iwelbo(module: CradleModule, batch: Batch, n_particles: int) -> Tensor:
             module.decode_hidden(z_b, z_p, z_a),
             module.gene_linear.weight,
             offset,
-            batch.condition,
+            minibatch.condition,
             z_a,
         ),
         module.gene_linear.bias,
         module.log_concentration,
         counts,
-        batch.library_size,
+        minibatch.library_size,
     )
     return torch.logsumexp(log_prob + log_ratio, dim=0) - math.log(n_particles)
 
 
-def _cell_weight(module: CradleModule, batch: Batch, sizes: SplitSizes) -> Tensor:
+def _cell_weight(module: CradleModule, minibatch: Minibatch, sizes: SplitSizes) -> Tensor:
     """Weight of each cell's reconstruction, (N,)."""
-    share = failed_cells(batch.artifact)
+    share = failed_cells(minibatch.artifact)
     if module.config.objective == "released":
         alpha = share.mean() if module.config.alpha is None else module.config.alpha
         return alpha * (1 - share) + (1 - alpha) * share
@@ -298,7 +300,7 @@ def _score(posterior: Gaussian, draw: Tensor, *, sampled: bool) -> Tensor:
 
 
 def _divergence(of_reference: Gaussian, of_cell: Gaussian, has: Tensor) -> Tensor:
-    """KL(q(z^b | reference) ‖ q(z^b | cell)), both at the flipped artifact, mean over the batch's cells."""
+    """KL(q(z^b | reference) ‖ q(z^b | cell)), both at the flipped artifact, mean over the minibatch's cells."""
     return (gaussian_kl(of_reference, of_cell).sum(-1) * has).mean()
 
 

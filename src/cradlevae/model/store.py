@@ -66,7 +66,7 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
     write_text(folder / HISTORY_FILE, model.history.to_csv(index=False))
     described = {
         "format": FORMAT,
-        "model": model.member.name,
+        "model": model.declaration.name,
         "version": version("cradlevae"),
         "config": asdict(model.config),
         "fields": asdict(model.fields),
@@ -169,7 +169,7 @@ def _description(folder: Path) -> dict[str, Any]:
         raise DataError(f"no model in {folder} (no {MODEL_FILE}); train one with `cradlevae train --output {folder}`")
     try:
         described = json.loads(path.read_text())
-        known = described["model"] in {member.name for member in FAMILY.values()}
+        known = described["model"] in {declaration.name for declaration in FAMILY.values()}
         format_ = described["format"]
         newer, older = format_ > FORMAT, format_ < FORMAT
         recorded = described.pop("checksum", None)

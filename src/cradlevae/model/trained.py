@@ -12,16 +12,16 @@ import pandas as pd
 import torch
 
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
-from cradlevae.data.labels import CONTROL, closest, condition_members, dosage_table, indicator_table, listed
-from cradlevae.data.loading.minibatch import make_batch
+from cradlevae.data.labels import CONTROL, closest, dosage_table, indicator_table, listed, singles_of
+from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.data.qc.confounding import confounding_alarm
 from cradlevae.data.split import Split
 from cradlevae.data.statistics import cell_statistics
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
-from cradlevae.model.draws import artifact_state, perturbation_state
-from cradlevae.model.family import Member
+from cradlevae.model.family import ModelDeclaration
 from cradlevae.model.gene_effects import start_at_rates
+from cradlevae.model.globals import artifact_state, perturbation_state
 from cradlevae.model.module import CradleModule, sparse_counts
 from cradlevae.nn.mlp import Gaussian
 
@@ -175,9 +175,9 @@ class TrainedModel:
         return names
 
     @property
-    def member(self) -> Member:
+    def declaration(self) -> ModelDeclaration:
         """What the model declares."""
-        return self.module.member
+        return self.module.declaration
 
     def bank(self) -> ControlBank:
         """The controls of a trained model.
@@ -194,7 +194,7 @@ class TrainedModel:
     def read(self, adata: Any) -> Experiment:
         """The cells of an AnnData as this model takes them; :class:`DataError` if they do not fit it."""
         data = read_experiment(adata, self.fields, genes=list(self.genes), perturbations=self.perturbations)
-        return as_treated(data, self.member, self.treatments)
+        return as_treated(data, self.declaration, self.treatments)
 
     def answerable(self, conditions: Sequence[str]) -> list[str]:
         """Those of some canonical conditions whose treatments all had training cells."""
@@ -203,9 +203,9 @@ class TrainedModel:
 
     def _treatments(self, condition: str) -> tuple[str, ...]:
         """What a canonical condition consists of: its members, or itself."""
-        if self.member.treatments == "conditions":
+        if self.declaration.treatments == "conditions":
             return () if condition == CONTROL else (condition,)
-        return condition_members(condition)
+        return singles_of(condition)
 
     def need_known(self, data: Experiment) -> None:
         """Raise :class:`DataError` if cells had a treatment that the model does not know at all."""
@@ -215,8 +215,8 @@ class TrainedModel:
 
     def _unseen(self, conditions: str) -> str:
         return (
-            f"{conditions} had no training cells, and {self.member.name} takes every condition for a treatment of its "
-            "own, combinations included"
+            f"{conditions} had no training cells, and {self.declaration.name} takes every condition for a treatment of "
+            "its own, combinations included"
         )
 
     def dosage(self, conditions: tuple[str, ...]) -> torch.Tensor:
@@ -228,7 +228,7 @@ class TrainedModel:
             If a member is unknown or had no training cells.
         """
         trained = set(self.trained)
-        if self.member.treatments == "conditions":
+        if self.declaration.treatments == "conditions":
             for condition in conditions:
                 if not trained.issuperset(self._treatments(condition)):
                     raise DataError(
@@ -237,7 +237,7 @@ class TrainedModel:
             return torch.from_numpy(indicator_table(conditions, self.treatments))
         table = dosage_table(conditions, self.perturbations)
         for condition in conditions:
-            for single in condition_members(condition):
+            for single in singles_of(condition):
                 if single not in trained:
                     raise DataError(
                         f"perturbation {single!r} (of {condition!r}) had no training cells, so the model cannot "
@@ -258,7 +258,7 @@ def new_model(
 ) -> TrainedModel:
     """An untrained model for an experiment (:func:`as_treated`), which knows the statistics of its training cells."""
     train = training_rows(data, split, config)
-    resolved = config.resolved(combinations=any(len(condition_members(name)) > 1 for name in data.conditions))
+    resolved = config.resolved(combinations=any(len(singles_of(name)) > 1 for name in data.conditions))
     treatments = data.perturbations if data.treatments is None else data.treatments
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -292,9 +292,11 @@ def new_model(
     )
 
 
-def as_treated(data: Experiment, member: Member, treatments: tuple[str, ...] | None = None) -> Experiment:
+def as_treated(
+    data: Experiment, declaration: ModelDeclaration, treatments: tuple[str, ...] | None = None
+) -> Experiment:
     """The experiment with the treatments that a member takes; by default, all conditions of the experiment."""
-    if member.treatments == "perturbations":
+    if declaration.treatments == "perturbations":
         return data
     return replace(data, treatments=data.conditions[1:] if treatments is None else treatments)
 
@@ -337,15 +339,17 @@ def _posteriors(
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for start in range(0, len(rows), 512):
-            batch = make_batch(data, rows[start : start + 512])
-            encoded = module.encode_counts(sparse_counts(batch))[0]
+            minibatch = make_minibatch(data, rows[start : start + 512])
+            encoded = module.encode_counts(sparse_counts(minibatch))[0]
             if clean:
                 found.append(module.encode(encoded))
                 continue
             draw = module.sample_globals(module.draw_noise(1))
-            z_p = perturbation_state(draw, batch.dosage, batch.condition)
-            z_a = artifact_state(draw, batch.artifact)
-            found.append(module.encode(encoded, z_p, z_a, module.offset_of_cells(batch.dosage, batch.condition)))
+            z_p = perturbation_state(draw, minibatch.dosage, minibatch.condition)
+            z_a = artifact_state(draw, minibatch.artifact)
+            found.append(
+                module.encode(encoded, z_p, z_a, module.offset_of_cells(minibatch.dosage, minibatch.condition))
+            )
     return _stacked([basal for basal, _ in found]), _stacked([own for _, own in found if own is not None])
 
 

@@ -23,10 +23,10 @@ from torch import Tensor
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.labels import CONTROL, listed
-from cradlevae.data.loading.minibatch import make_batch
+from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.data.storage.block_writer import Block, from_blocks, rounded
 from cradlevae.errors import DataError
-from cradlevae.model.draws import artifact_state, perturbation_state
+from cradlevae.model.globals import artifact_state, perturbation_state
 from cradlevae.model.module import failed_cells, sparse_counts
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.likelihood import sample_gamma_poisson
@@ -213,17 +213,17 @@ def _decoded(
     starts = range(0, len(rows), step)
     for start in track_slow(starts, len(starts), "decoding cells"):
         part = slice(start, min(start + step, len(rows)))
-        batch = make_batch(data, rows[part])
-        z_p = perturbation_state(draw, batch.dosage, batch.condition)
-        offset = module.offset_of_cells(batch.dosage, batch.condition)
-        encoded = module.encode_counts(sparse_counts(batch))[0]
-        classes = batch.artifact, batch.artifact if artifact is None else artifact.expand_as(batch.artifact)
+        minibatch = make_minibatch(data, rows[part])
+        z_p = perturbation_state(draw, minibatch.dosage, minibatch.condition)
+        offset = module.offset_of_cells(minibatch.dosage, minibatch.condition)
+        encoded = module.encode_counts(sparse_counts(minibatch))[0]
+        classes = minibatch.artifact, minibatch.artifact if artifact is None else artifact.expand_as(minibatch.artifact)
         shared = [artifact_state(draw, one) for one in classes]
         posterior, own = module.encode(encoded, z_p, shared[0], offset)
-        z_b = posterior.sample(torch.randn(n_draws, batch.n_cells, module.n_latent))
+        z_b = posterior.sample(torch.randn(n_draws, minibatch.n_cells, module.n_latent))
         before, after = _with_own(shared, own, classes)
-        counts = sparse_counts(batch).dense()
-        factor = module.decode_share(z_b, z_p, before, offset).mul_(batch.library_size.unsqueeze(1))  # μ
+        counts = sparse_counts(minibatch).dense()
+        factor = module.decode_share(z_b, z_p, before, offset).mul_(minibatch.library_size.unsqueeze(1))  # μ
         concentration = module.concentration + counts
         factor = factor.add_(module.concentration).reciprocal_().mul_(concentration)  # (draws, cells, genes)
         if dosage is not None:
@@ -231,13 +231,13 @@ def _decoded(
             offset = module.offset(dosage.unsqueeze(0))
         share = factor.mul_(module.decode_share(z_b, z_p, after, offset))
         share = share.div_(share.sum(-1, keepdim=True))
-        chosen = torch.randint(n_draws, (batch.n_cells,))
+        chosen = torch.randint(n_draws, (minibatch.n_cells,))
         yield (
             part,
             _Decoded(
                 share=share.mean(0),
                 log_sd=share.clamp_min(1e-12).log().std(0, correction=min(1, n_draws - 1)),
-                drawn=share[chosen, torch.arange(batch.n_cells)],
+                drawn=share[chosen, torch.arange(minibatch.n_cells)],
                 concentration=concentration,
                 information=posterior.kl_to_standard().sum(-1).mean(0),
             ),

@@ -17,10 +17,7 @@ from torch import Tensor
 
 from cradlevae.data.labels import listed
 from cradlevae.errors import DataError
-from cradlevae.model.trained import TrainedModel
-from cradlevae.nn.expectation import TARGET_SUM, expected_log_expression
-from cradlevae.nn.likelihood import sample_gamma_poisson
-from cradlevae.query.particles import (
+from cradlevae.model.integration_design import (
     DRAWS,
     PARTICLES,
     States,
@@ -31,6 +28,9 @@ from cradlevae.query.particles import (
     draw_states,
     residual_freedom,
 )
+from cradlevae.model.trained import TrainedModel
+from cradlevae.nn.expectation import TARGET_SUM, expected_log_expression
+from cradlevae.nn.likelihood import sample_gamma_poisson
 from cradlevae.query.states import (
     PUBLISHED_LIBRARY_SIZE,
     Basal,
@@ -93,9 +93,9 @@ def effects(
         Basal states: of real passing controls, or from the ``"prior"``.
     residual
         Add what the decoder leaves of the measured effects, for combinations without training cells that of the members
-        (:mod:`cradlevae.query.residual`), with its uncertainty, and widen the intervals as far as validation cells ask
-        for it; without, the effect is what :func:`~cradlevae.query.predict.predict` would generate. It is known on the
-        scale ``"perturbseq"`` alone.
+        (:mod:`cradlevae.model.training.residual`), with its uncertainty, and widen the intervals as far as validation
+        cells ask for it; without, the effect is what :func:`~cradlevae.query.predict.predict` would generate. It is
+        known on the scale ``"perturbseq"`` alone.
     seed
         Seed of the draws.
 

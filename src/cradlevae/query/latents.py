@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cradlevae.data.loading.minibatch import make_batch
+from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.errors import DataError
-from cradlevae.model.draws import artifact_state, perturbation_state
+from cradlevae.model.globals import artifact_state, perturbation_state
 from cradlevae.model.module import failed_cells, sparse_counts
 from cradlevae.model.objective import iwelbo
 from cradlevae.model.trained import TrainedModel
@@ -48,22 +48,22 @@ def latents(model: TrainedModel, adata: Any, *, n_draws: int = 16, sample: bool 
     model.bank()  # refuses an untrained model
     data = model.read(adata)
     model.need_known(data)
-    names = ("z_basal", "z_perturbation", "z_artifact") if model.member.artifact else ("z_basal", "z_perturbation")
+    names = ("z_basal", "z_perturbation", "z_artifact") if model.declaration.artifact else ("z_basal", "z_perturbation")
     found: dict[str, list[Any]] = {name: [] for name in names}
     with seeded(seed):
         draw = draw_globals(model, 1 if sample else n_draws)
         starts = range(0, data.n_cells, 512)
         for start in track_slow(starts, len(starts), "encoding cells"):
-            batch = make_batch(data, np.arange(start, min(start + 512, data.n_cells)))
-            z_p = perturbation_state(draw, batch.dosage, batch.condition)
-            z_a = artifact_state(draw, batch.artifact)
-            encoded = model.module.encode_counts(sparse_counts(batch))[0]
-            offset = model.module.offset_of_cells(batch.dosage, batch.condition)
+            minibatch = make_minibatch(data, np.arange(start, min(start + 512, data.n_cells)))
+            z_p = perturbation_state(draw, minibatch.dosage, minibatch.condition)
+            z_a = artifact_state(draw, minibatch.artifact)
+            encoded = model.module.encode_counts(sparse_counts(minibatch))[0]
+            offset = model.module.offset_of_cells(minibatch.dosage, minibatch.condition)
             posterior, own = model.module.encode(encoded, z_p, z_a, offset)
             z_b = posterior.sample() if sample else posterior.loc
             if z_a is not None and own is not None:
                 state = own.sample() if sample else own.loc
-                z_a = z_a + failed_cells(batch.artifact).unsqueeze(1) * state
+                z_a = z_a + failed_cells(minibatch.artifact).unsqueeze(1) * state
             found["z_basal"].append(z_b.mean(0).numpy())
             found["z_perturbation"].append(z_p.mean(0).numpy())
             if z_a is not None:
@@ -82,7 +82,7 @@ def mask_probabilities(model: TrainedModel) -> pd.DataFrame:
     """
     mask = model.module.mask
     if mask is None:
-        raise DataError(f"{model.member.name} has no mask, so it has no mask probabilities; a SAMSVAE has")
+        raise DataError(f"{model.declaration.name} has no mask, so it has no mask probabilities; a SAMSVAE has")
     model.bank()  # refuses an untrained model
     with torch.no_grad():
         probability = torch.sigmoid(mask.logits).numpy()
@@ -110,6 +110,6 @@ def log_likelihood(model: TrainedModel, adata: Any, *, n_particles: int = 100, s
     with seeded(seed):
         starts = range(0, data.n_cells, 256)
         for start in track_slow(starts, len(starts), "scoring cells"):
-            batch = make_batch(data, np.arange(start, min(start + 256, data.n_cells)))
-            scores.append(iwelbo(model.module, batch, n_particles).numpy())
+            minibatch = make_minibatch(data, np.arange(start, min(start + 256, data.n_cells)))
+            scores.append(iwelbo(model.module, minibatch, n_particles).numpy())
     return pd.Series(np.concatenate(scores), index=data.cells, name="iwelbo")

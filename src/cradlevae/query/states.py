@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.experiment import DataFields
-from cradlevae.data.labels import condition_name, members
+from cradlevae.data.labels import condition_name, parse_label
 from cradlevae.errors import DataError
-from cradlevae.model.draws import Globals
+from cradlevae.model.globals import Globals
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.matmul import matmul_precision
 from cradlevae.utils.checks import check_at_least, check_choice
@@ -65,21 +65,21 @@ def canonical_names(fields: DataFields, labels: str | Sequence[str]) -> tuple[st
 
 def _condition(label: str, separator: str, control_labels: Sequence[str]) -> str:
     # the canonical "A+B" is always understood, beside the data's own separator
-    own = members(label, separator=separator, control_labels=control_labels)
-    singles = {single for part in own for single in members(part, separator="+", control_labels=control_labels)}
+    own = parse_label(label, separator=separator, control_labels=control_labels)
+    singles = {single for part in own for single in parse_label(part, separator="+", control_labels=control_labels)}
     return condition_name(singles)
 
 
-def draw_globals(model: TrainedModel, n: int, members: Tensor | None = None) -> Globals:
-    """Draw M, E and A ``n`` times from the guide; M and E of some ``members`` (rows of treatments, int64) or all."""
-    return model.module.sample_globals(model.module.draw_noise(n, members), members)
+def draw_globals(model: TrainedModel, n: int, treatments: Tensor | None = None) -> Globals:
+    """Draw M, E and A ``n`` times from the guide; M and E of some ``treatments`` (rows of treatments, int64) or all."""
+    return model.module.sample_globals(model.module.draw_noise(n, treatments), treatments)
 
 
 def draw_condition(model: TrainedModel, dosage: Tensor, n: int) -> tuple[Globals, Tensor]:
-    """Draw ``n`` times what a condition of dosages (T,) needs: the globals of its members, and its z^p, (n, W)."""
-    members = torch.nonzero(dosage).squeeze(1)
-    draw = draw_globals(model, n, members)
-    return draw, torch.einsum("m,nmk->nk", dosage[members], draw.shift).expand(n, -1)
+    """Draw ``n`` times what a condition of dosages (T,) needs: the globals of its treatments, and its z^p, (n, W)."""
+    treatments = torch.nonzero(dosage).squeeze(1)
+    draw = draw_globals(model, n, treatments)
+    return draw, torch.einsum("m,nmk->nk", dosage[treatments], draw.shift).expand(n, -1)
 
 
 def draw_basal(
@@ -123,8 +123,8 @@ def draw_cell_artifact(model: TrainedModel, artifact: Tensor, indicator: Tensor)
 
 def need_artifact(model: TrainedModel, what: str) -> None:
     """Raise :class:`DataError` if a model has no artifact latent, which is needed to do ``what``."""
-    if not model.member.artifact:
-        raise DataError(f"{model.member.name} has no artifact latent, so it cannot {what}; a CradleVAE can")
+    if not model.declaration.artifact:
+        raise DataError(f"{model.declaration.name} has no artifact latent, so it cannot {what}; a CradleVAE can")
 
 
 def artifact_indicator(model: TrainedModel, artifact: Any) -> Tensor:

@@ -262,8 +262,8 @@ def passing_distances(
     """
     codes, names = pd.factorize(passing_labels)
     n = np.bincount(codes, minlength=len(names)).astype(np.float64)
-    member = sp.csr_matrix((np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(len(names), len(codes)))
-    centroid = np.asarray(member @ passing) / n[:, None]
+    membership = sp.csr_matrix((np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(len(names), len(codes)))
+    centroid = np.asarray(membership @ passing) / n[:, None]
     company = n[codes]
     spread = np.linalg.norm(passing - centroid[codes], axis=1)
     own = (spread * company / np.maximum(company - 1.0, 1.0))[company > 1]

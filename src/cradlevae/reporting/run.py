@@ -66,7 +66,7 @@ def write_report(
         "Confounding alarm": confounding_figure(pd.DataFrame(scores.attrs["confounding"])),
         "Training": training_figure(model.history),
     }
-    if model.member.artifact:
+    if model.declaration.artifact:
         figures |= _artifact_figures(model, _sample(adata))
     if QC_KEY in adata.uns:
         figures["Quality control"] = qc_figure(adata)
@@ -77,7 +77,7 @@ def write_report(
         written.append(path)
     page = folder / "report.html"
     summary = {
-        "model": model.member.name,
+        "model": model.declaration.name,
         "genes": f"{len(model.genes):,}",
         "perturbations": f"{len(model.trained)}",
         "artifact classes": ", ".join(model.criteria),

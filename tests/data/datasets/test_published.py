@@ -14,8 +14,8 @@ import pytest
 import scipy.sparse as sp
 
 import cradlevae as cv
-from cradlevae.data import rows as rows_module
 from cradlevae.data.experiment import read_experiment
+from cradlevae.data.storage import block_writer as rows_module
 from cradlevae.errors import DataError
 
 SYMBOLS = ["MT-CO1", "RPL3", "HBG1", "TBCE", "TBCE", "ACTB"]

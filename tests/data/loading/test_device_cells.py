@@ -11,10 +11,10 @@ import scipy.sparse as sp
 import torch
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.loading.counterfactual_references import References
-from cradlevae.data.loading.device_cells import DeviceBatches, DeviceCells
-from cradlevae.data.loading.loader import CellBatches, Shard
-from cradlevae.data.loading.minibatch import make_batch
+from cradlevae.data.loading.counterfactual_references import CounterfactualReferences
+from cradlevae.data.loading.device_cells import DeviceCells, DeviceMinibatches
+from cradlevae.data.loading.loader import Minibatches, Shard
+from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.data.storage.stored_matrix import StoredMatrix
 from cradlevae.errors import DataError
 
@@ -54,12 +54,12 @@ def assert_same(one: object, two: object) -> None:
 @pytest.mark.parametrize("largest", [4.0, 40_000.0])
 def test_batches_on_a_device_are_those_of_the_host(kind: str | None, criteria: int, largest: float) -> None:
     data = experiment(criteria=criteria, largest=largest)
-    references = None if kind is None else References(data, np.arange(N_CELLS), kind=kind, seed=2)  # type: ignore[arg-type]
-    there = DeviceBatches(DeviceCells(data, CPU), data, references)
+    references = None if kind is None else CounterfactualReferences(data, np.arange(N_CELLS), kind=kind, seed=2)  # type: ignore[arg-type]
+    there = DeviceMinibatches(DeviceCells(data, CPU), data, references)
     for epoch, rows in enumerate((np.arange(N_CELLS), np.array([5, 3, 5, 40]), np.array([3]))):
         if references is not None:
             references.set_epoch(epoch)
-        assert_same(there.batch(rows), make_batch(data, rows, references))
+        assert_same(there.batch(rows), make_minibatch(data, rows, references))
 
 
 def test_counts_take_four_bytes_each_where_they_are_small() -> None:
@@ -72,7 +72,7 @@ def test_loaders_take_from_the_device() -> None:
     data = experiment()
     rows = np.arange(1, N_CELLS)
     host, device = (
-        CellBatches(data, rows, 10, References(data, rows, kind="cell"), shuffle=True, shard=Shard(1, 2))
+        Minibatches(data, rows, 10, CounterfactualReferences(data, rows, kind="cell"), shuffle=True, shard=Shard(1, 2))
         for _ in range(2)
     )
     device.take_from(DeviceCells(data, CPU))

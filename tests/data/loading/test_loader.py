@@ -17,11 +17,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cradlevae.data import batches as batches_module
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.loading.counterfactual_references import MEDIAN_CELLS, References
-from cradlevae.data.loading.loader import CellBatches
-from cradlevae.data.loading.minibatch import Batch, make_batch
+from cradlevae.data.loading import loader as batches_module
+from cradlevae.data.loading.counterfactual_references import MEDIAN_CELLS, CounterfactualReferences
+from cradlevae.data.loading.loader import Minibatches
+from cradlevae.data.loading.minibatch import Minibatch, make_minibatch
 from cradlevae.data.storage.stored_matrix import StoredMatrix, stored_matrix
 
 CONDITIONS = ("control", "A", "A+B", "B")
@@ -49,14 +49,14 @@ def experiment(*, criteria: int = 1, seed: int = 0) -> Experiment:
     )
 
 
-def dense(batch: Batch) -> np.ndarray:
+def dense(batch: Minibatch) -> np.ndarray:
     starts = batch.starts.numpy()
     return sp.csr_matrix(
         (batch.values.numpy(), batch.genes.numpy(), starts), shape=(len(starts) - 1, batch.n_genes)
     ).toarray()
 
 
-def reference_rows(batch: Batch) -> list[np.ndarray | None]:
+def reference_rows(batch: Minibatch) -> list[np.ndarray | None]:
     """The reference profile of each cell, or none."""
     profiles = batch.references.numpy()
     return [profiles[row] if row >= 0 else None for row in batch.reference.tolist()]
@@ -65,7 +65,7 @@ def reference_rows(batch: Batch) -> list[np.ndarray | None]:
 def test_a_batch_holds_the_rows_of_the_matrix() -> None:
     data = experiment()
     rows = np.array([41, 3, 17, 5])
-    batch = make_batch(data, rows)
+    batch = make_minibatch(data, rows)
     np.testing.assert_array_equal(dense(batch), data.counts.toarray()[rows])
     np.testing.assert_array_equal(batch.library_size, data.library_size[rows])
     np.testing.assert_array_equal(batch.artifact, data.artifact[rows])
@@ -80,7 +80,7 @@ def test_a_batch_holds_the_rows_of_the_matrix() -> None:
 
 
 def test_to_moves_all_but_the_starts() -> None:
-    batch = make_batch(experiment(), np.arange(5)).to("meta")
+    batch = make_minibatch(experiment(), np.arange(5)).to("meta")
     assert batch.starts.device.type == "cpu"
     for name in ("values", "genes", "dosage", "condition", "artifact", "library_size", "references", "flipped"):
         assert getattr(batch, name).device.type == "meta", name
@@ -94,9 +94,9 @@ def test_to_moves_all_but_the_starts() -> None:
 def test_references_are_those_of_the_same_condition(kind: str, opposite: bool) -> None:
     data = experiment()
     rows = np.arange(5, N_CELLS)  # the first five are of another part
-    references = References(data, rows, kind=kind, opposite=opposite)
+    references = CounterfactualReferences(data, rows, kind=kind, opposite=opposite)
     counts = data.counts.toarray()
-    batch = make_batch(data, rows, references)
+    batch = make_minibatch(data, rows, references)
     summary = {"mean": np.mean, "median": np.median}[kind]
     found = reference_rows(batch)
     n_without = 0
@@ -115,7 +115,7 @@ def test_references_are_those_of_the_same_condition(kind: str, opposite: bool) -
 def test_references_of_a_part_take_that_parts_cells_only() -> None:
     data = experiment()
     train, val = np.arange(0, 30), np.arange(30, N_CELLS)
-    batch = make_batch(data, train, References(data, val))
+    batch = make_minibatch(data, train, CounterfactualReferences(data, val))
     counts = data.counts.toarray()
     for cell, reference in zip(train, reference_rows(batch), strict=True):
         alike = val[(data.condition[val] == data.condition[cell]) & (data.failed[val] != data.failed[cell])]
@@ -129,9 +129,9 @@ def test_a_random_cell_is_a_real_one_and_follows_seed_and_epoch() -> None:
     counts = data.counts.toarray()
 
     def draw(epoch: int, seed: int = 0) -> np.ndarray:
-        references = References(data, rows, kind="cell", seed=seed)
+        references = CounterfactualReferences(data, rows, kind="cell", seed=seed)
         references.set_epoch(epoch)
-        batch = make_batch(data, rows, references)
+        batch = make_minibatch(data, rows, references)
         found = reference_rows(batch)
         for cell, reference in zip(rows, found, strict=True):
             alike = (data.condition == data.condition[cell]) & (data.failed != data.failed[cell])
@@ -152,18 +152,18 @@ def test_random_cells_are_drawn_evenly() -> None:
         ("control",), (), (np.arange(40) < 20).astype(np.float32)[:, None], ("artifact",),
         np.ones(40, np.float32),
     )  # fmt: skip
-    references = References(data, np.arange(40), kind="cell")
+    references = CounterfactualReferences(data, np.arange(40), kind="cell")
     drawn = np.zeros(4)
     for epoch in range(100):
         references.set_epoch(epoch)
-        drawn += make_batch(data, np.arange(40), references).references.sum(0).numpy()
+        drawn += make_minibatch(data, np.arange(40), references).references.sum(0).numpy()
     np.testing.assert_allclose(drawn / 4000, 0.25, atol=0.035)  # 5 standard deviations
 
 
 def test_no_cell_has_a_random_reference() -> None:
     data = experiment()
     rows = np.flatnonzero(data.condition == 3)  # B: none failed
-    batch = make_batch(data, rows, References(data, np.arange(N_CELLS), kind="cell"))
+    batch = make_minibatch(data, rows, CounterfactualReferences(data, np.arange(N_CELLS), kind="cell"))
     assert batch.references.shape == (0, N_GENES)
     assert (batch.reference == -1).all()
 
@@ -177,8 +177,8 @@ def test_medians_are_of_fifty_random_cells_at_most() -> None:
     )  # fmt: skip
 
     def median(seed: int) -> np.ndarray:
-        references = References(data, np.arange(n), kind="median", opposite=False, seed=seed)
-        return make_batch(data, np.arange(2), references).references.numpy()
+        references = CounterfactualReferences(data, np.arange(n), kind="median", opposite=False, seed=seed)
+        return make_minibatch(data, np.arange(2), references).references.numpy()
 
     drawn = np.concatenate([median(seed) for seed in range(20)])
     assert len(np.unique(drawn, axis=0)) > 1
@@ -189,7 +189,7 @@ def test_medians_are_of_fifty_random_cells_at_most() -> None:
 def test_with_several_criteria_the_counterfactual_is_one_that_occurs() -> None:
     data = experiment(criteria=3)
     rows = np.arange(N_CELLS)
-    batch = make_batch(data, rows, References(data, rows))
+    batch = make_minibatch(data, rows, CounterfactualReferences(data, rows))
     flipped = batch.flipped.numpy()
     assert (flipped[data.failed] == 0).all()  # a failed cell: had it passed
     for cell in rows[~data.failed]:  # a passing cell: had it failed as its references did
@@ -204,7 +204,7 @@ def test_with_several_criteria_the_counterfactual_is_one_that_occurs() -> None:
 def test_batches_cover_every_cell_once_and_shuffle_by_epoch() -> None:
     data = experiment()
     rows = np.arange(2, 59, 3)
-    batches = CellBatches(data, rows, 8, shuffle=True, seed=4)
+    batches = Minibatches(data, rows, 8, shuffle=True, seed=4)
 
     def order(epoch: int) -> list[int]:
         batches.set_epoch(epoch)
@@ -215,17 +215,17 @@ def test_batches_cover_every_cell_once_and_shuffle_by_epoch() -> None:
     assert sorted(order(0)) == sorted(order(1)) == rows.tolist()
     assert order(0) != order(1)
     assert order(1) == order(1)
-    in_order = [int(row) for part in CellBatches(data, rows, 8) for row in part]
+    in_order = [int(row) for part in Minibatches(data, rows, 8) for row in part]
     assert in_order == rows.tolist()
 
 
 def test_the_loader_gives_batches_with_references() -> None:
     data = experiment()
     rows = np.arange(N_CELLS)
-    batches = list(CellBatches(data, rows, 25, References(data, rows)).loader())
+    batches = list(Minibatches(data, rows, 25, CounterfactualReferences(data, rows)).loader())
     assert [batch.n_cells for batch in batches] == [25, 25, 10]
     np.testing.assert_array_equal(np.concatenate([dense(batch) for batch in batches]), data.counts.toarray())
-    expected = reference_rows(make_batch(data, rows[25:50], References(data, rows)))
+    expected = reference_rows(make_minibatch(data, rows[25:50], CounterfactualReferences(data, rows)))
     for found, wanted in zip(reference_rows(batches[1]), expected, strict=True):
         np.testing.assert_equal(found, wanted)
 
@@ -236,8 +236,8 @@ def test_the_order_of_the_cells_has_no_say(order: list[int], kind: str) -> None:
     data = experiment()
     rows = np.arange(N_CELLS)
     shuffled = data.subset(np.array(order))
-    batch = make_batch(data, np.array(order), References(data, rows, kind=kind))
-    other = make_batch(shuffled, rows, References(shuffled, rows, kind=kind))
+    batch = make_minibatch(data, np.array(order), CounterfactualReferences(data, rows, kind=kind))
+    other = make_minibatch(shuffled, rows, CounterfactualReferences(shuffled, rows, kind=kind))
     np.testing.assert_array_equal(dense(batch), dense(other))
     np.testing.assert_array_equal(batch.dosage[batch.condition], other.dosage[other.condition])
     np.testing.assert_array_equal(batch.flipped, other.flipped)
@@ -283,16 +283,18 @@ def test_batches_from_disk_are_those_of_their_rows(
 ) -> None:
     memory, disk = on_disk
     rows = np.flatnonzero(np.arange(2000) % 3)
-    batches = CellBatches(disk, rows, 64, References(disk, rows, kind=kind, seed=1), shuffle=shuffle, seed=2)
+    batches = Minibatches(
+        disk, rows, 64, CounterfactualReferences(disk, rows, kind=kind, seed=1), shuffle=shuffle, seed=2
+    )
     batches.set_epoch(3)
     order = list(batches)
     assert sorted(np.concatenate(order).tolist()) == rows.tolist()
-    references = References(memory, rows, kind=kind, seed=1)
+    references = CounterfactualReferences(memory, rows, kind=kind, seed=1)
     references.set_epoch(3)
     made = list(batches.loader())
     assert len(made) == len(order) == len(batches) == len(batches.loader())
     for found, part in zip(made, order, strict=True):
-        expected = make_batch(memory, part, references)
+        expected = make_minibatch(memory, part, references)
         np.testing.assert_array_equal(dense(found), dense(expected))
         np.testing.assert_array_equal(found.artifact, expected.artifact)
         np.testing.assert_array_equal(found.library_size, expected.library_size)
@@ -307,7 +309,7 @@ def test_the_order_from_disk_follows_seed_and_epoch_and_mixes_conditions(
     _, disk = on_disk
 
     def order(seed: int, epoch: int) -> list[int]:
-        batches = CellBatches(disk, np.arange(2000), 64, shuffle=True, seed=seed)
+        batches = Minibatches(disk, np.arange(2000), 64, shuffle=True, seed=seed)
         batches.set_epoch(epoch)
         return [int(row) for part in batches for row in part]
 
@@ -321,7 +323,7 @@ def test_the_order_from_disk_follows_seed_and_epoch_and_mixes_conditions(
 @pytest.mark.usefixtures("small_pools")
 def test_an_epoch_cut_short_leaves_no_thread(on_disk: tuple[Experiment, Experiment]) -> None:
     _, disk = on_disk
-    loader = CellBatches(disk, np.arange(2000), 64, shuffle=True).loader()
+    loader = Minibatches(disk, np.arange(2000), 64, shuffle=True).loader()
     first = next(iter(loader))
     for batch in loader:
         np.testing.assert_array_equal(dense(batch), dense(first))
@@ -337,7 +339,7 @@ def test_no_more_than_two_pools_are_read_ahead(
     read: list[int] = []
     original = StoredMatrix.__getitem__
     monkeypatch.setattr(StoredMatrix, "__getitem__", lambda self, rows: read.append(len(rows)) or original(self, rows))
-    loader = iter(CellBatches(disk, np.arange(2000), 64, shuffle=True).loader())
+    loader = iter(Minibatches(disk, np.arange(2000), 64, shuffle=True).loader())
     next(loader)
     time.sleep(0.05)
     assert len(read) <= 2

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cradlevae as cv
-from cradlevae.data import rows as rows_module
+from cradlevae.data.storage import block_writer as rows_module
 from cradlevae.data.storage.block_writer import from_blocks, rounded
 from cradlevae.errors import DataError
 from cradlevae.query import counterfactual as counterfactual_module
@@ -117,7 +117,7 @@ def test_files_of_other_kinds_and_columns_that_cannot_be_written_are_refused_bef
     def never(*arguments: Any) -> Any:
         raise AssertionError("decoded")
 
-    monkeypatch.setattr(counterfactual_module, "make_batch", never)
+    monkeypatch.setattr(counterfactual_module, "make_minibatch", never)
     with pytest.raises(DataError, match=r"clean.csv ends in '.csv'; cells are written as .h5ad"):
         strong.clean(simulated, output=tmp_path / "clean.csv")
     with pytest.raises(DataError, match="cannot write into"):

@@ -14,8 +14,8 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cradlevae.data import counts as counts_module
-from cradlevae.data import stored as stored_module
+from cradlevae.data.storage import counts as counts_module
+from cradlevae.data.storage import stored_matrix as stored_module
 from cradlevae.data.storage.counts import Counts
 from cradlevae.errors import DataError
 

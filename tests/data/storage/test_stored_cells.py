@@ -13,9 +13,10 @@ import pytest
 import scipy.sparse as sp
 
 import cradlevae as cv
-from cradlevae.data import doublets, stored
 from cradlevae.data.experiment import DataFields, read_experiment
+from cradlevae.data.qc import doublets
 from cradlevae.data.qc.criteria import QC_KEY
+from cradlevae.data.storage import stored_matrix as stored
 from cradlevae.data.storage.annotated_copy import check_output, write_annotated
 from cradlevae.data.storage.stored_matrix import StoredMatrix
 from cradlevae.errors import DataError

@@ -16,7 +16,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cradlevae.data import stored
+from cradlevae.data.storage import stored_matrix as stored
 from cradlevae.data.storage.stored_cells import open_cells
 from cradlevae.data.storage.stored_matrix import (
     StoredMatrix,

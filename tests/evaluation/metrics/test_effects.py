@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cradlevae.errors import DataError
-from cradlevae.evaluation import metrics
+from cradlevae.evaluation.metrics import effects as metrics
 from cradlevae.evaluation.metrics.effects import effect_scores
 from cradlevae.evaluation.metrics.registry import REGISTRY, metric
 

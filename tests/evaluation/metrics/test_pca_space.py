@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from cradlevae.evaluation import cell_space
+from cradlevae.evaluation.metrics import pca_space as cell_space
 from cradlevae.evaluation.metrics.pca_space import fit_space, log_normalised
 
 

@@ -16,9 +16,9 @@ import torch
 
 import cradlevae as cv
 from cradlevae.errors import DataError, TrainingError
-from cradlevae.model import plan as plan_module
 from cradlevae.model.config import TrainConfig
-from cradlevae.model.training.lightning_module import TrainingPlan
+from cradlevae.model.training import lightning_module as plan_module
+from cradlevae.model.training.lightning_module import TrainingModule
 
 Options = dict[str, Any]
 TERMS = ("reconstruction", "basal", "mask", "embedding", "artifact", "counterfactual")
@@ -129,15 +129,15 @@ def test_a_kill_costs_the_epoch_under_way_at_most(
 ) -> None:  # fmt: skip
     whole = new_model()
     whole.train(4, **quick)
-    step = TrainingPlan.training_step
+    step = TrainingModule.training_step
 
-    def killed(self: TrainingPlan, batch: Any, batch_idx: int) -> Any:
+    def killed(self: TrainingModule, batch: Any, batch_idx: int) -> Any:
         if self.current_epoch == 2 and batch_idx == 1:
             raise interruption("killed")
         return step(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingPlan, "training_step", killed)
+        patch.setattr(TrainingModule, "training_step", killed)
         with pytest.raises(interruption):
             new_model().train(4, **quick, output=tmp_path / "run")
     assert len(pd.read_csv(tmp_path / "run" / "history.csv")) == 2
@@ -154,7 +154,7 @@ def test_a_kill_in_the_first_epoch_starts_anew(
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingPlan, "training_step", killed)
+        patch.setattr(TrainingModule, "training_step", killed)
         with pytest.raises(RuntimeError, match="killed"):
             new_model().train(2, **quick, output=tmp_path)
     resumed, whole = new_model(), new_model()
@@ -214,13 +214,13 @@ def test_training_lowers_the_loss(new_model: Any, quick: Options) -> None:
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[float]], None]:
     """Makes training see these validation losses, epoch after epoch."""
-    means = TrainingPlan.means
+    means = TrainingModule.means
 
     def use(losses: list[float]) -> None:
-        def scripted(self: TrainingPlan, part: str) -> dict[str, float]:
+        def scripted(self: TrainingModule, part: str) -> dict[str, float]:
             return {"reconstruction": losses[self.current_epoch]} if part == "val" else means(self, part)
 
-        monkeypatch.setattr(TrainingPlan, "means", scripted)
+        monkeypatch.setattr(TrainingModule, "means", scripted)
 
     return use
 
@@ -321,9 +321,9 @@ def test_a_loss_that_is_not_finite_names_batch_and_term(
     epochs = {"train": 0, "val": 0}
     current: list[Any] = []
 
-    step = TrainingPlan._step
+    step = TrainingModule._step
 
-    def watched(self: TrainingPlan, where: str, batch: Any, batch_idx: int) -> Any:
+    def watched(self: TrainingModule, where: str, batch: Any, batch_idx: int) -> Any:
         epochs[where] += batch_idx == 0
         current[:] = [where, batch_idx, epochs[where]]
         return step(self, where, batch, batch_idx)
@@ -334,7 +334,7 @@ def test_a_loss_that_is_not_finite_names_batch_and_term(
             terms["basal"] = terms["basal"] * float("nan")
         return terms
 
-    monkeypatch.setattr(TrainingPlan, "_step", watched)
+    monkeypatch.setattr(TrainingModule, "_step", watched)
     monkeypatch.setattr(plan_module, "loss_terms", broken)
     message = rf"not finite in epoch 1, {word} batch 0: basal = nan\. Try a smaller learning_rate"
     with pytest.raises(TrainingError, match=message):

@@ -17,7 +17,7 @@ import pytest
 import cradlevae as cv
 from cradlevae.data.loading.loader import Shard
 from cradlevae.errors import DataError, TrainingError
-from cradlevae.model import processes
+from cradlevae.model.training import processes
 from cradlevae.model.training.processes import read_shared, write_shared
 
 Options = dict[str, Any]

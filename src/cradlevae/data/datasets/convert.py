@@ -19,7 +19,7 @@ import pandas as pd
 
 from cradlevae.data.datasets.guide_labels import Members
 from cradlevae.data.datasets.published import Layout, Published
-from cradlevae.data.labels import CONTROL, condition_members, condition_name, listed
+from cradlevae.data.labels import CONTROL, condition_name, listed, singles_of
 from cradlevae.data.qc.gene_families import SYMBOL_COLUMNS, are_ensembl_ids
 from cradlevae.data.storage.block_writer import Block, from_blocks
 from cradlevae.data.storage.cell_files import cell_files, open_group, read_element, unreadable
@@ -224,7 +224,7 @@ def _check_conditions(conditions: set[str], layout: Layout, data: Published) -> 
     where = f"obs[{layout.column!r}] of this {data.name} file"
     if not conditions:
         raise DataError(f"no cell is left: {where} assigns no guide RNA{_caution(data)}")
-    genes = {single for name in conditions for single in condition_members(name)}
+    genes = {single for name in conditions for single in singles_of(name)}
     others = sorted(genes - data.targets) if data.targets else []
     if others:
         raise DataError(

@@ -14,14 +14,15 @@ from cradlevae.data.storage.stored_matrix import group_sums
 ReferenceKind = Literal["mean", "median", "cell"]
 """How the cells of a (condition, class) become its reference: their mean, median, or one of them at random.
 
-Of counts on disk, random cells are read one by one for each batch, which takes about as long as reading the batch.
+Of counts on disk, random cells are read one by one for each minibatch, which takes about as long as reading the
+minibatch.
 """
 
 MEDIAN_CELLS = 50
 """At most so many random cells make a median profile (the published choice)."""
 
 
-class References:
+class CounterfactualReferences:
     """Reference profiles per (condition, class) of the cells of one split part.
 
     Parameters

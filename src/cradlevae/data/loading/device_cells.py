@@ -1,7 +1,7 @@
-"""All cells on the device that trains, and batches gathered there: a step then waits for no copy of counts.
+"""All cells on the device that trains, and minibatches gathered there: a step then waits for no copy of counts.
 
-A positive count takes 4 bytes where genes and counts are below 32,768 (8 otherwise), and for each batch the host sends
-one short list of integers.
+A positive count takes 4 bytes where genes and counts are below 32,768 (8 otherwise), and for each minibatch the host
+sends one short list of integers.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.loading.counterfactual_references import References
-from cradlevae.data.loading.minibatch import Batch, shared_places
+from cradlevae.data.loading.counterfactual_references import CounterfactualReferences
+from cradlevae.data.loading.minibatch import Minibatch, shared_places
 from cradlevae.data.storage.stored_matrix import StoredMatrix
 from cradlevae.errors import DataError
 
@@ -72,7 +72,7 @@ class DeviceCells:
         lengths = self.first[rows + 1] - first
         place = torch.arange(len(rows), device=self.device)
         place = torch.repeat_interleave(place, lengths, output_size=n)  # the size is given, so that nothing waits
-        shift = first - (lengths.cumsum(0) - lengths)  # how far from its place in the batch each cell's counts lie
+        shift = first - (lengths.cumsum(0) - lengths)  # how far from its place in the minibatch each cell's counts lie
         index = shift[place] + torch.arange(n, device=self.device)
         return self.values[index].float(), self.genes[index].long(), place
 
@@ -84,8 +84,8 @@ class DeviceCells:
         return out.view(len(rows), self.n_genes)
 
 
-class DeviceBatches:
-    """Batches of cells that are on a device, with their references.
+class DeviceMinibatches:
+    """Minibatches of cells that are on a device, with their references.
 
     Parameters
     ----------
@@ -97,7 +97,9 @@ class DeviceBatches:
         Where the cells' references come from; ``None`` leaves them out.
     """
 
-    def __init__(self, cells: DeviceCells, data: Experiment, references: References | None = None) -> None:
+    def __init__(
+        self, cells: DeviceCells, data: Experiment, references: CounterfactualReferences | None = None
+    ) -> None:
         import torch
 
         self._cells = cells
@@ -110,8 +112,8 @@ class DeviceBatches:
         profiles = np.zeros((0, data.n_genes), dtype=np.float32) if references is None else references.profiles
         self._profiles = torch.tensor(profiles, device=cells.device)
 
-    def batch(self, rows: npt.NDArray[np.intp]) -> Batch:
-        """The batch of these cells, in this order; what :func:`~cradlevae.data.loading.loader.make_batch` makes."""
+    def minibatch(self, rows: npt.NDArray[np.intp]) -> Minibatch:
+        """The minibatch of these cells, in this order; as :func:`.make_minibatch` makes it."""
         import torch
 
         cells, references = self._cells, self._references
@@ -122,15 +124,15 @@ class DeviceBatches:
             chosen, reference = references.choose(rows)
         data = self._data
         places = shared_places(data.dosage[used], data.artifact[rows], reference, self._flipped_on_host[rows])
-        on_device, used_on, condition_on, chosen_on, reference_on, members, failed, twin, twin_cells = self._send(
-            rows, used, condition, chosen, reference, places.members, places.failed, places.twin, places.twin_cells
+        on_device, used_on, condition_on, chosen_on, reference_on, treatments, failed, twin, twin_cells = self._send(
+            rows, used, condition, chosen, reference, places.treatments, places.failed, places.twin, places.twin_cells
         )
         if references is not None and references.of_cells:
             profiles = cells.dense(chosen_on, int(self._starts(chosen)[-1]))
         else:
             profiles = self._profiles[chosen_on]
         values, genes, _ = cells.counts(on_device, int(starts[-1]))
-        return Batch(
+        return Minibatch(
             values=values,
             genes=genes,
             starts=torch.from_numpy(starts),
@@ -142,8 +144,8 @@ class DeviceBatches:
             references=profiles,
             reference=reference_on,
             flipped=self._flipped[on_device],
-            members=members,
-            member_dosage=torch.from_numpy(places.member_dosage).to(cells.device, non_blocking=True),
+            treatments=treatments,
+            treatment_dosage=torch.from_numpy(places.treatment_dosage).to(cells.device, non_blocking=True),
             failed=failed,
             failed_weight=torch.from_numpy(places.failed_weight).to(cells.device, non_blocking=True),
             twin=twin,
@@ -151,7 +153,7 @@ class DeviceBatches:
         )
 
     def _starts(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Where each cell's counts start in a batch of these cells, and their number, (cells + 1,)."""
+        """Where each cell's counts start in a minibatch of these cells, and their number, (cells + 1,)."""
         first = self._cells.starts
         return np.concatenate([[0], np.cumsum(first[rows + 1] - first[rows], dtype=np.int64)])
 

@@ -1,6 +1,6 @@
-"""The batches of an epoch: their cells in a random order, made ahead by a thread, in part by each of several processes.
+"""The minibatches of an epoch: cells in a random order, made ahead by a thread, in part by each of several processes.
 
-Nothing here is cells × genes but the batch at hand: the counts stay sparse, in memory or on disk.
+Nothing here is cells × genes but the minibatch at hand: the counts stay sparse, in memory or on disk.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.loading.counterfactual_references import References
-from cradlevae.data.loading.minibatch import Batch, make_batch
+from cradlevae.data.loading.counterfactual_references import CounterfactualReferences
+from cradlevae.data.loading.minibatch import Minibatch, make_minibatch
 from cradlevae.data.loading.prefetch import prefetch
 from cradlevae.data.loading.shuffle import pooled
 from cradlevae.data.storage.stored_matrix import StoredMatrix
 
 if TYPE_CHECKING:
-    from cradlevae.data.loading.device_cells import DeviceBatches, DeviceCells
+    from cradlevae.data.loading.device_cells import DeviceCells, DeviceMinibatches
 
-BATCHES_AHEAD = 1
-"""How many batches are made while one is computed with."""
+MINIBATCHES_AHEAD = 1
+"""How many minibatches are made while one is computed with."""
 
 POOL_VALUES = 3_000_000
 """How many stored values are read from disk together: 24 MB, and twice that while the next pool is read."""
@@ -34,7 +34,7 @@ POOL_VALUES = 3_000_000
 
 @dataclass(frozen=True)
 class Shard:
-    """Which part of every batch a process takes: the ``rank``-th of ``n``.
+    """Which part of every minibatch a process takes: the ``rank``-th of ``n``.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Shard:
     n: int = 1
 
     def cells(self, n_cells: int) -> slice:
-        """Its cells of a batch of ``n_cells``."""
+        """Its cells of a minibatch of ``n_cells``."""
         return slice(n_cells * self.rank // self.n, n_cells * (self.rank + 1) // self.n)
 
     def computed(self, n_cells: int) -> slice:
@@ -57,12 +57,12 @@ class Shard:
         return own if own.start < own.stop else slice(0, 1)
 
 
-class CellBatches:
-    """Batches over chosen cells, shuffled anew in each epoch or in their order.
+class Minibatches:
+    """Minibatches over chosen cells, shuffled anew in each epoch or in their order.
 
-    Iterating gives the rows of each batch; indexing with such rows gives the batch. :meth:`loader` puts both together
-    and makes the next batches in a thread. Counts on disk are shuffled by
-    :func:`~cradlevae.data.loading.shuffle.pooled` and read a pool of batches at a time.
+    Iterating gives the rows of each minibatch; indexing with such rows gives the minibatch. :meth:`loader` puts both
+    together and makes the next minibatches in a thread. Counts on disk are shuffled by
+    :func:`~cradlevae.data.loading.shuffle.pooled` and read a pool of minibatches at a time.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class CellBatches:
     rows
         The cells to go through, ascending.
     batch_size
-        Cells a batch.
+        Cells a minibatch.
     references
         Where the cells' references come from; ``None`` leaves them out.
     shuffle
@@ -79,7 +79,7 @@ class CellBatches:
     seed
         See ``shuffle``.
     shard
-        Which part of each batch to give; the batches' rows are always those of the whole.
+        Which part of each minibatch to give; the minibatches' rows are always those of the whole.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class CellBatches:
         data: Experiment,
         rows: npt.NDArray[np.intp],
         batch_size: int,
-        references: References | None = None,
+        references: CounterfactualReferences | None = None,
         *,
         shuffle: bool = False,
         seed: int = 0,
@@ -100,20 +100,20 @@ class CellBatches:
         self._shuffle = shuffle
         self._seed = seed
         self._shard = shard
-        self._on_device: DeviceBatches | None = None
+        self._on_device: DeviceMinibatches | None = None
         self._epoch = 0
 
-    def of(self, shard: Shard) -> CellBatches:
-        """The same batches for another process."""
+    def of(self, shard: Shard) -> Minibatches:
+        """The same minibatches for another process."""
         other = copy(self)
         other._shard = shard
         return other
 
     def take_from(self, cells: DeviceCells) -> None:
-        """From now on take the cells from a device, where the batches will be."""
-        from cradlevae.data.loading.device_cells import DeviceBatches
+        """From now on take the cells from a device, where the minibatches will be."""
+        from cradlevae.data.loading.device_cells import DeviceMinibatches
 
-        self._on_device = DeviceBatches(cells, self.data, self._references)
+        self._on_device = DeviceMinibatches(cells, self.data, self._references)
 
     def set_epoch(self, epoch: int) -> None:
         """Shuffle, and draw references, as for this epoch (called by Lightning before each)."""
@@ -122,7 +122,7 @@ class CellBatches:
             self._references.set_epoch(epoch)
 
     def loader(self) -> Loader:
-        """The batches, made ahead of their use."""
+        """The minibatches, made ahead of their use."""
         return Loader(self)
 
     def __len__(self) -> int:
@@ -133,11 +133,11 @@ class CellBatches:
         for start in range(0, len(order), self._batch_size):
             yield order[start : start + self._batch_size]
 
-    def __getitem__(self, rows: npt.NDArray[np.intp]) -> Batch:
+    def __getitem__(self, rows: npt.NDArray[np.intp]) -> Minibatch:
         return self._batch(rows)
 
-    def made(self) -> Iterator[Batch]:
-        """The batches themselves."""
+    def made(self) -> Iterator[Minibatch]:
+        """The minibatches themselves."""
         if not isinstance(self.data.counts, StoredMatrix):
             for rows in self:
                 yield self[rows]
@@ -146,13 +146,13 @@ class CellBatches:
             for rows in pool.parts:
                 yield self._batch(rows, pool)
 
-    def _batch(self, rows: npt.NDArray[np.intp], pool: _Pool | None = None) -> Batch:
+    def _batch(self, rows: npt.NDArray[np.intp], pool: _Pool | None = None) -> Minibatch:
         own = rows[self._shard.computed(len(rows))]
         if self._on_device is not None:
-            batch = self._on_device.batch(own)
+            minibatch = self._on_device.minibatch(own)
         else:
-            batch = make_batch(self.data, own, self._references, None if pool is None else pool.of(own))
-        return replace(batch, whole=len(rows))
+            minibatch = make_minibatch(self.data, own, self._references, None if pool is None else pool.of(own))
+        return replace(minibatch, whole=len(rows))
 
     def _order(self) -> npt.NDArray[np.intp]:
         """The cells in the order of this epoch."""
@@ -164,19 +164,19 @@ class CellBatches:
         return generator.permutation(self._rows)
 
     def _pool_batches(self, counts: StoredMatrix) -> int:
-        """How many batches are read together."""
+        """How many minibatches are read together."""
         return max(1, int(POOL_VALUES / max(1.0, counts.per_cell)) // self._batch_size)
 
     def _pools(self, counts: StoredMatrix) -> Iterator[_Pool]:
-        batches = iter(self)
-        while parts := list(islice(batches, self._pool_batches(counts))):
+        minibatches = iter(self)
+        while parts := list(islice(minibatches, self._pool_batches(counts))):
             rows = np.unique(np.concatenate([part[self._shard.computed(len(part))] for part in parts]))
             yield _Pool(parts, rows, counts[rows])
 
 
 @dataclass(frozen=True)
 class _Pool:
-    """Batches that are read together: the cells of each, those that are read, ascending, and their counts."""
+    """Minibatches that are read together: the cells of each, those that are read, ascending, and their counts."""
 
     parts: list[npt.NDArray[np.intp]]
     rows: npt.NDArray[np.intp]
@@ -188,18 +188,18 @@ class _Pool:
 
 
 class Loader:
-    """What goes through the batches of :class:`CellBatches` once an epoch.
+    """What goes through the minibatches of :class:`Minibatches` once an epoch.
 
     Lightning takes it for a torch DataLoader: it tells ``sampler`` the epoch and asks for ``batch_sampler``.
     """
 
     batch_sampler = None
 
-    def __init__(self, batches: CellBatches) -> None:
-        self.sampler = batches
+    def __init__(self, minibatches: Minibatches) -> None:
+        self.sampler = minibatches
 
     def __len__(self) -> int:
         return len(self.sampler)
 
-    def __iter__(self) -> Iterator[Batch]:
-        return prefetch(self.sampler.made(), BATCHES_AHEAD)
+    def __iter__(self) -> Iterator[Minibatch]:
+        return prefetch(self.sampler.made(), MINIBATCHES_AHEAD)

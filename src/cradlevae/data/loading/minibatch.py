@@ -1,4 +1,4 @@
-"""A batch of cells as tensors, straight from the CSR matrix, with the references of their counterfactuals."""
+"""A minibatch of cells as tensors, straight from the CSR matrix, with the references of their counterfactuals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.loading.counterfactual_references import References
+from cradlevae.data.loading.counterfactual_references import CounterfactualReferences
 from cradlevae.data.loading.padding import ROUND, rounded_up
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """A batch of cells as tensors.
+class Minibatch:
+    """A minibatch of cells as tensors.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Batch:
     n_genes
         Number of genes.
     dosage
-        Dosage of the conditions in the batch, (conditions, perturbations).
+        Dosage of the conditions in the minibatch, (conditions, perturbations).
     condition
         Row of ``dosage`` per cell, (cells,).
     artifact
@@ -41,10 +41,10 @@ class Batch:
         Row of ``references`` per cell, −1 where it has none, (cells,).
     flipped
         Artifact indicator of the counterfactual, (cells, classes).
-    members, member_dosage, failed, failed_weight, twin, twin_cells
+    treatments, treatment_dosage, failed, failed_weight, twin, twin_cells
         See :class:`Places`.
     whole
-        Cells of the batch that these are a process's part of; 0 where they are the batch.
+        Cells of the minibatch that these are a process's part of; 0 where they are the minibatch.
     """
 
     values: torch.Tensor
@@ -58,8 +58,8 @@ class Batch:
     references: torch.Tensor
     reference: torch.Tensor
     flipped: torch.Tensor
-    members: torch.Tensor
-    member_dosage: torch.Tensor
+    treatments: torch.Tensor
+    treatment_dosage: torch.Tensor
     failed: torch.Tensor
     failed_weight: torch.Tensor
     twin: torch.Tensor
@@ -71,14 +71,14 @@ class Batch:
         """Number of cells."""
         return len(self.condition)
 
-    def to(self, device: Any, non_blocking: bool = False) -> Batch:
-        """The same batch on another device (``starts`` stays on the CPU)."""
+    def to(self, device: Any, non_blocking: bool = False) -> Minibatch:
+        """The same minibatch on another device (``starts`` stays on the CPU)."""
         moved = {
             name: getattr(self, name).to(device, non_blocking=non_blocking)
             for name in (
                 "values", "genes", "dosage", "condition", "artifact", "library_size",
-                "references", "reference", "flipped", "members", "member_dosage", "failed", "failed_weight", "twin",
-                "twin_cells",
+                "references", "reference", "flipped", "treatments", "treatment_dosage", "failed", "failed_weight",
+                "twin", "twin_cells",
             )
         }  # fmt: skip
         return replace(self, **moved)
@@ -86,16 +86,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class Places:
-    """Where the cells of a batch share something, which is then computed once.
+    """Where the cells of a minibatch share something, which is then computed once.
 
     Numbers of rows are rounded up (:mod:`cradlevae.data.loading.padding`); the rows that are added count for nothing.
 
     Attributes
     ----------
-    members
-        Perturbations that occur, (members,).
-    member_dosage
-        Dosage of the members in the conditions of the batch, (conditions, members).
+    treatments
+        Perturbations that occur, (treatments,).
+    treatment_dosage
+        Dosage of the treatments in the conditions of the minibatch, (conditions, treatments).
     failed
         Cells with an artifact, (failed,).
     failed_weight
@@ -106,8 +106,8 @@ class Places:
         A cell of each counterfactual, (counterfactuals,).
     """
 
-    members: npt.NDArray[np.int64]
-    member_dosage: npt.NDArray[np.float32]
+    treatments: npt.NDArray[np.int64]
+    treatment_dosage: npt.NDArray[np.float32]
     failed: npt.NDArray[np.int64]
     failed_weight: npt.NDArray[np.float32]
     twin: npt.NDArray[np.int64]
@@ -120,27 +120,32 @@ def shared_places(
     reference: npt.NDArray[np.int64],
     flipped: npt.NDArray[np.float32],
 ) -> Places:
-    """The places of a batch; arguments as in :class:`Batch`."""
-    members = np.flatnonzero((dosage != 0).any(axis=0))
+    """The places of a minibatch; arguments as in :class:`Minibatch`."""
+    treatments = np.flatnonzero((dosage != 0).any(axis=0))
     failed = np.flatnonzero(artifact.any(axis=1))
     _, one, twin = np.unique(reference * 2 + (flipped != 0).any(axis=1), return_index=True, return_inverse=True)
-    rounded_members = rounded_up(members)
-    member_dosage = np.zeros((-(-len(dosage) // ROUND) * ROUND, len(rounded_members)), dtype=np.float32)
-    member_dosage[: len(dosage), : len(members)] = dosage[:, members]
+    padded_treatments = rounded_up(treatments)
+    treatment_dosage = np.zeros((-(-len(dosage) // ROUND) * ROUND, len(padded_treatments)), dtype=np.float32)
+    treatment_dosage[: len(dosage), : len(treatments)] = dosage[:, treatments]
     rounded_failed = rounded_up(failed)
     weight = (np.arange(len(rounded_failed)) < len(failed)).astype(np.float32)
     return Places(
-        rounded_members, member_dosage, rounded_failed, weight, twin.astype(np.int64), rounded_up(one.astype(np.int64))
+        padded_treatments,
+        treatment_dosage,
+        rounded_failed,
+        weight,
+        twin.astype(np.int64),
+        rounded_up(one.astype(np.int64)),
     )
 
 
-def make_batch(
+def make_minibatch(
     data: Experiment,
     rows: npt.NDArray[np.intp],
-    references: References | None = None,
+    references: CounterfactualReferences | None = None,
     counts: sp.csr_matrix | None = None,
-) -> Batch:
-    """The batch of these cells, in this order; ``counts`` are theirs, where they have been read."""
+) -> Minibatch:
+    """The minibatch of these cells, in this order; ``counts`` are theirs, where they have been read."""
     import torch
 
     csr = sp.csr_matrix(data.counts[rows]) if counts is None else counts
@@ -151,7 +156,7 @@ def make_batch(
     else:
         profiles, reference, flipped = references.of(rows)
     places = shared_places(data.dosage[used], data.artifact[rows], reference, flipped)
-    return Batch(
+    return Minibatch(
         values=torch.from_numpy(csr.data),
         genes=torch.from_numpy(csr.indices.astype(np.int64)),
         starts=torch.from_numpy(csr.indptr.astype(np.int64)),
@@ -163,8 +168,8 @@ def make_batch(
         references=torch.from_numpy(profiles),
         reference=torch.from_numpy(reference),
         flipped=torch.from_numpy(flipped),
-        members=torch.from_numpy(places.members),
-        member_dosage=torch.from_numpy(places.member_dosage),
+        treatments=torch.from_numpy(places.treatments),
+        treatment_dosage=torch.from_numpy(places.treatment_dosage),
         failed=torch.from_numpy(places.failed),
         failed_weight=torch.from_numpy(places.failed_weight),
         twin=torch.from_numpy(places.twin),

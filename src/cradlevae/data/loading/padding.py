@@ -1,7 +1,7 @@
 """Numbers of rows in multiples of 32.
 
-Matrix products prepare themselves for every size that they meet and remember it. Sizes that differ from batch to batch
-would cost time and memory at every step; so rows are repeated, and those that are added are not looked at.
+Matrix products prepare themselves for every size that they meet and remember it. Sizes that differ from minibatch to
+minibatch would cost time and memory at every step; so rows are repeated, and those that are added are not looked at.
 """
 
 from __future__ import annotations

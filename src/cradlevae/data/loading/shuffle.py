@@ -17,15 +17,15 @@ def pooled(rows: npt.NDArray[np.intp], pool: int, generator: np.random.Generator
 
     Chunks of consecutive cells (cut anew each time) are put into random order; of this, every ``pool`` cells are
     shuffled among themselves. A pool so holds cells from 128 random places of the data at least, whatever order the
-    data are in, and a batch is a random part of a pool.
+    data are in, and a minibatch is a random part of a pool.
 
     Parameters
     ----------
     rows
         The cells, ascending.
     pool
-        Cells in a pool, a multiple of the batch size; the last pool may be up to half larger or smaller. Where one pool
-        holds all cells, this is a plain permutation, the same as of cells in memory.
+        Cells in a pool, a multiple of the minibatch size; the last pool may be up to half larger or smaller. Where one
+        pool holds all cells, this is a plain permutation, the same as of cells in memory.
     generator
         Source of randomness.
 

@@ -41,7 +41,7 @@ def judge(
     n_mads
         Number of MADs between median and threshold; ``None`` takes that of the annotation.
     batch
-        Batch of each generated cell, (cells,), whose own thresholds then hold. By default, and for a batch in
+        Minibatch of each generated cell, (cells,), whose own thresholds then hold. By default, and for a batch in
         which a criterion was not assessed, the threshold is the median of the batches' thresholds.
     doublets
         Real cells to score doublets against, from :func:`doublet_reference`; without it ``doublet`` is not

@@ -263,8 +263,8 @@ def _loadings(
     size = LOADING_SD / (1.0 + expression / HALF_LOADING) * ~_is_marker(genes)
 
     def programmes() -> npt.NDArray[np.float64]:
-        member = rng.random((len(genes), n_latent)) < PROGRAMME_DENSITY
-        return np.asarray(member * rng.standard_normal((len(genes), n_latent)) * size[:, None])
+        membership = rng.random((len(genes), n_latent)) < PROGRAMME_DENSITY
+        return np.asarray(membership * rng.standard_normal((len(genes), n_latent)) * size[:, None])
 
     basal, own = programmes(), programmes()
     shared = np.arange(n_latent) < n_latent // 2

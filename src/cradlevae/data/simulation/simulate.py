@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
-from cradlevae.data.labels import condition_members
+from cradlevae.data.labels import singles_of
 from cradlevae.data.simulation.damage import ARTIFACT_KINDS, CLEAN, Profile, damage, expected_profile
 from cradlevae.data.simulation.ground_truth import MARKERS, Floats, GroundTruth, block_cells, draw_truth, sample_counts
 from cradlevae.data.simulation.true_effects import DRAWS, true_effects
@@ -208,7 +208,7 @@ class Design:
         rng: np.random.Generator,
     ) -> npt.NDArray[np.str_]:
         """Artifact kind of each cell, (cells,)."""
-        carries = np.array([truth.perturbations[0] in condition_members(name) for name in truth.conditions])
+        carries = np.array([truth.perturbations[0] in singles_of(name) for name in truth.conditions])
         odds_ratio = np.where(carries[condition], np.exp(self.confounded), 1.0)
         rate = self.artifact_rate
         damaged = rng.random(self.n_cells) < rate * odds_ratio / (1.0 - rate + rate * odds_ratio)

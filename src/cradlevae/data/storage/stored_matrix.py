@@ -308,8 +308,8 @@ def group_sums(
     total = np.zeros((n_groups, counts.shape[1]), dtype=np.float32)
     for part, block in tracked_blocks(counts, rows, description):
         n = block.shape[0]
-        member = sp.csr_matrix((np.ones(n, dtype=np.float32), (group[part], np.arange(n))), shape=(n_groups, n))
-        sums = sp.coo_matrix(member @ block)
+        membership = sp.csr_matrix((np.ones(n, dtype=np.float32), (group[part], np.arange(n))), shape=(n_groups, n))
+        sums = sp.coo_matrix(membership @ block)
         total[sums.row, sums.col] += sums.data
     return total
 

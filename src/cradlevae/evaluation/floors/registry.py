@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from cradlevae.data.labels import condition_members
+from cradlevae.data.labels import singles_of
 from cradlevae.data.moments import ConditionMoments, Effects, control_row
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.shrinkage import hierarchical_effects, lowrank_shrink, seen_effects, shrink, shrinkage
@@ -84,7 +84,7 @@ def floor_effects(
     """
     if name not in FLOORS:
         raise DataError(f"unknown floor {name!r}; known: {', '.join(FLOORS)}")
-    if any(not condition_members(condition) for condition in conditions):
+    if any(not singles_of(condition) for condition in conditions):
         raise DataError("the control has no effect of its own; leave it out of the conditions")
     control_row(train)
     return FLOORS[name].function(train, validation, conditions)
@@ -129,7 +129,7 @@ def _additive_error(
     singles, base = _singles(train), control_row(train)
     of_control = train.variance[base] / train.n_cells[base]
     squared = replace(singles, value=singles.standard_error**2)
-    n_members = np.array([len(condition_members(condition)) for condition in conditions])[:, None]
+    n_members = np.array([len(singles_of(condition)) for condition in conditions])[:, None]
     return np.asarray(np.sqrt(_of_singles(squared, conditions, np.sum) + n_members * (n_members - 1) * of_control))
 
 
@@ -216,8 +216,8 @@ def _bilinear_ridge(
     row = {gene: position for position, gene in enumerate(train.genes)}
 
     def embedding(condition: str) -> FloatArray | None:
-        targets = [row[gene] for gene in condition_members(condition) if gene in row]
-        complete = len(targets) == len(condition_members(condition))
+        targets = [row[gene] for gene in singles_of(condition) if gene in row]
+        complete = len(targets) == len(singles_of(condition))
         return np.asarray(loadings[targets].sum(axis=0)) if complete else None
 
     fitted = [(i, p) for i, name in enumerate(effects.names) if (p := embedding(name)) is not None]
@@ -266,7 +266,7 @@ def _shrunk(effects: Effects) -> Effects:
 def _singles(train: ConditionMoments) -> Effects:
     """Measured effects of the single perturbations with training cells."""
     effects = seen_effects(train)
-    rows = [row for row, name in enumerate(effects.names) if len(condition_members(name)) == 1]
+    rows = [row for row, name in enumerate(effects.names) if len(singles_of(name)) == 1]
     names = tuple(effects.names[row] for row in rows)
     return Effects(names, effects.value[rows], effects.standard_error[rows], effects.genes)
 
@@ -275,5 +275,5 @@ def _of_singles(singles: Effects, conditions: Sequence[str], combine: Callable[.
     """Combine the effects of each condition's members; NaN where a member has not been seen alone."""
     answer = np.full((len(conditions), singles.value.shape[1]), np.nan)
     for position, condition in enumerate(conditions):
-        answer[position] = combine(_look_up(singles, condition_members(condition)), axis=0)
+        answer[position] = combine(_look_up(singles, singles_of(condition)), axis=0)
     return answer

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from cradlevae.data.labels import CONTROL, condition_members
+from cradlevae.data.labels import CONTROL, singles_of
 from cradlevae.data.moments import ConditionMoments, Effects, control_row, measured_effects, pooled_variance
 from cradlevae.errors import DataError
 from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
@@ -118,7 +118,7 @@ def hierarchical_effects(train: ConditionMoments, *, singles: bool = False) -> E
     rows = [base] + [
         row
         for row, name in enumerate(train.names)
-        if row != base and train.n_cells[row] > 0 and (not singles or len(condition_members(name)) == 1)
+        if row != base and train.n_cells[row] > 0 and (not singles or len(singles_of(name)) == 1)
     ]
     names = tuple(train.names[row] for row in rows)
     seen = replace(

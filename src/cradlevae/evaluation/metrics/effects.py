@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from cradlevae.data.labels import condition_members
+from cradlevae.data.labels import singles_of
 from cradlevae.errors import DataError
 from cradlevae.evaluation.metrics.registry import REGISTRY, metric
 
@@ -257,7 +257,7 @@ def discrimination(
     n = len(real)
     ranks = []
     for row, name in enumerate(perturbations):
-        targets = [column[gene] for gene in condition_members(name) if gene in column]
+        targets = [column[gene] for gene in singles_of(name) if gene in column]
         kept = np.delete(np.arange(real.shape[1]), targets)
         ranks.append(_rank(_distances(real[:, kept], predicted[row, kept], distance), row))
     return float(1.0 - np.mean(ranks) / n)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cradlevae.evaluation.metrics.calibration import LARGEST, LEVELS, covered, largest_genes, predictive_interval
-from cradlevae.evaluation.predictor import Scored, predicted_effects
+from cradlevae.evaluation.predictor import Predictor, predicted_effects
 from cradlevae.evaluation.reference_effects import MIN_CELLS, Noise, Reference, left_out
 from cradlevae.evaluation.score_table import MODEL, Scores, drawn_interval
 
@@ -22,7 +22,7 @@ EXACT = "true effect; the credible interval itself"
 
 
 def score_calibration(
-    scores: Scores, model: Scored, references: Sequence[Reference], predicted: Any, *, seed: int
+    scores: Scores, model: Predictor, references: Sequence[Reference], predicted: Any, *, seed: int
 ) -> None:
     """Add the rows of coverage and width.
 

@@ -14,7 +14,7 @@ from cradlevae.evaluation.floors.registry import FLOORS, floor_effects
 from cradlevae.evaluation.floors.training_moments import part_moments
 from cradlevae.evaluation.metrics.effects import CONSTANT, effect_scores
 from cradlevae.evaluation.metrics.registry import REGISTRY
-from cradlevae.evaluation.predictor import Scored
+from cradlevae.evaluation.predictor import Predictor
 from cradlevae.evaluation.reference_effects import Reference
 from cradlevae.evaluation.score_table import MODEL, N_BOOTSTRAP, PUBLISHED, Scores, best_of, drawn_interval, fraction_of
 from cradlevae.model.trained import TrainedModel
@@ -28,7 +28,7 @@ MEANS = ("jaccard_20", "pearson_delta")
 
 def score_effects(
     scores: Scores,
-    model: Scored,
+    model: Predictor,
     data: Experiment,
     references: Sequence[Reference],
     predicted: Any,

@@ -20,7 +20,7 @@ from cradlevae.evaluation.matched_cells import CellPair, generate_alike
 from cradlevae.evaluation.metrics.de import DETest, de_direction, de_overlap, rank_sum_tests
 from cradlevae.evaluation.metrics.pca_space import fit_space
 from cradlevae.evaluation.metrics.registry import metric
-from cradlevae.evaluation.predictor import Scored, generated_cells
+from cradlevae.evaluation.predictor import Predictor, generated_cells
 from cradlevae.evaluation.score_table import MODEL, PUBLISHED, Scores
 from cradlevae.evaluation.scorers.cells import score_cells
 from cradlevae.model.trained import TrainedModel
@@ -32,7 +32,7 @@ MADS = (3.0, 4.0, 5.0)
 
 def score_generated(
     scores: Scores,
-    model: Scored,
+    model: Predictor,
     adata: Any,
     data: Experiment,
     passing: npt.NDArray[np.intp],
@@ -97,7 +97,7 @@ for _n in MADS:
 
 
 def qc_pass_rates(
-    model: Scored, adata: Any, data: Experiment, conditions: Sequence[str], *, n_cells: int, seed: int
+    model: Predictor, adata: Any, data: Experiment, conditions: Sequence[str], *, n_cells: int, seed: int
 ) -> pd.DataFrame:
     """Share of generated artifact-off cells that pass the QC thresholds of the real data, by number of MADs.
 

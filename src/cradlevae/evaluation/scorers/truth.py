@@ -62,7 +62,7 @@ def score_truth(
     scores.add(scores.label("cells"), "iwelbo", MODEL, mean_iwelbo(likelihood), note="nats per cell, 100 particles")
     _score_leakage(scores, model, cells, data.failed[chosen], seed=seed)
     _score_simulated(scores, model, adata.uns.get("truth"), seed=seed)
-    if not model.member.artifact:
+    if not model.declaration.artifact:
         return
     true_counts = clean_counts(adata, data)
     damaged = usable[data.failed[usable]]
@@ -93,7 +93,7 @@ def _score_simulated(scores: Scores, model: TrainedModel, truth: Any, *, seed: i
         names = [str(name) for name in truth["perturbations"]]
         inferred = mask_probabilities(model).reindex(names).fillna(0.0).to_numpy()
         scores.add("simulated truth", "mask_f1", MODEL, mask_f1(truth["mask"], inferred))
-    if not model.member.artifact:
+    if not model.declaration.artifact:
         return
     signature = true_signature(truth, list(model.genes))
     if signature is not None and len(model.criteria) == 1:

@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.loading.counterfactual_references import References
-from cradlevae.data.loading.loader import CellBatches
+from cradlevae.data.loading.counterfactual_references import CounterfactualReferences
+from cradlevae.data.loading.loader import Minibatches
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
 from cradlevae.model.module import CradleModule
@@ -76,7 +76,7 @@ def fit(
         write_text(folder / RUN_FILE, json.dumps(record, indent=1))
         run = Run(
             module,
-            make_batches(data, rows, module.config, config),
+            make_minibatches(data, rows, module.config, config),
             split_sizes(data, rows["train"], module.config),
             config,
             folder,
@@ -95,13 +95,13 @@ def fit(
         return pd.read_csv(folder / HISTORY_FILE, float_precision="round_trip")
 
 
-def make_batches(
+def make_minibatches(
     data: Experiment, rows: dict[str, npt.NDArray[np.intp]], model: ModelConfig, config: TrainConfig
-) -> dict[str, CellBatches]:
+) -> dict[str, Minibatches]:
     """Batches of each part that has cells, shuffled for training, with the references that the objective wants."""
     return {
-        part: CellBatches(
-            data, rows[part], config.batch_size, make_references(data, rows[part], model, config.seed),
+        part: Minibatches(
+            data, rows[part], config.batch_size, make_counterfactual_references(data, rows[part], model, config.seed),
             shuffle=part == "train", seed=config.seed,
         )
         for part in rows
@@ -109,12 +109,16 @@ def make_batches(
     }  # fmt: skip
 
 
-def make_references(data: Experiment, rows: npt.NDArray[np.intp], config: ModelConfig, seed: int) -> References | None:
+def make_counterfactual_references(
+    data: Experiment, rows: npt.NDArray[np.intp], config: ModelConfig, seed: int
+) -> CounterfactualReferences | None:
     """Reference profiles as the objective wants them; ``None`` where it does not use any."""
     if not config.counterfactual_weight:
         return None
     released = config.objective == "released"
-    return References(data, rows, kind="median" if released else config.reference, opposite=not released, seed=seed)
+    return CounterfactualReferences(
+        data, rows, kind="median" if released else config.reference, opposite=not released, seed=seed
+    )
 
 
 def split_sizes(data: Experiment, rows: npt.NDArray[np.intp], config: ModelConfig) -> SplitSizes:

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cradlevae.data.loading.device_cells import DeviceCells
-from cradlevae.data.loading.loader import CellBatches, Shard
-from cradlevae.data.loading.minibatch import Batch
+from cradlevae.data.loading.loader import Minibatches, Shard
+from cradlevae.data.loading.minibatch import Minibatch
 from cradlevae.errors import TrainingError
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import SplitSizes, draw_noise, loss_terms
@@ -33,7 +33,7 @@ CHECK_EVERY = 50
 """Steps between two looks at the losses on an accelerator, which each look makes wait; on the CPU it is every step."""
 
 
-class TrainingPlan(pl.LightningModule):
+class TrainingModule(pl.LightningModule):
     """Steps and optimiser around a :class:`CradleModule`.
 
     Random numbers depend on the seed and the epoch alone, so a resumed run repeats the uninterrupted one.
@@ -88,15 +88,15 @@ class TrainingPlan(pl.LightningModule):
         torch.manual_seed(VALIDATION_SEED)
         self._records["val"] = EpochRecord()
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Minibatch, batch_idx: int) -> None:
         """Drop the last step's gradients, which would lie beside this one's, for those are made with the loss."""
         self.zero_grad()
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Minibatch, batch_idx: int) -> Tensor:
         """Loss of a batch."""
         return self._step("train", batch, batch_idx)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Minibatch, batch_idx: int) -> None:
         """Add a batch to the validation loss."""
         self._step("val", batch, batch_idx)
 
@@ -109,7 +109,7 @@ class TrainingPlan(pl.LightningModule):
         self._check(part)
         return self._records[part].means(over_processes=self.shard.n > 1)
 
-    def _step(self, part: str, batch: Batch, batch_idx: int) -> Tensor:
+    def _step(self, part: str, batch: Minibatch, batch_idx: int) -> Tensor:
         """The loss of a batch, as a term of the mean over processes."""
         # every process draws the noise of the whole batch and takes that of its cells
         noise = draw_noise(self.module, batch.whole, self.n_particles).of(self.shard.computed(batch.whole))
@@ -200,7 +200,7 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch; comes before checkpoints are written."""
-        assert isinstance(pl_module, TrainingPlan)
+        assert isinstance(pl_module, TrainingModule)
         row: dict[str, float] = {"epoch": trainer.current_epoch}
         for part in ("train", "val"):
             means = pl_module.means(part)
@@ -231,7 +231,7 @@ class History(Callback):
 class DataOnDevice(Callback):
     """Puts the cells onto the device that trains; ``when`` as in :class:`~cradlevae.model.config.TrainConfig`."""
 
-    def __init__(self, batches: Iterable[CellBatches], when: str) -> None:
+    def __init__(self, batches: Iterable[Minibatches], when: str) -> None:
         self._batches = list(batches)
         self._when = when
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from cradlevae.data.loading.loader import CellBatches, Shard
+from cradlevae.data.loading.loader import Minibatches, Shard
 from cradlevae.errors import CradleError, DataError
 from cradlevae.model.config import TrainConfig
 from cradlevae.model.module import CradleModule
@@ -49,7 +49,7 @@ class Run:
     """
 
     module: CradleModule
-    batches: dict[str, CellBatches]
+    batches: dict[str, Minibatches]
     sizes: SplitSizes
     config: TrainConfig
     folder: Path
@@ -70,11 +70,11 @@ class Run:
         import lightning.pytorch as pl
 
         from cradlevae.model.training.checkpoints import StreamedCheckpoints
-        from cradlevae.model.training.lightning_module import DataOnDevice, TrainingPlan
+        from cradlevae.model.training.lightning_module import DataOnDevice, TrainingModule
 
         config = self.config
         return_large_arrays()
-        plan = TrainingPlan(
+        plan = TrainingModule(
             self.module,
             self.sizes,
             n_particles=config.n_particles,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cradlevae.model.draws import GlobalNoise
+from cradlevae.model.globals import GlobalNoise
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.states import Basal
 
@@ -74,17 +74,17 @@ def draw_shifts(model: TrainedModel, dosage: Tensor, seed: int, batches: range) 
 
 def _draw_shift(model: TrainedModel, dosage: Tensor, seed: int, batch: int) -> Tensor:
     """Draws of z^p, (7, W)."""
-    members = torch.nonzero(dosage).squeeze(1)
+    treatments = torch.nonzero(dosage).squeeze(1)
     mask, embedding = [], []
-    for member in members.tolist():
-        rng = np.random.default_rng([seed, batch, 1 + member])
+    for treatment in treatments.tolist():
+        rng = np.random.default_rng([seed, batch, 1 + treatment])
         uniform = latin_hypercube(rng, DRAWS, 2 * model.module.n_latent)
         on, value = np.split(uniform, 2, axis=1)
         mask.append(torch.from_numpy((np.log(on) - np.log1p(-on)).astype(np.float32)))
         embedding.append(torch.from_numpy(_normal(value)))
     unused = torch.zeros(DRAWS, model.module.n_classes, model.module.n_latent)
-    noise = GlobalNoise(torch.stack(mask, 1), torch.stack(embedding, 1), unused)  # (7, members, K)
-    shift = torch.einsum("m,dmk->dk", dosage[members], model.module.sample_globals(noise, members).shift)
+    noise = GlobalNoise(torch.stack(mask, 1), torch.stack(embedding, 1), unused)  # (7, treatments, K)
+    shift = torch.einsum("m,dmk->dk", dosage[treatments], model.module.sample_globals(noise, treatments).shift)
     return shift.expand(DRAWS, -1)
 
 
@@ -97,14 +97,14 @@ def draw_offsets(model: TrainedModel, dosage: Tensor, seed: int, batches: range)
     effects = model.module.gene_effects
     if effects is None:
         return None
-    members = torch.nonzero(dosage).squeeze(1)
+    treatments = torch.nonzero(dosage).squeeze(1)
     centre = effects.of(dosage.unsqueeze(0))  # (1, genes)
-    deviation = dosage[members].unsqueeze(1) * effects.deviation(members, model.module.concentration)
+    deviation = dosage[treatments].unsqueeze(1) * effects.deviation(treatments, model.module.concentration)
     drawn = []
     for batch in batches:
         of_batch = centre.expand(DRAWS, -1)
-        for member, scale in zip(members.tolist(), deviation, strict=True):
-            noise = np.random.default_rng([seed, batch, 1 + member, 1]).standard_normal((DRAWS, len(scale)))
+        for treatment, scale in zip(treatments.tolist(), deviation, strict=True):
+            noise = np.random.default_rng([seed, batch, 1 + treatment, 1]).standard_normal((DRAWS, len(scale)))
             centred = (noise - noise.mean(axis=0)) * (DRAWS / (DRAWS - 1)) ** 0.5
             of_batch = of_batch + torch.from_numpy(centred.astype(np.float32)) * scale
         drawn.append(of_batch[_partners()])

@@ -30,11 +30,11 @@ class GlobalNoise:
     embedding: Tensor | None
     artifact: Tensor | None
 
-    def of(self, members: Tensor) -> GlobalNoise:
-        """That of these treatments only, (members,) int64."""
+    def of(self, treatments: Tensor) -> GlobalNoise:
+        """That of these treatments only, (treatments,) int64."""
         return GlobalNoise(
-            None if self.mask is None else self.mask.index_select(1, members),
-            None if self.embedding is None else self.embedding.index_select(1, members),
+            None if self.mask is None else self.mask.index_select(1, treatments),
+            None if self.embedding is None else self.embedding.index_select(1, treatments),
             self.artifact,
         )
 

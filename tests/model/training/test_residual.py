@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import cradlevae as cv
 from cradlevae.data.moments import condition_moments, pooled_variance
+from cradlevae.model.training.residual import _fitted, _steadied_variance, _Told, _widening, with_residual
 from cradlevae.nn.hierarchy import Evidence
 from cradlevae.query.effects import effects
-from cradlevae.query.residual import _fitted, _steadied_variance, _Told, _widening, with_residual
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import cradlevae as cv
-from cradlevae.query.particles import (
+from cradlevae.model.integration_design import (
     DRAWS,
     OFFSETS,
     PARTICLES,
