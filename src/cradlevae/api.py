@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
@@ -32,6 +31,7 @@ from cradlevae.model.training.trainer import CHECKPOINTS
 from cradlevae.query import counterfactual, effects, latents, predict, signature
 from cradlevae.query.library import LibrarySize
 from cradlevae.query.states import Basal
+from cradlevae.utils.types import AnnDataLike, IndexArray
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -99,7 +99,7 @@ class PerturbationVAE:
 
     def __init__(
         self,
-        adata: Any,
+        adata: AnnDataLike,
         perturbation_key: str = "perturbation",
         artifact_key: str | Sequence[str] = "artifact",
         split: Split | None = None,
@@ -250,11 +250,11 @@ class PerturbationVAE:
         """Effects as the released evaluation takes them; see :func:`cradlevae.query.effects.published_effects`."""
         return effects.published_effects(self.trained, perturbations, **options)
 
-    def clean(self, adata: Any, cells: Literal["all", "failed"] = "all", **options: Any) -> ad.AnnData:
+    def clean(self, adata: AnnDataLike, cells: Literal["all", "failed"] = "all", **options: Any) -> ad.AnnData:
         """The artifact-free twin of each cell; options as in :func:`cradlevae.query.counterfactual.clean`."""
         return counterfactual.clean(self.trained, adata, cells=cells, **options)
 
-    def counterfactual(self, adata: Any, **options: Any) -> ad.AnnData:
+    def counterfactual(self, adata: AnnDataLike, **options: Any) -> ad.AnnData:
         """Cells under another artifact or perturbation; see :func:`cradlevae.query.counterfactual.counterfactual`."""
         return counterfactual.counterfactual(self.trained, adata, **options)
 
@@ -262,7 +262,7 @@ class PerturbationVAE:
         """Log2 fold change of each gene by the artifact; see :func:`cradlevae.query.signature.artifact_signature`."""
         return signature.artifact_signature(self.trained, **options)
 
-    def latents(self, adata: Any, **options: Any) -> ad.AnnData:
+    def latents(self, adata: AnnDataLike, **options: Any) -> ad.AnnData:
         """Latent states of cells; see :func:`cradlevae.query.latents.latents`."""
         return latents.latents(self.trained, adata, **options)
 
@@ -270,7 +270,7 @@ class PerturbationVAE:
         """Posterior probability that each perturbation touches each latent; see :func:`.latents.mask_probabilities`."""
         return latents.mask_probabilities(self.trained)
 
-    def log_likelihood(self, adata: Any, **options: Any) -> pd.Series[float]:
+    def log_likelihood(self, adata: AnnDataLike, **options: Any) -> pd.Series[float]:
         """IWELBO of each cell; see :func:`cradlevae.query.latents.log_likelihood`."""
         return latents.log_likelihood(self.trained, adata, **options)
 
@@ -415,7 +415,7 @@ def _check_split(data: Experiment, split: Split, config: ModelConfig) -> None:
         )
 
 
-def _check_unseen(data: Experiment, split: Split, train: npt.NDArray[np.intp], config: ModelConfig) -> None:
+def _check_unseen(data: Experiment, split: Split, train: IndexArray, config: ModelConfig) -> None:
     """Tell of the treatments that no training cell had; for perturbations of a split by cell, that is an error."""
     dosage = data.dosage[np.unique(data.condition[train])]
     of_conditions = data.treatments is not None
@@ -433,7 +433,7 @@ def _check_unseen(data: Experiment, split: Split, train: npt.NDArray[np.intp], c
     warnings.warn(f"{text}: the model cannot predict them or their combinations", stacklevel=4)
 
 
-def evaluate(model: PerturbationVAE | FloorModel, adata: Any, **options: Any) -> pd.DataFrame:
+def evaluate(model: PerturbationVAE | FloorModel, adata: AnnDataLike, **options: Any) -> pd.DataFrame:
     """Score a trained model, or a floor, on cells that it has not seen, with floors, ceiling and fraction.
 
     Options as in :func:`cradlevae.evaluation.evaluate.evaluate`.
@@ -443,7 +443,7 @@ def evaluate(model: PerturbationVAE | FloorModel, adata: Any, **options: Any) ->
     return score(model.trained, adata, **options)
 
 
-def to_cell_eval(model: CradleVAE, adata: Any, folder: str | Path, **options: Any) -> tuple[Path, Path]:
+def to_cell_eval(model: CradleVAE, adata: AnnDataLike, folder: str | Path, **options: Any) -> tuple[Path, Path]:
     """Write the pair of files that `cell-eval` reads: real held-out cells and generated ones.
 
     Options as in :func:`cradlevae.evaluation.cell_eval.to_cell_eval`.

@@ -16,6 +16,7 @@ from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
 from cradlevae.tables import effects_table, print_scores, show
 from cradlevae.utils.atomic import make_folder, write_csv, write_h5ad
+from cradlevae.utils.types import AnnDataLike
 
 LABELS_FILE = "labels.csv"
 """Artifact labels that `train` gave to the cells of a file without any."""
@@ -492,7 +493,7 @@ def _load(run: Path) -> Any:
     return load(run)
 
 
-def _annotate(adata: Any, fields: DataFields) -> Any:
+def _annotate(adata: AnnDataLike, fields: DataFields) -> Any:
     """Annotate quality control where the artifact column is absent; the labels, or ``None`` where it was there."""
     if fields.artifact_key != "artifact" or "artifact" in adata.obs:
         return None
@@ -503,7 +504,7 @@ def _annotate(adata: Any, fields: DataFields) -> Any:
     return adata.obs[[name for name in adata.obs if name == "artifact" or str(name).startswith("qc_")]]
 
 
-def _labelled(adata: Any, model: Any, run: Path) -> Any:
+def _labelled(adata: AnnDataLike, model: Any, run: Path) -> Any:
     """The AnnData with the artifact labels that training gave its cells, where it has none of its own."""
     fields = model.trained.fields
     if fields.artifact_key != "artifact" or "artifact" in adata.obs:
@@ -526,7 +527,7 @@ def _labelled(adata: Any, model: Any, run: Path) -> Any:
     return adata
 
 
-def _split(adata: Any, split: str, seed: int, fields: DataFields) -> Any:
+def _split(adata: AnnDataLike, split: str, seed: int, fields: DataFields) -> Any:
     from cradlevae.data.experiment import condition_labels
     from cradlevae.data.labels import singles_of
     from cradlevae.data.split import Split

@@ -31,7 +31,7 @@ def oracle(counts: np.ndarray, scale: str) -> np.ndarray:
 @pytest.mark.parametrize("scale", ["perturbseq", "mean"])
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint8])
 def test_moments_equal_a_dense_oracle(monkeypatch, scale, dtype):
-    monkeypatch.setattr(measured, "BLOCK_CELLS", 7)  # several blocks, the last one short
+    monkeypatch.setattr(measured, "EXPRESSION_CELLS", 7)  # several blocks, the last one short
     counts, codes = simulated(0)
     counts[3] = 0  # a cell without counts contributes 0 everywhere
     moments = condition_moments(sp.csr_matrix(counts.astype(dtype)), codes, NAMES, scale=scale)

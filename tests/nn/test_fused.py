@@ -86,7 +86,7 @@ def share_floored(case: Problem) -> float:
 def test_fast_is_direct_in_values_and_gradients(
     floored: bool, weighted: bool, block_values: int, chunk_values: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fused, "BLOCK_VALUES", block_values)
+    monkeypatch.setattr(fused, "PRODUCT_VALUES", block_values)
     monkeypatch.setattr(fused, "CHUNK_VALUES", chunk_values)
     case = problem(floored=floored, weighted=weighted)
     assert (0.05 < share_floored(case) < 0.95) == floored
@@ -112,7 +112,7 @@ def test_fast_is_direct_for_any_shape(
 ) -> None:
     case = problem(particles=particles, cells=cells, genes=genes, seed=seed, floored=floored)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fused, "BLOCK_VALUES", block_values)
+        patch.setattr(fused, "PRODUCT_VALUES", block_values)
         patch.setattr(fused, "CHUNK_VALUES", chunk_values)
         total, per_cell = case.fast()
     expected_total, expected_per_cell = case.direct()
@@ -156,7 +156,7 @@ def test_single_precision_is_near_enough() -> None:
 
 
 def test_bfloat16_products_are_near(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "BLOCK_VALUES", 2000)
+    monkeypatch.setattr(fused, "PRODUCT_VALUES", 2000)
     case = problem(cells=40, genes=200)
     single = Problem(*(tensor.detach().float().requires_grad_() for tensor in case.parameters), case.dense.float(),
                      case.library_size.float(), case.cell_weight.float())  # fmt: skip

@@ -20,6 +20,7 @@ from cradlevae.data.experiment import DataFields, condition_labels
 from cradlevae.data.labels import CONTROL
 from cradlevae.errors import DataError
 from cradlevae.evaluation.reference_effects import NO_ANSWER, scored_conditions
+from cradlevae.utils.types import AnnDataLike, IndexArray
 
 CONTROLS = 10
 """Times as many controls as cells of another condition are kept where cells are left out."""
@@ -52,7 +53,9 @@ def compute(cell: Cell, source: DataSource) -> dict[str, Any]:
     return {"scores": scores.to_dict(orient="records"), "facts": facts, "seconds": seconds}
 
 
-def _trained(cell: Cell, adata: Any, split: Any, fields: DataFields, seconds: dict[str, float]) -> tuple[Any, Any]:
+def _trained(
+    cell: Cell, adata: AnnDataLike, split: Any, fields: DataFields, seconds: dict[str, float]
+) -> tuple[Any, Any]:
     """The cell's model, trained, and facts of the training."""
     from cradlevae.catalogue import models
 
@@ -81,7 +84,7 @@ def _refuse_unanswerable(model: Any) -> None:
         raise DataError(NO_ANSWER)
 
 
-def _scores(cell: Cell, model: Any, adata: Any) -> tuple[pd.DataFrame, int]:
+def _scores(cell: Cell, model: Any, adata: AnnDataLike) -> tuple[pd.DataFrame, int]:
     """Rows of all references, those of the floors' cell apart from those of models, and conditions without answer."""
     from cradlevae.api import evaluate
     from cradlevae.evaluation.floors.registry import FLOORS as NAMES
@@ -128,7 +131,7 @@ def _read(spec: dict[str, Any], n_mads: float | None, source: DataSource) -> Any
     from cradlevae.data.storage.stored_cells import open_cells
     from cradlevae.utils.machine import machine_memory
 
-    adata: Any
+    adata: AnnDataLike
     if spec["simulate"] is not None:
         from cradlevae.data.simulation.simulate import simulate
 
@@ -148,7 +151,7 @@ def _read(spec: dict[str, Any], n_mads: float | None, source: DataSource) -> Any
     return adata
 
 
-def restrict(adata: Any, source: DataSource) -> Any:
+def restrict(adata: AnnDataLike, source: DataSource) -> Any:
     """The cells and genes that a data set is restricted to, in their order."""
     if source.max_cells_per_condition:
         labels = condition_labels(adata, source.fields)
@@ -160,7 +163,7 @@ def restrict(adata: Any, source: DataSource) -> Any:
     return adata
 
 
-def _some(labels: npt.NDArray[Any], most: int) -> npt.NDArray[np.intp]:
+def _some(labels: npt.NDArray[Any], most: int) -> IndexArray:
     """Rows of at most so many cells of each condition, ascending."""
     rng = np.random.default_rng(0)
     kept = []

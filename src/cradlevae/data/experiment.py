@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
@@ -30,6 +29,7 @@ from cradlevae.data.labels import (
 from cradlevae.data.storage.counts import Counts
 from cradlevae.data.storage.stored_matrix import CountMatrix, subset_rows
 from cradlevae.errors import DataError
+from cradlevae.utils.types import AnnDataLike, AnyIntArray, BoolArray, Float32Array, IndexArray, IntArray
 
 GUIDE_BLOCK = 10_000
 """Cells whose guide counts are looked at together."""
@@ -112,12 +112,12 @@ class Experiment:
     cells: pd.Index[str]
     genes: pd.Index[str]
     counts: CountMatrix
-    condition: npt.NDArray[np.int64]
+    condition: IntArray
     conditions: tuple[str, ...]
     perturbations: tuple[str, ...]
-    artifact: npt.NDArray[np.float32]
+    artifact: Float32Array
     criteria: tuple[str, ...]
-    library_size: npt.NDArray[np.float32]
+    library_size: Float32Array
     treatments: tuple[str, ...] | None = None
 
     @property
@@ -131,23 +131,23 @@ class Experiment:
         return len(self.genes)
 
     @cached_property
-    def dosage(self) -> npt.NDArray[np.float32]:
+    def dosage(self) -> Float32Array:
         """Dosage of each perturbation, or treatment, in each condition, (conditions, perturbations)."""
         if self.treatments is not None:
             return indicator_table(self.conditions, self.treatments)
         return dosage_table(self.conditions, self.perturbations)
 
     @cached_property
-    def failed(self) -> npt.NDArray[np.bool_]:
+    def failed(self) -> BoolArray:
         """Whether each cell failed any criterion, (cells,)."""
         return np.asarray(self.artifact.any(axis=1))
 
     @property
-    def is_control(self) -> npt.NDArray[np.bool_]:
+    def is_control(self) -> BoolArray:
         """Whether each cell is unperturbed, (cells,)."""
         return np.asarray(self.condition == 0)
 
-    def subset(self, rows: npt.NDArray[np.integer[Any]]) -> Experiment:
+    def subset(self, rows: AnyIntArray) -> Experiment:
         """The experiment with these cells only; conditions and perturbations keep their places."""
         return replace(
             self,
@@ -160,7 +160,7 @@ class Experiment:
 
 
 def read_experiment(
-    adata: Any,
+    adata: AnnDataLike,
     fields: DataFields,
     *,
     genes: Sequence[str] | None = None,
@@ -233,7 +233,7 @@ def read_experiment(
     return data if keep.all() else data.subset(np.flatnonzero(keep))
 
 
-def condition_labels(adata: Any, fields: DataFields) -> pd.Series[str]:
+def condition_labels(adata: AnnDataLike, fields: DataFields) -> pd.Series[str]:
     """Canonical condition of every cell of an AnnData; ``""`` where no guide RNA was found."""
     labels, singles = _cell_members(adata, fields)
     names = np.array(["" if single is None else condition_name(single) for single in singles], dtype=object)
@@ -247,14 +247,14 @@ def check_unique(names: pd.Index[str], what: str, mend: str) -> None:
         raise DataError(f"duplicate {what} name {twice!r}; make them unique: {mend}")
 
 
-def _column(adata: Any, key: str, mend: str) -> pd.Series[Any]:
+def _column(adata: AnnDataLike, key: str, mend: str) -> pd.Series[Any]:
     if key not in adata.obs:
         raise DataError(f"no column {key!r} in obs{closest(key, list(adata.obs.columns))}; {mend}")
     column: pd.Series[Any] = adata.obs[key]
     return column
 
 
-def _cell_members(adata: Any, fields: DataFields) -> tuple[npt.NDArray[np.intp], list[tuple[str, ...] | None]]:
+def _cell_members(adata: AnnDataLike, fields: DataFields) -> tuple[IndexArray, list[tuple[str, ...] | None]]:
     """Label of each cell, (cells,), and the single perturbations of each label; ``None``: no guide RNA was found."""
     if fields.guides_key is not None:
         return _guide_members(adata, fields)
@@ -282,8 +282,8 @@ def _is_blank(label: str, separator: str) -> bool:
     return not label.replace(separator, " ").strip()
 
 
-def _guide_members(adata: Any, fields: DataFields) -> tuple[npt.NDArray[np.intp], list[tuple[str, ...] | None]]:
-    key = fields.guides_key
+def _guide_members(adata: AnnDataLike, fields: DataFields) -> tuple[IndexArray, list[tuple[str, ...] | None]]:
+    key = str(fields.guides_key)
     if key not in adata.obsm:
         known = ", ".join(map(repr, adata.obsm.keys())) or "none"
         raise DataError(f"no guide-count matrix {key!r} in obsm (there: {known}); name it with guides_key=")
@@ -311,7 +311,7 @@ def _guide_members(adata: Any, fields: DataFields) -> tuple[npt.NDArray[np.intp]
     return codes, list(code)
 
 
-def _artifact(adata: Any, fields: DataFields) -> npt.NDArray[np.float32]:
+def _artifact(adata: AnnDataLike, fields: DataFields) -> Float32Array:
     columns = []
     for key in fields.criteria:
         mend = "run cradlevae.annotate_qc(adata) first, or name your own boolean column with artifact_key="
@@ -333,7 +333,7 @@ def _truth(value: Any) -> float | None:
     return {"true": 1.0, "1": 1.0, "1.0": 1.0, "false": 0.0, "0": 0.0, "0.0": 0.0}.get(text)
 
 
-def _gene_columns(adata: Any, genes: Sequence[str] | None) -> npt.NDArray[np.intp] | None:
+def _gene_columns(adata: AnnDataLike, genes: Sequence[str] | None) -> IndexArray | None:
     """Columns of the AnnData that hold ``genes``; ``None`` where they are its genes in its order."""
     if genes is None or list(adata.var_names) == list(genes):
         return None
@@ -347,7 +347,7 @@ def _gene_columns(adata: Any, genes: Sequence[str] | None) -> npt.NDArray[np.int
     return np.asarray(columns)
 
 
-def _warn_left_out(counted: npt.NDArray[np.bool_], assigned: npt.NDArray[np.bool_], fields: DataFields) -> None:
+def _warn_left_out(counted: BoolArray, assigned: BoolArray, fields: DataFields) -> None:
     if not counted.all():
         warnings.warn(f"{int((~counted).sum())} cells without a count are left out", stacklevel=3)
     if not assigned.all():

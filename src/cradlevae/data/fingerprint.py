@@ -10,12 +10,13 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.data.storage.stored_matrix import CountMatrix, row_blocks
+from cradlevae.utils.types import IndexArray, IntArray
 
 MIN_GENES = 20
 """Cells with fewer detected genes are too alike to be told apart; they get the fingerprint 0."""
 
 
-def cell_fingerprints(counts: CountMatrix, genes: Sequence[str], rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+def cell_fingerprints(counts: CountMatrix, genes: Sequence[str], rows: IndexArray) -> IntArray:
     """A number for each of ``rows`` that depends on its counts by gene name, whatever the order of genes, (rows,)."""
     keys = gene_keys(genes)
     prints = [block_fingerprints(block, keys) for _, block in row_blocks(counts, rows)]
@@ -30,7 +31,7 @@ def gene_keys(genes: Sequence[str]) -> npt.NDArray[np.uint64]:
     )
 
 
-def block_fingerprints(counts: sp.csr_matrix, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+def block_fingerprints(counts: sp.csr_matrix, keys: npt.NDArray[np.uint64]) -> IntArray:
     """Fingerprints of the cells of a block, given the keys of its genes, (cells,)."""
     values = counts.data.astype(np.uint64)
     with np.errstate(over="ignore"):  # all arithmetic is modulo 2^64
@@ -39,5 +40,5 @@ def block_fingerprints(counts: sp.csr_matrix, keys: npt.NDArray[np.uint64]) -> n
         sums = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(mixed, dtype=np.uint64)])
         prints = sums[counts.indptr[1:]] - sums[counts.indptr[:-1]]
     prints[np.diff(counts.indptr) < MIN_GENES] = 0
-    signed: npt.NDArray[np.int64] = prints.view(np.int64)
+    signed: IntArray = prints.view(np.int64)
     return signed

@@ -10,9 +10,9 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from cradlevae.errors import DataError
+from cradlevae.utils.types import Float32Array
 
 CONTROL = "control"
 """Canonical name of the unperturbed condition."""
@@ -54,7 +54,7 @@ def singles_of(condition: str) -> tuple[str, ...]:
     return () if condition == CONTROL else tuple(condition.split("+"))
 
 
-def dosage_table(conditions: Sequence[str], perturbations: Sequence[str]) -> npt.NDArray[np.float32]:
+def dosage_table(conditions: Sequence[str], perturbations: Sequence[str]) -> Float32Array:
     """Dosage of each perturbation in each canonical condition, (conditions, perturbations), 0/1.
 
     Raises
@@ -72,7 +72,7 @@ def dosage_table(conditions: Sequence[str], perturbations: Sequence[str]) -> npt
     return table
 
 
-def indicator_table(conditions: Sequence[str], treatments: Sequence[str]) -> npt.NDArray[np.float32]:
+def indicator_table(conditions: Sequence[str], treatments: Sequence[str]) -> Float32Array:
     """1 where a condition is a treatment, (conditions, treatments); all zero for the control and for unknown ones."""
     equal = np.array(conditions, dtype=object)[:, None] == np.array(treatments, dtype=object)
     return np.asarray(equal, dtype=np.float32)

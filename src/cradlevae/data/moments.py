@@ -12,19 +12,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.labels import CONTROL
 from cradlevae.data.storage.stored_matrix import CountMatrix, StoredMatrix
 from cradlevae.errors import DataError
+from cradlevae.utils.constants import TARGET_SUM
+from cradlevae.utils.types import AnyIntArray, FloatArray, IndexArray, IntArray
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.integer]
 Scale = Literal["perturbseq", "mean"]
 
-BLOCK_CELLS = 8192
+EXPRESSION_CELLS = 8192
 """How many cells are transformed at a time."""
 
 PRIOR_CELLS = 20.0
@@ -50,7 +49,7 @@ class ConditionMoments:
     """
 
     names: tuple[str, ...]
-    n_cells: npt.NDArray[np.int64]
+    n_cells: IntArray
     mean: FloatArray
     variance: FloatArray
     genes: tuple[str, ...] = ()
@@ -80,7 +79,7 @@ class Effects:
 
 def condition_moments(
     counts: CountMatrix,
-    condition: IntArray,
+    condition: AnyIntArray,
     names: Sequence[str],
     *,
     scale: Scale = "perturbseq",
@@ -180,7 +179,7 @@ def moderated_variance(moments: ConditionMoments) -> FloatArray:
     return np.asarray((free * own + PRIOR_CELLS * pooled_variance(moments)) / (free + PRIOR_CELLS))
 
 
-def condition_codes(data: Experiment, rows: npt.NDArray[np.intp], names: Sequence[str]) -> npt.NDArray[np.int64]:
+def condition_codes(data: Experiment, rows: IndexArray, names: Sequence[str]) -> IntArray:
     """Position of each cell's condition in ``names``, (rows,); −1 for a cell of none of them."""
     position = {name: index for index, name in enumerate(names)}
     table = np.array([position.get(name, -1) for name in data.conditions])
@@ -191,12 +190,12 @@ def expression_blocks(counts: CountMatrix, scale: Scale = "perturbseq") -> Itera
     """Yield ``(slice of cells, expression)``, the expression as a new CSR float64 block, (cells, genes)."""
     if scale not in ("perturbseq", "mean"):
         raise DataError(f"unknown scale {scale!r}; use 'perturbseq' or 'mean'")
-    for start in range(0, counts.shape[0], BLOCK_CELLS):
-        part = slice(start, min(start + BLOCK_CELLS, counts.shape[0]))
+    for start in range(0, counts.shape[0], EXPRESSION_CELLS):
+        part = slice(start, min(start + EXPRESSION_CELLS, counts.shape[0]))
         block = sp.csr_matrix(counts[part], dtype=np.float64)
         block.sum_duplicates()
         if scale == "perturbseq":
-            block.data = np.log2(1.0 + 1e4 * library_share(block))
+            block.data = np.log2(1.0 + TARGET_SUM * library_share(block))
         yield part, block
 
 
@@ -209,16 +208,14 @@ def library_share(counts: sp.csr_matrix) -> FloatArray:
     return np.divide(values, per_entry, out=np.zeros_like(values), where=per_entry > 0)
 
 
-def indicator(codes: IntArray, n_groups: int) -> sp.csr_matrix:
+def indicator(codes: AnyIntArray, n_groups: int) -> sp.csr_matrix:
     """Sparse 0/1 matrix of which cell is in which group, (groups, cells); negative codes are in none."""
     cells = np.flatnonzero(codes >= 0)
     ones = np.ones(len(cells))
     return sp.csr_matrix((ones, (codes[cells], cells)), shape=(n_groups, len(codes)))
 
 
-def moments_of_sums(
-    n_cells: npt.NDArray[np.int64], total: FloatArray, total_squared: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+def moments_of_sums(n_cells: IntArray, total: FloatArray, total_squared: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Mean and unbiased variance from the sums of values and of squares, both (conditions, genes)."""
     n = n_cells[:, None].astype(np.float64)
     mean = np.where(n > 0, total / np.maximum(n, 1.0), np.nan)
@@ -228,7 +225,7 @@ def moments_of_sums(
     return mean, variance
 
 
-def check_codes(counts: CountMatrix, condition: IntArray, names: Sequence[str]) -> None:
+def check_codes(counts: CountMatrix, condition: AnyIntArray, names: Sequence[str]) -> None:
     """Raise :class:`DataError` unless there is one valid condition code per cell and names are unique."""
     if condition.ndim != 1 or len(condition) != counts.shape[0]:
         raise DataError(

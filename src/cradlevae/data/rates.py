@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.storage.stored_matrix import tracked_blocks
+from cradlevae.utils.types import FloatArray, IndexArray, IntArray
 
 CONCENTRATIONS = 0.1, 50.0
 """Concentrations outside are not told from these by moments."""
@@ -33,14 +33,14 @@ class ConditionRates:
         θ of a Gamma-Poisson with these moments, (genes,), between 0.1 and 50.
     """
 
-    total: npt.NDArray[np.float64]
-    n_cells: npt.NDArray[np.int64]
+    total: FloatArray
+    n_cells: IntArray
     library_size: float
-    dispersion: npt.NDArray[np.float64]
-    concentration: npt.NDArray[np.float64]
+    dispersion: FloatArray
+    concentration: FloatArray
 
 
-def condition_rates(data: Experiment, rows: npt.NDArray[np.intp]) -> ConditionRates:
+def condition_rates(data: Experiment, rows: IndexArray) -> ConditionRates:
     """Rates of the conditions among these cells (ascending), in one pass over their counts."""
     n_conditions = len(data.conditions)
     condition = data.condition[rows]

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cradlevae.data.experiment import DataFields, check_unique, condition_labels
@@ -27,6 +26,7 @@ from cradlevae.data.labels import CONTROL, closest, singles_of
 from cradlevae.errors import DataError
 from cradlevae.utils.atomic import write_text
 from cradlevae.utils.checks import check_at_least
+from cradlevae.utils.types import AnnDataLike, IndexArray
 
 PARTS = ("train", "val", "test")
 UNUSED = "unused"
@@ -64,7 +64,7 @@ class Split:
         """Names of the cells of one part, in the order of the data."""
         return self.parts.index[(self.parts == part).to_numpy()]
 
-    def rows(self, cells: pd.Index[str], part: str) -> npt.NDArray[np.intp]:
+    def rows(self, cells: pd.Index[str], part: str) -> IndexArray:
         """Positions in ``cells`` of the cells of one part, ascending."""
         return np.flatnonzero((self.parts.reindex(cells) == part).to_numpy())
 
@@ -118,7 +118,7 @@ class Split:
 
 
 def split(
-    adata: Any,
+    adata: AnnDataLike,
     recipe: str = "cells",
     *,
     seed: int = 0,
@@ -245,7 +245,7 @@ def _within_conditions(
     return pd.Series(parts, index=labels.index, dtype=object)
 
 
-def _by_column(adata: Any, column: str | None) -> Split:
+def _by_column(adata: AnnDataLike, column: str | None) -> Split:
     if column is None:
         raise DataError("the recipe 'column' needs column=, the obs column that holds train, val and test")
     if column not in adata.obs:

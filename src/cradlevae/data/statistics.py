@@ -10,6 +10,7 @@ import numpy.typing as npt
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.fingerprint import block_fingerprints, gene_keys
 from cradlevae.data.storage.stored_matrix import tracked_blocks
+from cradlevae.utils.types import AnyIntArray, Float32Array, FloatArray, IndexArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,13 @@ class CellStatistics:
         Of each cell's counts (see :mod:`cradlevae.data.fingerprint`), (cells,).
     """
 
-    log_mean: npt.NDArray[np.float32]
-    log_std: npt.NDArray[np.float32]
-    total: npt.NDArray[np.float64]
-    fingerprints: npt.NDArray[np.int64]
+    log_mean: Float32Array
+    log_std: Float32Array
+    total: FloatArray
+    fingerprints: IntArray
 
 
-def cell_statistics(data: Experiment, rows: npt.NDArray[np.intp]) -> CellStatistics:
+def cell_statistics(data: Experiment, rows: IndexArray) -> CellStatistics:
     """Statistics of these cells (ascending)."""
     keys = gene_keys(list(data.genes))
     total, logs, squares = np.zeros((3, data.n_genes))
@@ -49,5 +50,5 @@ def cell_statistics(data: Experiment, rows: npt.NDArray[np.intp]) -> CellStatist
     return CellStatistics(mean.astype(np.float32), np.sqrt(variance).astype(np.float32), total, prints)
 
 
-def _by_gene(genes: npt.NDArray[np.integer], values: npt.NDArray[np.floating], n_genes: int) -> npt.NDArray[np.float64]:
+def _by_gene(genes: AnyIntArray, values: npt.NDArray[np.floating], n_genes: int) -> FloatArray:
     return np.asarray(np.bincount(genes, values, minlength=n_genes), dtype=np.float64)

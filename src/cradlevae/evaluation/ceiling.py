@@ -12,16 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.data.labels import CONTROL
 from cradlevae.data.moments import Scale, check_codes, expression_blocks, indicator
 from cradlevae.errors import DataError
 from cradlevae.evaluation.metrics.effects import effect_scores
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.integer]
+from cradlevae.utils.types import AnyIntArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class Ceiling:
 
 def ceiling(
     counts: sp.csr_matrix,
-    condition: IntArray,
+    condition: AnyIntArray,
     names: Sequence[str],
     *,
     n_splits: int = 20,
@@ -111,7 +108,7 @@ def ceiling(
 
 def split_half_scores(
     counts: sp.csr_matrix,
-    condition: IntArray,
+    condition: AnyIntArray,
     names: Sequence[str],
     genes: Sequence[str],
     metric: str,
@@ -138,7 +135,7 @@ def split_half_scores(
 
 def split_half_effects(
     counts: sp.csr_matrix,
-    condition: IntArray,
+    condition: AnyIntArray,
     names: Sequence[str],
     *,
     n_splits: int,
@@ -166,7 +163,7 @@ def split_half_effects(
         yield first[rows] - first[base], second[rows] - second[base]
 
 
-def _halvable(condition: IntArray, names: Sequence[str], control: str) -> list[int]:
+def _halvable(condition: AnyIntArray, names: Sequence[str], control: str) -> list[int]:
     """Rows of the perturbations with at least two cells."""
     n_cells = np.bincount(condition[condition >= 0], minlength=len(names))
     if control not in names or n_cells[list(names).index(control)] < 2:
@@ -177,7 +174,7 @@ def _halvable(condition: IntArray, names: Sequence[str], control: str) -> list[i
     return rows
 
 
-def random_halves(condition: IntArray, random: np.random.Generator) -> npt.NDArray[np.int64]:
+def random_halves(condition: AnyIntArray, random: np.random.Generator) -> IntArray:
     """0 or 1 for every cell, at random and in equal numbers (± 1) within each condition."""
     order = np.lexsort((random.random(len(condition)), condition))
     ordered = condition[order]

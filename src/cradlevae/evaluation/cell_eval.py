@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
@@ -19,6 +18,7 @@ from cradlevae.evaluation.metrics.pca_space import log_normalised
 from cradlevae.evaluation.predictor import Predictor
 from cradlevae.evaluation.reference_effects import ReferenceCells, reference_rows, scored_conditions
 from cradlevae.utils.atomic import make_folder, write_h5ad
+from cradlevae.utils.types import AnnDataLike, IntArray
 
 REAL_FILE = "real.h5ad"
 PREDICTED_FILE = "predicted.h5ad"
@@ -26,7 +26,7 @@ PREDICTED_FILE = "predicted.h5ad"
 
 def to_cell_eval(
     model: Predictor,
-    adata: Any,
+    adata: AnnDataLike,
     folder: str | Path,
     *,
     reference: ReferenceCells = "held-out",
@@ -87,7 +87,7 @@ def to_cell_eval(
 
 
 def _cells(
-    counts: sp.csr_matrix, codes: npt.NDArray[np.int64], names: tuple[str, ...], cells: Any, model: Predictor
+    counts: sp.csr_matrix, codes: IntArray, names: tuple[str, ...], cells: pd.Index[str], model: Predictor
 ) -> Any:
     import anndata as ad
 

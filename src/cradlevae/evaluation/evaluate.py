@@ -10,8 +10,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
@@ -38,13 +36,14 @@ from cradlevae.evaluation.scorers.effects import score_effects
 from cradlevae.evaluation.scorers.generated import score_generated
 from cradlevae.evaluation.scorers.truth import score_truth
 from cradlevae.model.trained import TrainedModel
+from cradlevae.utils.types import AnnDataLike, IndexArray
 
 __all__ = ["ALL_CELLS_NOTE", "COLUMNS", "evaluate", "measured_effects_of"]
 
 
 def evaluate(
     model: Predictor,
-    adata: Any,
+    adata: AnnDataLike,
     *,
     reference: ReferenceCells = "held-out",
     published: bool = False,
@@ -139,9 +138,9 @@ def _warn(unanswered: Sequence[str], unmarked: float) -> None:
 
 
 def _references(
-    adata: Any,
+    adata: AnnDataLike,
     data: Experiment,
-    rows: npt.NDArray[np.intp],
+    rows: IndexArray,
     conditions: Sequence[str],
     cells: ReferenceCells,
     *,
@@ -165,7 +164,7 @@ def _references(
     return references
 
 
-def measured_effects_of(model: Predictor, adata: Any, *, reference: ReferenceCells = "held-out") -> Any:
+def measured_effects_of(model: Predictor, adata: AnnDataLike, *, reference: ReferenceCells = "held-out") -> Any:
     """Effects measured in the passing reference cells, as an AnnData: conditions × genes.
 
     Parameters

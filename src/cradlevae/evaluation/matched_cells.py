@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.labels import CONTROL
 from cradlevae.data.moments import condition_codes
 from cradlevae.evaluation.predictor import Predictor, generated_cells
+from cradlevae.utils.types import IndexArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -31,23 +31,23 @@ class CellPair:
 
     names: tuple[str, ...]
     real: sp.csr_matrix
-    real_codes: npt.NDArray[np.int64]
+    real_codes: IntArray
     generated: sp.csr_matrix
-    generated_codes: npt.NDArray[np.int64]
+    generated_codes: IntArray
 
     @property
-    def sizes(self) -> npt.NDArray[np.int64]:
+    def sizes(self) -> IntArray:
         """Real cells of each condition, (conditions,)."""
         return np.bincount(self.real_codes[self.real_codes >= 0], minlength=len(self.names))
 
-    def matched(self) -> npt.NDArray[np.intp]:
+    def matched(self) -> IndexArray:
         """Rows of as many generated cells of each condition as there are real ones."""
         rows = [np.flatnonzero(self.generated_codes == code)[:size] for code, size in enumerate(self.sizes)]
         return np.concatenate(rows)
 
 
 def generate_alike(
-    model: Predictor, data: Experiment, rows: npt.NDArray[np.intp], conditions: Sequence[str], *, seed: int
+    model: Predictor, data: Experiment, rows: IndexArray, conditions: Sequence[str], *, seed: int
 ) -> CellPair | None:
     """Generate cells, artifact off and at the library sizes of the real cells that they are compared with.
 

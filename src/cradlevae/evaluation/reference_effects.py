@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
@@ -25,6 +24,7 @@ from cradlevae.data.storage.counts import Counts
 from cradlevae.data.storage.stored_matrix import CountMatrix, subset_rows
 from cradlevae.errors import DataError
 from cradlevae.evaluation.ceiling import ceiling, random_halves
+from cradlevae.utils.types import AnnDataLike, FloatArray, IndexArray, IntArray
 
 if TYPE_CHECKING:
     from cradlevae.evaluation.predictor import Predictor
@@ -47,8 +47,6 @@ MAX_UNMARKED = 0.5
 MIN_CELLS = 20
 """Reference cells that a perturbation needs for its cells to be compared, and its standard errors relied on."""
 
-FloatArray = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Noise:
@@ -65,7 +63,7 @@ class Noise:
         The same effects, and their standard errors, measured in two halves of the cells, (conditions, genes) each.
     """
 
-    n_cells: npt.NDArray[np.int64]
+    n_cells: IntArray
     standard_error: FloatArray
     halves: tuple[tuple[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
 
@@ -114,7 +112,7 @@ class ReferenceRows:
         Share of them that have too few detected genes for a fingerprint.
     """
 
-    rows: npt.NDArray[np.intp]
+    rows: IndexArray
     overlap: float
     unmarked: float
 
@@ -152,7 +150,7 @@ def reference_rows(model: Predictor, data: Experiment, cells: ReferenceCells) ->
     return ReferenceRows(rows, float(known.mean()), float((prints == 0).mean()))
 
 
-def _rows(model: Predictor, data: Experiment, cells: ReferenceCells) -> npt.NDArray[np.intp]:
+def _rows(model: Predictor, data: Experiment, cells: ReferenceCells) -> IndexArray:
     if cells == "all":
         return np.arange(data.n_cells)
     parts = model.split.parts.reindex(data.cells)
@@ -169,7 +167,7 @@ def measured_reference(
     name: str,
     data: Experiment,
     counts: sp.csr_matrix,
-    rows: npt.NDArray[np.intp],
+    rows: IndexArray,
     conditions: Sequence[str],
     *,
     seed: int,
@@ -192,7 +190,7 @@ def measured_reference(
     )
 
 
-def _noise(counts: sp.csr_matrix, codes: npt.NDArray[np.int64], moments: ConditionMoments, *, seed: int) -> Noise:
+def _noise(counts: sp.csr_matrix, codes: IntArray, moments: ConditionMoments, *, seed: int) -> Noise:
     """Standard errors of the effects in these cells, and the effects in random halves of them."""
     variance = moderated_variance(moments)
     places = random_halves(codes, np.random.default_rng([seed, 3]))
@@ -204,7 +202,7 @@ def _noise(counts: sp.csr_matrix, codes: npt.NDArray[np.int64], moments: Conditi
     return Noise(moments.n_cells[1:], _standard_error(variance, moments.n_cells), (halves[0], halves[1]))
 
 
-def _standard_error(variance: FloatArray, n_cells: npt.NDArray[np.int64]) -> FloatArray:
+def _standard_error(variance: FloatArray, n_cells: IntArray) -> FloatArray:
     """Of each condition's mean minus that of the controls, which are first, (conditions, genes)."""
     share = 1.0 / np.maximum(n_cells, 1)
     squared = share[:, None] * variance
@@ -216,7 +214,7 @@ def left_out(names: Sequence[str]) -> str:
     return f"left out, with fewer than {MIN_CELLS} cells: {', '.join(names)}" if names else ""
 
 
-def clean_counts(adata: Any, data: Experiment) -> CountMatrix | None:
+def clean_counts(adata: AnnDataLike, data: Experiment) -> CountMatrix | None:
     """The true artifact-free counts of the experiment's cells, where they are known (``layers["clean"]``)."""
     if "clean" not in adata.layers:
         return None
@@ -225,7 +223,7 @@ def clean_counts(adata: Any, data: Experiment) -> CountMatrix | None:
     return subset_rows(Counts(adata, "clean").matrix(columns), rows)
 
 
-def truth_columns(truth: Any, genes: Sequence[str]) -> npt.NDArray[np.intp] | None:
+def truth_columns(truth: Any, genes: Sequence[str]) -> IndexArray | None:
     """Columns of the arrays in ``uns["truth"]`` that hold these genes; ``None`` where it does not know all of them."""
     if truth is None or "genes" not in truth:
         return None
@@ -233,12 +231,12 @@ def truth_columns(truth: Any, genes: Sequence[str]) -> npt.NDArray[np.intp] | No
     return None if (columns < 0).any() else np.asarray(columns)
 
 
-def simulated_reference(adata: Any, data: Experiment, conditions: Sequence[str]) -> Reference | None:
+def simulated_reference(adata: AnnDataLike, data: Experiment, conditions: Sequence[str]) -> Reference | None:
     """True effects of simulated data, without noise, where they are known (``uns["truth"]``).
 
     They are shares of the counts of all simulated genes, whichever genes are scored.
     """
-    truth = adata.uns.get("truth")
+    truth: Any = adata.uns.get("truth")
     columns = truth_columns(truth, list(data.genes))
     if columns is None or "effects" not in truth:
         return None
@@ -253,7 +251,7 @@ def simulated_reference(adata: Any, data: Experiment, conditions: Sequence[str])
 NO_ANSWER = "none of the held-out conditions can be predicted: training cells that the model needs for them are absent"
 
 
-def scored_conditions(model: Predictor, data: Experiment, rows: npt.NDArray[np.intp]) -> tuple[list[str], list[str]]:
+def scored_conditions(model: Predictor, data: Experiment, rows: IndexArray) -> tuple[list[str], list[str]]:
     """Conditions of the reference cells that the model can answer for, and those that it cannot."""
     present = [data.conditions[code] for code in np.unique(data.condition[rows]) if code != 0]
     answered = model.answerable(present)

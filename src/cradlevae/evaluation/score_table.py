@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cradlevae.evaluation.metrics.registry import REGISTRY
 from cradlevae.evaluation.reference_effects import REFERENCE_NOTES, ReferenceCells
-
-FloatArray = npt.NDArray[np.float64]
+from cradlevae.utils.types import FloatArray
 
 COLUMNS = (
     "reference", "metric", "predictor", "value", "low", "high", "floor", "best_floor", "ceiling", "fraction", "note",

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -20,14 +19,13 @@ from cradlevae.data.rates import ConditionRates, condition_rates
 from cradlevae.model.effect import rows_of
 from cradlevae.nn.hierarchy import fit_scales
 from cradlevae.utils.progress import track_slow
+from cradlevae.utils.types import BoolArray, Float32Array, FloatArray, IndexArray
 
 SWEEPS = 40
 """Of the first estimate; it changes little after twenty."""
 
 SPREAD = 0.1, 1.0
 """Median of τ a priori, and standard deviation of its logarithm: a gene of few counts tells nothing of its own."""
-
-Floats = npt.NDArray[np.float64]
 
 
 class GeneEffects(nn.Module):
@@ -112,8 +110,8 @@ class GeneEffects(nn.Module):
 
 
 def shrunk_rates(
-    rates: ConditionRates, rows: npt.NDArray[np.intp], n_controls: int
-) -> tuple[npt.NDArray[np.float32], Floats, Floats]:
+    rates: ConditionRates, rows: IndexArray, n_controls: int
+) -> tuple[Float32Array, FloatArray, FloatArray]:
     """Empirical Bayes from counts alone: W of conditions, τ of genes and σ of conditions.
 
     The log rate is base + W with W ~ Normal(0, σ²τ²), 0 for controls; the base is shared by all conditions, so those
@@ -133,14 +131,14 @@ def shrunk_rates(
     W (rows, genes), τ (genes,), σ (rows,).
     """
     total, n_cells = rates.total[rows], rates.n_cells[rows]
-    library: Floats = n_cells.astype(np.float64) * rates.library_size
+    library: FloatArray = n_cells.astype(np.float64) * rates.library_size
     n_rows, n_genes = total.shape
     told = (np.arange(n_rows) >= n_controls) & (n_cells > 0)
     value = np.zeros((n_rows, n_genes), dtype=np.float32)
     pooled = total.sum(axis=0) + 0.5
-    base: Floats = np.log(pooled / pooled.sum()).astype(np.float64)
+    base: FloatArray = np.log(pooled / pooled.sum()).astype(np.float64)
 
-    def update(part: slice, prior: Floats) -> Floats:
+    def update(part: slice, prior: FloatArray) -> FloatArray:
         value[:, part], base[part], square = _swept(
             total[:, part], library[:, None], rates.dispersion[part], value[:, part], base[part], prior + 1e-10, told
         )
@@ -152,14 +150,14 @@ def shrunk_rates(
 
 
 def _swept(
-    total: Floats,
-    library: Floats,
-    dispersion: Floats,
-    value: npt.NDArray[np.float32],
-    base: Floats,
-    prior: Floats,
-    told: npt.NDArray[np.bool_],
-) -> tuple[Floats, Floats, Floats]:
+    total: FloatArray,
+    library: FloatArray,
+    dispersion: FloatArray,
+    value: Float32Array,
+    base: FloatArray,
+    prior: FloatArray,
+    told: BoolArray,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """One sweep over some genes: W, base and E[W²]."""
     w = value.astype(np.float64)
     for _ in range(3):
@@ -171,13 +169,11 @@ def _swept(
     # about the base, a condition tells what is left when its own W may be anything that the prior allows
     weight = np.where(told[:, None], information / (1 + prior * information), information)
     residual = np.clip((total - expected) / np.maximum(expected, 1e-9) + w, -2, 2)
-    moved: Floats = np.clip((weight * residual).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-9), -0.5, 0.5)
+    moved: FloatArray = np.clip((weight * residual).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-9), -0.5, 0.5)
     return w, base + moved, w**2 + 1 / (information + 1 / prior)
 
 
-def start_at_rates(
-    effects: GeneEffects, log_concentration: Tensor, data: Experiment, rows: npt.NDArray[np.intp]
-) -> None:
+def start_at_rates(effects: GeneEffects, log_concentration: Tensor, data: Experiment, rows: IndexArray) -> None:
     """Start gene effects and concentrations at what the counts of the training cells ``rows`` tell.
 
     Passing cells only, where there are such: damage dilutes effects.

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from cradlevae.model.globals import GlobalNoise
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.states import Basal
+from cradlevae.utils.types import Float32Array, FloatArray, IndexArray
 
 DRAWS = 7
 """Draws, and as many states, in a batch."""
@@ -143,23 +143,23 @@ def deviation_noise() -> float:
     return _layout()[2]
 
 
-def latin_hypercube(rng: np.random.Generator, n: int, n_dimensions: int) -> npt.NDArray[np.float64]:
+def latin_hypercube(rng: np.random.Generator, n: int, n_dimensions: int) -> FloatArray:
     """Uniform numbers in (0, 1), (n, dimensions): one of each dimension in each n-th of the interval."""
     cells = rng.permuted(np.tile(np.arange(n)[:, None], (1, n_dimensions)), axis=0)
-    uniform: npt.NDArray[np.float64] = (cells + rng.random((n, n_dimensions))) / n
+    uniform: FloatArray = (cells + rng.random((n, n_dimensions))) / n
     return uniform.clip(1e-12, 1 - 1e-12)
 
 
-def _normal(uniform: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+def _normal(uniform: FloatArray) -> Float32Array:
     from scipy.special import ndtri
 
-    normal: npt.NDArray[np.float32] = ndtri(uniform).astype(np.float32)
+    normal: Float32Array = ndtri(uniform).astype(np.float32)
     return normal
 
 
-def _partners() -> npt.NDArray[np.intp]:
+def _partners() -> IndexArray:
     """Draws that each state meets, (7, 3)."""
-    partners: npt.NDArray[np.intp] = (np.arange(DRAWS)[:, None] - np.array(OFFSETS)) % DRAWS
+    partners: IndexArray = (np.arange(DRAWS)[:, None] - np.array(OFFSETS)) % DRAWS
     return partners
 
 

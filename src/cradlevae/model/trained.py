@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 
@@ -24,6 +23,8 @@ from cradlevae.model.gene_effects import start_at_rates
 from cradlevae.model.globals import artifact_state, perturbation_state
 from cradlevae.model.module import CradleModule, sparse_counts
 from cradlevae.nn.mlp import Gaussian
+from cradlevae.utils.constants import ENCODED_CELLS
+from cradlevae.utils.types import AnnDataLike, Float32Array, IndexArray, IntArray
 
 BANK_CELLS = 2000
 """At most so many passing training controls are kept with a model."""
@@ -41,9 +42,9 @@ class ControlBank:
         Their library sizes, (cells,).
     """
 
-    loc: npt.NDArray[np.float32]
-    scale: npt.NDArray[np.float32]
-    library_size: npt.NDArray[np.float32]
+    loc: Float32Array
+    scale: Float32Array
+    library_size: Float32Array
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ class DamageBank:
         Their artifact indicators, (cells, C).
     """
 
-    loc: npt.NDArray[np.float32]
-    scale: npt.NDArray[np.float32]
-    artifact: npt.NDArray[np.float32]
+    loc: Float32Array
+    scale: Float32Array
+    artifact: Float32Array
 
 
 @dataclass(frozen=True)
@@ -83,18 +84,16 @@ class EffectResidual:
         Factor of the standard deviation of effects (the decoder's and this) that validation cells ask for.
     """
 
-    mean: npt.NDArray[np.float32]
-    sd: npt.NDArray[np.float32]
-    part: npt.NDArray[np.float32]
+    mean: Float32Array
+    sd: Float32Array
+    part: Float32Array
     combinations: tuple[str, ...]
-    combined_mean: npt.NDArray[np.float32]
-    combined_sd: npt.NDArray[np.float32]
+    combined_mean: Float32Array
+    combined_sd: Float32Array
     combined_part: float
     widening: float
 
-    def of(
-        self, conditions: Sequence[str], dosage: npt.NDArray[np.float32]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def of(self, conditions: Sequence[str], dosage: Float32Array) -> tuple[Float32Array, Float32Array, Float32Array]:
         """Mean and variance of conditions of these dosages, (conditions, T) → (conditions, genes), and their part."""
         mean, variance = dosage @ self.mean, dosage**2 @ self.sd**2
         present = (dosage != 0).astype(np.float32)
@@ -160,7 +159,7 @@ class TrainedModel:
     criteria: tuple[str, ...]
     split: Split
     passing_library_size: float
-    fingerprints: npt.NDArray[np.int64]
+    fingerprints: IntArray
     confounding: pd.DataFrame
     controls: ControlBank | None = None
     damage: DamageBank | None = None
@@ -191,7 +190,7 @@ class TrainedModel:
             raise DataError("the model has not been trained; call train() first, or load a trained one")
         return self.controls
 
-    def read(self, adata: Any) -> Experiment:
+    def read(self, adata: AnnDataLike) -> Experiment:
         """The cells of an AnnData as this model takes them; :class:`DataError` if they do not fit it."""
         data = read_experiment(adata, self.fields, genes=list(self.genes), perturbations=self.perturbations)
         return as_treated(data, self.declaration, self.treatments)
@@ -301,7 +300,7 @@ def as_treated(
     return replace(data, treatments=data.conditions[1:] if treatments is None else treatments)
 
 
-def training_rows(data: Experiment, split: Split, config: ModelConfig, part: str = "train") -> npt.NDArray[np.intp]:
+def training_rows(data: Experiment, split: Split, config: ModelConfig, part: str = "train") -> IndexArray:
     """Cells of a part of the split that a model is trained (or, ``val``, validated) on, ascending."""
     rows = split.rows(data.cells, part)
     return rows[~data.failed[rows]] if config.trained_on == "passing" else rows
@@ -323,23 +322,21 @@ def with_banks(model: TrainedModel, data: Experiment) -> TrainedModel:
     return replace(model, controls=bank, damage=damage)
 
 
-def _some(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+def _some(rows: IndexArray) -> IndexArray:
     return np.sort(np.random.default_rng(0).permutation(rows)[:BANK_CELLS])
 
 
-Moments = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+Moments = tuple[Float32Array, Float32Array]
 
 
-def _posteriors(
-    model: TrainedModel, data: Experiment, rows: npt.NDArray[np.intp], *, clean: bool
-) -> tuple[Moments, Moments]:
+def _posteriors(model: TrainedModel, data: Experiment, rows: IndexArray, *, clean: bool) -> tuple[Moments, Moments]:
     """Means and scales of q(z^b) and q(s) of cells; ``clean`` cells are unperturbed and undamaged."""
     module = model.module
     found: list[tuple[Gaussian, Gaussian | None]] = []
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        for start in range(0, len(rows), 512):
-            minibatch = make_minibatch(data, rows[start : start + 512])
+        for start in range(0, len(rows), ENCODED_CELLS):
+            minibatch = make_minibatch(data, rows[start : start + ENCODED_CELLS])
             encoded = module.encode_counts(sparse_counts(minibatch))[0]
             if clean:
                 found.append(module.encode(encoded))

@@ -13,13 +13,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from cradlevae.nn.likelihood import MEAN_OFFSET, MIN_RATE
-
-TARGET_SUM = 1e4
+from cradlevae.utils.constants import TARGET_SUM
+from cradlevae.utils.types import FloatArray
 
 STEP = 0.75
 """Step in log t: exp(−π²/0.75) is 2e-6."""
@@ -80,7 +79,7 @@ def _integral(mean: Tensor, concentration: Tensor, scale: Tensor) -> Tensor:
     return total.div_(math.log(2))
 
 
-def _weights(n: int) -> npt.NDArray[np.float64]:
+def _weights(n: int) -> FloatArray:
     """Weights of equal steps h in log t. The first two also stand for all before them, where it is a·t + b·t².
 
     With t = 1 at the first node, b = (I₂ e⁻ʰ − I₁) / (eʰ − 1) and a = I₁ − b; the nodes before it add a / (eʰ − 1) and

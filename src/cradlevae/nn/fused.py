@@ -19,7 +19,7 @@ from torch import Tensor
 from cradlevae.nn.likelihood import MEAN_OFFSET, MIN_RATE, SparseCounts
 from cradlevae.nn.matmul import reduced
 
-BLOCK_VALUES = 8_000_000
+PRODUCT_VALUES = 8_000_000
 """How many particles × cells × genes values go through a matrix product at a time (32 MB in float32)."""
 
 CHUNK_VALUES = 500_000
@@ -146,7 +146,7 @@ class _Pass:
     def run(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         """Fill ``per_cell``; give the gradients by hidden, weight, bias and θ where they are asked for."""
         chunks = self._chunks()
-        together = max(1, BLOCK_VALUES // (self.n_genes * _rows(chunks[0])))
+        together = max(1, PRODUCT_VALUES // (self.n_genes * _rows(chunks[0])))
         blocks = [chunks[start : start + together] for start in range(0, len(chunks), together)]
         products = _Products(self.hidden, weight, max(sum(map(_rows, block)) for block in blocks), reduced())
         work = self.hidden.new_empty(3, max(map(_rows, chunks)), self.n_genes)
@@ -180,7 +180,7 @@ class _Pass:
 
     def _chunks(self) -> list[tuple[range, range]]:
         """Particles and cells that are worked on at a time: whole particles, or a part of the cells of one."""
-        values = CHUNK_VALUES if self.hidden.device.type == "cpu" else BLOCK_VALUES
+        values = CHUNK_VALUES if self.hidden.device.type == "cpu" else PRODUCT_VALUES
         rows = max(1, values // self.n_genes)
         if rows >= self.n_cells:
             step = rows // self.n_cells

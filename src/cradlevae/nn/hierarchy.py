@@ -13,12 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from cradlevae.utils.constants import BLOCK_VALUES
+from cradlevae.utils.types import AnyIntArray, BoolArray, Float32Array, FloatArray, IndexArray
+
 SWEEPS = 60
-
-BLOCK_VALUES = 2_000_000
-
-Floats = npt.NDArray[np.float64]
-Table = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -37,35 +35,35 @@ class Evidence:
         Share of an effect that these cells show.
     """
 
-    mean: Floats
-    variance: Floats
-    measured: npt.NDArray[np.bool_]
+    mean: FloatArray
+    variance: FloatArray
+    measured: BoolArray
     slope: float = 1.0
 
     @classmethod
-    def of_cells(cls, mean: Floats, n_cells: npt.NDArray[np.integer], within: Floats) -> Evidence:
+    def of_cells(cls, mean: FloatArray, n_cells: AnyIntArray, within: FloatArray) -> Evidence:
         """Means of so many cells, (conditions,), which vary so much within a condition, (genes,)."""
         variance = within / np.maximum(n_cells, 1)[:, None] + 1e-9
         return cls(np.nan_to_num(mean), variance, n_cells > 0)
 
     @property
-    def precision(self) -> Floats:
+    def precision(self) -> FloatArray:
         """1 / variance, 0 for conditions without cells, (conditions, genes)."""
         return np.where(self.measured[:, None], 1 / self.variance, 0.0)
 
-    def of(self, rows: npt.NDArray[np.intp]) -> Evidence:
+    def of(self, rows: IndexArray) -> Evidence:
         """Those of some conditions."""
         return Evidence(self.mean[rows], self.variance[rows], self.measured[rows], self.slope)
 
 
 def fit_scales(
-    told: npt.NDArray[np.bool_],
+    told: BoolArray,
     n_genes: int,
-    update: Callable[[slice, Floats], Floats],
+    update: Callable[[slice, FloatArray], FloatArray],
     sweeps: Iterable[object],
     *,
     smallest: float,
-) -> tuple[Floats, Floats]:
+) -> tuple[FloatArray, FloatArray]:
     """τ² of genes, (genes,), and σ² of rows, (rows,), at their most probable values, by EM; the mean of σ² is 1.
 
     Parameters
@@ -101,8 +99,8 @@ def fit_scales(
 
 
 def hierarchical_shrink(
-    evidence: Sequence[Evidence], expected: npt.NDArray[np.floating], control: npt.NDArray[np.bool_]
-) -> tuple[Table, Table]:
+    evidence: Sequence[Evidence], expected: npt.NDArray[np.floating], control: BoolArray
+) -> tuple[Float32Array, Float32Array]:
     """How far conditions are from what is expected: posterior mean and variance of δ, (conditions, genes) each.
 
     Parameters
@@ -125,7 +123,7 @@ def hierarchical_shrink(
         return mean, variance
     bases = [_first_base(one, control) for one in evidence]
 
-    def update(part: slice, prior: Floats) -> Floats:
+    def update(part: slice, prior: FloatArray) -> FloatArray:
         found, left, of_base = _posterior(evidence, expected, bases, prior, told, part)
         mean[:, part], variance[:, part] = found, left + of_base
         return np.asarray(found**2 + left + of_base)
@@ -134,7 +132,7 @@ def hierarchical_shrink(
     return mean, variance
 
 
-def _first_base(one: Evidence, control: npt.NDArray[np.bool_]) -> Floats:
+def _first_base(one: Evidence, control: BoolArray) -> FloatArray:
     rows = control & one.measured
     if not rows.any():
         rows = one.measured
@@ -144,11 +142,11 @@ def _first_base(one: Evidence, control: npt.NDArray[np.bool_]) -> Floats:
 def _posterior(
     evidence: Sequence[Evidence],
     expected: npt.NDArray[np.floating],
-    bases: list[Floats],
-    prior: Floats,
-    told: npt.NDArray[np.bool_],
+    bases: list[FloatArray],
+    prior: FloatArray,
+    told: BoolArray,
     part: slice,
-) -> tuple[Floats, Floats, Floats]:
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Of some genes: mean of δ, its variance given the base, and what the base adds; moves the bases on."""
     weighted, precision = np.zeros((2, *prior.shape))
     for one, base in zip(evidence, bases, strict=True):

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import anndata as ad
 import numpy as np
@@ -39,9 +39,9 @@ from cradlevae.query.states import (
     seeded,
 )
 from cradlevae.utils.checks import check_choice
+from cradlevae.utils.constants import BLOCK_VALUES, ENCODED_CELLS
 from cradlevae.utils.progress import track_slow
-
-BLOCK_VALUES = 2_000_000
+from cradlevae.utils.types import AnnDataLike, BoolArray, IndexArray
 
 EXPECTED_BITS = 12
 UNCERTAINTY_BITS = 8
@@ -75,7 +75,7 @@ class _Decoded:
 
 def clean(
     model: TrainedModel,
-    adata: Any,
+    adata: AnnDataLike,
     *,
     cells: Literal["all", "failed"] = "all",
     library_size: Literal["passing", "own"] = "passing",
@@ -128,7 +128,7 @@ def clean(
 
 def counterfactual(
     model: TrainedModel,
-    adata: Any,
+    adata: AnnDataLike,
     *,
     artifact: bool | str | Sequence[str] | None = None,
     perturbation: str | None = None,
@@ -202,14 +202,14 @@ def counterfactual(
 def _decoded(
     model: TrainedModel,
     data: Experiment,
-    rows: npt.NDArray[np.intp],
+    rows: IndexArray,
     artifact: Tensor | None,
     dosage: Tensor | None,
     n_draws: int,
 ) -> Iterator[tuple[slice, _Decoded]]:
     module = model.module
     draw = draw_globals(model, n_draws)
-    step = max(1, min(512, BLOCK_VALUES // (n_draws * data.n_genes)))
+    step = max(1, min(ENCODED_CELLS, BLOCK_VALUES // (n_draws * data.n_genes)))
     starts = range(0, len(rows), step)
     for start in track_slow(starts, len(starts), "decoding cells"):
         part = slice(start, min(start + step, len(rows)))
@@ -259,7 +259,7 @@ def _with_own(
     return [None if one is None else one + of * own for one, of in zip(shared, damaged, strict=True)]
 
 
-def _known(model: TrainedModel, data: Experiment) -> npt.NDArray[np.bool_]:
+def _known(model: TrainedModel, data: Experiment) -> BoolArray:
     """Cells whose perturbations had training cells; the others are left out with a warning that names them."""
     answerable = set(model.answerable(data.conditions))
     able = np.array([name in answerable for name in data.conditions])

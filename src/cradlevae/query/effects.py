@@ -10,7 +10,6 @@ from typing import Literal
 
 import anndata as ad
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
@@ -29,7 +28,7 @@ from cradlevae.model.integration_design import (
     residual_freedom,
 )
 from cradlevae.model.trained import TrainedModel
-from cradlevae.nn.expectation import TARGET_SUM, expected_log_expression
+from cradlevae.nn.expectation import expected_log_expression
 from cradlevae.nn.likelihood import sample_gamma_poisson
 from cradlevae.query.states import (
     PUBLISHED_LIBRARY_SIZE,
@@ -40,7 +39,9 @@ from cradlevae.query.states import (
     seeded,
 )
 from cradlevae.utils.checks import check_at_least, check_choice
+from cradlevae.utils.constants import TARGET_SUM
 from cradlevae.utils.progress import track_slow
+from cradlevae.utils.types import Float32Array
 
 Scale = Literal["perturbseq", "mean"]
 """log2(1 + 1e4·x/Σx), or raw counts."""
@@ -119,7 +120,7 @@ def effects(
         raise DataError(f"error is {error}; it must be positive, e.g. 0.02")
     conditions = canonical_conditions(model, perturbations)
     dosage = model.dosage(conditions)
-    layers: list[dict[str, npt.NDArray[np.float32]]] = []
+    layers: list[dict[str, Float32Array]] = []
     n_particles: list[int] = []
     above: list[str] = []
     with seeded(seed):
@@ -141,10 +142,10 @@ def effects(
 
 
 def _add_residual(
-    layers: dict[str, npt.NDArray[np.float32]],
-    residual: npt.NDArray[np.float32],
-    variance: npt.NDArray[np.float32],
-    part: npt.NDArray[np.float32],
+    layers: dict[str, Float32Array],
+    residual: Float32Array,
+    variance: Float32Array,
+    part: Float32Array,
     widening: float,
     credible: float,
 ) -> None:
@@ -218,7 +219,7 @@ class _Estimate:
         error = self.error
         return float(error.kthvalue(max(1, int(COVERED * len(error)))).values)
 
-    def layers(self, credible: float) -> dict[str, npt.NDArray[np.float32]]:
+    def layers(self, credible: float) -> dict[str, Float32Array]:
         """Mean, interval and standard deviation of the posterior, and the Monte-Carlo error, (genes,)."""
         mean = self.means.mean(0)
         draws = self.deviations.flatten(0, 1)

@@ -17,10 +17,14 @@ from cradlevae.model.objective import iwelbo
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.states import draw_globals, seeded
 from cradlevae.utils.checks import check_at_least
+from cradlevae.utils.constants import ENCODED_CELLS
 from cradlevae.utils.progress import track_slow
+from cradlevae.utils.types import AnnDataLike
 
 
-def latents(model: TrainedModel, adata: Any, *, n_draws: int = 16, sample: bool = False, seed: int = 0) -> ad.AnnData:
+def latents(
+    model: TrainedModel, adata: AnnDataLike, *, n_draws: int = 16, sample: bool = False, seed: int = 0
+) -> ad.AnnData:
     """Latent states of cells: posterior means, or a draw from the posterior.
 
     Parameters
@@ -52,9 +56,9 @@ def latents(model: TrainedModel, adata: Any, *, n_draws: int = 16, sample: bool 
     found: dict[str, list[Any]] = {name: [] for name in names}
     with seeded(seed):
         draw = draw_globals(model, 1 if sample else n_draws)
-        starts = range(0, data.n_cells, 512)
+        starts = range(0, data.n_cells, ENCODED_CELLS)
         for start in track_slow(starts, len(starts), "encoding cells"):
-            minibatch = make_minibatch(data, np.arange(start, min(start + 512, data.n_cells)))
+            minibatch = make_minibatch(data, np.arange(start, min(start + ENCODED_CELLS, data.n_cells)))
             z_p = perturbation_state(draw, minibatch.dosage, minibatch.condition)
             z_a = artifact_state(draw, minibatch.artifact)
             encoded = model.module.encode_counts(sparse_counts(minibatch))[0]
@@ -89,7 +93,9 @@ def mask_probabilities(model: TrainedModel) -> pd.DataFrame:
     return pd.DataFrame(probability, index=pd.Index(model.treatments, name="perturbation"))
 
 
-def log_likelihood(model: TrainedModel, adata: Any, *, n_particles: int = 100, seed: int = 0) -> pd.Series[float]:
+def log_likelihood(
+    model: TrainedModel, adata: AnnDataLike, *, n_particles: int = 100, seed: int = 0
+) -> pd.Series[float]:
     """IWELBO of each cell, in nats: an importance-weighted bound on log p(x) (100 particles, as published).
 
     Parameters

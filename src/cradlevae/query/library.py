@@ -11,6 +11,7 @@ from cradlevae.data.experiment import DataFields
 from cradlevae.data.labels import listed
 from cradlevae.errors import DataError
 from cradlevae.query.states import canonical_names
+from cradlevae.utils.types import Float32Array
 
 LibrarySize = float | str | Mapping[str, npt.ArrayLike]
 """A number, ``"controls"`` (those of real passing training controls), or sizes of cells by condition."""
@@ -18,7 +19,7 @@ LibrarySize = float | str | Mapping[str, npt.ArrayLike]
 
 def chosen_sizes(
     library_size: LibrarySize, names: Sequence[str], fields: DataFields, n_cells: int, seed: int
-) -> npt.NDArray[np.float32] | None:
+) -> Float32Array | None:
     """Library sizes of the cells of each condition, (conditions, n_cells); ``None`` for ``"controls"``.
 
     A condition's sizes come as often as each other, as far as they can, in random order.

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 import torch
@@ -28,6 +27,7 @@ from cradlevae.query.states import (
 )
 from cradlevae.utils.checks import check_at_least
 from cradlevae.utils.progress import track_slow
+from cradlevae.utils.types import Float32Array
 
 CELLS_AT_A_TIME = 500
 
@@ -102,10 +102,10 @@ def _blocks(
     dosage: Tensor,
     n_cells: int,
     indicator: Tensor,
-    chosen: npt.NDArray[np.float32] | None,
+    chosen: Float32Array | None,
     basal: Basal,
     seed: int,
-    sizes: npt.NDArray[np.float32],
+    sizes: Float32Array,
 ) -> Iterator[Block]:
     """Counts of cells, condition after condition; their library sizes are put into ``sizes``."""
     generator = np.random.default_rng(seed)

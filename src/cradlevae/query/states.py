@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from cradlevae.model.globals import Globals
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.matmul import matmul_precision
 from cradlevae.utils.checks import check_at_least, check_choice
+from cradlevae.utils.types import Float32Array
 
 Basal = Literal["controls", "prior"]
 """Where basal states come from: real passing controls (default) or the prior Normal(0, I)."""
@@ -84,7 +84,7 @@ def draw_condition(model: TrainedModel, dosage: Tensor, n: int) -> tuple[Globals
 
 def draw_basal(
     model: TrainedModel, shape: tuple[int, ...], basal: Basal, generator: np.random.Generator
-) -> tuple[Tensor, npt.NDArray[np.float32]]:
+) -> tuple[Tensor, Float32Array]:
     """Basal states, (*shape, K), and the library sizes of the controls that they come from, (*shape,)."""
     check_choice("basal", basal, ("controls", "prior"))
     bank = model.bank()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from cradlevae.reporting.style import (
     new_figure,
     say_instead,
 )
+from cradlevae.utils.types import AnnDataLike, FloatArray, IndexArray
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
 
 MAX_PASSING = 3000
 MAX_FAILED = 2000
@@ -56,8 +55,8 @@ class _Cells:
 
 
 def cleaned_figure(
-    before: Any,
-    after: Any,
+    before: AnnDataLike,
+    after: AnnDataLike,
     *,
     perturbation_key: str | None = "perturbation",
     artifact_key: str | Sequence[str] = "artifact",
@@ -108,7 +107,11 @@ def cleaned_figure(
 
 
 def _project(
-    before: Any, after: Any, perturbation_key: str | None, artifact_key: str | Sequence[str], layer: str | None
+    before: AnnDataLike,
+    after: AnnDataLike,
+    perturbation_key: str | None,
+    artifact_key: str | Sequence[str],
+    layer: str | None,
 ) -> _Cells:
     from sklearn.decomposition import PCA
 
@@ -155,7 +158,7 @@ def _project(
     )
 
 
-def _sample(rows: IntArray, n: int, rng: np.random.Generator) -> IntArray:
+def _sample(rows: IndexArray, n: int, rng: np.random.Generator) -> IndexArray:
     return rows if len(rows) <= n else np.sort(rng.choice(rows, n, replace=False))
 
 
@@ -272,7 +275,7 @@ def passing_distances(
     return own, *(np.linalg.norm(version[known] - centroid[target[known]], axis=1) for version in failed)
 
 
-def _caption(after: Any) -> str:
+def _caption(after: AnnDataLike) -> str:
     text = (
         "Principal components of log2(1 + counts per 10,000), fitted on passing cells. Distances: to the centroid "
         "of the passing cells of the same perturbation; lines: medians. After cleaning: counts sampled from the "

@@ -5,19 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cradlevae.errors import DataError
 from cradlevae.evaluation.metrics.effects import pearson
 from cradlevae.reporting.labels import label_points, settle
 from cradlevae.reporting.style import FAILED, MODEL, MUTED, PASSING, dress, headline, name_axes, number, panels, shorten
+from cradlevae.utils.types import AnnDataLike, FloatArray, IndexArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FloatArray = npt.NDArray[np.float64]
 
 MAX_CONDITIONS = 9
 WITH_INTERVAL = 20
@@ -28,7 +27,7 @@ NAMED = 5
 """Genes of a condition that are named."""
 
 
-def effects_figure(measured: Any, predicted: Any) -> Figure:
+def effects_figure(measured: AnnDataLike, predicted: AnnDataLike) -> Figure:
     """Predicted against measured effect of every gene, for the conditions of largest measured effect.
 
     Parameters
@@ -108,7 +107,7 @@ def _limit(real: pd.DataFrame, guess: pd.DataFrame) -> float:
     return 1.12 * float(size.max()) if len(size) and size.max() > 0 else 1.0
 
 
-def _largest(x: FloatArray, n: int) -> npt.NDArray[np.intp]:
+def _largest(x: FloatArray, n: int) -> IndexArray:
     """Positions of the ``n`` largest |x|, missing ones never."""
     order = np.argsort(-np.nan_to_num(np.abs(x), nan=-1.0), kind="stable")[:n]
     return order[np.isfinite(x[order])]
@@ -135,15 +134,15 @@ def _panel(ax: Axes, x: FloatArray, y: FloatArray, bounds: tuple[FloatArray, ...
     ax.yaxis.set_major_locator(MaxNLocator(5))
 
 
-def _settings(predicted: Any) -> dict[str, Any]:
+def _settings(predicted: AnnDataLike) -> dict[str, Any]:
     return dict(getattr(predicted, "uns", {}).get("effects", {}))
 
 
-def _unit(predicted: Any) -> str:
+def _unit(predicted: AnnDataLike) -> str:
     return "Δ counts" if _settings(predicted).get("scale") == "mean" else "Δ log2"
 
 
-def _caption(predicted: Any, n: int, *, intervals: bool) -> str:
+def _caption(predicted: AnnDataLike, n: int, *, intervals: bool) -> str:
     settings = _settings(predicted)
     what = "mean count" if settings.get("scale") == "mean" else "mean of log2(1 + counts per 10,000)"
     text = f"Effect: difference to control cells of the {what}. Dashed: prediction = measurement. "

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cradlevae.reporting.style import INK, MUTED, NOTE_SIZE
+from cradlevae.utils.types import FloatArray, IndexArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FloatArray = npt.NDArray[np.float64]
 
 REACH = (4.0, 8.0, 13.0, 19.0, 26.0, 34.0)
 """Distances between a point and its name that are tried, in points (1/72 inch)."""
@@ -28,7 +27,7 @@ def settle(figure: Figure) -> None:
     figure.draw_without_rendering()
 
 
-def label_points(ax: Axes, x: FloatArray, y: FloatArray, names: Sequence[str], chosen: npt.NDArray[np.intp]) -> None:
+def label_points(ax: Axes, x: FloatArray, y: FloatArray, names: Sequence[str], chosen: IndexArray) -> None:
     """Write the names of the ``chosen`` points next to them, with a thin line where they had to move away.
 
     Parameters

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cradlevae.data.qc.criteria import CRITERIA, QC_KEY, VALUE_COLUMNS
@@ -24,12 +23,12 @@ from cradlevae.reporting.style import (
     plain_log_ticks,
     say_instead,
 )
+from cradlevae.utils.types import AnnDataLike, BoolArray, FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FloatArray = npt.NDArray[np.float64]
 
 NAMES = {
     "umi": ("UMI counts", "counts of a cell"),
@@ -46,7 +45,7 @@ TAIL = 3.0
 """How far the axis of a percentage goes beyond its threshold, in distances from the median to the threshold."""
 
 
-def qc_figure(adata: Any) -> Figure:
+def qc_figure(adata: AnnDataLike) -> Figure:
     """Histogram of each QC criterion with its threshold and the share of cells that fail it.
 
     Parameters
@@ -118,9 +117,7 @@ def _panel(ax: Axes, criterion: str, rows: pd.DataFrame, obs: pd.DataFrame) -> N
         )  # fmt: skip
 
 
-def _histogram(
-    ax: Axes, values: FloatArray, failed: npt.NDArray[np.bool_], thresholds: FloatArray, *, log: bool
-) -> None:
+def _histogram(ax: Axes, values: FloatArray, failed: BoolArray, thresholds: FloatArray, *, log: bool) -> None:
     if len(values) == 0:
         say_instead(ax, "no cell has a value")
         return

@@ -25,6 +25,7 @@ from cradlevae.reporting.figures import (
     training_figure,
 )
 from cradlevae.reporting.page import write_page
+from cradlevae.utils.types import AnnDataLike
 
 MOST_CELLS = 3000
 """At most so many cells are cleaned for the figure."""
@@ -32,7 +33,7 @@ MOST_CELLS = 3000
 
 def write_report(
     model: TrainedModel,
-    adata: Any,
+    adata: AnnDataLike,
     scores: pd.DataFrame,
     folder: Path,
     *,
@@ -98,7 +99,7 @@ def write_report(
     return [*written, page]
 
 
-def _artifact_figures(model: TrainedModel, cells: Any) -> dict[str, Any]:
+def _artifact_figures(model: TrainedModel, cells: AnnDataLike) -> dict[str, Any]:
     """What the artifact does, and cells without it."""
     figures = {"Artifact signature": signature_figure(artifact_signature(model))}
     cleaned = clean(model, cells)
@@ -113,7 +114,7 @@ def _artifact_figures(model: TrainedModel, cells: Any) -> dict[str, Any]:
     return figures
 
 
-def _sample(adata: Any) -> Any:
+def _sample(adata: AnnDataLike) -> Any:
     """At most :data:`MOST_CELLS` cells, evenly taken."""
     step = max(1, -(-adata.n_obs // MOST_CELLS))
     return adata[::step]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cradlevae.errors import DataError
@@ -23,12 +22,13 @@ from cradlevae.reporting.style import (
     say_instead,
     shorten,
 )
+from cradlevae.utils.constants import TARGET_SUM
+from cradlevae.utils.types import BoolArray, FloatArray, IndexArray, IntArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FloatArray = npt.NDArray[np.float64]
 
 NAMED, NAMED_OF_MANY = 6, 3
 """Genes named in each direction, in one or two panels and in more."""
@@ -86,15 +86,15 @@ def signature_figure(signature: pd.DataFrame) -> Figure:
     return figure
 
 
-def _points(block: pd.DataFrame) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
+def _points(block: pd.DataFrame) -> tuple[FloatArray, FloatArray, BoolArray]:
     """Find counts per 10,000 and fold change of the genes that can be drawn, and which they are."""
-    x = 1e4 * block["share"].to_numpy(dtype=np.float64)
+    x = TARGET_SUM * block["share"].to_numpy(dtype=np.float64)
     y = block["log2_fold_change"].to_numpy(dtype=np.float64)
     keep = np.isfinite(x) & np.isfinite(y) & (x > 0)
     return x[keep], y[keep], keep
 
 
-def _moved(block: pd.DataFrame) -> npt.NDArray[np.int64]:
+def _moved(block: pd.DataFrame) -> IntArray:
     """−1, 0 or 1 for each gene: the interval lies below, around or above no change."""
     if not {"low", "high"} <= set(block.columns):
         return np.zeros(len(block), dtype=np.int64)
@@ -109,7 +109,7 @@ def _tally(block: pd.DataFrame) -> str:
     return f"{int((moved > 0).sum()):,} up, {int((moved < 0).sum()):,} down"
 
 
-def _extreme(y: FloatArray, bounds: tuple[FloatArray, FloatArray], n: int) -> npt.NDArray[np.intp]:
+def _extreme(y: FloatArray, bounds: tuple[FloatArray, FloatArray], n: int) -> IndexArray:
     """Positions of the genes that surely rise and fall most: whose interval is farthest from no change."""
     low, high = bounds
     up = np.argsort(-low, kind="stable")[:n]

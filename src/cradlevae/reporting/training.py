@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cradlevae.errors import DataError
@@ -21,12 +20,12 @@ from cradlevae.reporting.style import (
     name_axes,
     new_figure,
 )
+from cradlevae.utils.types import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FloatArray = npt.NDArray[np.float64]
 
 TERMS = {
     "reconstruction": "Reconstruction",

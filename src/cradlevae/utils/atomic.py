@@ -7,9 +7,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cradlevae.errors import DataError
+
+if TYPE_CHECKING:
+    import anndata as ad
 
 
 @contextmanager
@@ -49,7 +52,7 @@ def make_folder(folder: str | Path) -> Path:
     return folder
 
 
-def write_h5ad(adata: Any, path: str | Path) -> None:
+def write_h5ad(adata: ad.AnnData, path: str | Path) -> None:
     """Write an AnnData file atomically."""
     with atomic_path(path) as temporary:
         adata.write_h5ad(temporary, compression="gzip")

@@ -52,7 +52,7 @@ def test_blocks_cover_the_cells_in_order(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(counts_module, "BLOCK_VALUES", 5 * dense.shape[1])
+    monkeypatch.setattr(counts_module, "CHECKED_VALUES", 5 * dense.shape[1])
     monkeypatch.setattr(stored_module, "BLOCK_CELLS", 5)
     adata = make_adata(dense.astype(np.float32), form=form)
     if backed:
@@ -78,7 +78,7 @@ def test_chosen_rows_whatever_the_block_size(rows: list[int], block_values: int)
     dense = np.random.default_rng(1).poisson(1.0, (23, 11))
     counts = Counts(ad.AnnData(sp.csr_matrix(dense.astype(np.float32))))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(counts_module, "BLOCK_VALUES", block_values)
+        patch.setattr(counts_module, "CHECKED_VALUES", block_values)
         np.testing.assert_array_equal(counts.read(np.array(rows, dtype=int)).toarray(), dense[rows])
 
 
@@ -125,7 +125,7 @@ def test_what_is_no_count_is_named(
     make_adata: MakeAnnData, dense: np.ndarray, value: float, message: str, form: Any, block_values: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(counts_module, "BLOCK_VALUES", block_values)
+    monkeypatch.setattr(counts_module, "CHECKED_VALUES", block_values)
     wrong = dense.astype(float)
     wrong[3, 2] = value
     with pytest.raises(DataError, match=message):

@@ -27,6 +27,7 @@ from cradlevae.data.storage.counts import Counts
 from cradlevae.data.storage.stored_cells import StoredCells, open_cells
 from cradlevae.data.storage.stored_matrix import stored_matrix
 from cradlevae.errors import DataError
+from cradlevae.utils.types import BoolArray
 
 KEY = "dataset"
 """Key of ``uns`` under which a converted file says what it is."""
@@ -93,9 +94,7 @@ def source_state(source: Path) -> dict[str, Any]:
     return {"source": str(source.absolute()), "bytes": found.st_size, "changed": found.st_mtime_ns, "form": FORM}
 
 
-def read_cells(
-    cells: StoredCells, data: Published
-) -> tuple[pd.DataFrame, npt.NDArray[np.bool_], dict[str, int], Layout]:
+def read_cells(cells: StoredCells, data: Published) -> tuple[pd.DataFrame, BoolArray, dict[str, int], Layout]:
     """Annotation of the cells that are kept, which those are, and how many are left out, by reason.
 
     Raises
@@ -111,7 +110,7 @@ def read_cells(
     kept = np.ones(len(condition), dtype=bool)
     dropped: dict[str, int] = {}
 
-    def leave_out(reason: str, wrong: npt.NDArray[np.bool_]) -> None:
+    def leave_out(reason: str, wrong: BoolArray) -> None:
         if (kept & wrong).any():
             dropped[reason] = int((kept & wrong).sum())
             kept[wrong] = False
@@ -249,7 +248,7 @@ def _batch(obs: pd.DataFrame, data: Published) -> npt.NDArray[Any]:
     return np.array(known if len(known) == len(lanes) else ["all"] * len(lanes), dtype=object)
 
 
-def _blocks(counts: Counts, kept: npt.NDArray[np.bool_], source: Path) -> Iterator[Block]:
+def _blocks(counts: Counts, kept: BoolArray, source: Path) -> Iterator[Block]:
     """The counts of the cells that are kept, checked."""
     try:
         for part, block in counts.checked_blocks():

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cradlevae.data.datasets.guide_labels import (
@@ -39,6 +38,7 @@ from cradlevae.data.datasets.guide_labels import (
 )
 from cradlevae.data.labels import closest
 from cradlevae.errors import DataError
+from cradlevae.utils.types import BoolArray
 
 ADDRESS = "https://exampledata.scverse.org/pertpy"
 """Where the files lie."""
@@ -140,7 +140,7 @@ def _present_guides(obs: pd.DataFrame) -> pd.Series[str] | None:
     names = [str(name) for name in obs if _DIXIT_GUIDE.fullmatch(str(name))]
     if not names:
         return None
-    present: npt.NDArray[np.bool_] = np.column_stack([_true(obs[name]).to_numpy(dtype=bool) for name in names])
+    present: BoolArray = np.column_stack([_true(obs[name]).to_numpy(dtype=bool) for name in names])
     code, patterns = pd.factorize(pd.Series([row.tobytes() for row in present], dtype=object))
     rows = [np.frombuffer(pattern, dtype=bool) for pattern in patterns]
     labels = [" + ".join(name for name, there in zip(names, row, strict=True) if there) for row in rows]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.loading.padding import rounded_up
 from cradlevae.data.storage.stored_matrix import group_sums
+from cradlevae.utils.types import Float32Array, IndexArray, IntArray
 
 ReferenceKind = Literal["mean", "median", "cell"]
 """How the cells of a (condition, class) become its reference: their mean, median, or one of them at random.
@@ -42,7 +42,7 @@ class CounterfactualReferences:
     def __init__(
         self,
         data: Experiment,
-        rows: npt.NDArray[np.intp],
+        rows: IndexArray,
         *,
         kind: ReferenceKind = "mean",
         opposite: bool = True,
@@ -77,12 +77,12 @@ class CounterfactualReferences:
             generator = np.random.default_rng([self._seed, epoch])
             self._uniform = generator.random(self._data.n_cells, dtype=np.float32)
 
-    def _median(self, cells: npt.NDArray[np.intp], generator: np.random.Generator) -> npt.NDArray[np.float32]:
+    def _median(self, cells: IndexArray, generator: np.random.Generator) -> Float32Array:
         chosen = generator.permutation(cells)[:MEDIAN_CELLS]
         return np.asarray(np.median(self._data.counts[np.sort(chosen)].toarray(), axis=0), dtype=np.float32)
 
     @property
-    def profiles(self) -> npt.NDArray[np.float32]:
+    def profiles(self) -> Float32Array:
         """Reference profiles, two rows per condition (of passing, of failed cells); none where cells are references."""
         return self._profiles
 
@@ -91,15 +91,13 @@ class CounterfactualReferences:
         """Whether single cells are the references."""
         return self._kind == "cell"
 
-    def of(
-        self, rows: npt.NDArray[np.intp]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    def of(self, rows: IndexArray) -> tuple[Float32Array, IntArray, Float32Array]:
         """References of these cells: profiles, row of the profiles per cell (−1: none), flipped artifact indicator."""
         chosen, reference = self.choose(rows)
         profiles = self._data.counts[chosen].toarray() if self.of_cells else self._profiles[chosen]
         return profiles, reference, self.flipped(rows)
 
-    def choose(self, rows: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def choose(self, rows: IndexArray) -> tuple[IntArray, IntArray]:
         """Rows of :attr:`profiles`, or of the counts, that these cells need; and which of them each has (−1: none)."""
         failed = self._data.failed[rows]
         other = ~failed if self._opposite else np.ones_like(failed)
@@ -115,7 +113,7 @@ class CounterfactualReferences:
             chosen = rounded_up(chosen if present.any() else chosen[:0])
         return chosen, np.where(present, reference, -1).astype(np.int64)
 
-    def flipped(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    def flipped(self, rows: IndexArray) -> Float32Array:
         """Artifact indicator of these cells' counterfactuals, (cells, classes)."""
         data = self._data
         flipped = 1 - data.artifact[rows]

@@ -16,6 +16,7 @@ from cradlevae.data.loading.counterfactual_references import CounterfactualRefer
 from cradlevae.data.loading.minibatch import Minibatch, shared_places
 from cradlevae.data.storage.stored_matrix import StoredMatrix
 from cradlevae.errors import DataError
+from cradlevae.utils.types import IndexArray, IntArray
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +113,7 @@ class DeviceMinibatches:
         profiles = np.zeros((0, data.n_genes), dtype=np.float32) if references is None else references.profiles
         self._profiles = torch.tensor(profiles, device=cells.device)
 
-    def minibatch(self, rows: npt.NDArray[np.intp]) -> Minibatch:
+    def minibatch(self, rows: IndexArray) -> Minibatch:
         """The minibatch of these cells, in this order; as :func:`.make_minibatch` makes it."""
         import torch
 
@@ -152,12 +153,12 @@ class DeviceMinibatches:
             twin_cells=twin_cells,
         )
 
-    def _starts(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _starts(self, rows: IntArray) -> IntArray:
         """Where each cell's counts start in a minibatch of these cells, and their number, (cells + 1,)."""
         first = self._cells.starts
         return np.concatenate([[0], np.cumsum(first[rows + 1] - first[rows], dtype=np.int64)])
 
-    def _send(self, *parts: npt.NDArray[np.int64]) -> tuple[torch.Tensor, ...]:
+    def _send(self, *parts: IntArray) -> tuple[torch.Tensor, ...]:
         """Integers onto the device, in one copy that nothing waits for."""
         import torch
 

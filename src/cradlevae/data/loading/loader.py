@@ -12,7 +12,6 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
@@ -21,6 +20,7 @@ from cradlevae.data.loading.minibatch import Minibatch, make_minibatch
 from cradlevae.data.loading.prefetch import prefetch
 from cradlevae.data.loading.shuffle import pooled
 from cradlevae.data.storage.stored_matrix import StoredMatrix
+from cradlevae.utils.types import IndexArray
 
 if TYPE_CHECKING:
     from cradlevae.data.loading.device_cells import DeviceCells, DeviceMinibatches
@@ -85,7 +85,7 @@ class Minibatches:
     def __init__(
         self,
         data: Experiment,
-        rows: npt.NDArray[np.intp],
+        rows: IndexArray,
         batch_size: int,
         references: CounterfactualReferences | None = None,
         *,
@@ -128,12 +128,12 @@ class Minibatches:
     def __len__(self) -> int:
         return -(-len(self._rows) // self._batch_size)
 
-    def __iter__(self) -> Iterator[npt.NDArray[np.intp]]:
+    def __iter__(self) -> Iterator[IndexArray]:
         order = self._order()
         for start in range(0, len(order), self._batch_size):
             yield order[start : start + self._batch_size]
 
-    def __getitem__(self, rows: npt.NDArray[np.intp]) -> Minibatch:
+    def __getitem__(self, rows: IndexArray) -> Minibatch:
         return self._batch(rows)
 
     def made(self) -> Iterator[Minibatch]:
@@ -146,7 +146,7 @@ class Minibatches:
             for rows in pool.parts:
                 yield self._batch(rows, pool)
 
-    def _batch(self, rows: npt.NDArray[np.intp], pool: _Pool | None = None) -> Minibatch:
+    def _batch(self, rows: IndexArray, pool: _Pool | None = None) -> Minibatch:
         own = rows[self._shard.computed(len(rows))]
         if self._on_device is not None:
             minibatch = self._on_device.minibatch(own)
@@ -154,7 +154,7 @@ class Minibatches:
             minibatch = make_minibatch(self.data, own, self._references, None if pool is None else pool.of(own))
         return replace(minibatch, whole=len(rows))
 
-    def _order(self) -> npt.NDArray[np.intp]:
+    def _order(self) -> IndexArray:
         """The cells in the order of this epoch."""
         if not self._shuffle:
             return self._rows
@@ -178,11 +178,11 @@ class Minibatches:
 class _Pool:
     """Minibatches that are read together: the cells of each, those that are read, ascending, and their counts."""
 
-    parts: list[npt.NDArray[np.intp]]
-    rows: npt.NDArray[np.intp]
+    parts: list[IndexArray]
+    rows: IndexArray
     counts: sp.csr_matrix
 
-    def of(self, rows: npt.NDArray[np.intp]) -> sp.csr_matrix:
+    def of(self, rows: IndexArray) -> sp.csr_matrix:
         """Counts of some of the cells that are read, in this order."""
         return sp.csr_matrix(self.counts[np.searchsorted(self.rows, rows)])
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.loading.counterfactual_references import CounterfactualReferences
 from cradlevae.data.loading.padding import ROUND, rounded_up
+from cradlevae.utils.types import Float32Array, IndexArray, IntArray
 
 if TYPE_CHECKING:
     import torch
@@ -106,19 +106,19 @@ class Places:
         A cell of each counterfactual, (counterfactuals,).
     """
 
-    treatments: npt.NDArray[np.int64]
-    treatment_dosage: npt.NDArray[np.float32]
-    failed: npt.NDArray[np.int64]
-    failed_weight: npt.NDArray[np.float32]
-    twin: npt.NDArray[np.int64]
-    twin_cells: npt.NDArray[np.int64]
+    treatments: IntArray
+    treatment_dosage: Float32Array
+    failed: IntArray
+    failed_weight: Float32Array
+    twin: IntArray
+    twin_cells: IntArray
 
 
 def shared_places(
-    dosage: npt.NDArray[np.float32],
-    artifact: npt.NDArray[np.float32],
-    reference: npt.NDArray[np.int64],
-    flipped: npt.NDArray[np.float32],
+    dosage: Float32Array,
+    artifact: Float32Array,
+    reference: IntArray,
+    flipped: Float32Array,
 ) -> Places:
     """The places of a minibatch; arguments as in :class:`Minibatch`."""
     treatments = np.flatnonzero((dosage != 0).any(axis=0))
@@ -141,7 +141,7 @@ def shared_places(
 
 def make_minibatch(
     data: Experiment,
-    rows: npt.NDArray[np.intp],
+    rows: IndexArray,
     references: CounterfactualReferences | None = None,
     counts: sp.csr_matrix | None = None,
 ) -> Minibatch:

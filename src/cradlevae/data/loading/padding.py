@@ -7,11 +7,12 @@ minibatch would cost time and memory at every step; so rows are repeated, and th
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
+
+from cradlevae.utils.types import IntArray
 
 ROUND = 32
 
 
-def rounded_up(places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def rounded_up(places: IntArray) -> IntArray:
     """Places repeated until their number is a multiple of :data:`ROUND`; none stay none."""
     return np.resize(places, -(-len(places) // ROUND) * ROUND)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
+
+from cradlevae.utils.types import IndexArray
 
 CHUNK = 64
 """At most so many cells that lie together are kept together until they are in a pool."""
@@ -12,7 +13,7 @@ CHUNKS = 128
 """At least so many chunks from all over the data make a pool."""
 
 
-def pooled(rows: npt.NDArray[np.intp], pool: int, generator: np.random.Generator) -> npt.NDArray[np.intp]:
+def pooled(rows: IndexArray, pool: int, generator: np.random.Generator) -> IndexArray:
     """Shuffle cells by chunks, then within pools of chunks.
 
     Chunks of consecutive cells (cut anew each time) are put into random order; of this, every ``pool`` cells are

@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cradlevae.data.qc.criteria import (
     CRITERIA,
     QC_KEY,
     VALUE_COLUMNS,
-    BoolArray,
-    FloatArray,
     direction,
     failing,
     mad_threshold,
@@ -31,6 +28,7 @@ from cradlevae.data.qc.gene_families import GENE_FAMILIES, ensembl_hint, find_fa
 from cradlevae.data.qc.table import qc_table
 from cradlevae.data.storage.counts import Counts
 from cradlevae.errors import DataError
+from cradlevae.utils.types import AnnDataLike, BoolArray, FloatArray, IndexArray, IntArray
 
 SWITCHED_OFF = "switched off"
 NO_COUNTS = "no cell has counts"
@@ -41,7 +39,7 @@ class _Batches:
     """Batches of the cells: names, (batches,), and the batch of each cell, (cells,)."""
 
     names: tuple[str, ...]
-    codes: npt.NDArray[np.intp]
+    codes: IndexArray
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class _Rule:
 
 
 def annotate_qc(
-    adata: Any,
+    adata: AnnDataLike,
     *,
     criteria: Sequence[str] = CRITERIA,
     n_mads: float = 3.0,
@@ -188,7 +186,7 @@ def _check_options(criteria: Sequence[str], n_mads: float, max_fail_share: float
         raise DataError(f"max_fail_share must lie between 0 and 1, not {max_fail_share}")
 
 
-def _batches(adata: Any, batch_key: str | None) -> _Batches:
+def _batches(adata: AnnDataLike, batch_key: str | None) -> _Batches:
     if batch_key is None:
         return _Batches(("all",), np.zeros(adata.n_obs, dtype=np.intp))
     if batch_key not in adata.obs:
@@ -241,7 +239,9 @@ def _warn_of_share(criterion: str, share: float, limit: float) -> None:
     )
 
 
-def _write_obs(adata: Any, key_added: str, values: Mapping[str, FloatArray], fails: Mapping[str, BoolArray]) -> None:
+def _write_obs(
+    adata: AnnDataLike, key_added: str, values: Mapping[str, FloatArray], fails: Mapping[str, BoolArray]
+) -> None:
     if key_added in adata.obs and adata.uns.get(QC_KEY, {}).get("key_added") != key_added:
         warnings.warn(
             f"obs[{key_added!r}] held other values, which are replaced; key_added= writes to another column",
@@ -259,7 +259,7 @@ def _write_obs(adata: Any, key_added: str, values: Mapping[str, FloatArray], fai
 
 
 def _record(
-    adata: Any,
+    adata: AnnDataLike,
     rules: Mapping[str, _Rule],
     families: Mapping[str, BoolArray],
     batches: _Batches,
@@ -267,7 +267,7 @@ def _record(
 ) -> dict[str, Any]:
     """Thresholds and results as types that an ``.h5ad`` holds: text, numbers, arrays and mappings of them."""
 
-    def by_batch(cells: BoolArray) -> npt.NDArray[np.int64]:
+    def by_batch(cells: BoolArray) -> IntArray:
         return np.bincount(batches.codes[cells], minlength=len(batches.names)).astype(np.int64)
 
     everyone = np.ones(len(batches.codes), dtype=bool)

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from cradlevae.data.qc.criteria import CRITERIA, QC_KEY, BoolArray, FloatArray, failing, mad_threshold, measure
+from cradlevae.data.qc.criteria import CRITERIA, QC_KEY, failing, mad_threshold, measure
 from cradlevae.data.qc.doublets import DoubletReference, DoubletsNotAssessable, fit_doublets
 from cradlevae.data.qc.gene_families import GENE_FAMILIES
 from cradlevae.data.storage.counts import Counts
 from cradlevae.errors import DataError
+from cradlevae.utils.types import AnnDataLike, BoolArray, FloatArray
 
 
 def judge(
@@ -87,7 +88,7 @@ def judge(
     return pd.DataFrame(fails, index=index)
 
 
-def doublet_reference(adata: Any, qc: Mapping[str, Any] | None = None) -> DoubletReference | None:
+def doublet_reference(adata: AnnDataLike, qc: Mapping[str, Any] | None = None) -> DoubletReference | None:
     """Fit real cells as the yardstick for doublets among generated ones.
 
     All batches are taken together, for a generated cell belongs to none: the simulated doublets, the scores

@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cradlevae.data.labels import CONTROL
 from cradlevae.errors import DataError
+from cradlevae.utils.types import AnyIntArray, BoolArray
 
 NORMAL_975 = 1.959963984540054
 """97.5 % quantile of the standard normal distribution."""
 
 
 def confounding_alarm(
-    condition: npt.NDArray[np.integer],
+    condition: AnyIntArray,
     names: Sequence[str],
-    failed: npt.NDArray[np.bool_],
+    failed: BoolArray,
     *,
     control: str = CONTROL,
     fdr: float = 0.05,

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+from cradlevae.utils.types import BoolArray, FloatArray
 
 CRITERIA = ("umi", "genes", "mito", "ribo", "haemo", "doublet")
 """All QC criteria, in the order of the reports."""

@@ -13,13 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.data.storage.stored_matrix import CountMatrix, tracked_blocks
 from cradlevae.errors import DataError
-
-FloatArray = npt.NDArray[np.float64]
+from cradlevae.utils.types import AnyIntArray, FloatArray, IndexArray
 
 MIN_CELLS = 100
 """Fewer real cells than this give too few neighbours and too coarse a histogram of scores for a threshold."""
@@ -69,7 +67,7 @@ class DoubletReference:
     scores: FloatArray
     threshold: float
     n_genes: int
-    genes: npt.NDArray[np.intp]
+    genes: IndexArray
     loadings: FloatArray
     manifold: FloatArray
     n_real: int
@@ -117,7 +115,7 @@ class DoubletReference:
             scores[filled] = self._posterior(n_simulated)
         return scores
 
-    def _posterior(self, n_simulated: npt.NDArray[np.integer]) -> FloatArray:
+    def _posterior(self, n_simulated: AnyIntArray) -> FloatArray:
         """Scrublet's posterior probability of a doublet, given its number of simulated neighbours."""
         ratio = (len(self.manifold) - self.n_real) / self.n_real
         share = (n_simulated + 1.0) / (self.n_neighbors + 2.0)
@@ -125,7 +123,7 @@ class DoubletReference:
         return np.asarray(share * prior / ratio / (1 - prior - share * (1 - prior - prior / ratio)))
 
 
-def fit_doublets(counts: CountMatrix, rows: npt.NDArray[np.intp] | None = None, *, seed: int = 0) -> DoubletReference:
+def fit_doublets(counts: CountMatrix, rows: IndexArray | None = None, *, seed: int = 0) -> DoubletReference:
     """Score real cells for doublets with ``scanpy.pp.scrublet`` and keep what new cells are scored with.
 
     Genes seen in fewer than three cells and cells with fewer than three genes are left out and the highly
@@ -220,7 +218,7 @@ def _fit(counts: sp.csr_matrix, seed: int) -> DoubletReference:
     )
 
 
-def _usable(counts: sp.csr_matrix) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def _usable(counts: sp.csr_matrix) -> tuple[IndexArray, IndexArray]:
     """Rows and columns that scrublet works on: cells with something to compare, highly variable genes."""
     import scanpy as sc
     from anndata import AnnData
@@ -243,7 +241,7 @@ def _usable(counts: sp.csr_matrix) -> tuple[npt.NDArray[np.intp], npt.NDArray[np
     return cells[filled], genes
 
 
-def _chosen(counts: sp.csr_matrix, cells: npt.NDArray[np.intp], genes: npt.NDArray[np.intp]) -> sp.csr_matrix:
+def _chosen(counts: sp.csr_matrix, cells: IndexArray, genes: IndexArray) -> sp.csr_matrix:
     """Some genes of some cells, with one copy of them only where it is the genes that are few."""
     of_genes = counts[:, genes]
     return sp.csr_matrix(of_genes if len(cells) == counts.shape[0] else of_genes[cells])

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cradlevae.errors import DataError
+from cradlevae.utils.types import AnnDataLike, BoolArray
 
 GENE_FAMILIES = {"mito": "mitochondrial", "ribo": "ribosomal", "haemo": "haemoglobin"}
 """Gene families by QC criterion, as they are called in messages."""
@@ -28,9 +27,7 @@ _PATTERNS = {
 _ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}(?:\.\d+)?")
 
 
-def find_families(
-    names: Sequence[str], missing_hint: str = ""
-) -> tuple[dict[str, npt.NDArray[np.bool_]], dict[str, str]]:
+def find_families(names: Sequence[str], missing_hint: str = "") -> tuple[dict[str, BoolArray], dict[str, str]]:
     """Find the genes of each family.
 
     Parameters
@@ -57,7 +54,7 @@ def find_families(
     return found, absent
 
 
-def gene_symbols_of(adata: Any, gene_symbols: str | None) -> list[str]:
+def gene_symbols_of(adata: AnnDataLike, gene_symbols: str | None) -> list[str]:
     """Names of the genes: ``var_names``, or a column of ``var``.
 
     Raises
@@ -78,7 +75,7 @@ def are_ensembl_ids(names: Sequence[str]) -> bool:
     return 2 * sum(_ENSEMBL.fullmatch(name) is not None for name in names) >= len(names)
 
 
-def ensembl_hint(adata: Any, names: Sequence[str]) -> str:
+def ensembl_hint(adata: AnnDataLike, names: Sequence[str]) -> str:
     """Say what to do about gene names that are Ensembl ids; empty where they are not."""
     if not are_ensembl_ids(names):
         return ""

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from cradlevae.utils.types import Float32Array, FloatArray, IndexArray
+
 CLEAN = "none"
 """Artifact kind of an undamaged cell."""
 
@@ -29,11 +31,11 @@ SEVERITY = {
 }
 """Range from which the severity is drawn, uniformly; that of a doublet follows from the two cells."""
 
-BLOCK_CELLS = 2_000
+DAMAGED_CELLS = 2_000
 """Cells damaged at a time."""
 
-Severity = npt.NDArray[np.float64]
-Profile = npt.NDArray[np.float64]
+Severity = FloatArray
+Profile = FloatArray
 
 
 def damage(
@@ -41,7 +43,7 @@ def damage(
     kinds: npt.NDArray[np.str_],
     profiles: Mapping[str, Profile],
     rng: np.random.Generator,
-) -> tuple[sp.csr_matrix, npt.NDArray[np.float32]]:
+) -> tuple[sp.csr_matrix, Float32Array]:
     """Damage some of the cells.
 
     Parameters
@@ -61,8 +63,8 @@ def damage(
     """
     severity = np.zeros(len(kinds), dtype=np.float32)
     blocks = []
-    for start in range(0, len(kinds), BLOCK_CELLS):
-        block_kinds = kinds[start : start + BLOCK_CELLS]
+    for start in range(0, len(kinds), DAMAGED_CELLS):
+        block_kinds = kinds[start : start + DAMAGED_CELLS]
         pieces, places = [], []
         for kind in np.unique(block_kinds):
             rows = start + np.flatnonzero(block_kinds == kind)
@@ -138,9 +140,7 @@ def _replace(counts: sp.csr_matrix, severity: Severity, profile: Profile, rng: n
     return sp.csr_matrix(kept + widened)
 
 
-def _doublet(
-    clean: sp.csr_matrix, rows: npt.NDArray[np.intp], rng: np.random.Generator
-) -> tuple[sp.csr_matrix, Severity]:
+def _doublet(clean: sp.csr_matrix, rows: IndexArray, rng: np.random.Generator) -> tuple[sp.csr_matrix, Severity]:
     """Add the counts of another, random cell."""
     partner = rng.integers(clean.shape[0] - 1, size=len(rows))
     partner += partner >= rows

@@ -27,8 +27,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.data.labels import CONTROL, condition_name, dosage_table
-
-Floats = npt.NDArray[np.float32]
+from cradlevae.utils.types import AnyIntArray, BoolArray, Float32Array, FloatArray
 
 MITOCHONDRIAL = tuple(
     f"MT-{name}"
@@ -49,7 +48,7 @@ MARKERS: dict[str, tuple[tuple[str, ...], float, int]] = {
 have fewer). Haemoglobin is at 1 %, as in cells that express some: at a trace most cells would have none,
 and the median absolute deviation would be zero."""
 
-BLOCK_VALUES = 2_000_000
+DRAWN_VALUES = 2_000_000
 """Cells × genes that are held dense at a time; the draws depend on it."""
 
 BASELINE_SD, BASELINE_CAP = 2.7, 2.5
@@ -104,14 +103,14 @@ class GroundTruth:
     genes: npt.NDArray[np.str_]
     perturbations: tuple[str, ...]
     conditions: tuple[str, ...]
-    mask: Floats
-    embedding: Floats
+    mask: Float32Array
+    embedding: Float32Array
     interacting: tuple[str, ...]
-    interactions: Floats
-    baseline: Floats
-    loadings_basal: Floats
-    loadings_perturbation: Floats
-    dispersion: Floats
+    interactions: Float32Array
+    baseline: Float32Array
+    loadings_basal: Float32Array
+    loadings_perturbation: Float32Array
+    dispersion: Float32Array
 
     @property
     def n_latent(self) -> int:
@@ -119,19 +118,19 @@ class GroundTruth:
         return int(self.mask.shape[1])
 
     @property
-    def shifts(self) -> Floats:
+    def shifts(self) -> Float32Array:
         """z^p of every condition, (conditions, K)."""
         shift = dosage_table(self.conditions, self.perturbations) @ (self.mask * self.embedding)
         for pair, extra in zip(self.interacting, self.interactions, strict=True):
             shift[self.conditions.index(pair)] += extra
         return np.asarray(shift, dtype=np.float32)
 
-    def marker_profile(self, group: str) -> npt.NDArray[np.float64]:
+    def marker_profile(self, group: str) -> FloatArray:
         """Expression of one marker group at baseline: sums to 1, zero for all other genes, (G,)."""
         profile = np.exp(self.baseline, dtype=np.float64) * np.isin(self.genes, MARKERS[group][0])
         return np.asarray(profile / profile.sum())
 
-    def expression(self, z_basal: Floats, z_perturbation: Floats) -> Floats:
+    def expression(self, z_basal: Float32Array, z_perturbation: Float32Array) -> Float32Array:
         """Share of every gene in the expected counts of each cell, rows sum to 1, (cells, G)."""
         logits = z_basal @ self.loadings_basal.T
         logits += z_perturbation @ self.loadings_perturbation.T
@@ -143,7 +142,7 @@ class GroundTruth:
         plain *= (1.0 - markers.sum(axis=1, keepdims=True)) / plain.sum(axis=1, keepdims=True)
         return logits
 
-    def gamma(self, n_cells: int, rng: np.random.Generator) -> Floats:
+    def gamma(self, n_cells: int, rng: np.random.Generator) -> Float32Array:
         """Draw the Gamma factor of the Gamma-Poisson, mean 1, (cells, G)."""
         shape = np.broadcast_to(self.dispersion, (n_cells, len(self.genes)))
         factor = rng.standard_gamma(shape, dtype=np.float32)
@@ -202,8 +201,12 @@ def draw_truth(
 
 
 def sample_counts(
-    truth: GroundTruth, z_basal: Floats, z_perturbation: Floats, library: Floats, seed: np.random.SeedSequence
-) -> Iterator[tuple[sp.csr_matrix, Floats]]:
+    truth: GroundTruth,
+    z_basal: Float32Array,
+    z_perturbation: Float32Array,
+    library: Float32Array,
+    seed: np.random.SeedSequence,
+) -> Iterator[tuple[sp.csr_matrix, Float32Array]]:
     """Draw counts in blocks of consecutive cells: yields CSR float32 counts and their expected expression."""
     step = block_cells(len(truth.genes))
     starts = range(0, len(library), step)
@@ -219,10 +222,10 @@ def sample_counts(
 
 def block_cells(n_genes: int) -> int:
     """Cells that are held dense at a time."""
-    return max(1, BLOCK_VALUES // n_genes)
+    return max(1, DRAWN_VALUES // n_genes)
 
 
-def _sparse(dense: npt.NDArray[np.integer]) -> sp.csr_matrix:
+def _sparse(dense: AnyIntArray) -> sp.csr_matrix:
     """CSR float32 of a dense block of counts."""
     rows, genes = np.nonzero(dense)
     indptr = np.searchsorted(rows, np.arange(len(dense) + 1)).astype(np.int32)
@@ -237,11 +240,11 @@ def _gene_names(n_genes: int) -> npt.NDArray[np.str_]:
     return np.array([*(f"G{index:0{width}d}" for index in range(1, n_plain + 1)), *markers])
 
 
-def _is_marker(genes: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
+def _is_marker(genes: npt.NDArray[np.str_]) -> BoolArray:
     return np.isin(genes, [name for names, _, _ in MARKERS.values() for name in names])
 
 
-def _mean_expression(genes: npt.NDArray[np.str_], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def _mean_expression(genes: npt.NDArray[np.str_], rng: np.random.Generator) -> FloatArray:
     """Draw log-normal expression, the marker groups scaled to their shares; sums to 1, (G,)."""
     expression = np.exp(BASELINE_SD * np.minimum(rng.standard_normal(len(genes)), BASELINE_CAP))
     plain = ~_is_marker(genes)
@@ -256,13 +259,13 @@ def _mean_expression(genes: npt.NDArray[np.str_], rng: np.random.Generator) -> n
 
 def _loadings(
     genes: npt.NDArray[np.str_],
-    expression: npt.NDArray[np.float64],
+    expression: FloatArray,
     n_latent: int,
     rng: np.random.Generator,
-) -> tuple[Floats, Floats]:
+) -> tuple[Float32Array, Float32Array]:
     size = LOADING_SD / (1.0 + expression / HALF_LOADING) * ~_is_marker(genes)
 
-    def programmes() -> npt.NDArray[np.float64]:
+    def programmes() -> FloatArray:
         membership = rng.random((len(genes), n_latent)) < PROGRAMME_DENSITY
         return np.asarray(membership * rng.standard_normal((len(genes), n_latent)) * size[:, None])
 
@@ -276,7 +279,7 @@ def _loadings(
 
 def _sparse_vectors(
     number: int, n_latent: int, probability: float, size: float, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
+) -> tuple[Float32Array, Float32Array]:
     """Masks with at least one active latent each, and the vectors that they act on."""
     mask = rng.random((number, n_latent)) < probability
     mask[np.arange(number), rng.integers(n_latent, size=number)] = True

@@ -14,10 +14,11 @@ import scipy.sparse as sp
 
 from cradlevae.data.labels import singles_of
 from cradlevae.data.simulation.damage import ARTIFACT_KINDS, CLEAN, Profile, damage, expected_profile
-from cradlevae.data.simulation.ground_truth import MARKERS, Floats, GroundTruth, block_cells, draw_truth, sample_counts
+from cradlevae.data.simulation.ground_truth import MARKERS, GroundTruth, block_cells, draw_truth, sample_counts
 from cradlevae.data.simulation.true_effects import DRAWS, true_effects
 from cradlevae.errors import DataError
 from cradlevae.utils.progress import track_slow
+from cradlevae.utils.types import Float32Array, IntArray
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -195,7 +196,7 @@ class Design:
         """Number of control cells."""
         return max(1, round(self.control_share * self.n_cells))
 
-    def conditions(self, n_conditions: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    def conditions(self, n_conditions: int, rng: np.random.Generator) -> IntArray:
         """Condition of each cell, 0 for controls, in random order, (cells,)."""
         treated = 1 + np.arange(self.n_cells - self.n_controls) % (n_conditions - 1)
         return rng.permutation(np.concatenate([np.zeros(self.n_controls, dtype=np.int64), treated]))
@@ -203,7 +204,7 @@ class Design:
     def artifacts(
         self,
         truth: GroundTruth,
-        condition: npt.NDArray[np.int64],
+        condition: IntArray,
         kinds: tuple[str, ...],
         rng: np.random.Generator,
     ) -> npt.NDArray[np.str_]:
@@ -218,9 +219,9 @@ class Design:
 
 def _clean_counts(
     truth: GroundTruth,
-    z_basal: Floats,
-    z_perturbation: Floats,
-    library: Floats,
+    z_basal: Float32Array,
+    z_perturbation: Float32Array,
+    library: Float32Array,
     seed: np.random.SeedSequence,
 ) -> tuple[sp.csr_matrix, Profile]:
     """Draw the counts before any damage; also the mean of the cells' expected expression profiles."""
@@ -234,7 +235,7 @@ def _clean_counts(
     return sp.csr_matrix(sp.vstack(blocks, format="csr")), profile / len(library)
 
 
-def _effects(truth: GroundTruth, library: Floats, seed: np.random.SeedSequence) -> Floats:
+def _effects(truth: GroundTruth, library: Float32Array, seed: np.random.SeedSequence) -> Float32Array:
     parts = true_effects(truth, library, seed)
     n_parts = math.ceil(DRAWS / block_cells(len(truth.genes)))
     effects = np.zeros((len(truth.conditions) - 1, len(truth.genes)))
@@ -245,7 +246,7 @@ def _effects(truth: GroundTruth, library: Floats, seed: np.random.SeedSequence) 
 
 def _signatures(
     kinds: npt.NDArray[np.str_],
-    severity: npt.NDArray[np.float32],
+    severity: Float32Array,
     profile: Profile,
     foreign: dict[str, Profile],
     names: tuple[str, ...],

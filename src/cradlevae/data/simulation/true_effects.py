@@ -11,13 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import gammaln, xlogy
 
-from cradlevae.data.simulation.ground_truth import Floats, GroundTruth, block_cells
-
-SCALE = 1e4
-"""Counts per cell to which effects are normalised."""
+from cradlevae.data.simulation.ground_truth import GroundTruth, block_cells
+from cradlevae.utils.constants import TARGET_SUM
+from cradlevae.utils.types import Float32Array, FloatArray
 
 DRAWS = 1_000
 """Cells drawn per condition."""
@@ -29,9 +27,7 @@ EXACT_BELOW = 300.0
 """Poisson mean from which a second-order expansion replaces the sum over counts (error < 1e-4)."""
 
 
-def true_effects(
-    truth: GroundTruth, library: Floats, seed: np.random.SeedSequence
-) -> Iterator[npt.NDArray[np.float64]]:
+def true_effects(truth: GroundTruth, library: Float32Array, seed: np.random.SeedSequence) -> Iterator[FloatArray]:
     """Yield the effects in parts, one per group of drawn cells: their sum is the effects.
 
     Parameters
@@ -72,9 +68,9 @@ class PoissonLogTable:
         self._pmf = np.exp(log_pmf)  # (grid, counts)
         self._large = np.exp(GRID[len(small) :])
 
-    def mean(self, rate: Floats) -> Floats:
+    def mean(self, rate: Float32Array) -> Float32Array:
         """Return the expectation for Poisson means ``rate``, (cells, genes); S is their sum over genes."""
-        scale = SCALE / rate.sum(axis=1, dtype=np.float64)[:, None]
+        scale = TARGET_SUM / rate.sum(axis=1, dtype=np.float64)[:, None]
         exact = np.log2(1.0 + scale * self._counts) @ self._pmf.T
         moment = scale * self._large
         # f(λ) + f''(λ) λ/2 for f = log2(1 + scale·x)

@@ -8,12 +8,12 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.errors import DataError
 from cradlevae.utils.atomic import atomic_path
+from cradlevae.utils.types import Float32Array
 
 Block = dict[str, Any]
 """Consecutive rows of ``X`` and layers, by name: CSR matrices or float32 arrays, (rows, genes)."""
@@ -71,11 +71,11 @@ def from_blocks(
     return _open(path, table, var, uns or {})
 
 
-def rounded(values: npt.NDArray[np.float32], bits: int) -> npt.NDArray[np.float32]:
+def rounded(values: Float32Array, bits: int) -> Float32Array:
     """Positive values rounded to so many bits of their mantissa (relative error 2^−(bits + 1)), to compress well."""
     dropped = 23 - bits
     whole = values.view(np.uint32) + np.uint32(1 << (dropped - 1))
-    result: npt.NDArray[np.float32] = (whole & np.uint32(0xFFFFFFFF << dropped & 0xFFFFFFFF)).view(np.float32)
+    result: Float32Array = (whole & np.uint32(0xFFFFFFFF << dropped & 0xFFFFFFFF)).view(np.float32)
     return result
 
 
@@ -86,7 +86,7 @@ def _in_memory(
     n_rows: int,
     uns: Mapping[str, Any],
 ) -> ad.AnnData:
-    dense: dict[str, npt.NDArray[np.float32]] = {}
+    dense: dict[str, Float32Array] = {}
     sparse: dict[str, list[sp.csr_matrix]] = {}
     start = 0
     for block in blocks:
@@ -149,7 +149,7 @@ def _append_sparse(file: Any, place: str, rows: sp.csr_matrix) -> None:
     ad.io.sparse_dataset(file[place]).append(rows)
 
 
-def _put_dense(file: Any, place: str, rows: npt.NDArray[np.float32], start: int, n_rows: int) -> None:
+def _put_dense(file: Any, place: str, rows: Float32Array, start: int, n_rows: int) -> None:
     if place not in file:
         shape = n_rows, rows.shape[1]
         chunks = min(64, n_rows), min(4096, rows.shape[1])

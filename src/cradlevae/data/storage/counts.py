@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.data.storage.stored_matrix import (
@@ -28,8 +27,9 @@ from cradlevae.data.storage.stored_matrix import (
 )
 from cradlevae.errors import DataError
 from cradlevae.utils.progress import track_slow
+from cradlevae.utils.types import AnnDataLike, AnyIntArray, BoolArray, Float32Array
 
-BLOCK_VALUES = 20_000_000
+CHECKED_VALUES = 20_000_000
 """How many matrix entries (cells × genes) a block read from a dense source may span."""
 
 
@@ -50,7 +50,7 @@ class Counts:
         If the layer is absent, or there are no cells, genes or counts matrix.
     """
 
-    adata: Any
+    adata: AnnDataLike
     layer: str | None = None
 
     def __post_init__(self) -> None:
@@ -106,7 +106,7 @@ class Counts:
         whole = self.read()
         return whole if columns is None else sp.csr_matrix(whole[:, columns])
 
-    def blocks(self, rows: npt.NDArray[np.integer] | None = None) -> Iterator[tuple[slice, sp.csr_matrix]]:
+    def blocks(self, rows: AnyIntArray | None = None) -> Iterator[tuple[slice, sp.csr_matrix]]:
         """Yield ``(slice, CSR float32 block)`` over consecutive rows, or over ``rows`` (ascending) of the matrix.
 
         The slice counts positions in ``rows`` where that is given, cells of the matrix otherwise.
@@ -116,12 +116,12 @@ class Counts:
             yield from row_blocks(matrix, rows)
             return
         n_rows = self.shape[0] if rows is None else len(rows)
-        step = max(1, min(n_rows, BLOCK_VALUES // self.shape[1]))
+        step = max(1, min(n_rows, CHECKED_VALUES // self.shape[1]))
         for start in range(0, n_rows, step):
             part = slice(start, min(start + step, n_rows))
             yield part, as_csr(matrix[part if rows is None else rows[part]])
 
-    def read(self, rows: npt.NDArray[np.integer] | None = None) -> sp.csr_matrix:
+    def read(self, rows: AnyIntArray | None = None) -> sp.csr_matrix:
         """All counts, or those of ``rows`` (ascending), as one CSR float32 matrix in memory."""
         if rows is None and sp.issparse(self._matrix):
             return as_csr(self._matrix)  # shares the memory of a CSR float32 matrix
@@ -133,7 +133,7 @@ class Counts:
     def checked_blocks(self) -> Iterator[tuple[slice, sp.csr_matrix]]:
         """As :meth:`blocks`, each checked; :class:`DataError` where a value is no finite non-negative integer."""
         matrix = self._matrix
-        step = block_rows(matrix) if isinstance(matrix, StoredMatrix) else BLOCK_VALUES // self.shape[1]
+        step = block_rows(matrix) if isinstance(matrix, StoredMatrix) else CHECKED_VALUES // self.shape[1]
         for part, block in track_slow(self.blocks(), -(-self.shape[0] // max(1, step)), "reading counts"):
             self._check(part, block)
             yield part, block
@@ -143,7 +143,7 @@ class Counts:
         for _ in self.checked_blocks():
             pass
 
-    def library_sizes(self, columns: Columns | None = None) -> npt.NDArray[np.float32]:
+    def library_sizes(self, columns: Columns | None = None) -> Float32Array:
         """Total count of each cell over these genes, (cells,); the counts are checked on the way."""
         chosen = np.ones(self.shape[1])
         if columns is not None:
@@ -169,7 +169,7 @@ class Counts:
                 f"{looks}; name the layer with the raw counts (layer=), e.g. 'counts', or adata.raw.to_adata()",
             )  # fmt: skip
 
-    def _refuse(self, block: sp.csr_matrix, part: slice, wrong: npt.NDArray[np.bool_], what: str, mend: str) -> None:
+    def _refuse(self, block: sp.csr_matrix, part: slice, wrong: BoolArray, what: str, mend: str) -> None:
         entry = int(np.flatnonzero(wrong)[0])
         row = int(np.searchsorted(block.indptr, entry, side="right")) - 1
         cell = self.adata.obs_names[part.start + row]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
@@ -20,6 +19,7 @@ from cradlevae.data.storage.cell_files import cell_files, open_group, read_eleme
 from cradlevae.data.storage.joining import aligned_genes, check_names, same_in_all, stacked_tables
 from cradlevae.data.storage.stored_matrix import Columns, StoredMatrix, joined, stored_matrix
 from cradlevae.errors import DataError
+from cradlevae.utils.types import IndexArray
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -178,7 +178,7 @@ class StoredCells:
     def _matrix(self, layer: str | None) -> Any:
         return self.X if layer is None else self.layers.get(layer)
 
-    def _rows(self, cells: Any) -> npt.NDArray[np.intp]:
+    def _rows(self, cells: Any) -> IndexArray:
         if isinstance(cells, slice):
             return np.arange(*cells.indices(self.n_obs))
         wanted = np.asarray(cells)
@@ -211,7 +211,7 @@ class _WhenAsked(Mapping[str, Any]):
         return len(self._readers)
 
 
-def _in_memory(matrix: Any, rows: npt.NDArray[np.intp] | None = None) -> Any:
+def _in_memory(matrix: Any, rows: IndexArray | None = None) -> Any:
     if hasattr(matrix, "to_memory"):
         matrix = matrix.to_memory().tocsr()
     if isinstance(matrix, StoredMatrix):

@@ -12,23 +12,21 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.errors import DataError
+from cradlevae.utils.constants import BLOCK_VALUES
 from cradlevae.utils.progress import track_slow
+from cradlevae.utils.types import AnyIntArray, Float32Array, IndexArray, IntArray
 
-Rows = npt.NDArray[np.integer[Any]]
-Columns = npt.NDArray[np.intp]
+Rows = AnyIntArray
+Columns = IndexArray
 
 GAP = 32
 """Rows that are not wanted but lie between wanted ones are read along up to so many: another read costs more."""
 
 SPAN = 2_048
 """At most so many consecutive rows are read at once."""
-
-BLOCK_VALUES = 2_000_000
-"""How many stored values a block of rows may hold, about."""
 
 BLOCK_CELLS = 4_096
 """How many rows a block may have."""
@@ -216,9 +214,9 @@ def _stacked(pieces: Iterator[sp.csr_matrix], shape: tuple[int, int], at_most: i
         empty = sp.csr_matrix(np.zeros((0, shape[1]), dtype=np.float32))
         return sp.csr_matrix(sp.vstack([empty, *pieces], format="csr"))
     kind: type[np.int32 | np.int64] = np.int32 if at_most < np.iinfo(np.int32).max else np.int64
-    values: npt.NDArray[np.float32] = np.empty(at_most, dtype=np.float32)
-    genes: npt.NDArray[np.integer[Any]] = np.empty(at_most, dtype=kind)
-    starts: npt.NDArray[np.integer[Any]] = np.zeros(shape[0] + 1, dtype=kind)
+    values: Float32Array = np.empty(at_most, dtype=np.float32)
+    genes: AnyIntArray = np.empty(at_most, dtype=kind)
+    starts: AnyIntArray = np.zeros(shape[0] + 1, dtype=kind)
     row = end = 0
     for piece in pieces:
         values[end : end + piece.nnz], genes[end : end + piece.nnz] = piece.data, piece.indices
@@ -287,9 +285,7 @@ def tracked_blocks(counts: CountMatrix, rows: Rows, description: str) -> Iterato
     return track_slow(row_blocks(counts, rows), -(-len(rows) // block_rows(counts)), description)
 
 
-def group_sums(
-    counts: CountMatrix, rows: Rows, group: npt.NDArray[np.int64], n_groups: int, description: str
-) -> npt.NDArray[np.float32]:
+def group_sums(counts: CountMatrix, rows: Rows, group: IntArray, n_groups: int, description: str) -> Float32Array:
     """Sum of the counts of ``rows`` (ascending) by group, (groups, genes), in one pass; exact up to 2^24.
 
     Parameters

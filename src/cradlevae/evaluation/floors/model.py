@@ -9,7 +9,6 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
@@ -25,8 +24,8 @@ from cradlevae.evaluation.floors.training_moments import part_moments
 from cradlevae.query.library import LibrarySize, chosen_sizes
 from cradlevae.query.states import canonical_names, check_credible
 from cradlevae.utils.checks import check_at_least
-
-FloatArray = npt.NDArray[np.float64]
+from cradlevae.utils.constants import TARGET_SUM
+from cradlevae.utils.types import AnnDataLike, FloatArray, IntArray
 
 CONTROLS = 2000
 """At most so many passing training controls are kept, to draw predicted cells from."""
@@ -61,7 +60,7 @@ class FloorModel:
     >>> cv.evaluate(floor, adata)
     """
 
-    def __init__(self, name: str, adata: Any, split: Split | None = None, **fields: Any) -> None:
+    def __init__(self, name: str, adata: AnnDataLike, split: Split | None = None, **fields: Any) -> None:
         if name not in FLOORS:
             raise DataError(f"unknown floor {name!r}{closest(name, list(FLOORS))}")
         self.name = name
@@ -156,7 +155,7 @@ class FittedFloor:
     var: pd.DataFrame
     perturbations: tuple[str, ...]
     split: Split
-    fingerprints: npt.NDArray[np.int64]
+    fingerprints: IntArray
     train: ConditionMoments
     validation: ConditionMoments
     controls: sp.csr_matrix
@@ -168,7 +167,7 @@ class FittedFloor:
         names: pd.Index[str] = self.var.index
         return names
 
-    def read(self, adata: Any) -> Experiment:
+    def read(self, adata: AnnDataLike) -> Experiment:
         """The cells of an AnnData; :class:`DataError` if they do not fit."""
         return read_experiment(adata, self.fields, genes=list(self.genes), perturbations=self.perturbations)
 
@@ -324,7 +323,7 @@ class FittedFloor:
         """Mean of log2(1 + 1e4·x'/Σx) over the controls, x' ~ Poisson(factor · x), (factors, genes); it rises."""
         rng = np.random.default_rng(0)
         library = np.asarray(self.controls.sum(axis=1), dtype=np.float64).ravel()
-        scale = np.repeat(1e4 / library, np.diff(self.controls.indptr))
+        scale = np.repeat(TARGET_SUM / library, np.diff(self.controls.indptr))
         drawn = np.zeros(self.controls.nnz)
         curve = np.zeros((len(FACTORS), self.controls.shape[1]))
         for row, step in enumerate(np.diff(FACTORS), start=1):  # a Poisson count grows by Poisson counts

@@ -11,14 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from cradlevae.data.labels import singles_of
 from cradlevae.data.moments import ConditionMoments, Effects, control_row
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.shrinkage import hierarchical_effects, lowrank_shrink, seen_effects, shrink, shrinkage
+from cradlevae.utils.types import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
 FloorFunction = Callable[[ConditionMoments, ConditionMoments | None, Sequence[str]], FloatArray]
 
 LOADINGS = 10

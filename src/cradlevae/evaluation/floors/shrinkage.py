@@ -11,14 +11,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from cradlevae.data.labels import CONTROL, singles_of
 from cradlevae.data.moments import ConditionMoments, Effects, control_row, measured_effects, pooled_variance
 from cradlevae.errors import DataError
 from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
-
-FloatArray = npt.NDArray[np.float64]
+from cradlevae.utils.types import FloatArray
 
 MAX_RANK = 50
 """Largest rank tried; the ranks that validation picks are single digits."""

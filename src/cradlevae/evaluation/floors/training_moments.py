@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.moments import ConditionMoments, condition_moments
 from cradlevae.data.split import Split
 from cradlevae.data.storage.stored_matrix import subset_rows
 from cradlevae.errors import DataError
+from cradlevae.utils.types import IndexArray
 
 
 def part_moments(split: Split, data: Experiment, part: str) -> ConditionMoments:
@@ -31,6 +29,6 @@ def need_training_controls(split: Split, data: Experiment) -> None:
         )
 
 
-def _passing(split: Split, data: Experiment, part: str) -> npt.NDArray[np.intp]:
+def _passing(split: Split, data: Experiment, part: str) -> IndexArray:
     rows = split.rows(data.cells, part)
     return rows[~data.failed[rows]]

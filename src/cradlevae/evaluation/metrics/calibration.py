@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from cradlevae.errors import DataError
 from cradlevae.evaluation.metrics.registry import metric
-
-FloatArray = npt.NDArray[np.float64]
+from cradlevae.utils.types import BoolArray, FloatArray
 
 LEVELS = (50, 90)
 """Nominal coverage in percent."""
@@ -66,7 +65,7 @@ def coverage(real: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike) -> fl
     return float(covered(real, low, high).mean())
 
 
-def covered(real: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+def covered(real: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike) -> BoolArray:
     """Which effects lie within their intervals; parameters and errors as :func:`coverage`."""
     truth, below, above = (np.asarray(values, dtype=np.float64) for values in (real, low, high))
     if not truth.shape == below.shape == above.shape or truth.size == 0:
@@ -79,7 +78,7 @@ def mean_width(low: npt.ArrayLike, high: npt.ArrayLike) -> float:
     return float((np.asarray(high, dtype=np.float64) - np.asarray(low, dtype=np.float64)).mean())
 
 
-def largest_genes(effects: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+def largest_genes(effects: npt.ArrayLike) -> BoolArray:
     """Which genes are each condition's :data:`LARGEST` of largest |effect|, (conditions, genes)."""
     size = np.abs(np.asarray(effects, dtype=np.float64))
     chosen = np.zeros(size.shape, dtype=bool)

@@ -13,15 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.data.labels import CONTROL
 from cradlevae.data.moments import check_codes, library_share
 from cradlevae.errors import DataError
 from cradlevae.evaluation.metrics.registry import metric
-
-FloatArray = npt.NDArray[np.float64]
+from cradlevae.utils.types import AnyIntArray, BoolArray, FloatArray
 
 
 @dataclass(frozen=True)
@@ -44,14 +42,14 @@ class DETest:
     p_value: FloatArray
     q_value: FloatArray
 
-    def significant(self, fdr: float = 0.05) -> npt.NDArray[np.bool_]:
+    def significant(self, fdr: float = 0.05) -> BoolArray:
         """Which genes are differentially expressed, (conditions, genes)."""
         return np.asarray(self.q_value < fdr)
 
 
 def rank_sum_tests(
     counts: sp.csr_matrix,
-    condition: npt.NDArray[np.integer],
+    condition: AnyIntArray,
     names: Sequence[str],
     *,
     control: str = CONTROL,
@@ -103,7 +101,7 @@ def rank_sum_tests(
     return DETest(tuple(names[row] for row in perturbed), z, p_value, q_value)
 
 
-def _shares_by_gene(matrix: sp.csr_matrix, condition: npt.NDArray[np.integer]) -> sp.csc_matrix:
+def _shares_by_gene(matrix: sp.csr_matrix, condition: AnyIntArray) -> sp.csc_matrix:
     """Count / library size of the cells that have a condition, by column."""
     kept = sp.csr_matrix(matrix[np.flatnonzero(condition >= 0)], dtype=np.float64)
     kept.sum_duplicates()
@@ -111,9 +109,7 @@ def _shares_by_gene(matrix: sp.csr_matrix, condition: npt.NDArray[np.integer]) -
     return sp.csc_matrix(kept)
 
 
-def _standardised_rank_sums(
-    values: FloatArray, groups: npt.NDArray[np.integer], n_cells: FloatArray, base: int
-) -> FloatArray:
+def _standardised_rank_sums(values: FloatArray, groups: AnyIntArray, n_cells: FloatArray, base: int) -> FloatArray:
     """Tie-corrected z of one gene for every condition against condition ``base``, (conditions,).
 
     ``values`` and ``groups`` are the gene's non-zero values and their conditions, ``n_cells`` all cells of
@@ -139,7 +135,7 @@ def _standardised_rank_sums(
     return np.asarray(np.divide(centred, deviation, out=np.zeros(n_groups), where=told))
 
 
-def _tie_terms(values: FloatArray, groups: npt.NDArray[np.integer], controls: FloatArray, n_groups: int) -> FloatArray:
+def _tie_terms(values: FloatArray, groups: AnyIntArray, controls: FloatArray, n_groups: int) -> FloatArray:
     """Sum of t³ − t over the tied non-zero values of each condition and the controls, (conditions,)."""
     control_value, control_size = np.unique(controls, return_counts=True)
     alone = _cubed(control_size.astype(np.float64)).sum()

@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from cradlevae.errors import DataError
 from cradlevae.evaluation.metrics.registry import metric
-
-FloatArray = npt.NDArray[np.float64]
+from cradlevae.utils.types import FloatArray
 
 
 @metric("e_distance", kind="cells", best=0.0, description="E-distance of generated to real cells, unbiased")

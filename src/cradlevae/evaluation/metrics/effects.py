@@ -20,8 +20,8 @@ import numpy.typing as npt
 from cradlevae.data.labels import singles_of
 from cradlevae.errors import DataError
 from cradlevae.evaluation.metrics.registry import REGISTRY, metric
+from cradlevae.utils.types import FloatArray, IndexArray
 
-FloatArray = npt.NDArray[np.float64]
 Distance = Literal["l1", "l2", "cosine"]
 
 CONSTANT = 1e-12
@@ -90,7 +90,7 @@ def _r2(real: FloatArray, predicted: FloatArray) -> float:
     return 1.0 - residual / float(((real - real.mean()) ** 2).sum())
 
 
-def _largest(effects: FloatArray, k: int) -> npt.NDArray[np.intp]:
+def _largest(effects: FloatArray, k: int) -> IndexArray:
     """Columns of the ``k`` largest |effect| of every row (all, where there are fewer); ties by gene order."""
     return np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :k]
 

@@ -14,8 +14,7 @@ from cradlevae.data.storage.stored_matrix import group_sums
 from cradlevae.evaluation.metrics.effects import pearson
 from cradlevae.evaluation.metrics.registry import metric
 from cradlevae.evaluation.reference_effects import truth_columns
-
-FloatArray = npt.NDArray[np.float64]
+from cradlevae.utils.types import BoolArray, FloatArray, IndexArray
 
 LATENTS = ("z_basal", "z_perturbation")
 """Latent states that should not tell whether a cell is damaged."""
@@ -45,7 +44,7 @@ def poisson_deviance(counts: sp.csr_matrix, profile: FloatArray) -> FloatArray:
 
 
 def deviance_floors(
-    data: Experiment, train: npt.NDArray[np.intp], rows: npt.NDArray[np.intp], true_counts: sp.csr_matrix
+    data: Experiment, train: IndexArray, rows: IndexArray, true_counts: sp.csr_matrix
 ) -> dict[str, FloatArray]:
     """Deviance of true counts under three predictions without a model, (cells,) each.
 
@@ -65,7 +64,7 @@ def deviance_floors(
     }
 
 
-def leakage(states: FloatArray, failed: npt.NDArray[np.bool_], *, standardise: bool = True, seed: int = 0) -> float:
+def leakage(states: FloatArray, failed: BoolArray, *, standardise: bool = True, seed: int = 0) -> float:
     """How well the artifact can be read from latent states: balanced accuracy of a logistic regression.
 
     Five-fold cross-validated over cells; 0.5 is none. NaN where a class has fewer than five cells. A posterior mean

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
 from cradlevae.data.moments import expression_blocks
 from cradlevae.data.storage.stored_matrix import CountMatrix
-
-FloatArray = npt.NDArray[np.float64]
+from cradlevae.utils.types import FloatArray, IndexArray
 
 COMPONENTS = 50
 FITTED_CELLS = 5000
@@ -59,7 +57,7 @@ def log_normalised(counts: CountMatrix) -> sp.csr_matrix:
     return found
 
 
-def fit_space(counts: CountMatrix, rows: npt.NDArray[np.intp], *, seed: int) -> CellSpace:
+def fit_space(counts: CountMatrix, rows: IndexArray, *, seed: int) -> CellSpace:
     """Principal components of passing training cells; the centring is implicit, so that nothing becomes dense.
 
     Parameters

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cradlevae.evaluation.metrics.calibration import LARGEST, LEVELS, covered, largest_genes, predictive_interval
 from cradlevae.evaluation.predictor import Predictor, predicted_effects
 from cradlevae.evaluation.reference_effects import MIN_CELLS, Noise, Reference, left_out
 from cradlevae.evaluation.score_table import MODEL, Scores, drawn_interval
-
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+from cradlevae.utils.types import AnnDataLike, BoolArray, FloatArray
 
 MEASURED = "measured effect; interval widened by its standard error"
 HALVED = f"the same, measured in one half of the cells; its {LARGEST} genes chosen by the other half"
@@ -22,7 +18,7 @@ EXACT = "true effect; the credible interval itself"
 
 
 def score_calibration(
-    scores: Scores, model: Predictor, references: Sequence[Reference], predicted: Any, *, seed: int
+    scores: Scores, model: Predictor, references: Sequence[Reference], predicted: AnnDataLike, *, seed: int
 ) -> None:
     """Add the rows of coverage and width.
 
@@ -61,7 +57,7 @@ def score_calibration(
                 _add(scores, reference.name, "credible", f"{level}{suffix}", inside, high - low, where, EXACT, seed)
 
 
-def _score_measured(scores: Scores, reference: Reference, noise: Noise, predicted: Any, *, seed: int) -> None:
+def _score_measured(scores: Scores, reference: Reference, noise: Noise, predicted: AnnDataLike, *, seed: int) -> None:
     enough = np.flatnonzero(noise.n_cells >= MIN_CELLS)
     unscored = left_out([name for name, n in zip(reference.conditions, noise.n_cells, strict=True) if n < MIN_CELLS])
     if not len(enough):

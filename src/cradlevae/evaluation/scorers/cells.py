@@ -19,8 +19,7 @@ from cradlevae.evaluation.metrics.pca_space import CellSpace
 from cradlevae.evaluation.metrics.registry import REGISTRY, metric
 from cradlevae.evaluation.reference_effects import MIN_CELLS, left_out
 from cradlevae.evaluation.score_table import MODEL, Scores, drawn_interval, fraction_of
-
-FloatArray = npt.NDArray[np.float64]
+from cradlevae.utils.types import FloatArray
 
 MAX_CELLS = 500
 """At most so many cells of each kind are looked at for a perturbation; halves have at most half as many."""

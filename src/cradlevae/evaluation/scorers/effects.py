@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.moments import ConditionMoments
@@ -19,8 +17,7 @@ from cradlevae.evaluation.reference_effects import Reference
 from cradlevae.evaluation.score_table import MODEL, N_BOOTSTRAP, PUBLISHED, Scores, best_of, drawn_interval, fraction_of
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.effects import published_effects
-
-FloatArray = npt.NDArray[np.float64]
+from cradlevae.utils.types import AnnDataLike, FloatArray, IntArray
 
 MEANS = ("jaccard_20", "pearson_delta")
 """Metrics that are means over perturbations and get an interval too, for the model."""
@@ -31,7 +28,7 @@ def score_effects(
     model: Predictor,
     data: Experiment,
     references: Sequence[Reference],
-    predicted: Any,
+    predicted: AnnDataLike,
     *,
     published: bool,
     seed: int,
@@ -144,7 +141,7 @@ def mean_intervals(real: FloatArray, predicted: FloatArray, seed: int) -> dict[s
     return found
 
 
-def _weights(real: FloatArray, predicted: FloatArray, seed: int) -> npt.NDArray[np.int64] | None:
+def _weights(real: FloatArray, predicted: FloatArray, seed: int) -> IntArray | None:
     """How often each perturbation is drawn, (samples, perturbations)."""
     if not np.isfinite(predicted).all() or len(real) < 2:
         return None

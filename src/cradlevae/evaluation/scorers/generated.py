@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cradlevae.data.experiment import Experiment
@@ -26,6 +25,7 @@ from cradlevae.evaluation.scorers.cells import score_cells
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.predict import predict
 from cradlevae.query.states import PUBLISHED_LIBRARY_SIZE
+from cradlevae.utils.types import AnnDataLike, IndexArray
 
 MADS = (3.0, 4.0, 5.0)
 
@@ -33,9 +33,9 @@ MADS = (3.0, 4.0, 5.0)
 def score_generated(
     scores: Scores,
     model: Predictor,
-    adata: Any,
+    adata: AnnDataLike,
     data: Experiment,
-    passing: npt.NDArray[np.intp],
+    passing: IndexArray,
     conditions: Sequence[str],
     *,
     n_cells: int,
@@ -97,7 +97,7 @@ for _n in MADS:
 
 
 def qc_pass_rates(
-    model: Predictor, adata: Any, data: Experiment, conditions: Sequence[str], *, n_cells: int, seed: int
+    model: Predictor, adata: AnnDataLike, data: Experiment, conditions: Sequence[str], *, n_cells: int, seed: int
 ) -> pd.DataFrame:
     """Share of generated artifact-off cells that pass the QC thresholds of the real data, by number of MADs.
 
@@ -128,7 +128,7 @@ def qc_pass_rates(
 
     qc = {**adata.uns[QC_KEY], "layer": ""}
     obs, var = adata.obs.loc[data.cells], pd.DataFrame(index=data.genes)
-    real: Any
+    real: AnnDataLike
     if isinstance(data.counts, StoredMatrix):
         real = StoredCells(getattr(adata, "path", Path()), obs, var, {}, {"X": data.counts}, {})
     else:
@@ -156,7 +156,7 @@ def _assessed(qc: Mapping[str, Any]) -> list[str]:
     return [criterion for criterion in CRITERIA if qc["criteria"][criterion]["status"] == "assessed"]
 
 
-def _real_fails(real: Any, qc: Mapping[str, Any], n_mads: float) -> pd.DataFrame:
+def _real_fails(real: AnnDataLike, qc: Mapping[str, Any], n_mads: float) -> pd.DataFrame:
     """Which criteria real cells fail; doublets as annotated, for a real cell must not be scored against itself."""
     fails = pd.DataFrame(index=real.obs_names)
     if set(_assessed(qc)) - {"doublet"}:

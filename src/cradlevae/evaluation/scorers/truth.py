@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
@@ -26,6 +27,7 @@ from cradlevae.model.trained import TrainedModel
 from cradlevae.query.counterfactual import clean
 from cradlevae.query.latents import latents, log_likelihood, mask_probabilities
 from cradlevae.query.signature import artifact_signature
+from cradlevae.utils.types import AnnDataLike, BoolArray, FloatArray, IndexArray
 
 LEAKAGE_DRAWS = 5
 SCORED_CELLS = 2000
@@ -35,9 +37,9 @@ SCORED_CELLS = 2000
 def score_truth(
     scores: Scores,
     model: TrainedModel,
-    adata: Any,
+    adata: AnnDataLike,
     data: Experiment,
-    rows: npt.NDArray[np.intp],
+    rows: IndexArray,
     *,
     seed: int,
 ) -> None:
@@ -70,9 +72,7 @@ def score_truth(
         _score_clean(scores, model, adata, data, damaged, sp.csr_matrix(true_counts[damaged]), seed=seed)
 
 
-def _score_leakage(
-    scores: Scores, model: TrainedModel, cells: Any, failed: npt.NDArray[np.bool_], *, seed: int
-) -> None:
+def _score_leakage(scores: Scores, model: TrainedModel, cells: AnnDataLike, failed: BoolArray, *, seed: int) -> None:
     draws = [latents(model, cells, sample=True, seed=seed + draw).obsm for draw in range(LEAKAGE_DRAWS)]
     means = latents(model, cells, seed=seed).obsm
     for name in LATENTS:
@@ -104,9 +104,9 @@ def _score_simulated(scores: Scores, model: TrainedModel, truth: Any, *, seed: i
 def _score_clean(
     scores: Scores,
     model: TrainedModel,
-    adata: Any,
+    adata: AnnDataLike,
     data: Experiment,
-    damaged: npt.NDArray[np.intp],
+    damaged: IndexArray,
     true_counts: sp.csr_matrix,
     *,
     seed: int,
@@ -122,7 +122,7 @@ def _score_clean(
         _add_deviances(scores, {name: values[of_kind] for name, values in per_cell.items()}, reference)
 
 
-def damage_kinds(adata: Any, cells: Any) -> npt.NDArray[np.str_]:
+def damage_kinds(adata: AnnDataLike, cells: pd.Index[str]) -> npt.NDArray[np.str_]:
     """What was done to damaged cells, where the data tell (planted or simulated), ``(cells,)``; empty where not."""
     for column in ("artifact_kind", "true_artifact_kind"):
         if column in adata.obs:
@@ -130,7 +130,7 @@ def damage_kinds(adata: Any, cells: Any) -> npt.NDArray[np.str_]:
     return np.zeros(0, dtype=np.str_)
 
 
-def _add_deviances(scores: Scores, per_cell: dict[str, npt.NDArray[np.float64]], reference: str) -> None:
+def _add_deviances(scores: Scores, per_cell: dict[str, FloatArray], reference: str) -> None:
     """A row for each prediction of some cells, (cells,)."""
     means = {name: mean_deviance(values) for name, values in per_cell.items()}
     floors = {name: value for name, value in means.items() if name != MODEL}

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 
@@ -23,6 +22,7 @@ from cradlevae.model.objective import SplitSizes
 from cradlevae.model.training.processes import train_in_processes
 from cradlevae.model.training.trainer import HISTORY_FILE, Run, last_checkpoint
 from cradlevae.utils.atomic import make_folder, write_text
+from cradlevae.utils.types import IndexArray
 
 RUN_FILE = "run.json"
 """What determines a run, so that it is resumed as it was."""
@@ -31,7 +31,7 @@ RUN_FILE = "run.json"
 def fit(
     module: CradleModule,
     data: Experiment,
-    rows: dict[str, npt.NDArray[np.intp]],
+    rows: dict[str, IndexArray],
     config: TrainConfig,
     *,
     output: Path | None = None,
@@ -96,7 +96,7 @@ def fit(
 
 
 def make_minibatches(
-    data: Experiment, rows: dict[str, npt.NDArray[np.intp]], model: ModelConfig, config: TrainConfig
+    data: Experiment, rows: dict[str, IndexArray], model: ModelConfig, config: TrainConfig
 ) -> dict[str, Minibatches]:
     """Batches of each part that has cells, shuffled for training, with the references that the objective wants."""
     return {
@@ -110,7 +110,7 @@ def make_minibatches(
 
 
 def make_counterfactual_references(
-    data: Experiment, rows: npt.NDArray[np.intp], config: ModelConfig, seed: int
+    data: Experiment, rows: IndexArray, config: ModelConfig, seed: int
 ) -> CounterfactualReferences | None:
     """Reference profiles as the objective wants them; ``None`` where it does not use any."""
     if not config.counterfactual_weight:
@@ -121,7 +121,7 @@ def make_counterfactual_references(
     )
 
 
-def split_sizes(data: Experiment, rows: npt.NDArray[np.intp], config: ModelConfig) -> SplitSizes:
+def split_sizes(data: Experiment, rows: IndexArray, config: ModelConfig) -> SplitSizes:
     """Cells per perturbation and per class among ``rows``, and the weights of passing and failed cells."""
     per_condition = np.bincount(data.condition[rows], minlength=len(data.conditions))
     failed = data.failed[rows]

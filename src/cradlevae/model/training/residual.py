@@ -25,9 +25,10 @@ from cradlevae.data.moments import (
 )
 from cradlevae.data.storage.stored_matrix import subset_rows
 from cradlevae.model.trained import EffectResidual, TrainedModel, training_rows
-from cradlevae.nn.expectation import TARGET_SUM
 from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
 from cradlevae.query.effects import effects
+from cradlevae.utils.constants import TARGET_SUM
+from cradlevae.utils.types import BoolArray, Float32Array, FloatArray, IndexArray
 
 ERROR = 0.05
 """Monte-Carlo error of the decoder's effects, in log2 units."""
@@ -43,8 +44,6 @@ MIN_TOLD = 5
 
 WIDENING_SD = 1.0
 """Standard deviation, a priori, of the square of the widening of intervals about 1."""
-
-Floats = npt.NDArray[np.float64]
 
 
 def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
@@ -117,12 +116,12 @@ def _residual(model: TrainedModel, told: _Told) -> EffectResidual:
 class _Fitted:
     """What some conditions leave of what is expected: mean and variance, (rows, genes), with a part of it taken."""
 
-    mean: npt.NDArray[np.float32]
-    variance: npt.NDArray[np.float32]
+    mean: Float32Array
+    variance: Float32Array
     part: float
 
 
-def _fitted(told: _Told, expected: npt.NDArray[np.float32], rows: npt.NDArray[np.intp]) -> _Fitted:
+def _fitted(told: _Told, expected: Float32Array, rows: IndexArray) -> _Fitted:
     """What some conditions, the control first, leave of what is expected.
 
     Evidence is shrunk towards what is expected, or, where other cells are nearer to that by more than a standard error,
@@ -146,26 +145,24 @@ def _fitted(told: _Told, expected: npt.NDArray[np.float32], rows: npt.NDArray[np
     return best
 
 
-def _below_control(table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _below_control(table: Float32Array) -> Float32Array:
     """Rows of conditions below one of the control, which has no effect."""
     return np.concatenate([np.zeros_like(table[:1]), table])
 
 
-def _moments(data: Experiment, rows: npt.NDArray[np.intp], names: Sequence[str]) -> ConditionMoments:
+def _moments(data: Experiment, rows: IndexArray, names: Sequence[str]) -> ConditionMoments:
     """Moments of the controls (first) and of conditions among some cells."""
     kept = [data.conditions[0], *names]
     return condition_moments(subset_rows(data.counts, rows), condition_codes(data, rows, kept), kept)
 
 
-def _steadied_variance(moments: ConditionMoments, within: Floats) -> Floats:
+def _steadied_variance(moments: ConditionMoments, within: FloatArray) -> FloatArray:
     """Pooled variance of cells of which there may be few: in those, a gene without counts has none of its own."""
     free = float(np.maximum(moments.n_cells - 1, 0).sum())
     return np.asarray((free * pooled_variance(moments) + PRIOR_CELLS * within) / (free + PRIOR_CELLS))
 
 
-def _diluted(
-    one: Evidence, passing: Evidence, expected: npt.NDArray[np.float32], control: npt.NDArray[np.bool_]
-) -> Evidence:
+def _diluted(one: Evidence, passing: Evidence, expected: Float32Array, control: BoolArray) -> Evidence:
     """The class with its slope: regression of its effects on those that the passing cells tell."""
     deviation, _ = hierarchical_shrink([passing], expected, control)
     effect = expected + deviation
@@ -176,7 +173,7 @@ def _diluted(
     return replace(one, slope=float(np.clip(slope, 0.0, 1.0)))
 
 
-def _share_that_holds(held: Evidence, expected: npt.NDArray[np.float32], residual: npt.NDArray[np.float32]) -> float:
+def _share_that_holds(held: Evidence, expected: Float32Array, residual: Float32Array) -> float:
     """Regression of what the decoder leaves of other cells' means on the residual, gene by gene about a common base.
 
     A priori the share is 1 ± ½, which decides where there are few of these cells.
@@ -190,7 +187,7 @@ def _share_that_holds(held: Evidence, expected: npt.NDArray[np.float32], residua
     return float(np.clip(covered / precision, 0.0, 1.0))
 
 
-def _off(held: Evidence, predicted: npt.NDArray[np.float32]) -> Floats:
+def _off(held: Evidence, predicted: Float32Array) -> FloatArray:
     """How far means of other cells are from their prediction: mean squares in units of their noise, (conditions,)."""
     if not held.measured.any():
         return np.zeros(len(predicted))
@@ -198,7 +195,7 @@ def _off(held: Evidence, predicted: npt.NDArray[np.float32]) -> Floats:
     return np.asarray((weight * _about_base(held.mean - predicted, weight) ** 2).mean(axis=1))
 
 
-def _about_base(table: npt.NDArray[np.floating], weight: Floats) -> Floats:
+def _about_base(table: npt.NDArray[np.floating], weight: FloatArray) -> FloatArray:
     return np.asarray(table - (weight * table).sum(axis=0) / weight.sum(axis=0))
 
 
