@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -107,6 +107,8 @@ class Experiment:
     treatments
         Conditions that count as treatments of their own, whatever their members; ``None`` where the single
         perturbations are what was done to a cell.
+    obs
+        Annotation of the cells as the AnnData holds it, a row per cell; the model reads nothing of it.
     """
 
     cells: pd.Index[str]
@@ -119,6 +121,7 @@ class Experiment:
     criteria: tuple[str, ...]
     library_size: Float32Array
     treatments: tuple[str, ...] | None = None
+    obs: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
 
     @property
     def n_cells(self) -> int:
@@ -156,6 +159,7 @@ class Experiment:
             condition=self.condition[rows],
             artifact=self.artifact[rows],
             library_size=self.library_size[rows],
+            obs=self.obs.iloc[rows] if len(self.obs) else self.obs,
         )
 
 
@@ -229,6 +233,7 @@ def read_experiment(
         artifact=artifact,
         criteria=fields.criteria,
         library_size=library_size,
+        obs=adata.obs,
     )
     return data if keep.all() else data.subset(np.flatnonzero(keep))
 

@@ -190,9 +190,14 @@ class TrainedModel:
             raise DataError("the model has not been trained; call train() first, or load a trained one")
         return self.controls
 
-    def read(self, adata: AnnDataLike) -> Experiment:
-        """The cells of an AnnData as this model takes them; :class:`DataError` if they do not fit it."""
-        data = read_experiment(adata, self.fields, genes=list(self.genes), perturbations=self.perturbations)
+    def read(self, cells: AnnDataLike | Experiment) -> Experiment:
+        """The cells of an AnnData as this model takes them; :class:`DataError` if they do not fit it.
+
+        An experiment that this model has read already is given back as it is.
+        """
+        if isinstance(cells, Experiment):
+            return cells
+        data = read_experiment(cells, self.fields, genes=list(self.genes), perturbations=self.perturbations)
         return as_treated(data, self.declaration, self.treatments)
 
     def answerable(self, conditions: Sequence[str]) -> list[str]:

@@ -75,7 +75,7 @@ class _Decoded:
 
 def clean(
     model: TrainedModel,
-    adata: AnnDataLike,
+    adata: AnnDataLike | Experiment,
     *,
     cells: Literal["all", "failed"] = "all",
     library_size: Literal["passing", "own"] = "passing",
@@ -128,7 +128,7 @@ def clean(
 
 def counterfactual(
     model: TrainedModel,
-    adata: AnnDataLike,
+    adata: AnnDataLike | Experiment,
     *,
     artifact: bool | str | Sequence[str] | None = None,
     perturbation: str | None = None,
@@ -188,7 +188,7 @@ def counterfactual(
             }
 
     def obs() -> pd.DataFrame:
-        table: pd.DataFrame = adata.obs.loc[data.cells[rows]].copy()
+        table: pd.DataFrame = data.obs.iloc[rows].copy()
         table["failed_qc"] = data.failed[rows]
         table["clean_library_size"] = sizes
         table["information"] = information

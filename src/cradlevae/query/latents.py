@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cradlevae.data.experiment import Experiment
 from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.errors import DataError
 from cradlevae.model.globals import artifact_state, perturbation_state
@@ -23,7 +24,7 @@ from cradlevae.utils.types import AnnDataLike
 
 
 def latents(
-    model: TrainedModel, adata: AnnDataLike, *, n_draws: int = 16, sample: bool = False, seed: int = 0
+    model: TrainedModel, adata: AnnDataLike | Experiment, *, n_draws: int = 16, sample: bool = False, seed: int = 0
 ) -> ad.AnnData:
     """Latent states of cells: posterior means, or a draw from the posterior.
 
@@ -73,7 +74,7 @@ def latents(
             if z_a is not None:
                 found["z_artifact"].append(z_a.mean(0).numpy())
     obsm = {name: np.concatenate(parts) for name, parts in found.items()}
-    return ad.AnnData(obs=adata.obs.loc[data.cells].copy(), obsm=obsm)
+    return ad.AnnData(obs=data.obs.copy(), obsm=obsm)
 
 
 def mask_probabilities(model: TrainedModel) -> pd.DataFrame:
@@ -94,7 +95,7 @@ def mask_probabilities(model: TrainedModel) -> pd.DataFrame:
 
 
 def log_likelihood(
-    model: TrainedModel, adata: AnnDataLike, *, n_particles: int = 100, seed: int = 0
+    model: TrainedModel, adata: AnnDataLike | Experiment, *, n_particles: int = 100, seed: int = 0
 ) -> pd.Series[float]:
     """IWELBO of each cell, in nats: an importance-weighted bound on log p(x) (100 particles, as published).
 

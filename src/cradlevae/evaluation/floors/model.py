@@ -167,9 +167,11 @@ class FittedFloor:
         names: pd.Index[str] = self.var.index
         return names
 
-    def read(self, adata: AnnDataLike) -> Experiment:
-        """The cells of an AnnData; :class:`DataError` if they do not fit."""
-        return read_experiment(adata, self.fields, genes=list(self.genes), perturbations=self.perturbations)
+    def read(self, cells: AnnDataLike | Experiment) -> Experiment:
+        """The cells of an AnnData; :class:`DataError` if they do not fit. An experiment is given back as it is."""
+        if isinstance(cells, Experiment):
+            return cells
+        return read_experiment(cells, self.fields, genes=list(self.genes), perturbations=self.perturbations)
 
     def answerable(self, conditions: Sequence[str]) -> list[str]:
         """Those of some canonical conditions that the floor has an answer for."""

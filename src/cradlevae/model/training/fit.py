@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ def fit(
             "set devices=1, or train with the objective 'corrected'"
         )
     config = config.of_cells(len(rows["train"]))
+    data = replace(data, obs=data.obs[[]])  # training reads nothing of it, and processes need no copy
     with tempfile.TemporaryDirectory(prefix="cradlevae-") as temporary:
         folder = make_folder(output or Path(temporary))
         record = {**(record or {}), "training": _determining(config)}
