@@ -26,13 +26,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from cradlevae.nn.expectation import TARGET_SUM
 
 import cradlevae as cv
+from cradlevae.model.latent_draws import draw_basal, draw_globals, seeded
 from cradlevae.model.trained import TrainedModel, with_banks
-from cradlevae.nn.expectation import TARGET_SUM
 from cradlevae.nn.likelihood import sample_gamma_poisson
 from cradlevae.query.effects import effects
-from cradlevae.query.states import draw_basal, draw_globals, seeded
 from cradlevae.utils.atomic import write_text
 
 

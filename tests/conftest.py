@@ -91,7 +91,7 @@ def strong(model: cv.CradleVAE) -> cv.CradleVAE:
                 part.linear.bias[half:].mul_(0.2).sub_(1.0)
         module.mask.logits.mul_(6)
         module.gene_effects.log_spread.fill_(-6)
-        for encoder in (module.embedding.encoder, module.artifact_encoder):
+        for encoder in (module.embedding.encoder, module.artifact.encoder):
             encoder.head.linear.bias[: module.n_latent].mul_(4)
     strong.trained = replace(model.trained, module=module)
     return strong

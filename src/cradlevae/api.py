@@ -23,14 +23,14 @@ from cradlevae.data.storage.stored_matrix import StoredMatrix, row_blocks
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
 from cradlevae.model.family import CONDITIONAL_VAE, CPA_VAE, CRADLE_VAE, SAMS_VAE, SVAE_PLUS, ModelDeclaration
+from cradlevae.model.latent_draws import Basal
 from cradlevae.model.store import MODEL_FILE, load_model, save_model
 from cradlevae.model.trained import TrainedModel, as_treated, new_model, training_rows, with_banks
 from cradlevae.model.training.fit import fit
 from cradlevae.model.training.residual import with_residual
 from cradlevae.model.training.trainer import CHECKPOINTS
 from cradlevae.query import counterfactual, effects, latents, predict, signature
-from cradlevae.query.library import LibrarySize
-from cradlevae.query.states import Basal
+from cradlevae.query.library_sizes import LibrarySize
 from cradlevae.utils.types import AnnDataLike, IndexArray
 
 if TYPE_CHECKING:

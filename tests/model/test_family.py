@@ -100,7 +100,7 @@ def test_defaults_are_the_members() -> None:
     ]:  # fmt: skip
         found = ModelConfig(model=key).resolved(combinations=True)
         assert (found.decode, found.guide, found.train_on) == (decode, guide, train_on)
-        assert found.cell_artifact is (key == "cradle_vae")
+        assert found.artifact_model == ("cell" if key == "cradle_vae" else None)
 
 
 # -- the objective by hand -------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def problem(key: str, n_particles: int = 2, **options: Any) -> tuple[CradleModul
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    module.log_mean.copy_(torch.from_numpy(np.log1p(data.counts.toarray()).mean(0)))
+    module.basal_encoder.log_mean.copy_(torch.from_numpy(np.log1p(data.counts.toarray()).mean(0)))
     rows = np.arange(data.n_cells)
     batch, sizes = make_minibatch(data, rows), split_sizes(data, rows, settings)
     batch = replace(batch, **{k: v.double() for k, v in vars(batch).items() if _floats(v)})
@@ -155,7 +155,7 @@ def by_hand(module: CradleModule, noise: Any, data: Experiment, n_particles: int
     standard = Normal(torch.zeros((), dtype=torch.float64), 1.0)
     total = {name: torch.zeros((), dtype=torch.float64) for name in ("reconstruction", "basal", *TERMS[key])}
     counts = torch.from_numpy(data.counts.toarray()).double()
-    normalised = torch.log1p(counts) - module.log_mean
+    normalised = torch.log1p(counts) - module.basal_encoder.log_mean
     for p in range(n_particles):
         effects, mask = [], None
         for t in range(dosage.shape[1]):
@@ -193,9 +193,9 @@ def by_hand(module: CradleModule, noise: Any, data: Experiment, n_particles: int
                 latents: tuple[Tensor, ...] = (z,)
             else:
                 latents = (z, moved) if config.decode == "concat" else (z + moved,)
-            hidden = torch.cat([module.decoder(*latents), *latents])
-            mean = counts[i].sum() * torch.softmax(module.gene_linear(hidden), dim=0)
-            theta = module.log_concentration.exp()
+            hidden = torch.cat([module.decoder.mlp(*latents), *latents])
+            mean = counts[i].sum() * torch.softmax(module.decoder.gene_linear(hidden), dim=0)
+            theta = module.likelihood.log_concentration.exp()
             log_prob = NegativeBinomial(theta, probs=1 / (1 + theta / (mean + 1e-4))).log_prob(counts[i]).sum()
             total["reconstruction"] = total["reconstruction"] - log_prob
     return {name: value / n_particles / data.n_cells for name, value in total.items()}

@@ -53,7 +53,7 @@ def test_a_control_alone_starts_at_zero() -> None:
 def test_strength_and_spread_settle_where_the_evidence_is_largest() -> None:
     torch.manual_seed(0)
     effects = GeneEffects(4, 500).double()
-    n_cells, concentration = torch.full((4,), 100.0).double(), torch.full((500,), 1e6).double()
+    n_cells, information = torch.full((4,), 100.0).double(), torch.full((500,), 1 / (1 + 1e-6)).double()
     treatments = torch.arange(4)
     spread = 0.3
     with torch.no_grad():  # an estimate with the noise of 100 cells of mean count 1, shrunk as it should be
@@ -62,13 +62,13 @@ def test_strength_and_spread_settle_where_the_evidence_is_largest() -> None:
     optimiser = torch.optim.Adam([effects.log_spread, effects.log_strength], lr=0.02)
     for _ in range(500):
         optimiser.zero_grad()
-        effects.cost(treatments, n_cells, concentration).sum().backward()
+        effects.cost(treatments, n_cells, information).sum().backward()
         optimiser.step()
     with torch.no_grad():
         scale = (effects.log_strength[:, None] + effects.log_spread).exp().square().mean().sqrt()
         assert float(scale) == pytest.approx(spread, rel=0.1)
         effects.n_cells.copy_(n_cells)
-        assert float(effects.deviation(treatments, concentration).mean()) == pytest.approx(0.095, abs=0.005)
+        assert float(effects.deviation(treatments, information).mean()) == pytest.approx(0.095, abs=0.005)
 
 
 def test_only_some_members_have_them_unless_they_are_asked_for(

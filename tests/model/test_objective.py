@@ -59,7 +59,8 @@ def config(**options: Any) -> ModelConfig:
     given = {
         "n_latent": 3, "width": 5, "basal_width": 4, "mask_prior": 0.05, "counterfactual_weight": 0.7,
         "objective": "corrected", "balance_classes": False, "decode": "concat", "guide": "correlated",
-        "linear_path": False, "cell_artifact": False, "weight_scale": 0.0, "gene_effects": False,
+        "linear_path": False, "artifact_model": "shared", "weight_scale": 0.0, "gene_effects": False,
+        "embedding_layers": 4,
     }  # fmt: skip
     return ModelConfig(**(given | options))
 
@@ -72,9 +73,9 @@ def new_module(settings: ModelConfig, data: Experiment, seed: int = 0) -> Cradle
         for parameter in module.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     logs = np.log1p(data.counts.toarray())
-    module.log_mean.copy_(torch.from_numpy(logs.mean(axis=0)))
-    module.log_std.copy_(torch.from_numpy(logs.std(axis=0)))
-    module.log_std[2] = 0  # as of a gene that never varies
+    module.basal_encoder.log_mean.copy_(torch.from_numpy(logs.mean(axis=0)))
+    module.basal_encoder.log_std.copy_(torch.from_numpy(logs.std(axis=0)))
+    module.basal_encoder.log_std[2] = 0  # as of a gene that never varies
     if module.gene_effects is not None:
         module.gene_effects.mean_count.copy_(torch.from_numpy(data.counts.toarray().mean(axis=0)))
     return module
@@ -124,7 +125,7 @@ class Oracle:
         self.case = case
         self.config = case.module.config
         self.p = dict(case.module.named_parameters())
-        self.log_mean, self.log_std = case.module.log_mean, case.module.log_std
+        self.log_mean, self.log_std = case.module.basal_encoder.log_mean, case.module.basal_encoder.log_std
 
     def linear(self, name: str, x: Tensor) -> Tensor:
         return self.p[f"{name}.weight"] @ x + self.p[f"{name}.bias"]
@@ -166,7 +167,7 @@ class Oracle:
     def q_artifact(self, c: int, n_classes: int) -> Normal:
         k = self.config.n_latent
         given = torch.ones(k, dtype=torch.float64) if n_classes == 1 else torch.eye(n_classes, dtype=torch.float64)[c]
-        return self.gaussian("artifact_encoder", given)
+        return self.gaussian("artifact.encoder", given)
 
     def seen(self, x: Tensor, offset: Tensor) -> Tensor:
         """Standardised counts without what gene effects did to them, on average."""
@@ -181,12 +182,12 @@ class Oracle:
 
     def q_cell_artifact(self, x: Tensor, z_p: Tensor, z_a: Tensor, offset: Tensor) -> Normal:
         hidden = self.mlp("basal_encoder.mlp", torch.cat([self.seen(x, offset), z_p, z_a]))
-        return self.head("cell_artifact_head", hidden)
+        return self.head("own_artifact_head", hidden)
 
     def gene_effects_cost(self, t: int, n_cells: float) -> Tensor:
         """Minus the log evidence by Laplace, and the prior of the treatment's strength."""
         strength = self.p["gene_effects.log_strength"][t]
-        theta, count = self.p["log_concentration"].exp().detach(), self.case.module.gene_effects.mean_count
+        theta, count = self.p["likelihood.log_concentration"].exp().detach(), self.case.module.gene_effects.mean_count
         cost = 0.5 * strength**2
         for g, value in enumerate(self.p["gene_effects.value"][t]):
             variance = torch.exp(2 * strength + 2 * self.p["gene_effects.log_spread"][g])
@@ -196,7 +197,7 @@ class Oracle:
 
     def weight_cost(self) -> Tensor:
         """Each column of the gene weights is normal with a variance of its own, above a floor."""
-        weight, floor = self.p["gene_linear.weight"], self.config.weight_scale**2
+        weight, floor = self.p["decoder.gene_linear.weight"], self.config.weight_scale**2
         cost = torch.zeros((), dtype=torch.float64)
         for column in weight.T:
             variance = floor + (column**2).mean()
@@ -207,13 +208,13 @@ class Oracle:
         self, x: Tensor, library: Tensor, z_b: Tensor, z_p: Tensor, z_a: Tensor, offset: Tensor
     ) -> Tensor:
         h = torch.cat([z_b, z_p, z_a]) if self.config.decode == "concat" else z_b + z_p + z_a
-        hidden = self.mlp("decoder", h)
-        logits = self.linear("gene_linear", torch.cat([hidden, h]) if self.config.linear_path else hidden)
+        hidden = self.mlp("decoder.mlp", h)
+        logits = self.linear("decoder.gene_linear", torch.cat([hidden, h]) if self.config.linear_path else hidden)
         if self.config.gene_effects:
-            kept = torch.sigmoid(self.linear("kept_head", z_a)) if z_a.any() else 1.0
+            kept = torch.sigmoid(self.linear("shown_head", z_a)) if z_a.any() else 1.0
             logits = logits + kept * offset
         mean = library * torch.softmax(logits, dim=0)
-        theta = self.p["log_concentration"].exp()
+        theta = self.p["likelihood.log_concentration"].exp()
         rate = torch.clamp(theta / (mean + 1e-4), min=1e-6)
         return NegativeBinomial(theta, probs=1 / (1 + rate)).log_prob(x).sum()
 
@@ -230,7 +231,7 @@ class Oracle:
         prior = Bernoulli(torch.tensor(self.config.mask_prior, dtype=torch.float64))
         counts = torch.from_numpy(data.counts.toarray()).double()
         total = {name: torch.zeros((), dtype=torch.float64) for name in ORDER}
-        if self.config.cell_artifact:
+        if self.config.artifact_model == "cell":
             total["cell_artifact"] = torch.zeros((), dtype=torch.float64)
         if self.config.gene_effects:
             spread = self.p["gene_effects.log_spread"] - math.log(0.1)
@@ -260,7 +261,7 @@ class Oracle:
                 q_b = self.q_basal(x, z_p, z_a, offset)
                 z_b = q_b.loc + q_b.scale * noise.basal[p, i]
                 decoded = z_a
-                if self.config.cell_artifact and own.any():
+                if self.config.artifact_model == "cell" and own.any():
                     q_s = self.q_cell_artifact(x, z_p, z_a, offset)
                     decoded = z_a + q_s.loc + q_s.scale * noise.cell[p, i]
                     total["cell_artifact"] -= share * kl_divergence(q_s, standard).sum()
@@ -307,7 +308,7 @@ VARIANTS = [
         "guide": g,
         "balance_classes": b,
         "linear_path": path,
-        "cell_artifact": a,
+        "artifact_model": "cell" if a else "shared",
         "weight_scale": w,
         "gene_effects": e,
     }
@@ -410,7 +411,13 @@ def test_genes_may_stand_in_any_order(objective: str) -> None:
     data = replace(problem.data, counts=sp.csr_matrix(problem.data.counts[:, order]))
     shuffled = new_module(problem.module.config, data)
     state = {name: value.clone() for name, value in problem.module.state_dict().items()}
-    for name in ("log_mean", "log_std", "log_concentration", "gene_linear.weight", "gene_linear.bias"):
+    for name in (
+        "basal_encoder.log_mean",
+        "basal_encoder.log_std",
+        "likelihood.log_concentration",
+        "decoder.gene_linear.weight",
+        "decoder.gene_linear.bias",
+    ):
         state[name] = state[name][order]
     first = "basal_encoder.mlp.first.weights.0"
     state[first] = state[first][order]
@@ -448,7 +455,7 @@ def controls() -> tuple[CradleModule, Minibatch, Tensor]:
     with torch.no_grad():
         none = torch.zeros(len(grid), 1, 1, dtype=torch.float64)
         share = module.decode_share(grid[:, None, None], none, none)[:, 0]  # (points, genes)
-        theta = module.log_concentration.exp()
+        theta = module.likelihood.log_concentration.exp()
         log_joint = []
         for x in counts[: len(rows) // REPEATS]:
             rate = theta / (x.sum() * share + 1e-4)
@@ -497,7 +504,7 @@ def test_iwelbo_of_one_particle_is_its_weight(controls: tuple[CradleModule, Mini
         dense[cell, batch.genes[start:stop]] = batch.values[start:stop]
     q, _ = module.encode(module.encode_counts(sparse_counts(batch))[0], z_p, z_p)
     z_b = q.loc + q.scale * torch.randn_like(q.loc)
-    theta = module.log_concentration.exp()
+    theta = module.likelihood.log_concentration.exp()
     rate = theta / (dense.sum(1, keepdim=True) * module.decode_share(z_b, z_p, z_p)[0] + 1e-4)
     log_p = NegativeBinomial(theta, probs=1 / (1 + rate)).log_prob(dense).sum(-1)
     ratio = Normal(0.0, 1.0).log_prob(z_b) - Normal(q.loc, q.scale).log_prob(z_b)

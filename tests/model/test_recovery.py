@@ -12,7 +12,8 @@ import scipy.sparse as sp
 import torch
 
 import cradlevae as cv
-from cradlevae.nn.expectation import expected_log_expression
+from cradlevae.nn.gamma_poisson import GammaPoisson
+from cradlevae.nn.log_expression import expected_log_expression
 
 CONDITIONS = ("control", "A", "B", "C", "D", "A+B", "C+D", "A+C")
 K, GENES, CELLS, LIBRARY = 4, 60, 2400, 100.0
@@ -79,8 +80,10 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def mean_expression(shares: np.ndarray) -> np.ndarray:
-    theta, library = torch.full((GENES,), CONCENTRATION), torch.full((len(shares),), LIBRARY)
-    return expected_log_expression(torch.from_numpy(shares).float(), theta, library).numpy().mean(axis=0)
+    likelihood, library = GammaPoisson(GENES), torch.full((len(shares),), LIBRARY)
+    likelihood.start(torch.full((GENES,), CONCENTRATION))
+    with torch.no_grad():
+        return expected_log_expression(torch.from_numpy(shares).float(), likelihood, library).numpy().mean(axis=0)
 
 
 @pytest.mark.parametrize("kind", ["cradle_vae", "sams_vae", "svae_plus", "cpa_vae", "conditional_vae"])

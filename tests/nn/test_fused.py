@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cradlevae.nn import fused
+from cradlevae.nn.counts import SparseCounts, decoded_share
 from cradlevae.nn.fused import linear_gamma_poisson
-from cradlevae.nn.likelihood import SparseCounts, decoded_share, gamma_poisson_log_prob
+from cradlevae.nn.gamma_poisson import gamma_poisson_log_prob
 from cradlevae.nn.matmul import matmul_precision
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cradlevae.nn import gene_product as room
+from cradlevae.nn.counts import SparseCounts
 from cradlevae.nn.gene_product import gene_product
-from cradlevae.nn.likelihood import SparseCounts
 
 
 def sparse(dense: Tensor) -> SparseCounts:

@@ -12,10 +12,11 @@ import torch
 
 import cradlevae as cv
 from cradlevae.errors import DataError
+from cradlevae.model.effect_estimator import BLOCKS
 from cradlevae.model.integration_design import PARTICLES
-from cradlevae.nn.expectation import expected_log_expression
-from cradlevae.query.effects import BATCHES, published_effects
-from cradlevae.query.states import draw_basal, draw_globals, seeded
+from cradlevae.model.latent_draws import draw_basal, draw_globals, seeded
+from cradlevae.nn.log_expression import expected_log_expression
+from cradlevae.query.effects import published_effects
 
 
 def test_shapes_labels_and_settings(model: cv.CradleVAE) -> None:
@@ -72,12 +73,14 @@ def brute_force(model: cv.CradleVAE, members: list[int], n_draws: int = 600, n_s
         shift = draw_globals(trained, n_draws).shift[:, members].sum(1)
         none = torch.zeros(1, n_states, module.n_latent)
         value = module.gene_effects.value[members]
-        deviation = module.gene_effects.deviation(torch.tensor(members), module.concentration)
+        deviation = module.gene_effects.deviation(
+            torch.tensor(members), module.likelihood.information(module.gene_effects.mean_count)
+        )
         offset = (value + deviation * torch.randn(n_draws, *value.shape)).sum(1)
 
         def expression(z_p: torch.Tensor, offset: torch.Tensor | None = None) -> torch.Tensor:
             share = module.decode_share(z_b[None], z_p, offset=offset)[0]
-            return expected_log_expression(share, module.concentration, torch.from_numpy(library))
+            return expected_log_expression(share, module.likelihood, torch.from_numpy(library))
 
         control = expression(none)
         both = zip(shift, offset, strict=True)
@@ -121,7 +124,7 @@ def test_a_target_is_met_or_its_failure_said(strong: cv.CradleVAE) -> None:
     assert np.quantile(tight.layers["mc_error"], 0.98) <= 0.03
     with pytest.warns(UserWarning, match=r"error of the effects of 'A' is above 0.0001 after 4,032 particles"):
         given_up = strong.effects(["A", "control"], error=1e-4)
-    assert given_up.obs["n_particles"].tolist() == [4032, PARTICLES * BATCHES]
+    assert given_up.obs["n_particles"].tolist() == [4032, PARTICLES * BLOCKS]
     # and the error is what it says: two estimates differ by no more
     error = np.sqrt(tight.layers["mc_error"] ** 2 + given_up["A"].layers["mc_error"] ** 2)
     assert np.sqrt((((tight.X - given_up["A"].X) / error) ** 2).mean()) < 1.6

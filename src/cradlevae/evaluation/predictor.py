@@ -8,7 +8,7 @@ from typing import Any
 from cradlevae.evaluation.floors.model import FittedFloor
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.effects import effects
-from cradlevae.query.library import LibrarySize
+from cradlevae.query.library_sizes import LibrarySize
 from cradlevae.query.predict import predict
 
 Predictor = TrainedModel | FittedFloor

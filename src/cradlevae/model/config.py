@@ -10,6 +10,7 @@ from cradlevae.data.loading.counterfactual_references import ReferenceKind
 from cradlevae.errors import DataError
 from cradlevae.model.family import Decode, Guide, ModelDeclaration, Objective, declaration_of
 from cradlevae.utils.checks import check_at_least, check_choice
+from cradlevae.utils.fields import normalise_fields
 
 TrainOn = Literal["all", "passing"]
 """Cells that a model is trained on: all, or only those that passed quality control."""
@@ -57,7 +58,7 @@ class ModelConfig:
         Weight β of the counterfactual term; 0.05, and for ``released`` 0.5 with combinations, 0.1 without; 0 without an
         artifact latent.
     alpha
-        ``released`` only: weight of passing cells' reconstruction; ``None`` is the batch's share of failed cells.
+        ``released`` only: weight of passing cells' reconstruction; ``None`` is the minibatch's share of failed cells.
     reference
         What stands for "the same cell, had it been of the other class": ``mean``, ``median`` or a random ``cell``.
         ``released`` always takes medians of failed cells.
@@ -66,9 +67,13 @@ class ModelConfig:
     linear_path
         ``corrected`` only: the latents also reach the log rates of the genes directly, past the decoder's hidden
         layers, so that effects which add up in the latent space add up in the genes.
-    cell_artifact
-        ``corrected`` and with an artifact latent only: a failed cell has an artifact state of its own beside the shared
-        one, so that the basal state need not explain which kind of damage it took.
+    artifact_model
+        What damage does to the latent state of a failed cell, for models with an artifact latent
+        (:data:`cradlevae.model.artifact.ARTIFACT_MODELS`): ``cell``, a vector for each artifact class and a state of
+        the cell's own, so that the basal state need not explain which kind of damage it took; or ``shared``, the vector
+        alone (``released`` knows no other).
+    likelihood
+        Distribution of a count given its mean (:data:`cradlevae.nn.likelihood.LIKELIHOODS`): ``gamma-poisson``.
     gene_effects
         ``corrected`` only: a treatment also adds to the log rate of each gene directly, with an effect that is shrunk
         by a scale of the gene and a scale of the treatment, both learned; by default for CRADLE-VAE alone.
@@ -94,26 +99,32 @@ class ModelConfig:
     objective: Objective = "corrected"
     counterfactual_weight: float | None = None
     alpha: float | None = None
-    reference: ReferenceKind = "mean"
+    reference: ReferenceKind | None = None
     balance_classes: bool = False
-    linear_path: bool = True
-    cell_artifact: bool = True
+    linear_path: bool | None = None
+    artifact_model: str | None = None
+    likelihood: str = "gamma-poisson"
     gene_effects: bool | None = None
-    weight_scale: float = 0.02
+    weight_scale: float | None = None
     decoder_layers: int = 2
     basal_layers: int = 1
-    embedding_layers: int = 4
+    embedding_layers: int | None = None
 
     def __post_init__(self) -> None:
-        self._check_declaration()
+        normalise_fields(self)
+        self._check_offered()
         if self.train_on is not None:
             check_choice("train_on", self.train_on, ("all", "passing"))
-        check_choice("reference", self.reference, ("mean", "median", "cell"))
+        if self.reference is not None:
+            check_choice("reference", self.reference, get_args(ReferenceKind))
+        if self.objective == "released" and self.likelihood != "gamma-poisson":
+            raise DataError("objective='released' is the published model, whose likelihood is 'gamma-poisson'")
+        self._check_useful()
         if self.mask_prior is not None and not 0 < self.mask_prior < 1:
             raise DataError(f"mask_prior is {self.mask_prior}; it must lie between 0 and 1")
         if self.alpha is not None and not 0 <= self.alpha <= 1:
             raise DataError(f"alpha is {self.alpha}; it must lie between 0 and 1")
-        check_at_least(0, weight_scale=self.weight_scale, counterfactual_weight=self.counterfactual_weight or 0)
+        check_at_least(0, weight_scale=self.weight_scale or 0, counterfactual_weight=self.counterfactual_weight or 0)
         sizes = ("n_latent", "width", "basal_width", "decoder_layers", "basal_layers", "embedding_layers")
         check_at_least(1, **{name: getattr(self, name) for name in sizes if getattr(self, name) is not None})
 
@@ -127,8 +138,8 @@ class ModelConfig:
         """``train_on``, with the model's own choice where it is not set."""
         return self.train_on or ("all" if self.declaration.artifact else "passing")
 
-    def _check_declaration(self) -> None:
-        """Raise :class:`DataError` for a setting that the model does not know or has no use for."""
+    def _check_offered(self) -> None:
+        """Raise :class:`DataError` for a choice that the model does not offer."""
         declaration = self.declaration
         for name, known in CHOICES.items():
             value, offered = getattr(self, name), getattr(declaration, name)
@@ -138,18 +149,44 @@ class ModelConfig:
             if value not in offered:
                 choices = f"choose one of {', '.join(offered)}" if offered else "leave it out"
                 raise DataError(f"{declaration.name} has no {name}={value!r}; {choices}")
-        useless = {
-            "mask_prior": declaration.mask != "bernoulli" and "mask with a fixed prior",
-            "counterfactual_weight": not declaration.artifact and "artifact latent",
-            "alpha": not declaration.artifact and "artifact latent",
+
+    def _check_useful(self) -> None:
+        """Raise :class:`DataError` for a setting that means nothing beside the others."""
+        for name, reason in self._useless().items():
+            if reason and getattr(self, name):
+                raise DataError(f"{reason}, so {name} means nothing; leave it out")
+
+    def _useless(self) -> dict[str, str]:
+        """Why settings mean nothing here; an empty text where they do mean something."""
+        declaration, released = self.declaration, self.objective == "released"
+        no_artifact = "" if declaration.artifact else f"{declaration.name} has no artifact latent"
+        published = "objective='released' is the published model, which has none" if released else ""
+        networks = (declaration.mask and "correlated" in declaration.guide) or declaration.artifact
+        pairs = no_artifact or ("counterfactual_weight is 0" if self.counterfactual_weight == 0 else "")
+        medians = "objective='released' always takes medians" if released and self.reference != "median" else ""
+        one_class = "" if self.trained_on == "all" else f"{declaration.name} is trained on passing cells alone"
+        shared = "objective='released' knows the shared one alone" if self.artifact_model != "shared" else ""
+        return {
+            "mask_prior": ""
+            if declaration.mask == "bernoulli"
+            else f"{declaration.name} has no mask with a fixed prior",
+            "counterfactual_weight": no_artifact,
+            "alpha": no_artifact or ("" if released else "objective='corrected' weighs cells by their class"),
+            "reference": pairs or medians,
+            "balance_classes": published or one_class,
+            "linear_path": published,
+            "weight_scale": published,
+            "gene_effects": published,
+            "artifact_model": no_artifact or (shared if released else ""),
+            "embedding_layers": "" if networks else f"{declaration.name} has no embedding or artifact encoder",
         }
-        for name, lacking in useless.items():
-            if lacking and getattr(self, name):
-                raise DataError(f"{declaration.name} has no {lacking}, so {name} means nothing to it; leave it out")
 
     def resolved(self, *, combinations: bool) -> ModelConfig:
         """The configuration with every ``None`` that depends on the model or the data filled in."""
         declaration = self.declaration
+        released = self.objective == "released"
+        weight = (0.5 if combinations else 0.1) if released else 0.05
+        weight = (weight if self.counterfactual_weight is None else self.counterfactual_weight) * declaration.artifact
         defaults: dict[str, Any] = {
             "train_on": self.trained_on,
             "n_latent": 200 if combinations else 100,
@@ -157,18 +194,16 @@ class ModelConfig:
             "decode": declaration.decode[0],
             "guide": declaration.guide[0] if declaration.guide else None,
             "mask_prior": (0.01 if combinations else 0.001) if declaration.mask == "bernoulli" else None,
-            "counterfactual_weight": 0.05 if declaration.artifact else 0.0,
-            "gene_effects": declaration.gene_effects,
+            "counterfactual_weight": weight,
+            "reference": ("median" if released else "mean") if weight else None,
+            # the published model has none of these
+            "gene_effects": declaration.gene_effects and not released,
+            "linear_path": not released,
+            "weight_scale": 0.0 if released else 0.02,
+            "artifact_model": ("shared" if released else "cell") if declaration.artifact else None,
+            "embedding_layers": 4 if not self._useless()["embedding_layers"] else None,
         }
-        if self.objective == "released":
-            defaults["counterfactual_weight"] = 0.5 if combinations else 0.1
-        filled = {name: value for name, value in defaults.items() if getattr(self, name) is None}
-        if self.objective == "released":  # the published model has none of these
-            filled |= {"linear_path": False, "cell_artifact": False, "gene_effects": False}
-            filled |= {"weight_scale": 0.0, "balance_classes": False}
-        if not declaration.artifact:
-            filled["cell_artifact"] = False
-        return replace(self, **filled)
+        return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
 
 
 STEPS = 6000
@@ -191,9 +226,9 @@ class TrainConfig:
     n_particles
         Monte-Carlo particles a step.
     learning_rate
-        Of Adam.
+        Adam's learning rate.
     weight_decay
-        Of Adam.
+        Adam's weight decay.
     averaging
         Decay, per step, of the exponential moving average of the weights that is validated and kept; 0 is none.
     gradient_clip
@@ -236,6 +271,7 @@ class TrainConfig:
     progress: bool = True
 
     def __post_init__(self) -> None:
+        normalise_fields(self)
         check_at_least(
             1, batch_size=self.batch_size, **({} if self.max_epochs is None else {"max_epochs": self.max_epochs})
         )

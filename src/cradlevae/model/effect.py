@@ -176,6 +176,7 @@ def make_embedding(config: ModelConfig, n_treatments: int) -> Embedding:
         return PointEmbedding(n_treatments, config.n_latent)
     if config.guide == "mean-field":
         return MeanFieldEmbedding(n_treatments, config.n_latent)
+    assert config.embedding_layers is not None
     return CorrelatedEmbedding(n_treatments, config.n_latent, config.width, config.embedding_layers)
 
 

@@ -1,8 +1,8 @@
 """What a treatment adds to the log rate of each gene, past the latents, shrunk as far as its evidence asks for.
 
-W_tg ~ Normal(0, σ_t² τ_g²): τ_g says how much gene g moves at all, σ_t how much treatment t moves genes. Both are
+V_tg ~ Normal(0, σ_t² τ_g²): τ_g says how much gene g moves at all, σ_t how much treatment t moves genes. Both are
 learned, so a treatment without effect is silenced whatever its genes, and a gene that nothing moves whatever the
-treatment. W is at its most probable value; its posterior is Gaussian around it (Laplace), which gives the cost of σ and
+treatment. V is at its most probable value; its posterior is Gaussian around it (Laplace), which gives the cost of σ and
 τ (their evidence) and the intervals of effects.
 """
 
@@ -18,6 +18,7 @@ from cradlevae.data.experiment import Experiment
 from cradlevae.data.rates import ConditionRates, condition_rates
 from cradlevae.model.effect import rows_of
 from cradlevae.nn.hierarchy import fit_scales
+from cradlevae.nn.likelihood import Likelihood
 from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import BoolArray, Float32Array, FloatArray, IndexArray
 
@@ -29,7 +30,7 @@ SPREAD = 0.1, 1.0
 
 
 class GeneEffects(nn.Module):
-    """W (T, G) and its prior.
+    """V (T, G) and its prior.
 
     Parameters
     ----------
@@ -48,11 +49,11 @@ class GeneEffects(nn.Module):
         self.register_buffer("mean_count", torch.ones(n_genes))
         self.register_buffer("n_cells", torch.ones(n_treatments))
 
-    def of(self, dosage: Tensor, treatments: Tensor | None = None) -> Tensor:
+    def of_conditions(self, dosage: Tensor, treatments: Tensor | None = None) -> Tensor:
         """What conditions of dosages (conditions, treatments) add to the log rates, (conditions, G)."""
         return dosage @ rows_of(self.value, treatments)
 
-    def cost(self, treatments: Tensor, n_cells: Tensor, concentration: Tensor) -> Tensor:
+    def cost(self, treatments: Tensor, n_cells: Tensor, information: Tensor) -> Tensor:
         """Minus the log evidence of each treatment's effects, by Laplace, up to a constant, (treatments,).
 
         Parameters
@@ -61,14 +62,14 @@ class GeneEffects(nn.Module):
             The treatments, int64.
         n_cells
             Cells that tell of each, (treatments,).
-        concentration
-            θ, (G,).
+        information
+            What a cell's count tells about its log rate, (G,); see :meth:`.Likelihood.information`.
         """
         strength = self.log_strength.index_select(0, treatments)
         variance = self._prior_variance(treatments)
-        told = n_cells.unsqueeze(1) * self._information(concentration.detach())
+        total_information = n_cells.unsqueeze(1) * information
         values = self.value.index_select(0, treatments)
-        cost = values.square() / (2 * variance) + 0.5 * torch.log1p(variance * told)
+        cost = values.square() / (2 * variance) + 0.5 * torch.log1p(variance * total_information)
         return cost.sum(1) + 0.5 * strength.square()
 
     def prior_cost(self) -> Tensor:
@@ -76,10 +77,10 @@ class GeneEffects(nn.Module):
         median, sd = SPREAD
         return ((self.log_spread - math.log(median)) / sd).square().sum() / 2
 
-    def deviation(self, treatments: Tensor, concentration: Tensor) -> Tensor:
-        """Posterior standard deviation of W, (treatments, G)."""
-        told = self.n_cells.index_select(0, treatments).unsqueeze(1) * self._information(concentration)
-        return (1 / self._prior_variance(treatments) + told).rsqrt()
+    def deviation(self, treatments: Tensor, information: Tensor) -> Tensor:
+        """Posterior standard deviation of V, (treatments, G); ``information`` as in :meth:`cost`."""
+        total_information = self.n_cells.index_select(0, treatments).unsqueeze(1) * information
+        return (1 / self._prior_variance(treatments) + total_information).rsqrt()
 
     def expected_log(self) -> Tensor:
         """How far a change of a gene's log rate moves its log(1 + count), on average, (G,)."""
@@ -88,10 +89,6 @@ class GeneEffects(nn.Module):
     def _prior_variance(self, treatments: Tensor) -> Tensor:
         strength = self.log_strength.index_select(0, treatments)
         return (2 * (strength.unsqueeze(1) + self.log_spread)).exp()
-
-    def _information(self, concentration: Tensor) -> Tensor:
-        """Fisher information of a cell's count about its log rate, (G,)."""
-        return self.mean_count * concentration / (self.mean_count + concentration)
 
     @torch.no_grad()
     def start(self, data: Experiment, rates: ConditionRates, mean_count: Tensor, n_cells: Tensor) -> None:
@@ -112,10 +109,10 @@ class GeneEffects(nn.Module):
 def shrunk_rates(
     rates: ConditionRates, rows: IndexArray, n_controls: int
 ) -> tuple[Float32Array, FloatArray, FloatArray]:
-    """Empirical Bayes from counts alone: W of conditions, τ of genes and σ of conditions.
+    """Empirical Bayes from counts alone: V of conditions, τ of genes and σ of conditions.
 
-    The log rate is base + W with W ~ Normal(0, σ²τ²), 0 for controls; the base is shared by all conditions, so those
-    that do nothing serve as controls, too. Alternates Newton steps for W and the base with the most probable σ and τ.
+    The log rate is base + V with V ~ Normal(0, σ²τ²), 0 for controls; the base is shared by all conditions, so those
+    that do nothing serve as controls, too. Alternates Newton steps for V and the base with the most probable σ and τ.
 
     Parameters
     ----------
@@ -128,24 +125,30 @@ def shrunk_rates(
 
     Returns
     -------
-    W (rows, genes), τ (genes,), σ (rows,).
+    V (rows, genes), τ (genes,), σ (rows,).
     """
     total, n_cells = rates.total[rows], rates.n_cells[rows]
     library: FloatArray = n_cells.astype(np.float64) * rates.library_size
     n_rows, n_genes = total.shape
-    told = (np.arange(n_rows) >= n_controls) & (n_cells > 0)
+    informative = (np.arange(n_rows) >= n_controls) & (n_cells > 0)
     value = np.zeros((n_rows, n_genes), dtype=np.float32)
     pooled = total.sum(axis=0) + 0.5
     base: FloatArray = np.log(pooled / pooled.sum()).astype(np.float64)
 
     def update(part: slice, prior: FloatArray) -> FloatArray:
         value[:, part], base[part], square = _swept(
-            total[:, part], library[:, None], rates.dispersion[part], value[:, part], base[part], prior + 1e-10, told
+            total[:, part],
+            library[:, None],
+            rates.dispersion[part],
+            value[:, part],
+            base[part],
+            prior + 1e-10,
+            informative,
         )
         return square
 
-    sweeps = track_slow(range(SWEEPS), SWEEPS, "first estimate of gene effects") if told.any() else ()
-    spread, strength = fit_scales(told, n_genes, update, sweeps, smallest=1e-6)
+    sweeps = track_slow(range(SWEEPS), SWEEPS, "first estimate of gene effects") if informative.any() else ()
+    spread, strength = fit_scales(informative, n_genes, update, sweeps, smallest=1e-6)
     return value, np.sqrt(spread), np.sqrt(strength)
 
 
@@ -156,24 +159,24 @@ def _swept(
     value: Float32Array,
     base: FloatArray,
     prior: FloatArray,
-    told: BoolArray,
+    informative: BoolArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """One sweep over some genes: W, base and E[W²]."""
+    """One sweep over some genes: V, base and E[V²]."""
     w = value.astype(np.float64)
     for _ in range(3):
         expected = library * np.exp(base + w)
         step = ((total - expected) / dispersion - w / prior) / (expected / dispersion + 1 / prior)
-        w = np.where(told[:, None], np.clip(w + np.clip(step, -1, 1), -8, 8), 0.0)
+        w = np.where(informative[:, None], np.clip(w + np.clip(step, -1, 1), -8, 8), 0.0)
     expected = library * np.exp(base + w)
     information = expected / dispersion
-    # about the base, a condition tells what is left when its own W may be anything that the prior allows
-    weight = np.where(told[:, None], information / (1 + prior * information), information)
+    # about the base, a condition tells what is left when its own V may be anything that the prior allows
+    weight = np.where(informative[:, None], information / (1 + prior * information), information)
     residual = np.clip((total - expected) / np.maximum(expected, 1e-9) + w, -2, 2)
     moved: FloatArray = np.clip((weight * residual).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-9), -0.5, 0.5)
     return w, base + moved, w**2 + 1 / (information + 1 / prior)
 
 
-def start_at_rates(effects: GeneEffects, log_concentration: Tensor, data: Experiment, rows: IndexArray) -> None:
+def start_at_rates(effects: GeneEffects, likelihood: Likelihood, data: Experiment, rows: IndexArray) -> None:
     """Start gene effects and concentrations at what the counts of the training cells ``rows`` tell.
 
     Passing cells only, where there are such: damage dilutes effects.
@@ -185,5 +188,4 @@ def start_at_rates(effects: GeneEffects, log_concentration: Tensor, data: Experi
     effects.start(
         data, rates, torch.from_numpy(mean_count).float(), torch.from_numpy(np.asarray(n_cells, dtype=np.float32))
     )
-    with torch.no_grad():
-        log_concentration.copy_(torch.from_numpy(np.log(rates.concentration)).float())
+    likelihood.start(torch.from_numpy(rates.concentration))

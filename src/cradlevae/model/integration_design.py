@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from cradlevae.model.globals import GlobalNoise
+from cradlevae.model.latent_draws import Basal
 from cradlevae.model.trained import TrainedModel
-from cradlevae.query.states import Basal
 from cradlevae.utils.types import Float32Array, FloatArray, IndexArray
 
 DRAWS = 7
@@ -98,8 +98,9 @@ def draw_offsets(model: TrainedModel, dosage: Tensor, seed: int, batches: range)
     if effects is None:
         return None
     treatments = torch.nonzero(dosage).squeeze(1)
-    centre = effects.of(dosage.unsqueeze(0))  # (1, genes)
-    deviation = dosage[treatments].unsqueeze(1) * effects.deviation(treatments, model.module.concentration)
+    centre = effects.of_conditions(dosage.unsqueeze(0))  # (1, genes)
+    information = model.module.likelihood.information(effects.mean_count)
+    deviation = dosage[treatments].unsqueeze(1) * effects.deviation(treatments, information)
     drawn = []
     for batch in batches:
         of_batch = centre.expand(DRAWS, -1)

@@ -15,7 +15,7 @@ from torch import Tensor
 from cradlevae.data.loading.minibatch import Minibatch
 from cradlevae.model.globals import GlobalNoise, Globals, artifact_state, perturbation_state
 from cradlevae.model.module import CradleModule, failed_cells, sparse_counts
-from cradlevae.nn.fused import linear_gamma_poisson
+from cradlevae.nn.counts import SparseCounts
 from cradlevae.nn.mlp import Gaussian, gaussian_kl, standard_log_prob
 
 
@@ -75,13 +75,13 @@ class Noise:
 
 def draw_noise(module: CradleModule, n_cells: int, n_particles: int) -> Noise:
     """Fresh random numbers for :func:`loss_terms`."""
-    basal = module.log_mean.new_empty(n_particles, n_cells, module.n_latent).normal_()
+    basal = module.basal_encoder.log_mean.new_empty(n_particles, n_cells, module.n_latent).normal_()
     first = module.draw_noise(n_particles)
     return Noise(
         first,
         basal,
         second=module.draw_noise(n_particles) if module.config.objective == "released" else None,
-        cell=torch.randn_like(basal) if module.config.cell_artifact else None,
+        cell=torch.randn_like(basal) if module.has_own_artifact else None,
     )
 
 
@@ -94,56 +94,29 @@ def loss_terms(module: CradleModule, minibatch: Minibatch, sizes: SplitSizes, no
     Returns
     -------
     dict
-        ``reconstruction`` and ``basal``, and as far as the member has them ``mask``, ``embedding``, ``artifact``,
-        ``cell_artifact`` and ``gene_effects`` (the ELBO, each as a loss);
-        ``weights`` (the prior of the gene weights) and ``counterfactual``
-        (β included) where they count. Scalars.
+        ``reconstruction`` and ``basal``, and as far as the model has them ``mask``, ``embedding``, ``artifact``,
+        ``cell_artifact`` and ``gene_effects`` (the ELBO, each as a loss); ``weights`` (the prior of the gene weights)
+        and ``counterfactual`` (β included) where they count. Scalars.
     """
-    config = module.config
-    released = config.objective == "released"
+    beta = module.config.counterfactual_weight
     draw = module.sample_globals(noise.first.of(minibatch.treatments), minibatch.treatments)
     shared = _shared(module, minibatch, draw)
     counts = sparse_counts(minibatch)
-    beta = config.counterfactual_weight
     encoded, profiles = module.encode_counts(counts, minibatch.references if beta else None)
     placed = _placed(encoded, shared, minibatch.condition)  # (P, N, width), artifact left out
-    hidden = module.basal_encoder.mlp.rest(_damaged(placed, shared, minibatch.artifact))
-    moved = shared.shift.index_select(1, minibatch.condition) if module.declaration.prior == "shifted" else None
-    q_basal = module.centred(module.basal_encoder.head(hidden), moved)
-    z_b = q_basal.sample(noise.basal)
-    q_cell = own = None
-    if config.cell_artifact:
-        assert noise.cell is not None
-        q_cell = module.cell_artifact_head(hidden.index_select(1, minibatch.failed))
-        own = q_cell.sample(noise.cell.index_select(1, minibatch.failed)) * minibatch.failed_weight.unsqueeze(1)
-
-    gene_weight, cost = module.gene_linear.weight, None
-    if config.weight_scale:
-        gene_weight, cost = _WeightPrior.apply(gene_weight, config.weight_scale)  # type: ignore[no-untyped-call]
+    states = _states(module, minibatch, noise, shared, placed)
+    gene_weight, weight_cost = _gene_weight(module)
     weight = _cell_weight(module, minibatch, sizes)
-    decoded, state = module.decode_batch(z_b, shared.shift, draw.artifact, own, minibatch)
-    reconstruction, _ = linear_gamma_poisson(
-        *module.with_offset(decoded, gene_weight, shared.offset, minibatch.condition, state),
-        module.gene_linear.bias,
-        module.log_concentration,
-        counts,
-        minibatch.library_size,
-        weight,
-    )
-    n = minibatch.n_cells
-    prior_weight = None if released else weight
-    basal = _score(q_basal, z_b, sampled=released)  # (N,)
+    prior_weight = None if module.config.objective == "released" else weight
     terms = {
-        "reconstruction": -reconstruction / n,
-        "basal": -(basal if prior_weight is None else basal * prior_weight).sum() / n,
+        "reconstruction": _reconstruction(module, minibatch, draw, shared, states, gene_weight, counts, weight),
+        "basal": _basal_term(module, states, prior_weight),
     }
     terms |= _global_terms(module, minibatch, sizes, draw, prior_weight)
-    if cost is not None:
-        terms["weights"] = cost / sizes.n_cells
-    if q_cell is not None:
-        divergence = q_cell.kl_to_standard().sum(-1).mean(0)  # (failed,)
-        of_failed = weight.index_select(0, minibatch.failed) * minibatch.failed_weight
-        terms["cell_artifact"] = (divergence * of_failed).sum() / n
+    if weight_cost is not None:
+        terms["weights"] = weight_cost / sizes.n_cells
+    if states.q_own is not None:
+        terms["cell_artifact"] = _own_term(minibatch, states.q_own, weight)
     if beta and len(minibatch.references):
         terms["counterfactual"] = beta * _counterfactual(module, minibatch, placed, profiles, shared, noise)
     elif beta:
@@ -162,16 +135,17 @@ class _Shared:
 
 
 def _shared(module: CradleModule, minibatch: Minibatch, draw: Globals) -> _Shared:
+    encoder = module.basal_encoder
     shift = minibatch.treatment_dosage @ draw.shift
     offset = module.offset(minibatch.treatment_dosage, minibatch.treatments)
-    by_condition = module.encoder_part("perturbation", shift) if module.sees_effect else None
+    by_condition = encoder.of_effect(shift) if encoder.sees_effect else None
     if offset is not None:
-        without = module.offset_part(offset)
+        without = module.encoded_offset(offset)
         by_condition = without.unsqueeze(0) if by_condition is None else by_condition + without
     return _Shared(
         shift,
         by_condition,
-        None if draw.artifact is None else module.encoder_part("artifact", draw.artifact),
+        None if draw.artifact is None else encoder.of_artifact(draw.artifact),
         offset,
     )
 
@@ -184,8 +158,78 @@ def _placed(encoded: Tensor, shared: _Shared, condition: Tensor) -> Tensor:
 
 
 def _damaged(placed: Tensor, shared: _Shared, artifact: Tensor) -> Tensor:
-    """The same with the cells' artifacts, (N, C)."""
+    """The encoder's first layer of cells with these artifacts, (N, C)."""
     return placed if shared.by_class is None else placed + artifact @ shared.by_class
+
+
+@dataclass(frozen=True)
+class _States:
+    """Draws of the cells' own states, and the posteriors that they come from."""
+
+    q_basal: Gaussian
+    z_basal: Tensor  # (P, N, K)
+    q_own: Gaussian | None  # of failed cells; None where they have no artifact state of their own
+    own: Tensor | None  # (P, failed, K); 0 for the rows that pad
+
+
+def _states(module: CradleModule, minibatch: Minibatch, noise: Noise, shared: _Shared, placed: Tensor) -> _States:
+    encoder = module.basal_encoder
+    hidden = encoder.mlp.rest(_damaged(placed, shared, minibatch.artifact))
+    moved = shared.shift.index_select(1, minibatch.condition) if encoder.shifted else None
+    q_basal = encoder.posterior(hidden, moved)
+    z_basal = q_basal.sample(noise.basal)
+    if module.own_artifact_head is None:
+        return _States(q_basal, z_basal, None, None)
+    assert noise.cell is not None
+    q_own: Gaussian = module.own_artifact_head(hidden.index_select(1, minibatch.failed))
+    own = q_own.sample(noise.cell.index_select(1, minibatch.failed)) * minibatch.failed_weight.unsqueeze(1)
+    return _States(q_basal, z_basal, q_own, own)
+
+
+def _gene_weight(module: CradleModule) -> tuple[Tensor, Tensor | None]:
+    """The weights of the gene Linear, and what their prior costs; ``None`` where they have none."""
+    weight = module.decoder.gene_linear.weight
+    if not module.config.weight_scale:
+        return weight, None
+    with_prior: tuple[Tensor, Tensor] = _WeightPrior.apply(weight, module.config.weight_scale)  # type: ignore[no-untyped-call]
+    return with_prior
+
+
+def _reconstruction(
+    module: CradleModule,
+    minibatch: Minibatch,
+    draw: Globals,
+    shared: _Shared,
+    states: _States,
+    gene_weight: Tensor,
+    counts: SparseCounts,
+    weight: Tensor,
+) -> Tensor:
+    """Minus the log probability of the counts, mean over the minibatch's cells."""
+    hidden, z_artifact = module.decoder.hidden_of_minibatch(
+        states.z_basal, shared.shift, draw.artifact, states.own, minibatch, with_state=module.gene_effects is not None
+    )
+    total, _ = module.likelihood.linear_log_prob(
+        *module.with_offset(hidden, gene_weight, shared.offset, minibatch.condition, z_artifact),
+        module.decoder.gene_linear.bias,
+        counts,
+        minibatch.library_size,
+        weight,
+    )
+    return -total / minibatch.n_cells
+
+
+def _basal_term(module: CradleModule, states: _States, weight: Tensor | None) -> Tensor:
+    """What the basal states cost, mean over the minibatch's cells."""
+    score = _score(states.q_basal, states.z_basal, sampled=module.config.objective == "released")  # (N,)
+    return -(score if weight is None else score * weight).sum() / len(score)
+
+
+def _own_term(minibatch: Minibatch, q_own: Gaussian, weight: Tensor) -> Tensor:
+    """What the artifact states of failed cells' own cost, mean over the minibatch's cells."""
+    divergence = q_own.kl_to_standard().sum(-1).mean(0)  # (failed,)
+    of_failed = weight.index_select(0, minibatch.failed) * minibatch.failed_weight
+    return (divergence * of_failed).sum() / minibatch.n_cells
 
 
 def _global_terms(
@@ -206,12 +250,12 @@ def _global_terms(
         terms["mask"] = -(of_treatment @ score)
     if draw.q_embedding is not None:
         terms["embedding"] = -(of_treatment @ _score(draw.q_embedding, draw.embedding, sampled=sampled))
-    if draw.artifact is not None:
-        assert draw.q_artifact is not None
+    if module.artifact is not None and draw.artifact is not None and draw.q_artifact is not None:
         of_class = _share(minibatch.artifact, sizes.per_class, None, weight)
-        terms["artifact"] = -(of_class @ _score(draw.q_artifact, draw.artifact, sampled=sampled))
+        terms["artifact"] = -(of_class @ module.artifact.score(draw.q_artifact, draw.artifact, sampled=sampled))
     if module.gene_effects is not None:
-        cost = of_treatment @ module.gene_effects.cost(minibatch.treatments, n_t, module.concentration)
+        information = module.likelihood.information(module.gene_effects.mean_count)
+        cost = of_treatment @ module.gene_effects.cost(minibatch.treatments, n_t, information)
         terms["gene_effects"] = cost + module.gene_effects.prior_cost() / sizes.n_cells
     return terms
 
@@ -259,16 +303,11 @@ def iwelbo(module: CradleModule, minibatch: Minibatch, n_particles: int) -> Tens
         failed = failed_cells(minibatch.artifact)
         z_a = z_a + failed.unsqueeze(1) * own
         log_ratio = log_ratio + failed * (standard_log_prob(own) - q_cell.log_prob(own)).sum(-1)
-    _, log_prob = linear_gamma_poisson(
-        *module.with_offset(
-            module.decode_hidden(z_b, z_p, z_a),
-            module.gene_linear.weight,
-            offset,
-            minibatch.condition,
-            z_a,
-        ),
-        module.gene_linear.bias,
-        module.log_concentration,
+    hidden = module.decoder.hidden(z_b, z_p, z_a)
+    gene_linear = module.decoder.gene_linear
+    _, log_prob = module.likelihood.linear_log_prob(
+        *module.with_offset(hidden, gene_linear.weight, offset, minibatch.condition, z_a),
+        gene_linear.bias,
         counts,
         minibatch.library_size,
     )

@@ -268,14 +268,14 @@ def new_model(
         torch.manual_seed(seed)
         module = CradleModule(resolved, data.n_genes, len(treatments), len(data.criteria))
     statistics = cell_statistics(data, train)
-    module.log_mean.copy_(torch.from_numpy(statistics.log_mean))
-    module.log_std.copy_(torch.from_numpy(statistics.log_std))
+    module.basal_encoder.log_mean.copy_(torch.from_numpy(statistics.log_mean))
+    module.basal_encoder.log_std.copy_(torch.from_numpy(statistics.log_std))
     if resolved.objective == "corrected":  # the decoder starts at the mean profile
         total = statistics.total + 0.5
         with torch.no_grad():
-            module.gene_linear.bias.copy_(torch.from_numpy(np.log(total / total.sum())).float())
+            module.decoder.gene_linear.bias.copy_(torch.from_numpy(np.log(total / total.sum())).float())
     if module.gene_effects is not None:
-        start_at_rates(module.gene_effects, module.log_concentration, data, train)
+        start_at_rates(module.gene_effects, module.likelihood, data, train)
     trained_dosage = data.dosage[np.unique(data.condition[train])].sum(axis=0) > 0
     passing = train[~data.failed[train]]
     sizes = data.library_size[passing if len(passing) else train]
@@ -321,7 +321,7 @@ def with_banks(model: TrainedModel, data: Experiment) -> TrainedModel:
     bank = ControlBank(*basal, data.library_size[rows])
     failed = _some(train[data.failed[train]])
     damage = None
-    if model.config.cell_artifact and len(failed):
+    if model.module.has_own_artifact and len(failed):
         _, own = _posteriors(model, data, failed, clean=False)
         damage = DamageBank(*own, data.artifact[failed])
     return replace(model, controls=bank, damage=damage)

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cradlevae.nn.likelihood import MEAN_OFFSET, MIN_RATE, SparseCounts
+from cradlevae.nn.constants import MEAN_OFFSET, MIN_RATE
+from cradlevae.nn.counts import SparseCounts
 from cradlevae.nn.matmul import reduced
 
 PRODUCT_VALUES = 8_000_000

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cradlevae.nn.likelihood import SparseCounts
+from cradlevae.nn.counts import SparseCounts
 
 SPARSE_BELOW = 0.25
 """Share of positive counts below which a processor multiplies them one by one faster than a dense matrix."""

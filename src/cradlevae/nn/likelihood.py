@@ -1,95 +1,183 @@
-"""The Gamma-Poisson likelihood of counts.
+"""What a likelihood of counts has to say, and the register of those that are known.
 
-Counts are Gamma-Poisson (negative binomial) with concentration θ per gene and rate θ / (μ + 1e-4), floored at 1e-6;
-μ = library size × softmax over genes. Training computes it in :mod:`cradlevae.nn.fused`.
+A likelihood is the distribution of a count given its mean μ = library size × expected share of the gene. A model names
+one (``ModelConfig.likelihood``), and nothing else in the package knows which it is. A new one is a class with a ``key``
+under :func:`register_likelihood`: it must give :meth:`Likelihood.log_prob`, :meth:`Likelihood.sample`,
+:meth:`Likelihood.generating` and :meth:`Likelihood.information`; everything else has a default.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar, TypeVar
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-MEAN_OFFSET = 1e-4
-MIN_RATE = 1e-6
+from cradlevae.errors import DataError
+from cradlevae.nn.counts import SparseCounts, decoded_share
+from cradlevae.utils.constants import BLOCK_VALUES
 
 
 @dataclass(frozen=True)
-class SparseCounts:
-    """Counts of a batch of cells, CSR: values and genes of the positive counts, cell after cell.
+class GeneratingFunction:
+    """The probability generating function of counts of given means, G(z) = E[zˣ].
 
     Attributes
     ----------
-    values
-        Positive counts, (positives,), float.
-    genes
-        Their genes, (positives,), int64.
-    starts
-        Where each cell's positives start, (cells + 1,), int64, on the CPU.
-    n_genes
-        Number of genes.
+    reach
+        How large counts get, about: the largest mean plus its ratio to the dispersion.
+    log
+        ``log(decay, out)`` puts log G(1 − decay) of every count into ``out`` and returns it; ``decay``, between 0 and
+        1, broadcasts against the means.
     """
 
-    values: Tensor
-    genes: Tensor
-    starts: Tensor
-    n_genes: int
-
-    @property
-    def n_cells(self) -> int:
-        """Number of cells."""
-        return len(self.starts) - 1
-
-    def cells(self) -> Tensor:
-        """Cell of each positive count, (positives,)."""
-        lengths = self.starts.diff().to(self.genes.device)
-        return torch.repeat_interleave(
-            torch.arange(self.n_cells, device=self.genes.device), lengths, output_size=len(self.genes)
-        )
-
-    def dense(self) -> Tensor:
-        """The counts as (cells, genes)."""
-        out = self.values.new_zeros(self.n_cells * self.n_genes)
-        out[self.cells() * self.n_genes + self.genes] = self.values
-        return out.view(self.n_cells, self.n_genes)
-
-    def to(self, device: Any, non_blocking: bool = False) -> SparseCounts:
-        """The same counts on another device."""
-        return SparseCounts(
-            self.values.to(device, non_blocking=non_blocking),
-            self.genes.to(device, non_blocking=non_blocking),
-            self.starts,
-            self.n_genes,
-        )
+    reach: float
+    log: Callable[[Tensor, Tensor], Tensor]
 
 
-def gamma_poisson_rate(mean: Tensor, concentration: Tensor) -> Tensor:
-    """Rate of the Gamma-Poisson with this mean: θ / (μ + 1e-4), floored at 1e-6."""
-    return (concentration / (mean + MEAN_OFFSET)).clamp_min(MIN_RATE)
+class Likelihood(nn.Module, ABC):
+    """Distribution of a count given its mean. Shapes: P particles, N cells, G genes.
+
+    Parameters
+    ----------
+    n_genes
+        G.
+    """
+
+    key: ClassVar[str]
+    """Name in settings and files."""
+
+    description: ClassVar[str]
+    """One line."""
+
+    def __init__(self, n_genes: int) -> None:
+        super().__init__()
+        self.n_genes = n_genes
+
+    @abstractmethod
+    def log_prob(self, counts: Tensor, mean: Tensor) -> Tensor:
+        """Log probability of counts, element by element; gradients flow through ``mean`` and the parameters."""
+
+    @abstractmethod
+    def sample(self, mean: Tensor) -> Tensor:
+        """Draw counts of these means, (..., G)."""
+
+    @abstractmethod
+    def generating(self, mean: Tensor) -> GeneratingFunction:
+        """The probability generating function of counts of these means, (..., G); effects are integrated with it."""
+
+    @abstractmethod
+    def information(self, mean: Tensor) -> Tensor:
+        """Fisher information that a count of this mean holds about the logarithm of its mean, (..., G)."""
+
+    def start(self, concentration: Tensor) -> None:
+        """Start parameters at what the training cells show; does nothing by default.
+
+        Parameters
+        ----------
+        concentration
+            Concentration of a Gamma-Poisson distribution fitted to each gene, (G,).
+        """
+
+    def linear_log_prob(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        counts: SparseCounts,
+        library_size: Tensor,
+        cell_weight: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Log probability of sparse counts under a linear softmax decoder, by :meth:`log_prob` of dense blocks.
+
+        Parameters
+        ----------
+        hidden
+            Last hidden layer, (P, N, width).
+        weight, bias
+            The gene Linear, (G, width) and (G,).
+        counts
+            Counts of the cells.
+        library_size
+            Library sizes, (N,).
+        cell_weight
+            Weight of each cell in the sum, (N,); ``None`` is one each.
+
+        Returns
+        -------
+        total
+            Σ over cells of weight × mean over particles of log p(x); gradients flow through it.
+        per_cell
+            log p(x) of each particle and cell, (P, N), detached.
+        """
+        dense = counts.dense()
+        weights = torch.ones_like(library_size) if cell_weight is None else cell_weight
+        step = max(1, BLOCK_VALUES // (len(hidden) * counts.n_genes))
+        total, per_cell = library_size.new_zeros(()), []
+        for start in range(0, counts.n_cells, step):
+            part = slice(start, start + step)
+            mean = library_size[part].unsqueeze(1) * decoded_share(hidden[:, part], weight, bias)
+            log_prob = self.log_prob(dense[part], mean).sum(-1)
+            total = total + (weights[part] * log_prob.mean(0)).sum()
+            per_cell.append(log_prob.detach())
+        return total, torch.cat(per_cell, dim=1)
+
+    def own_factors(self, counts: Tensor, mean: Tensor) -> Tensor:
+        """What is the cell's own beside its latent states: the factors on the means of its genes that it keeps.
+
+        Parameters
+        ----------
+        counts
+            Counts of the cells, (N, G).
+        mean
+            Expected counts, (P, N, G); may be overwritten.
+
+        Returns
+        -------
+        Tensor
+            Factors, (P, N, G); 1 for a likelihood without such factors.
+        """
+        return torch.ones_like(mean)
+
+    def sample_twin(self, mean: Tensor, counts: Tensor) -> Tensor:
+        """Draw counts of the twin of a cell with these counts, whose expected counts hold the cell's own factors."""
+        return self.sample(mean)
 
 
-def gamma_poisson_log_prob(counts: Tensor, concentration: Tensor, rate: Tensor) -> Tensor:
-    """Log probability of counts, element by element (the direct formulation)."""
-    return (
-        concentration * (rate.log() - rate.log1p())
-        - counts * rate.log1p()
-        + torch.lgamma(concentration + counts)
-        - torch.lgamma(concentration)
-        - torch.lgamma(counts + 1)
-    )
+LIKELIHOODS: dict[str, type[Likelihood]] = {}
+"""Every likelihood by its key."""
+
+Kind = TypeVar("Kind", bound=type[Likelihood])
 
 
-def decoded_share(hidden: Tensor, weight: Tensor, bias: Tensor, offset: Tensor | None = None) -> Tensor:
-    """Each gene's expected share of the counts, ρ: (..., width) → (..., genes); ``offset`` adds to the log rates."""
-    rates = F.linear(hidden, weight, bias)
-    return torch.softmax(rates if offset is None else rates + offset, dim=-1)
+def register_likelihood(kind: Kind) -> Kind:
+    """Make a likelihood known by its key; a class decorator.
+
+    Raises
+    ------
+    DataError
+        If the key is taken.
+    """
+    if kind.key in LIKELIHOODS:
+        raise DataError(f"a likelihood {kind.key!r} is already registered; choose another key")
+    LIKELIHOODS[kind.key] = kind
+    return kind
 
 
-def sample_gamma_poisson(mean: Tensor, concentration: Tensor) -> Tensor:
-    """Draw counts with these means, (..., genes)."""
-    rate = gamma_poisson_rate(mean, concentration)
-    gamma = torch._standard_gamma(concentration.expand_as(mean).contiguous())
-    return torch.poisson(gamma / rate)
+def likelihood_of(key: str) -> type[Likelihood]:
+    """The likelihood with a key.
+
+    Raises
+    ------
+    DataError
+        If there is none; the message gives the closest keys.
+    """
+    import cradlevae.nn.gamma_poisson  # noqa: F401 (registers the one that ships with the package)
+    from cradlevae.utils.names import closest
+
+    if key not in LIKELIHOODS:
+        raise DataError(f"unknown likelihood {key!r}{closest(key, list(LIKELIHOODS))}")
+    return LIKELIHOODS[key]

@@ -27,17 +27,11 @@ from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.data.storage.block_writer import Block, from_blocks, rounded
 from cradlevae.errors import DataError
 from cradlevae.model.globals import artifact_state, perturbation_state
+from cradlevae.model.latent_draws import draw_globals, seeded
 from cradlevae.model.module import failed_cells, sparse_counts
 from cradlevae.model.trained import TrainedModel
-from cradlevae.nn.likelihood import sample_gamma_poisson
 from cradlevae.nn.mlp import Gaussian
-from cradlevae.query.states import (
-    artifact_indicator,
-    canonical_conditions,
-    draw_globals,
-    need_artifact,
-    seeded,
-)
+from cradlevae.query.arguments import artifact_indicator, canonical_conditions, need_artifact
 from cradlevae.utils.checks import check_choice
 from cradlevae.utils.constants import BLOCK_VALUES, ENCODED_CELLS
 from cradlevae.utils.progress import track_slow
@@ -60,8 +54,8 @@ class _Decoded:
         Standard deviation of its logarithm over draws.
     drawn
         That of one draw.
-    concentration
-        θ + x, of the Gamma factors' posterior.
+    counts
+        Counts of the cells, (cells, genes).
     information
         What the cell told about z^b, (cells,).
     """
@@ -69,7 +63,7 @@ class _Decoded:
     share: Tensor
     log_sd: Tensor
     drawn: Tensor
-    concentration: Tensor
+    counts: Tensor
     information: Tensor
 
 
@@ -180,7 +174,7 @@ def counterfactual(
         for part, decoded in _decoded(model, data, rows, target_artifact, target_dosage, n_draws):
             library = torch.from_numpy(sizes[part]).unsqueeze(1)
             information[part] = decoded.information.numpy()
-            counts = sample_gamma_poisson(decoded.drawn * library, decoded.concentration)
+            counts = model.module.likelihood.sample_twin(decoded.drawn * library, decoded.counts)
             yield {
                 "X": rounded((decoded.share * library).numpy(), EXPECTED_BITS),
                 "sampled": sp.csr_matrix(counts.numpy()),
@@ -223,9 +217,8 @@ def _decoded(
         z_b = posterior.sample(torch.randn(n_draws, minibatch.n_cells, module.n_latent))
         before, after = _with_own(shared, own, classes)
         counts = sparse_counts(minibatch).dense()
-        factor = module.decode_share(z_b, z_p, before, offset).mul_(minibatch.library_size.unsqueeze(1))  # μ
-        concentration = module.concentration + counts
-        factor = factor.add_(module.concentration).reciprocal_().mul_(concentration)  # (draws, cells, genes)
+        mean = module.decode_share(z_b, z_p, before, offset).mul_(minibatch.library_size.unsqueeze(1))
+        factor = module.likelihood.own_factors(counts, mean)  # (draws, cells, genes)
         if dosage is not None:
             z_p = torch.einsum("t,dtk->dk", dosage, draw.shift).unsqueeze(1)
             offset = module.offset(dosage.unsqueeze(0))
@@ -238,7 +231,7 @@ def _decoded(
                 share=share.mean(0),
                 log_sd=share.clamp_min(1e-12).log().std(0, correction=min(1, n_draws - 1)),
                 drawn=share[chosen, torch.arange(minibatch.n_cells)],
-                concentration=concentration,
+                counts=counts,
                 information=posterior.kl_to_standard().sum(-1).mean(0),
             ),
         )

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import Literal
 
 import anndata as ad
 import numpy as np
@@ -14,50 +11,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cradlevae.data.labels import listed
 from cradlevae.errors import DataError
-from cradlevae.model.integration_design import (
-    DRAWS,
-    PARTICLES,
-    States,
-    deviation_noise,
-    draw_effects,
-    draw_offsets,
-    draw_shifts,
-    draw_states,
-    residual_freedom,
-)
+from cradlevae.model.effect_estimator import Scale, estimate_effects
+from cradlevae.model.latent_draws import Basal, draw_condition, seeded
 from cradlevae.model.trained import TrainedModel
-from cradlevae.nn.expectation import expected_log_expression
-from cradlevae.nn.likelihood import sample_gamma_poisson
-from cradlevae.query.states import (
-    PUBLISHED_LIBRARY_SIZE,
-    Basal,
-    canonical_conditions,
-    check_credible,
-    draw_condition,
-    seeded,
-)
+from cradlevae.query.arguments import PUBLISHED_LIBRARY_SIZE, canonical_conditions, check_credible
 from cradlevae.utils.checks import check_at_least, check_choice
 from cradlevae.utils.constants import TARGET_SUM
 from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import Float32Array
 
-Scale = Literal["perturbseq", "mean"]
-"""log2(1 + 1e4·x/Σx), or raw counts."""
-
-
-BATCHES = 8
-"""Batches of particles that are decoded together and that every condition gets: enough to tell their spread."""
-
-MAX_BATCHES = 192
-"""Batches after which a condition is given up whose error is still above the target."""
-
 TARGET_ERROR = {"perturbseq": 0.02, "mean": float("inf")}
 """Default Monte-Carlo error: in log2 units; raw counts have no scale of their own, so no target."""
-
-COVERED = 0.99
-"""Share of the genes whose Monte-Carlo error meets the target."""
 
 
 def effects(
@@ -120,25 +85,16 @@ def effects(
         raise DataError(f"error is {error}; it must be positive, e.g. 0.02")
     conditions = canonical_conditions(model, perturbations)
     dosage = model.dosage(conditions)
-    layers: list[dict[str, Float32Array]] = []
-    n_particles: list[int] = []
-    above: list[str] = []
-    with seeded(seed):
-        controls = _Controls(model, scale, basal, seed)
-        for row in track_slow(range(len(conditions)), len(conditions), "effects"):
-            estimate = _estimate(controls, dosage[row], target)
-            layers.append(estimate.layers(credible))
-            n_particles.append(estimate.n_particles)
-            if estimate.worst > target:
-                above.append(conditions[row])
-    _warn_of_error(above, target)
-    stacked = {name: np.stack([layer[name] for layer in layers]) for name in layers[0]}
-    obs = pd.DataFrame({"n_particles": n_particles}, index=pd.Index(conditions, name="perturbation"))
+    estimates = estimate_effects(
+        model, conditions, dosage, credible=credible, error=target, scale=scale, basal=basal, seed=seed
+    )
+    layers = estimates.layers
+    obs = pd.DataFrame({"n_particles": estimates.n_particles}, index=pd.Index(conditions, name="perturbation"))
     settings = {"scale": scale, "credible": credible, "error": target, "basal": basal}
     if residual and scale == "perturbseq" and model.residual is not None:
-        _add_residual(stacked, *model.residual.of(conditions, dosage.numpy()), model.residual.widening, credible)
-    x = stacked.pop("X")
-    return ad.AnnData(X=x, obs=obs, var=model.var.copy(), layers=stacked, uns={"effects": settings})
+        _add_residual(layers, *model.residual.of(conditions, dosage.numpy()), model.residual.widening, credible)
+    x = layers.pop("X")
+    return ad.AnnData(X=x, obs=obs, var=model.var.copy(), layers=layers, uns={"effects": settings})
 
 
 def _add_residual(
@@ -159,134 +115,6 @@ def _add_residual(
         layers[name] = layers["X"] + side * away
     layers["sd"] = np.sqrt((part * layers["sd"]) ** 2 + variance)
     layers["sd"] *= widening
-
-
-@dataclass
-class _Controls:
-    """The states of each batch with their expression under control; the same for every condition."""
-
-    model: TrainedModel
-    scale: Scale
-    basal: Basal
-    seed: int
-    made: dict[range, tuple[States, Tensor]] = field(default_factory=dict)
-
-    def of(self, batches: range) -> tuple[States, Tensor]:
-        """States of batches, and their expression under control, (states, 1, genes)."""
-        if batches not in self.made:
-            states = draw_states(self.model, self.basal, self.seed, batches)
-            self.made[batches] = states, self.expression(states)
-        return self.made[batches]
-
-    def expression(self, states: States, shift: Tensor | None = None, offset: Tensor | None = None) -> Tensor:
-        """Expected expression of each state under each of its shifts, (states, n, W) → (states, n, genes).
-
-        With the gene effects of each, (states, n, genes), where there are such. Without shifts, under control, it is
-        (states, 1, genes).
-        """
-        basal = states.basal.unsqueeze(1)
-        if shift is not None:
-            basal = basal.expand(-1, shift.shape[1], -1)
-        share: Tensor = self.model.module.decode_share(basal, shift, offset=offset)
-        library = states.library_size.unsqueeze(1).expand(share.shape[:2])
-        if self.scale == "mean":
-            return share.mul_(library.unsqueeze(2))
-        flat = expected_log_expression(share.flatten(0, 1), self.model.module.concentration, library.flatten())
-        return flat.view(share.shape)
-
-
-@dataclass(frozen=True)
-class _Estimate:
-    """What batches of particles tell of the effects of a condition."""
-
-    means: Tensor  # of each batch, (batches, genes)
-    deviations: Tensor  # of each batch's draws, (batches, draws, genes)
-    residual: Tensor  # sum of squares, (genes,)
-
-    @property
-    def n_particles(self) -> int:
-        return len(self.means) * PARTICLES
-
-    @property
-    def error(self) -> Tensor:
-        """Monte-Carlo standard error of the mean over batches, (genes,)."""
-        error: Tensor = self.means.std(0) / len(self.means) ** 0.5
-        return error
-
-    @property
-    def worst(self) -> float:
-        """The error that :data:`COVERED` of the genes keep below."""
-        error = self.error
-        return float(error.kthvalue(max(1, int(COVERED * len(error)))).values)
-
-    def layers(self, credible: float) -> dict[str, Float32Array]:
-        """Mean, interval and standard deviation of the posterior, and the Monte-Carlo error, (genes,)."""
-        mean = self.means.mean(0)
-        draws = self.deviations.flatten(0, 1)
-        total = draws.square().sum(0)
-        noise = deviation_noise() * self.residual / residual_freedom()
-        within = (total - noise).clamp_min(0) / len(draws)  # without what the few states add
-        # a batch's draws deviate from its mean, whose own variance is at most that of independent draws, often less
-        posterior = within + torch.minimum(within / (DRAWS - 1), self.means.var(0))
-        shrink = torch.where(total > 0, (posterior / total * len(draws)).sqrt(), 0.0)
-        low, high = _quantiles(draws, (1 - credible) / 2)
-        found = {
-            "X": mean,
-            "low": mean + shrink * low,
-            "high": mean + shrink * high,
-            "sd": posterior.sqrt(),
-            "mc_error": self.error,
-        }
-        return {name: value.numpy() for name, value in found.items()}
-
-
-def _estimate(controls: _Controls, dosage: Tensor, target: float) -> _Estimate:
-    """Add batches of particles until the target is met."""
-    means: list[Tensor] = []
-    deviations: list[Tensor] = []
-    residual = torch.zeros(len(controls.model.var))
-    for start in range(0, MAX_BATCHES, BATCHES):
-        effect = _batch_effects(controls, dosage, range(start, start + BATCHES))
-        for batch in effect:
-            means.append(batch.mean(0))
-            deviation, rest = draw_effects(batch)
-            deviations.append(deviation)
-            residual += rest
-        estimate = _Estimate(torch.stack(means), torch.stack(deviations), residual)
-        if estimate.worst <= target:
-            break
-    return estimate
-
-
-def _batch_effects(controls: _Controls, dosage: Tensor, batches: range) -> Tensor:
-    """Effect of a condition on each particle of these batches, (batches, particles, genes)."""
-    shape = len(batches), PARTICLES, len(controls.model.var)
-    if not dosage.any():  # the control
-        return torch.zeros(shape)
-    states, control = controls.of(batches)
-    shift = draw_shifts(controls.model, dosage, controls.seed, batches)
-    offset = draw_offsets(controls.model, dosage, controls.seed, batches)
-    return (controls.expression(states, shift, offset) - control).view(shape)
-
-
-def _quantiles(draws: Tensor, tail: float) -> tuple[Tensor, Tensor]:
-    """The quantiles ``tail`` and 1 − ``tail`` of each gene, (draws, genes) → two (genes,)."""
-    ranked = draws.T.contiguous().sort(dim=1).values
-    last = ranked.shape[1] - 1
-    place = tail * last
-    below = min(int(place), last - 1)
-    part = place - below
-    low = ranked[:, below].lerp(ranked[:, below + 1], part)
-    return low, ranked[:, last - below].lerp(ranked[:, last - below - 1], part)
-
-
-def _warn_of_error(conditions: Sequence[str], target: float) -> None:
-    if conditions:
-        warnings.warn(
-            f"the Monte-Carlo error of the effects of {listed(conditions)} is above {target:g} after "
-            f"{MAX_BATCHES * PARTICLES:,} particles; see layers['mc_error'], or ask for a larger error=",
-            stacklevel=3,
-        )
 
 
 def published_effects(
@@ -347,7 +175,7 @@ def _sampled_expression(
         z_p = draw_condition(model, dosage, n)[1].unsqueeze(1)
         z_b = torch.randn(n, 1, model.module.n_latent)
         share = model.module.decode_share(z_b, z_p, offset=model.module.offset(dosage.unsqueeze(0)))[:, 0]
-        counts = sample_gamma_poisson(share * library_size, model.module.concentration)
+        counts = model.module.likelihood.sample(share * library_size)
         if scale == "perturbseq":
             counts = torch.log2(1 + TARGET_SUM * counts / counts.sum(1, keepdim=True).clamp_min(1))
         total += counts.sum(0)

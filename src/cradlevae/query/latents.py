@@ -13,10 +13,10 @@ from cradlevae.data.experiment import Experiment
 from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.errors import DataError
 from cradlevae.model.globals import artifact_state, perturbation_state
+from cradlevae.model.latent_draws import draw_globals, seeded
 from cradlevae.model.module import failed_cells, sparse_counts
 from cradlevae.model.objective import iwelbo
 from cradlevae.model.trained import TrainedModel
-from cradlevae.query.states import draw_globals, seeded
 from cradlevae.utils.checks import check_at_least
 from cradlevae.utils.constants import ENCODED_CELLS
 from cradlevae.utils.progress import track_slow

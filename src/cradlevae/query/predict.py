@@ -13,18 +13,10 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.storage.block_writer import Block, from_blocks
+from cradlevae.model.latent_draws import Basal, draw_basal, draw_cell_artifact, draw_condition, seeded
 from cradlevae.model.trained import TrainedModel
-from cradlevae.nn.likelihood import sample_gamma_poisson
-from cradlevae.query.library import LibrarySize, chosen_sizes
-from cradlevae.query.states import (
-    Basal,
-    artifact_indicator,
-    canonical_conditions,
-    draw_basal,
-    draw_cell_artifact,
-    draw_condition,
-    seeded,
-)
+from cradlevae.query.arguments import artifact_indicator, canonical_conditions
+from cradlevae.query.library_sizes import LibrarySize, chosen_sizes
 from cradlevae.utils.checks import check_at_least
 from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import Float32Array
@@ -123,6 +115,6 @@ def _blocks(
         if z_a is not None and indicator.any():
             z_a = draw_cell_artifact(model, z_a, indicator)
         share = model.module.decode_share(z_b, z_p.unsqueeze(1), z_a, model.module.offset(dosage[row : row + 1]))[:, 0]
-        counts = sample_gamma_poisson(share * torch.from_numpy(library), model.module.concentration)
+        counts = model.module.likelihood.sample(share * torch.from_numpy(library))
         sizes[row * n_cells + start :][:n] = library[:, 0]
         yield {"X": sp.csr_matrix(counts.numpy())}

@@ -7,8 +7,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cradlevae.model.latent_draws import draw_basal, draw_cell_artifact, draw_globals, seeded
 from cradlevae.model.trained import TrainedModel
-from cradlevae.query.states import check_credible, draw_basal, draw_cell_artifact, draw_globals, need_artifact, seeded
+from cradlevae.query.arguments import check_credible, need_artifact
 
 
 def artifact_signature(

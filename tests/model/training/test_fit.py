@@ -86,8 +86,8 @@ def test_statistics_of_the_counts_are_those_of_the_training_cells(simulated: ad.
     model = new_model()
     logs = np.log1p(simulated[model.split.cells("train")].X.toarray().astype(np.float64))
     state = weights(model)
-    np.testing.assert_allclose(state["log_mean"], logs.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(state["log_std"], logs.std(axis=0, ddof=1), rtol=1e-4)
+    np.testing.assert_allclose(state["basal_encoder.log_mean"], logs.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(state["basal_encoder.log_std"], logs.std(axis=0, ddof=1), rtol=1e-4)
 
 
 @pytest.mark.parametrize("reference", ["mean", "cell"])

@@ -21,8 +21,8 @@ from cradlevae.data.split import split as make_split
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.registry import FLOORS, floor_effects
 from cradlevae.evaluation.floors.training_moments import part_moments
-from cradlevae.query.library import LibrarySize, chosen_sizes
-from cradlevae.query.states import canonical_names, check_credible
+from cradlevae.query.arguments import canonical_names, check_credible
+from cradlevae.query.library_sizes import LibrarySize, chosen_sizes
 from cradlevae.utils.checks import check_at_least
 from cradlevae.utils.constants import TARGET_SUM
 from cradlevae.utils.types import AnnDataLike, FloatArray, IntArray

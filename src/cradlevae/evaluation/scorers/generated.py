@@ -23,8 +23,8 @@ from cradlevae.evaluation.predictor import Predictor, generated_cells
 from cradlevae.evaluation.score_table import MODEL, PUBLISHED, Scores
 from cradlevae.evaluation.scorers.cells import score_cells
 from cradlevae.model.trained import TrainedModel
+from cradlevae.query.arguments import PUBLISHED_LIBRARY_SIZE
 from cradlevae.query.predict import predict
-from cradlevae.query.states import PUBLISHED_LIBRARY_SIZE
 from cradlevae.utils.types import AnnDataLike, IndexArray
 
 MADS = (3.0, 4.0, 5.0)

@@ -117,9 +117,7 @@ def make_counterfactual_references(
     if not config.counterfactual_weight:
         return None
     released = config.objective == "released"
-    return CounterfactualReferences(
-        data, rows, kind="median" if released else config.reference, opposite=not released, seed=seed
-    )
+    return CounterfactualReferences(data, rows, kind=config.reference or "mean", opposite=not released, seed=seed)
 
 
 def split_sizes(data: Experiment, rows: IndexArray, config: ModelConfig) -> SplitSizes:

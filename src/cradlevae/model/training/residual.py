@@ -24,9 +24,9 @@ from cradlevae.data.moments import (
     pooled_variance,
 )
 from cradlevae.data.storage.stored_matrix import subset_rows
+from cradlevae.model.effect_estimator import estimate_effects
 from cradlevae.model.trained import EffectResidual, TrainedModel, training_rows
 from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
-from cradlevae.query.effects import effects
 from cradlevae.utils.constants import TARGET_SUM
 from cradlevae.utils.types import BoolArray, Float32Array, FloatArray, IndexArray
 
@@ -81,11 +81,10 @@ def _told(model: TrainedModel, data: Experiment) -> _Told | None:
 
 def _residual(model: TrainedModel, told: _Told) -> EffectResidual:
     """First of the conditions of one treatment; a combination has the sum of its members', and what that leaves."""
-    found = effects(model, told.names, error=ERROR, residual=False)
-    expected, spread, error = (
-        _below_control(table) for table in (found.X, found.layers["sd"], found.layers["mc_error"])
-    )
-    dosage = _below_control(model.dosage(told.names).numpy())
+    treated = model.dosage(told.names)
+    layers = estimate_effects(model, told.names, treated, credible=0.9, error=ERROR).layers
+    expected, spread, error = (_below_control(layers[name]) for name in ("X", "sd", "mc_error"))
+    dosage = _below_control(treated.numpy())
     n_treatments = (dosage != 0).sum(axis=1)
     single, combined = (np.flatnonzero((n_treatments == 0) | kind) for kind in (n_treatments == 1, n_treatments > 1))
 

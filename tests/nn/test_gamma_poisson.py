@@ -8,13 +8,8 @@ import torch
 from scipy.stats import nbinom
 from torch import Tensor
 
-from cradlevae.nn.likelihood import (
-    SparseCounts,
-    decoded_share,
-    gamma_poisson_log_prob,
-    gamma_poisson_rate,
-    sample_gamma_poisson,
-)
+from cradlevae.nn.counts import SparseCounts, decoded_share
+from cradlevae.nn.gamma_poisson import gamma_poisson_log_prob, gamma_poisson_rate, sample_gamma_poisson
 
 
 def sparse(dense: Tensor) -> SparseCounts:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from cradlevae.data.experiment import DataFields
 from cradlevae.data.labels import listed
 from cradlevae.errors import DataError
-from cradlevae.query.states import canonical_names
+from cradlevae.query.arguments import canonical_names
 from cradlevae.utils.types import Float32Array
 
 LibrarySize = float | str | Mapping[str, npt.ArrayLike]

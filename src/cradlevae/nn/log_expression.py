@@ -1,11 +1,12 @@
-"""E[log2(1 + 1e4 · x / ℓ)] of a Gamma-Poisson count, integrated over its distribution instead of sampled.
+"""E[log2(1 + 1e4 · x / ℓ)] of a count, integrated over its distribution instead of sampled.
 
-With s = 1e4 / ℓ and the Laplace transform of the Gamma-Poisson of mean m and concentration θ,
+With s = 1e4 / ℓ and G the probability generating function of the count (for the Gamma-Poisson of mean m and
+concentration θ, G(z) = (1 + m (1 − z) / θ)⁻ᶿ),
 
-    E[log(1 + s x)] = ∫ (1 − L(s t)) e⁻ᵗ / t dt over t > 0,     L(r) = (1 + m (1 − e⁻ʳ) / θ)⁻ᶿ
+    E[log(1 + s x)] = ∫ (1 − G(e⁻ˢᵗ)) e⁻ᵗ / t dt over t > 0
 
 (from log(1 + y) = ∫ (1 − e⁻ʸᵗ) e⁻ᵗ / t dt). In v = log t the integrand is analytic for |Im v| < π/2 and falls off on
-both sides, so equal steps h leave an error of the order of exp(−π²/h) whatever m, θ and ℓ are.
+both sides, so equal steps h leave an error of the order of exp(−π²/h) whatever the distribution and ℓ are.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cradlevae.nn.likelihood import MEAN_OFFSET, MIN_RATE
+from cradlevae.nn.likelihood import Likelihood
 from cradlevae.utils.constants import TARGET_SUM
 from cradlevae.utils.types import FloatArray
 
@@ -34,8 +35,8 @@ CACHED_VALUES = 1 << 16
 """Values worked on at a time, so that they stay in the cache."""
 
 
-def expected_log_expression(share: Tensor, concentration: Tensor, library_size: Tensor) -> Tensor:
-    """Expected log2(1 + 1e4 · x / ℓ) for x ~ Gamma-Poisson(mean ℓ·share, θ); relative error below 1e-4.
+def expected_log_expression(share: Tensor, likelihood: Likelihood, library_size: Tensor) -> Tensor:
+    """Expected log2(1 + 1e4 · x / ℓ) of counts x of mean ℓ·share; its relative error is below 1e-4.
 
     The cell's total is taken to be its library size ℓ, as it is in data.
 
@@ -43,8 +44,8 @@ def expected_log_expression(share: Tensor, concentration: Tensor, library_size: 
     ----------
     share
         Expected share of each gene in the counts, (cells, genes).
-    concentration
-        θ, (genes,).
+    likelihood
+        Distribution of a count given its mean.
     library_size
         ℓ, (cells,).
 
@@ -58,23 +59,21 @@ def expected_log_expression(share: Tensor, concentration: Tensor, library_size: 
     result = torch.empty_like(share)
     for start in range(0, len(share), step):
         part = slice(start, start + step)
-        result[part] = _integral(share[part] * library[part], concentration, TARGET_SUM / library[part])
+        result[part] = _integral(share[part] * library[part], likelihood, TARGET_SUM / library[part])
     return result
 
 
-def _integral(mean: Tensor, concentration: Tensor, scale: Tensor) -> Tensor:
-    """E[log2(1 + s·x)] for every mean; θ and s broadcast against it."""
-    mean = torch.minimum(mean + MEAN_OFFSET, concentration / MIN_RATE)  # the rate's floor is the mean's ceiling
-    ratio = mean / concentration
-    reach = max(1.0, float(scale.max()) * max(1.0, float((ratio + mean).max())))
+def _integral(mean: Tensor, likelihood: Likelihood, scale: Tensor) -> Tensor:
+    """E[log2(1 + s·x)] for every mean; s broadcasts against it."""
+    generating = likelihood.generating(mean)
+    reach = max(1.0, float(scale.max()) * max(1.0, generating.reach))
     first = math.floor(math.log(SMOOTH / reach) / STEP)  # the nodes are the same ones for all, but for where they start
     nodes = np.exp(STEP * np.arange(first, LAST_NODE + 1))
     weights = _weights(len(nodes)) * np.exp(-nodes)
     total = torch.zeros_like(mean)
     work = torch.empty_like(mean)
     for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
-        torch.mul(ratio, -torch.expm1(scale * -node), out=work)
-        work.log1p_().mul_(concentration).neg_().expm1_()
+        generating.log(-torch.expm1(scale * -node), work).expm1_()
         total.sub_(work, alpha=weight)
     return total.div_(math.log(2))
 

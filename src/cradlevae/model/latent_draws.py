@@ -1,0 +1,80 @@
+"""Latent states drawn from a trained model: basal states of controls, globals from the guide, damage of real cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cradlevae.model.globals import Globals
+from cradlevae.model.trained import TrainedModel
+from cradlevae.nn.matmul import matmul_precision
+from cradlevae.utils.checks import check_at_least, check_choice
+from cradlevae.utils.types import Float32Array
+
+Basal = Literal["controls", "prior"]
+"""Where basal states come from: real passing controls (default) or the prior Normal(0, I)."""
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run with torch's random numbers at ``seed``, without gradients; the caller's stay as they are."""
+    check_at_least(0, seed=seed)
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), matmul_precision("float32"):
+        torch.manual_seed(seed)
+        yield
+
+
+def draw_globals(model: TrainedModel, n: int, treatments: Tensor | None = None) -> Globals:
+    """Draw M, E and A ``n`` times from the guide; M and E of some ``treatments`` (rows of treatments, int64) or all."""
+    return model.module.sample_globals(model.module.draw_noise(n, treatments), treatments)
+
+
+def draw_condition(model: TrainedModel, dosage: Tensor, n: int) -> tuple[Globals, Tensor]:
+    """Draw ``n`` times what a condition of dosages (T,) needs: the globals of its treatments, and its z^p, (n, W)."""
+    treatments = torch.nonzero(dosage).squeeze(1)
+    draw = draw_globals(model, n, treatments)
+    return draw, torch.einsum("m,nmk->nk", dosage[treatments], draw.shift).expand(n, -1)
+
+
+def draw_basal(
+    model: TrainedModel, shape: tuple[int, ...], basal: Basal, generator: np.random.Generator
+) -> tuple[Tensor, Float32Array]:
+    """Basal states, (*shape, K), and the library sizes of the controls that they come from, (*shape,)."""
+    check_choice("basal", basal, ("controls", "prior"))
+    bank = model.bank()
+    chosen = generator.integers(len(bank.library_size), size=shape)
+    noise = torch.randn(*shape, model.module.n_latent)
+    if basal == "prior":
+        return noise, bank.library_size[chosen]
+    loc, scale = torch.from_numpy(bank.loc[chosen]), torch.from_numpy(bank.scale[chosen])
+    return loc + scale * noise, bank.library_size[chosen]
+
+
+def draw_cell_artifact(model: TrainedModel, artifact: Tensor, indicator: Tensor) -> Tensor:
+    """z^a of damaged cells from its shared part, (..., K): each takes the own part of a real failed cell.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    artifact
+        Shared part of z^a, (..., K).
+    indicator
+        Classes that the cells have, (C,); the real cells have one of these at least, where there are such.
+    """
+    bank = model.damage
+    if bank is None:
+        return artifact
+    rows = np.flatnonzero(bank.artifact[:, indicator.numpy() > 0].any(axis=1))
+    rows = rows if len(rows) else np.arange(len(bank.loc))
+    chosen = rows[torch.randint(len(rows), artifact.shape[:-1]).numpy()]
+    return (
+        artifact
+        + torch.from_numpy(bank.loc[chosen])
+        + torch.from_numpy(bank.scale[chosen]) * torch.randn_like(artifact)
+    )
