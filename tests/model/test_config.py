@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
+from cradlevae.model.family import FAMILY
 
 
 def test_defaults_follow_the_data() -> None:
@@ -49,3 +52,60 @@ def test_epochs_make_the_steps_that_training_takes() -> None:
     assert TrainConfig().of_cells(100).max_epochs == 200
     assert TrainConfig().of_cells(1_000_000).max_epochs == 30
     assert TrainConfig(max_epochs=7).of_cells(100).max_epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": 0.3}, "objective='corrected' weighs cells by their class, so alpha means nothing"),
+        ({"model": "sams_vae", "alpha": 0.3}, "SAMSVAE has no artifact latent, so alpha means nothing"),
+        ({"model": "sams_vae", "reference": "cell"}, "SAMSVAE has no artifact latent, so reference means nothing"),
+        (
+            {"model": "cpa_vae", "artifact_model": "cell"},
+            "so artifact_model means nothing",
+        ),
+        ({"model": "sams_vae", "counterfactual_weight": 0.1}, "so counterfactual_weight means nothing"),
+        (
+            {"model": "sams_vae", "balance_classes": True},
+            "so balance_classes means nothing",
+        ),
+        ({"model": "cpa_vae", "embedding_layers": 2}, "CPAVAE has no embedding or artifact encoder"),
+        ({"model": "svae_plus", "mask_prior": 0.1}, "SVAEPlus has no mask with a fixed prior"),
+        ({"counterfactual_weight": 0.0, "reference": "cell"}, "counterfactual_weight is 0, so reference means nothing"),
+        ({"objective": "released", "gene_effects": True}, "which has none, so gene_effects means nothing"),
+        ({"objective": "released", "linear_path": True}, "which has none, so linear_path means nothing"),
+        ({"objective": "released", "weight_scale": 0.1}, "which has none, so weight_scale means nothing"),
+        ({"objective": "released", "balance_classes": True}, "which has none, so balance_classes means nothing"),
+        ({"objective": "released", "reference": "cell"}, "always takes medians, so reference means nothing"),
+        ({"objective": "released", "artifact_model": "cell"}, "so artifact_model means nothing"),
+        ({"objective": "released", "likelihood": "poisson"}, "whose likelihood is 'gamma-poisson'"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        ModelConfig(**options)
+
+
+@pytest.mark.parametrize("model", list(FAMILY))
+@pytest.mark.parametrize("objective", ["corrected", "released"])
+@pytest.mark.parametrize("weight", [None, 0.0])
+def test_a_resolved_configuration_is_one_itself(model: str, objective: str, weight: float | None) -> None:
+    """What a saved model holds can be read again."""
+    if objective not in FAMILY[model].objective:
+        pytest.skip(f"{model} has no objective {objective}")
+    resolved = ModelConfig(model, objective=objective, counterfactual_weight=weight).resolved(combinations=False)
+    assert ModelConfig(**asdict(resolved)) == resolved
+    assert resolved.resolved(combinations=True) == resolved
+
+
+def test_types_are_pythons_own_or_refused() -> None:
+    made = ModelConfig(n_latent=np.int64(5), mask_prior=np.float64(0.1), linear_path=np.bool_(False))
+    assert (type(made.n_latent), type(made.mask_prior), type(made.linear_path)) == (int, float, bool)
+    trained = TrainConfig(max_epochs=np.int64(3), learning_rate=np.float64(1e-3), patience=np.int32(4))
+    assert (type(trained.max_epochs), type(trained.learning_rate), type(trained.patience)) == (int, float, int)
+    with pytest.raises(DataError, match=r"max_epochs is 1.5; it must be a whole number"):
+        TrainConfig(max_epochs=1.5)
+    with pytest.raises(DataError, match="seed is None; it must be a whole number"):
+        TrainConfig(seed=None)
+    with pytest.raises(DataError, match="n_latent is '5'; it must be a whole number"):
+        ModelConfig(n_latent="5")

@@ -212,3 +212,15 @@ def test_golden_gradients(golden: Golden) -> None:
     }
     for name, gradient in gradients.items():
         assert golden.difference(f"grad/{name}", gradient) <= 1e-4, name
+
+
+def test_a_term_that_is_switched_off_counts_as_nothing(golden: Golden, tmp_path: Path) -> None:
+    """A record with β = 0, made of the golden one: no counterfactual term, and all others as they were."""
+    counterfactual = golden.record["metric/cf_KLdivergence"]
+    changed = {
+        "in/beta": np.float64(0),
+        "metric/cf_KLdivergence": np.zeros_like(counterfactual),
+        "loss": golden.record["loss"] - counterfactual,
+    }
+    np.savez(tmp_path / "beta0.npz", **(golden.record | changed))
+    test_golden_loss_terms(Golden(tmp_path / "beta0.npz"))

@@ -20,7 +20,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "guide": get_args(Guide),
     "objective": get_args(Objective),
 }
-"""Settings of which a member offers some values."""
+"""Settings of which a model offers some of the values."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ class TrainConfig:
     weight_decay
         Adam's weight decay.
     averaging
-        Decay, per step, of the exponential moving average of the weights that is validated and kept; 0 is none.
+        Decay, per step, of the exponential moving average of the weights that is validated and saved; 0 is none.
     gradient_clip
         Largest norm of the gradient.
     patience
@@ -244,7 +244,7 @@ class TrainConfig:
         result is that of one device up to rounding. Not for the objective ``released``, whose terms depend on the
         whole batch.
     precision
-        Of matrix products: ``"float32"``, or ``"bf16"`` (see :func:`cradlevae.nn.matmul.matmul_precision`).
+        Precision of matrix products: ``"float32"``, or ``"bf16"`` (see :func:`cradlevae.nn.matmul.matmul_precision`).
     data_on_device
         Whether all cells are kept on the device, so that a step copies no counts there: ``auto`` does where they fit
         into half of its free memory, ``always`` and ``never`` do as they say.

@@ -1,6 +1,6 @@
 """What a perturbation adds to a cell: masks and embeddings, each with its prior and its guide.
 
-A member of the family (:mod:`cradlevae.model.family`) names one of each. Shapes: P particles, T treatments, K latents;
+A model of the family (:mod:`cradlevae.model.family`) names one of each. Shapes: P particles, T treatments, K latents;
 ``treatments`` are the treatments that are asked for, (treatments,) int64, or ``None`` for all.
 """
 
@@ -41,7 +41,7 @@ class BernoulliMask(nn.Module):
         return -bernoulli_kl(rows_of(self.logits, treatments), self.prior).sum(-1)
 
     def sampled_score(self, draw: Tensor, treatments: Tensor) -> Tensor:
-        """The same of a draw, mean over particles."""
+        """Log p − log q of a draw, summed over latents, mean over particles, (treatments,)."""
         return bernoulli_score(draw, rows_of(self.logits, treatments), self.prior).sum(-1).mean(0)
 
 
@@ -61,7 +61,7 @@ class Embedding(nn.Module, ABC):
     """What each treatment adds to z^p, where its mask lets it."""
 
     width: int
-    """Of z^p."""
+    """Width of z^p."""
 
     random = False
     """Whether it is drawn from a guide; :class:`GaussianEmbedding`."""
@@ -104,8 +104,8 @@ class CorrelatedEmbedding(GaussianEmbedding):
         assert mask is not None
         first = self.encoder.mlp.first  # the one-hot part picks a row
         placed = first.part(0, mask) + rows_of(first.weights[1], treatments) + first.bias
-        found: Gaussian = self.encoder.head(self.encoder.mlp.rest(placed))
-        return found
+        posterior: Gaussian = self.encoder.head(self.encoder.mlp.rest(placed))
+        return posterior
 
 
 class MeanFieldEmbedding(GaussianEmbedding):
@@ -157,7 +157,7 @@ class OneHotEmbedding(Embedding):
 
 
 def make_mask(config: ModelConfig, n_treatments: int) -> BernoulliMask | None:
-    """The mask that a member declares; ``None`` where it has none."""
+    """The mask that a model declares; ``None`` where it has none."""
     assert config.n_latent is not None
     if config.declaration.mask == "beta-bernoulli":
         return BetaBernoulliMask(n_treatments, config.n_latent)
@@ -168,7 +168,7 @@ def make_mask(config: ModelConfig, n_treatments: int) -> BernoulliMask | None:
 
 
 def make_embedding(config: ModelConfig, n_treatments: int) -> Embedding:
-    """The embedding that a member declares, with the guide of its settings."""
+    """The embedding that a model declares, with the guide of its settings."""
     assert config.n_latent is not None
     if config.declaration.embedding == "one-hot":
         return OneHotEmbedding(n_treatments)

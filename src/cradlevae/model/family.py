@@ -1,6 +1,6 @@
 """The family: models that differ in what they declare; networks, likelihood, training and scoring are the same.
 
-All share counts x ~ Gamma-Poisson(ℓ · softmax of a decoder). A member says how a perturbation moves a cell and what is
+All share counts with the mean ℓ · softmax of a decoder. A declaration says how a perturbation moves a cell and what is
 known of the move, whether damage has a latent of its own, and what the decoder and the guide of the basal state see.
 The engine (:mod:`cradlevae.model.module`, :mod:`cradlevae.model.objective`) reads nothing else of it.
 """
@@ -47,8 +47,8 @@ class ModelDeclaration:
         What has an embedding: the single ``perturbations``, which add up in combinations, or every one of the
         ``conditions`` seen in training; then unseen combinations cannot be predicted.
     prior
-        Of the basal state: ``standard`` (z^b ~ Normal(0, I), z^p stands beside it) or ``shifted`` (z ~ Normal(z^p, I);
-        z^b is then z − z^p, which is standard, too).
+        Prior of the basal state: ``standard`` (z^b ~ Normal(0, I), z^p stands beside it) or ``shifted`` (z ~
+        Normal(z^p, I); z^b is then z − z^p, which is standard, too).
     encoder
         What the guide of the basal state sees: the ``effect`` z^p beside the counts, or the ``counts`` alone.
     decode
@@ -88,11 +88,11 @@ class ModelDeclaration:
 
 
 FAMILY: dict[str, ModelDeclaration] = {}
-"""Every member by its key."""
+"""The declaration of every model, by its key."""
 
 
 def register(declaration: ModelDeclaration) -> ModelDeclaration:
-    """Make a member known; :class:`DataError` if its key or name is taken."""
+    """Make a model known; :class:`DataError` if its key or name is taken."""
     if any(declaration.key == other.key or declaration.name == other.name for other in FAMILY.values()):
         raise DataError(
             f"a model {declaration.key!r} ({declaration.name}) is already registered; choose another key and name"
@@ -102,7 +102,7 @@ def register(declaration: ModelDeclaration) -> ModelDeclaration:
 
 
 def declaration_of(key: str) -> ModelDeclaration:
-    """The member with a key; :class:`DataError` if there is none."""
+    """The declaration with a key; :class:`DataError` if there is none."""
     if key not in FAMILY:
         raise DataError(f"unknown model {key!r}{closest(key, list(FAMILY))}")
     return FAMILY[key]

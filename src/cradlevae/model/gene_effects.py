@@ -23,7 +23,7 @@ from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import BoolArray, Float32Array, FloatArray, IndexArray
 
 SWEEPS = 40
-"""Of the first estimate; it changes little after twenty."""
+"""Sweeps of the first estimate, which changes little after twenty."""
 
 SPREAD = 0.1, 1.0
 """Median of τ a priori, and standard deviation of its logarithm: a gene of few counts tells nothing of its own."""

@@ -14,7 +14,7 @@ from cradlevae.nn.mlp import Gaussian
 
 @dataclass(frozen=True)
 class GlobalNoise:
-    """The random numbers behind a draw of the global variables; ``None`` for what a member does not draw.
+    """The random numbers behind a draw of the global variables; ``None`` for what a model does not draw.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class GlobalNoise:
     artifact: Tensor | None
 
     def of(self, treatments: Tensor) -> GlobalNoise:
-        """That of these treatments only, (treatments,) int64."""
+        """The random numbers of these treatments only, (treatments,) int64."""
         return GlobalNoise(
             None if self.mask is None else self.mask.index_select(1, treatments),
             None if self.embedding is None else self.embedding.index_select(1, treatments),
@@ -73,5 +73,5 @@ def perturbation_state(draw: Globals, dosage: Tensor, condition: Tensor) -> Tens
 
 
 def artifact_state(draw: Globals, artifact: Tensor) -> Tensor | None:
-    """z^a of cells: artifact indicators (N, C) → (P, N, K); ``None`` where a member has no artifact."""
+    """z^a of cells: artifact indicators (N, C) → (P, N, K); ``None`` where a model has no artifact."""
     return None if draw.artifact is None else artifact @ draw.artifact

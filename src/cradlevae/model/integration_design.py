@@ -123,7 +123,7 @@ def draw_effects(particles: Tensor) -> tuple[Tensor, Tensor]:
     Returns
     -------
     deviations
-        Of the draws, (7, genes); see :func:`deviation_noise`.
+        Deviations of the draws, (7, genes); see :func:`deviation_noise`.
     residual
         Σ of squares that neither draws nor states explain, (genes,), of :func:`residual_freedom` degrees of
         freedom.

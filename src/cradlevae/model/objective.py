@@ -235,7 +235,7 @@ def _own_term(minibatch: Minibatch, q_own: Gaussian, weight: Tensor) -> Tensor:
 def _global_terms(
     module: CradleModule, minibatch: Minibatch, sizes: SplitSizes, draw: Globals, weight: Tensor | None
 ) -> dict[str, Tensor]:
-    """What mask, embedding and artifact cost the cells that share them; only those that the member has.
+    """What mask, embedding and artifact cost the cells that share them; only those that the model has.
 
     In expectation over the last draw (KL in closed form, which has less variance); ``released`` scores the draw.
     """

@@ -137,15 +137,18 @@ def load_model(folder: str | Path) -> TrainedModel:
 
 def _unstructured(model: TrainedModel) -> dict[str, Any]:
     """What has no place in the AnnData of the controls."""
-    held: dict[str, Any] = {
+    unstructured: dict[str, Any] = {
         "fingerprints": model.fingerprints,
         "confounding": {name: model.confounding[name].to_numpy() for name in ALARM_COLUMNS},
     }
     if model.damage is not None:
-        held["damage"] = vars(model.damage)
+        unstructured["damage"] = vars(model.damage)
     if model.residual is not None:
-        held["residual"] = {**vars(model.residual), "combinations": np.array(model.residual.combinations, dtype=object)}
-    return held if model.qc is None else held | {"qc": model.qc}
+        unstructured["residual"] = {
+            **vars(model.residual),
+            "combinations": np.array(model.residual.combinations, dtype=object),
+        }
+    return unstructured if model.qc is None else unstructured | {"qc": model.qc}
 
 
 def _residual(stored: dict[str, Any]) -> EffectResidual:

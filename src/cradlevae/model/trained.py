@@ -71,8 +71,8 @@ class EffectResidual:
     Attributes
     ----------
     mean, sd
-        Its posterior mean and standard deviation for each treatment, (T, genes); 0 where no cells told. That of a
-        combination without cells is the sum of its members'.
+        Its posterior mean and standard deviation for each treatment, (T, genes); 0 where there were no cells. That of a
+        combination without cells is the sum of its single perturbations'.
     part
         How much of the decoder's standard deviation is left in that of a treatment's effect, (T,): 1, or less where
         evidence was shrunk towards a part of what it expects.
@@ -117,7 +117,7 @@ class TrainedModel:
     config
         The resolved configuration.
     fields
-        Where the training data held what the model needed.
+        Where the training data hold what the model needs.
     var
         Genes: ``var`` of the training data.
     perturbations
@@ -142,7 +142,7 @@ class TrainedModel:
     passing_library_size
         Median library size of the passing training cells.
     fingerprints
-        Of the training cells' counts, sorted; a reference that holds them is refused.
+        Fingerprints of the training cells' counts, sorted; a reference that holds them is refused.
     qc
         Thresholds of the QC annotation of the training data, where it had one.
     history
@@ -206,7 +206,7 @@ class TrainedModel:
         return [name for name in conditions if trained.issuperset(self._treatments(name))]
 
     def _treatments(self, condition: str) -> tuple[str, ...]:
-        """What a canonical condition consists of: its members, or itself."""
+        """What a canonical condition consists of: its single perturbations, or itself."""
         if self.declaration.treatments == "conditions":
             return () if condition == CONTROL else (condition,)
         return singles_of(condition)
@@ -229,7 +229,7 @@ class TrainedModel:
         Raises
         ------
         DataError
-            If a member is unknown or had no training cells.
+            If a single perturbation is unknown or had no training cells.
         """
         trained = set(self.trained)
         if self.declaration.treatments == "conditions":
@@ -299,7 +299,7 @@ def new_model(
 def as_treated(
     data: Experiment, declaration: ModelDeclaration, treatments: tuple[str, ...] | None = None
 ) -> Experiment:
-    """The experiment with the treatments that a member takes; by default, all conditions of the experiment."""
+    """The experiment with the treatments that a model takes; by default, all conditions of the experiment."""
     if declaration.treatments == "perturbations":
         return data
     return replace(data, treatments=data.conditions[1:] if treatments is None else treatments)
@@ -337,22 +337,22 @@ Moments = tuple[Float32Array, Float32Array]
 def _posteriors(model: TrainedModel, data: Experiment, rows: IndexArray, *, clean: bool) -> tuple[Moments, Moments]:
     """Means and scales of q(z^b) and q(s) of cells; ``clean`` cells are unperturbed and undamaged."""
     module = model.module
-    found: list[tuple[Gaussian, Gaussian | None]] = []
+    posteriors: list[tuple[Gaussian, Gaussian | None]] = []
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for start in range(0, len(rows), ENCODED_CELLS):
             minibatch = make_minibatch(data, rows[start : start + ENCODED_CELLS])
             encoded = module.encode_counts(sparse_counts(minibatch))[0]
             if clean:
-                found.append(module.encode(encoded))
+                posteriors.append(module.encode(encoded))
                 continue
             draw = module.sample_globals(module.draw_noise(1))
             z_p = perturbation_state(draw, minibatch.dosage, minibatch.condition)
             z_a = artifact_state(draw, minibatch.artifact)
-            found.append(
+            posteriors.append(
                 module.encode(encoded, z_p, z_a, module.offset_of_cells(minibatch.dosage, minibatch.condition))
             )
-    return _stacked([basal for basal, _ in found]), _stacked([own for _, own in found if own is not None])
+    return _stacked([basal for basal, _ in posteriors]), _stacked([own for _, own in posteriors if own is not None])
 
 
 def _stacked(posteriors: list[Gaussian]) -> Moments:

@@ -28,7 +28,7 @@ class Evidence:
     mean
         (conditions, genes); anything where a condition has no cell.
     variance
-        Of these means, (conditions, genes).
+        Variance of these means, (conditions, genes).
     measured
         Whether the condition has cells, (conditions,).
     slope
@@ -52,12 +52,12 @@ class Evidence:
         return np.where(self.measured[:, None], 1 / self.variance, 0.0)
 
     def of(self, rows: IndexArray) -> Evidence:
-        """Those of some conditions."""
+        """The evidence of some conditions."""
         return Evidence(self.mean[rows], self.variance[rows], self.measured[rows], self.slope)
 
 
 def fit_scales(
-    told: BoolArray,
+    informative: BoolArray,
     n_genes: int,
     update: Callable[[slice, FloatArray], FloatArray],
     sweeps: Iterable[object],
@@ -68,7 +68,7 @@ def fit_scales(
 
     Parameters
     ----------
-    told
+    informative
         Rows that have effects, (rows,).
     n_genes
         Number of genes.
@@ -78,22 +78,22 @@ def fit_scales(
     sweeps
         An item per sweep.
     smallest
-        Of τ².
+        Smallest τ².
     """
-    spread, strength = np.full(n_genes, 0.02), told.astype(np.float64)
-    step = max(1, BLOCK_VALUES // len(told))
+    spread, strength = np.full(n_genes, 0.02), informative.astype(np.float64)
+    step = max(1, BLOCK_VALUES // len(informative))
     for _ in sweeps:
-        moved, n_moved = np.zeros(len(told)), 0
+        moved, n_moved = np.zeros(len(informative)), 0
         for start in range(0, n_genes, step):
             part = slice(start, start + step)
             square = update(part, strength[:, None] * spread[part])
-            spread[part] = np.maximum((square[told] / strength[told, None]).mean(axis=0), smallest)
+            spread[part] = np.maximum((square[informative] / strength[informative, None]).mean(axis=0), smallest)
             moving = spread[part] > smallest  # the squares of the others are the bound's
             moved += (square[:, moving] / spread[part][moving]).sum(axis=1)
             n_moved += int(moving.sum())
         if n_moved:
-            size = moved[told].mean() / n_moved
-            strength[told] = moved[told] / n_moved / size
+            size = moved[informative].mean() / n_moved
+            strength[informative] = moved[informative] / n_moved / size
             spread = np.maximum(spread * size, smallest)
     return spread, strength
 
@@ -117,18 +117,18 @@ def hierarchical_shrink(
     σ and τ are at their most probable values, by EM; 0 for conditions without cells.
     """
     n_rows, n_genes = expected.shape
-    told = ~control & np.any([one.measured & (one.slope > 0) for one in evidence], axis=0)
+    informative = ~control & np.any([one.measured & (one.slope > 0) for one in evidence], axis=0)
     mean, variance = np.zeros((2, n_rows, n_genes), dtype=np.float32)
-    if not told.any():
+    if not informative.any():
         return mean, variance
     bases = [_first_base(one, control) for one in evidence]
 
     def update(part: slice, prior: FloatArray) -> FloatArray:
-        found, left, of_base = _posterior(evidence, expected, bases, prior, told, part)
-        mean[:, part], variance[:, part] = found, left + of_base
-        return np.asarray(found**2 + left + of_base)
+        deviation, left, of_base = _posterior(evidence, expected, bases, prior, informative, part)
+        mean[:, part], variance[:, part] = deviation, left + of_base
+        return np.asarray(deviation**2 + left + of_base)
 
-    fit_scales(told, n_genes, update, range(SWEEPS), smallest=1e-8)
+    fit_scales(informative, n_genes, update, range(SWEEPS), smallest=1e-8)
     return mean, variance
 
 
@@ -144,17 +144,17 @@ def _posterior(
     expected: npt.NDArray[np.floating],
     bases: list[FloatArray],
     prior: FloatArray,
-    told: BoolArray,
+    informative: BoolArray,
     part: slice,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Of some genes: mean of δ, its variance given the base, and what the base adds; moves the bases on."""
+    """For some genes: mean of δ, its variance given the base, and what the base adds; moves the bases on."""
     weighted, precision = np.zeros((2, *prior.shape))
     for one, base in zip(evidence, bases, strict=True):
-        use = (one.measured & told)[:, None]
+        use = (one.measured & informative)[:, None]
         residual = one.mean[:, part] - one.slope * expected[:, part] - base[part]
         weighted += np.where(use, one.slope * residual / one.variance[:, part], 0.0)
         precision += np.where(use, one.slope**2 / one.variance[:, part], 0.0)
-    kept = prior * precision / (1 + prior * precision)
+    shrinkage = prior * precision / (1 + prior * precision)
     of_base = np.zeros(prior.shape[1])
     for position, (one, base) in enumerate(zip(evidence, bases, strict=True)):
         weight = np.where(one.measured[:, None], 1 / (one.slope**2 * prior + one.variance[:, part]), 0.0)
@@ -163,5 +163,5 @@ def _posterior(
         base[part] = np.where(one.measured[:, None], weight * level, 0.0).sum(axis=0) / total
         if position == 0:
             of_base = 1 / total
-    mean = np.where(told[:, None], kept * weighted / np.maximum(precision, 1e-12), 0.0)
-    return mean, prior * (1 - kept), kept**2 * of_base
+    mean = np.where(informative[:, None], shrinkage * weighted / np.maximum(precision, 1e-12), 0.0)
+    return mean, prior * (1 - shrinkage), shrinkage**2 * of_base

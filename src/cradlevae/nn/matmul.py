@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 
 Precision = Literal["float32", "bf16"]
-"""Of matrix products; sums, and all that is done value by value, are in float32 always."""
+"""Precision of matrix products; sums, and all that is done value by value, are in float32 always."""
 
 _reduced = False
 

@@ -14,7 +14,7 @@ MIN_VARIANCE = 1e-4
 """Added to the variance of a Gaussian head."""
 
 MAX_LOG_VARIANCE = 6.0
-"""Of a Gaussian head: what is standard normal a priori is not wider afterwards, but a step of Adam can make it so."""
+"""Bound of a Gaussian head: a posterior is not wider than its standard normal prior, but one step of Adam can do so."""
 
 
 class JointLinear(nn.Module):

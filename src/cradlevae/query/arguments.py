@@ -30,15 +30,15 @@ def canonical_conditions(model: TrainedModel, labels: str | Sequence[str]) -> tu
     Raises
     ------
     DataError
-        If nothing is asked for, or a member is unknown to the model or had no training cells.
+        If nothing is asked for, or a perturbation is unknown to the model or had no training cells.
     """
     conditions = canonical_names(model.fields, labels)
-    model.dosage(conditions)  # refuses what cannot be predicted
+    model.dosage(conditions)  # raises for what cannot be predicted
     return conditions
 
 
 def canonical_names(fields: DataFields, labels: str | Sequence[str]) -> tuple[str, ...]:
-    """The same for labels as the data's fields have them, whatever is known of them."""
+    """Canonical names of labels as the data's fields have them, whatever a model knows of them."""
     labels = [labels] if isinstance(labels, str) else list(labels)
     if not labels:
         raise DataError("no perturbations were given")

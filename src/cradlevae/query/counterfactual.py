@@ -53,11 +53,11 @@ class _Decoded:
     log_sd
         Standard deviation of its logarithm over draws.
     drawn
-        That of one draw.
+        Gene shares in one random draw.
     counts
         Counts of the cells, (cells, genes).
     information
-        What the cell told about z^b, (cells,).
+        What the counts say about z^b, in nats, (cells,).
     """
 
     share: Tensor
@@ -102,7 +102,7 @@ def clean(
     anndata.AnnData
         ``X`` expected counts given the cell's own (float32, dense); layers ``sampled`` (integer counts, CSR) and
         ``uncertainty`` (standard deviation of the natural log of ``X`` over the posterior of the latents); ``obs`` as
-        given plus ``failed_qc``, ``clean_library_size``, ``information`` (nats that the cell told about its basal
+        given plus ``failed_qc``, ``clean_library_size``, ``information`` (nats that the counts say about its basal
         state), ``confounded`` (its perturbation changes the failure rate, so its "artifact" may be biology; missing
         where the data hold no controls to compare with). ``X`` and ``uncertainty`` are rounded to 12 and 8 bits
         (relative error 1e-4 and 2e-3, a fraction of their own uncertainty), for files of half the size. With
@@ -152,7 +152,7 @@ def counterfactual(
         need_artifact(model, "change that of cells")
     check_choice("cells", cells, ("all", "failed"))
     check_choice("library_size", library_size, ("passing", "own"))
-    model.bank()  # refuses an untrained model
+    model.bank()  # an untrained model has none, and says so
     if n_draws < 1:
         raise DataError(f"n_draws is {n_draws}; it must be at least 1")
     data = model.read(adata)
@@ -262,7 +262,7 @@ def _known(model: TrainedModel, data: Experiment) -> BoolArray:
     if not known.all():
         names = [name for name, can in zip(data.conditions, able, strict=True) if not can]
         warnings.warn(
-            f"{int((~known).sum())} cells are left out, because a member of their perturbation had no training cells: "
+            f"{int((~known).sum())} cells are left out, because a part of their perturbation had no training cells: "
             f"{listed(names)}",
             stacklevel=4,
         )

@@ -58,7 +58,7 @@ def effects(
     basal
         Basal states: of real passing controls, or from the ``"prior"``.
     residual
-        Add what the decoder leaves of the measured effects, for combinations without training cells that of the members
+        Add what the decoder leaves of the measured effects, for combinations without training cells that of their parts
         (:mod:`cradlevae.model.training.residual`), with its uncertainty, and widen the intervals as far as validation
         cells ask for it; without, the effect is what :func:`~cradlevae.query.predict.predict` would generate. It is
         known on the scale ``"perturbseq"`` alone.

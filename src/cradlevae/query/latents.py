@@ -50,11 +50,11 @@ def latents(
         ``z_basal`` + ``z_perturbation``.)
     """
     check_at_least(1, n_draws=n_draws)
-    model.bank()  # refuses an untrained model
+    model.bank()  # an untrained model has none, and says so
     data = model.read(adata)
     model.need_known(data)
     names = ("z_basal", "z_perturbation", "z_artifact") if model.declaration.artifact else ("z_basal", "z_perturbation")
-    found: dict[str, list[Any]] = {name: [] for name in names}
+    states: dict[str, list[Any]] = {name: [] for name in names}
     with seeded(seed):
         draw = draw_globals(model, 1 if sample else n_draws)
         starts = range(0, data.n_cells, ENCODED_CELLS)
@@ -69,11 +69,11 @@ def latents(
             if z_a is not None and own is not None:
                 state = own.sample() if sample else own.loc
                 z_a = z_a + failed_cells(minibatch.artifact).unsqueeze(1) * state
-            found["z_basal"].append(z_b.mean(0).numpy())
-            found["z_perturbation"].append(z_p.mean(0).numpy())
+            states["z_basal"].append(z_b.mean(0).numpy())
+            states["z_perturbation"].append(z_p.mean(0).numpy())
             if z_a is not None:
-                found["z_artifact"].append(z_a.mean(0).numpy())
-    obsm = {name: np.concatenate(parts) for name, parts in found.items()}
+                states["z_artifact"].append(z_a.mean(0).numpy())
+    obsm = {name: np.concatenate(parts) for name, parts in states.items()}
     return ad.AnnData(obs=data.obs.copy(), obsm=obsm)
 
 
@@ -88,7 +88,7 @@ def mask_probabilities(model: TrainedModel) -> pd.DataFrame:
     mask = model.module.mask
     if mask is None:
         raise DataError(f"{model.declaration.name} has no mask, so it has no mask probabilities; a SAMSVAE has")
-    model.bank()  # refuses an untrained model
+    model.bank()  # an untrained model has none, and says so
     with torch.no_grad():
         probability = torch.sigmoid(mask.logits).numpy()
     return pd.DataFrame(probability, index=pd.Index(model.treatments, name="perturbation"))
@@ -110,7 +110,7 @@ def log_likelihood(
     seed
         Seed of the draws.
     """
-    model.bank()  # refuses an untrained model
+    model.bank()  # an untrained model has none, and says so
     data = model.read(adata)
     model.need_known(data)
     scores = []

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import cradlevae as cv
 from cradlevae.data.moments import condition_moments, pooled_variance
-from cradlevae.model.training.residual import _fitted, _steadied_variance, _Told, _widening, with_residual
+from cradlevae.model.training.residual import _fitted, _Measured, _steadied_variance, _widening, with_residual
 from cradlevae.nn.hierarchy import Evidence
 from cradlevae.query.effects import effects
 
@@ -190,12 +190,12 @@ def test_evidence_is_shrunk_towards_a_part_of_the_decoder_where_other_cells_are_
     rows = np.arange(21)
     good, bad = truth + 0.1 * rng.standard_normal(truth.shape), 3 * rng.standard_normal(truth.shape)
     good[0] = bad[0] = 0
-    found = [_fitted(_Told((), [told], held), one.astype(np.float32), rows) for one in (good, bad)]
+    found = [_fitted(_Measured((), [told], held), one.astype(np.float32), rows) for one in (good, bad)]
     assert [one.part for one in found] == [1, 0]
     for expected, one in zip((good, bad), found, strict=True):
         assert ((expected + one.mean - truth)[1:] ** 2).mean() < 0.3
     unmeasured = replace(held, measured=rows < 0)
-    assert _fitted(_Told((), [told], unmeasured), bad.astype(np.float32), rows).part == 1
+    assert _fitted(_Measured((), [told], unmeasured), bad.astype(np.float32), rows).part == 1
 
 
 def test_it_stays_out_where_validation_cells_do_not_bear_it_out(untold: cv.CradleVAE) -> None:

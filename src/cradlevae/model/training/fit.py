@@ -73,7 +73,7 @@ def fit(
         folder = make_folder(output or Path(temporary))
         record = {**(record or {}), "training": _determining(config)}
         if resume and (folder / RUN_FILE).exists():
-            _refuse_other_run(folder / RUN_FILE, record)
+            _check_same_run(folder / RUN_FILE, record)
         write_text(folder / RUN_FILE, json.dumps(record, indent=1))
         run = Run(
             module,
@@ -141,7 +141,7 @@ def _determining(config: TrainConfig) -> dict[str, Any]:
     return {name: value for name, value in asdict(config).items() if name not in free}
 
 
-def _refuse_other_run(path: Path, record: dict[str, Any]) -> None:
+def _check_same_run(path: Path, record: dict[str, Any]) -> None:
     """Raise :class:`DataError` if the run in a folder was of other data, another split or other settings."""
     try:
         earlier = json.loads(path.read_text())

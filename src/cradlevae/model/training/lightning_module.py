@@ -89,7 +89,10 @@ class TrainingModule(pl.LightningModule):
         self._records["val"] = EpochRecord()
 
     def on_train_batch_start(self, batch: Minibatch, batch_idx: int) -> None:
-        """Drop the last step's gradients, which would lie beside this one's, for those are made with the loss."""
+        """Drop the last step's gradients, which would lie beside this one's.
+
+        The likelihood makes its gradients together with the loss.
+        """
         self.zero_grad()
 
     def training_step(self, batch: Minibatch, batch_idx: int) -> Tensor:
@@ -126,10 +129,10 @@ class TrainingModule(pl.LightningModule):
 
     def _check(self, part: str) -> None:
         """Raise :class:`TrainingError` if a loss since the last check is not finite."""
-        found = self._records[part].first_not_finite()
-        if found is None:
+        not_finite = self._records[part].first_not_finite()
+        if not_finite is None:
             return
-        batch_idx, terms = found
+        batch_idx, terms = not_finite
         wrong = [f"{name} = {value:g}" for name, value in terms.items() if not math.isfinite(value)]
         where = {"train": "training", "val": "validation"}[part]
         raise TrainingError(

@@ -129,25 +129,28 @@ def _raise(folder: Path, codes: Sequence[int | None]) -> NoReturn:
     """Raise what made the run fail.
 
     That is an error of ours if there is one; else what a process died of without a word, like a signal; else what was
-    told first: the others lose their connection to a process that failed, and say only that.
+    reported first: the others lose their connection to a process that failed, and say only that.
     """
-    told: list[_Told] = sorted(
-        (_Told(*pickle.loads(path.read_bytes())) for path in folder.glob("error-*")), key=lambda told: told.time
+    failures: list[_Failure] = sorted(
+        (_Failure(*pickle.loads(path.read_bytes())) for path in folder.glob("error-*")),
+        key=lambda failure: failure.time,
     )
-    told = [last for last in told if codes[last.rank] or not isinstance(last.error, KeyboardInterrupt)]  # by _stop
-    for last in told:
+    failures = [
+        last for last in failures if codes[last.rank] or not isinstance(last.error, KeyboardInterrupt)
+    ]  # by _stop
+    for last in failures:
         if last.error is not None:
             raise last.error
-    silent = {rank for rank, code in enumerate(codes) if code} - {last.rank for last in told}
-    if silent or not told:
+    silent = {rank for rank, code in enumerate(codes) if code} - {last.rank for last in failures}
+    if silent or not failures:
         rank = min(silent, key=lambda rank: codes[rank] or 0)  # signals are negative
         raise TrainingError(
             f"process {rank} of {len(codes)} failed: its exit status is {codes[rank]}; it may have run out of memory"
         )
-    raise TrainingError(f"process {told[0].rank} of {len(codes)} failed: {told[0].words}")
+    raise TrainingError(f"process {failures[0].rank} of {len(codes)} failed: {failures[0].words}")
 
 
-class _Told(NamedTuple):
+class _Failure(NamedTuple):
     """What a process says before it ends."""
 
     time: float
@@ -164,10 +167,10 @@ def main(folder: Path) -> int:
         run: Run = read_shared(folder)
         run.train(Shard(rank, n))
     except BaseException as error:
-        told = error if isinstance(error, CradleError | KeyboardInterrupt) else None
+        known = error if isinstance(error, CradleError | KeyboardInterrupt) else None
         with suppress(OSError):  # the parent may be gone, and the folder with it
             words = traceback.format_exc()
-            (folder / f"error-{rank}").write_bytes(pickle.dumps((time.time(), rank, told, words)))  # see _Told
+            (folder / f"error-{rank}").write_bytes(pickle.dumps((time.time(), rank, known, words)))  # see _Failure
         return 1
     return 0
 

@@ -37,9 +37,9 @@ SHARE_SD = 0.5
 """Standard deviation, a priori, of the share of the residual that holds in other cells."""
 
 PARTS = 1.0, 0.5, 0.0
-"""Of what is expected that evidence may be shrunk towards."""
+"""Parts of the expected effects that evidence may be shrunk towards."""
 
-MIN_TOLD = 5
+MIN_CONDITIONS = 5
 """Conditions with other cells that it takes to choose a part."""
 
 WIDENING_SD = 1.0
@@ -48,54 +48,56 @@ WIDENING_SD = 1.0
 
 def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
     """The model with its :class:`~cradlevae.model.trained.EffectResidual`, from its training and validation cells."""
-    told = _told(model, data) if model.module.gene_effects is not None else None
-    return model if told is None else replace(model, residual=_residual(model, told))
+    measured = _measure(model, data) if model.module.gene_effects is not None else None
+    return model if measured is None else replace(model, residual=_residual(model, measured))
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Measured:
     """What cells tell of the conditions that were trained on, the control first: each class, and other cells."""
 
     names: tuple[str, ...]
     classes: list[Evidence]
-    held: Evidence
+    held_out: Evidence
 
 
-def _told(model: TrainedModel, data: Experiment) -> _Told | None:
+def _measure(model: TrainedModel, data: Experiment) -> _Measured | None:
     """What training cells (passing ones first) and passing validation cells tell; ``None`` if there is nothing."""
     train = training_rows(data, model.split, model.config)
     names = model.answerable([data.conditions[code] for code in np.unique(data.condition[train]) if code > 0])
     if not names:
         return None
     by_class = [_moments(data, train[data.failed[train] == failed], names) for failed in (False, True)]
-    told = [moments for moments in by_class if moments.n_cells[0] > 1]
-    if not told:
+    classes = [moments for moments in by_class if moments.n_cells[0] > 1]
+    if not classes:
         return None
     one_count = np.log2(1 + TARGET_SUM / np.median(data.library_size[train]))
-    within = np.maximum(pooled_variance(told[0]), one_count**2 / told[0].n_cells.sum())  # unseen is not impossible
-    classes = [Evidence.of_cells(one.mean, one.n_cells, _steadied_variance(one, within)) for one in told]
+    within = np.maximum(
+        pooled_variance(classes[0]), one_count**2 / classes[0].n_cells.sum()
+    )  # unseen is not impossible
+    evidence = [Evidence.of_cells(one.mean, one.n_cells, _steadied_variance(one, within)) for one in classes]
     val = training_rows(data, model.split, model.config, "val")
-    held = _moments(data, val[~data.failed[val]], names)
-    return _Told(tuple(names), classes, Evidence.of_cells(held.mean, held.n_cells, within))
+    held_out = _moments(data, val[~data.failed[val]], names)
+    return _Measured(tuple(names), evidence, Evidence.of_cells(held_out.mean, held_out.n_cells, within))
 
 
-def _residual(model: TrainedModel, told: _Told) -> EffectResidual:
-    """First of the conditions of one treatment; a combination has the sum of its members', and what that leaves."""
-    treated = model.dosage(told.names)
-    layers = estimate_effects(model, told.names, treated, credible=0.9, error=ERROR).layers
+def _residual(model: TrainedModel, measured: _Measured) -> EffectResidual:
+    """The residual of single treatments first; a combination has the sum of its treatments', and what that leaves."""
+    treated = model.dosage(measured.names)
+    layers = estimate_effects(model, measured.names, treated, credible=0.9, error=ERROR).layers
     expected, spread, error = (_below_control(layers[name]) for name in ("X", "sd", "mc_error"))
     dosage = _below_control(treated.numpy())
     n_treatments = (dosage != 0).sum(axis=1)
     single, combined = (np.flatnonzero((n_treatments == 0) | kind) for kind in (n_treatments == 1, n_treatments > 1))
 
-    of_single = _fitted(told, expected, single)
+    of_single = _fitted(measured, expected, single)
     mean, variance = np.zeros((2, dosage.shape[1], expected.shape[1]), dtype=np.float32)
     part = np.ones(dosage.shape[1], dtype=np.float32)
     treatment = dosage[single[1:]].argmax(axis=1)
     mean[treatment], variance[treatment], part[treatment] = of_single.mean[1:], of_single.variance[1:], of_single.part
 
     moved, left = dosage @ mean, dosage**2 @ variance
-    of_combined = _fitted(told, expected + moved, combined)
+    of_combined = _fitted(measured, expected + moved, combined)
     moved[combined] += of_combined.mean
     left[combined] = of_combined.variance + of_combined.part**2 * left[combined]
     own = np.where(n_treatments > 1, of_combined.part, of_single.part)[:, None] * spread
@@ -103,11 +105,11 @@ def _residual(model: TrainedModel, told: _Told) -> EffectResidual:
         mean,
         np.sqrt(variance),
         part,
-        tuple(told.names[row - 1] for row in combined[1:]),
+        tuple(measured.names[row - 1] for row in combined[1:]),
         moved[combined[1:]],
         np.sqrt(left[combined[1:]]),
         of_combined.part,
-        _widening(told.held, expected + moved, left + own**2, error),
+        _widening(measured.held_out, expected + moved, left + own**2, error),
     )
 
 
@@ -120,25 +122,25 @@ class _Fitted:
     part: float
 
 
-def _fitted(told: _Told, expected: Float32Array, rows: IndexArray) -> _Fitted:
+def _fitted(measured: _Measured, expected: Float32Array, rows: IndexArray) -> _Fitted:
     """What some conditions, the control first, leave of what is expected.
 
     Evidence is shrunk towards what is expected, or, where other cells are nearer to that by more than a standard error,
     towards a part of it.
     """
-    classes, held, expected = [one.of(rows) for one in told.classes], told.held.of(rows), expected[rows]
+    classes, held_out, expected = [one.of(rows) for one in measured.classes], measured.held_out.of(rows), expected[rows]
     control = np.arange(len(rows)) == 0
     best, lost = None, np.zeros(len(rows))
     for part in PARTS:
         prior = np.float32(part) * expected
         shown = [classes[0], *(_diluted(one, classes[0], prior, control) for one in classes[1:])]
         mean, variance = hierarchical_shrink(shown, prior, control)
-        mean *= _share_that_holds(held, prior, mean)
-        off = _off(held, prior + mean)
-        gain = (lost - off)[held.measured & ~control]
+        mean *= _share_that_holds(held_out, prior, mean)
+        off = _off(held_out, prior + mean)
+        gain = (lost - off)[held_out.measured & ~control]
         if best is None or gain.mean() > gain.std(ddof=1) / len(gain) ** 0.5:
             best, lost = _Fitted(mean + prior - expected, variance, part), off
-        if len(gain) < MIN_TOLD:
+        if len(gain) < MIN_CONDITIONS:
             break
     assert best is not None
     return best
@@ -151,8 +153,8 @@ def _below_control(table: Float32Array) -> Float32Array:
 
 def _moments(data: Experiment, rows: IndexArray, names: Sequence[str]) -> ConditionMoments:
     """Moments of the controls (first) and of conditions among some cells."""
-    kept = [data.conditions[0], *names]
-    return condition_moments(subset_rows(data.counts, rows), condition_codes(data, rows, kept), kept)
+    conditions = [data.conditions[0], *names]
+    return condition_moments(subset_rows(data.counts, rows), condition_codes(data, rows, conditions), conditions)
 
 
 def _steadied_variance(moments: ConditionMoments, within: FloatArray) -> FloatArray:
@@ -172,26 +174,26 @@ def _diluted(one: Evidence, passing: Evidence, expected: Float32Array, control: 
     return replace(one, slope=float(np.clip(slope, 0.0, 1.0)))
 
 
-def _share_that_holds(held: Evidence, expected: Float32Array, residual: Float32Array) -> float:
+def _share_that_holds(held_out: Evidence, expected: Float32Array, residual: Float32Array) -> float:
     """Regression of what the decoder leaves of other cells' means on the residual, gene by gene about a common base.
 
     A priori the share is 1 ± ½, which decides where there are few of these cells.
     """
     precision = covered = 1 / SHARE_SD**2
-    if held.measured.sum() > 1:
-        weight = held.precision
-        left, told = (_about_base(table, weight) for table in (held.mean - expected, residual))
-        precision += float((weight * told**2).sum())
-        covered += float((weight * told * left).sum())
+    if held_out.measured.sum() > 1:
+        weight = held_out.precision
+        left, explained = (_about_base(table, weight) for table in (held_out.mean - expected, residual))
+        precision += float((weight * explained**2).sum())
+        covered += float((weight * explained * left).sum())
     return float(np.clip(covered / precision, 0.0, 1.0))
 
 
-def _off(held: Evidence, predicted: Float32Array) -> FloatArray:
+def _off(held_out: Evidence, predicted: Float32Array) -> FloatArray:
     """How far means of other cells are from their prediction: mean squares in units of their noise, (conditions,)."""
-    if not held.measured.any():
+    if not held_out.measured.any():
         return np.zeros(len(predicted))
-    weight = held.precision
-    return np.asarray((weight * _about_base(held.mean - predicted, weight) ** 2).mean(axis=1))
+    weight = held_out.precision
+    return np.asarray((weight * _about_base(held_out.mean - predicted, weight) ** 2).mean(axis=1))
 
 
 def _about_base(table: npt.NDArray[np.floating], weight: FloatArray) -> FloatArray:
@@ -199,7 +201,7 @@ def _about_base(table: npt.NDArray[np.floating], weight: FloatArray) -> FloatArr
 
 
 def _widening(
-    held: Evidence,
+    held_out: Evidence,
     predicted: npt.NDArray[np.floating],
     variance: npt.NDArray[np.floating],
     error: npt.NDArray[np.floating],
@@ -208,20 +210,20 @@ def _widening(
 
     Parameters
     ----------
-    held
+    held_out
         These cells; the control first.
     predicted, variance
         Effects and their posterior variance, (conditions, genes).
     error
         Monte-Carlo error of the effects.
     """
-    if held.measured.sum() < 2:
+    if held_out.measured.sum() < 2:
         return 1.0
-    away = _about_base(held.mean - predicted, held.precision)
-    squares, noise, spread = (table[held.measured] for table in (away**2, held.variance + error**2, variance))
+    away = _about_base(held_out.mean - predicted, held_out.precision)
+    squares, noise, spread = (table[held_out.measured] for table in (away**2, held_out.variance + error**2, variance))
     factor = 1.0
     for _ in range(10):
         precision = spread / (noise + factor * spread) ** 2 / 2
-        told, explained = (precision * spread).sum(), (precision * (squares - noise)).sum()
-        factor = max(1.0, float((1 / WIDENING_SD**2 + explained) / (1 / WIDENING_SD**2 + told)))
+        weight, explained = (precision * spread).sum(), (precision * (squares - noise)).sum()
+        factor = max(1.0, float((1 / WIDENING_SD**2 + explained) / (1 / WIDENING_SD**2 + weight)))
     return float(np.sqrt(factor))

@@ -39,7 +39,7 @@ class Run:
     batches
         Batches of ``train`` and, for early stopping, ``val``.
     sizes
-        Of the training cells.
+        Numbers of training cells by treatment and class.
     config
         How to train.
     folder
