@@ -38,7 +38,7 @@ class DenseData:
 
     def __init__(self, data: Experiment, references: CounterfactualReferences) -> None:
         rows = np.arange(data.n_cells)
-        profiles, reference, _ = references.of(rows)
+        profiles, reference, _ = references.of_rows(rows)
         self.counts = torch.from_numpy(data.counts.toarray())
         self.references = torch.from_numpy(profiles[np.maximum(reference, 0)])
         self.has_reference = torch.from_numpy(reference >= 0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cradlevae.data.loading.minibatch import Minibatch, shared_places
+from cradlevae.data.loading.minibatch import Minibatch, shared_rows
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.globals import GlobalNoise, artifact_state, perturbation_state
 from cradlevae.model.module import CradleModule, sparse_counts
@@ -106,7 +106,7 @@ class Golden:
         starts = torch.cat([torch.zeros(1, dtype=torch.long), (x > 0).sum(1).cumsum(0)])
         has = (references != 0).any(dim=1)
         reference = torch.where(has, torch.arange(n), -1)
-        places = shared_places(*(t.numpy() for t in (self.tensor("in/dosage"), artifact, reference, 1 - artifact)))
+        places = shared_rows(*(t.numpy() for t in (self.tensor("in/dosage"), artifact, reference, 1 - artifact)))
         return Minibatch(
             values=x[positives[:, 0], positives[:, 1]],
             genes=positives[:, 1],

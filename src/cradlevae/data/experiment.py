@@ -1,7 +1,7 @@
-"""What an AnnData must hold, and the one place that reads it.
+"""The arrays of a Perturb-seq experiment, and the one place that reads them from an AnnData.
 
 :func:`read_experiment` turns an AnnData into an :class:`Experiment`: sparse counts, the condition of every cell and
-its artifact indicator, checked before any long work. Everything after it deals with arrays only.
+its artifact indicator. It checks all of them before any long work starts; the rest of the package deals with arrays.
 """
 
 from __future__ import annotations
@@ -14,72 +14,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
-from cradlevae.data.labels import (
-    CONTROL,
-    DEFAULT_CONTROLS,
-    closest,
-    condition_name,
-    dosage_table,
-    indicator_table,
-    parse_label,
-    singles_of,
-)
+from cradlevae.data.cell_labels import condition_labels, condition_names, read_labels
+from cradlevae.data.fields import DataFields, obs_column
+from cradlevae.data.labels import CONTROL, closest, dosage_table, indicator_table, singles_of
 from cradlevae.data.storage.counts import Counts
 from cradlevae.data.storage.stored_matrix import CountMatrix, subset_rows
 from cradlevae.errors import DataError
 from cradlevae.utils.types import AnnDataLike, AnyIntArray, BoolArray, Float32Array, IndexArray, IntArray
 
-GUIDE_BLOCK = 10_000
-"""Cells whose guide counts are looked at together."""
-
-
-@dataclass(frozen=True)
-class DataFields:
-    """Where an AnnData holds what the model needs.
-
-    Parameters
-    ----------
-    perturbation_key
-        Column of ``obs`` with the perturbation labels.
-    artifact_key
-        Boolean (or 0/1) column of ``obs``, true for cells that failed quality control; or several columns, one per
-        QC criterion.
-    layer
-        Layer with the raw counts; ``None`` reads ``X``.
-    control_labels
-        Labels of unperturbed cells; case does not matter.
-    separator
-        What stands between the members of a combination in a label.
-    guides_key
-        Key of ``obsm`` with a guide-count matrix (a DataFrame, cells × target genes), read instead of
-        ``perturbation_key``; columns named like a control label are non-targeting guide RNAs.
-    guide_min_count
-        Counts from which a guide RNA is taken as present.
-    """
-
-    perturbation_key: str = "perturbation"
-    artifact_key: str | tuple[str, ...] = "artifact"
-    layer: str | None = None
-    control_labels: tuple[str, ...] = DEFAULT_CONTROLS
-    separator: str = "+"
-    guides_key: str | None = None
-    guide_min_count: float = 1.0
-
-    def __post_init__(self) -> None:
-        if isinstance(self.control_labels, str):  # one label, not its letters
-            object.__setattr__(self, "control_labels", (self.control_labels,))
-        for name in ("control_labels", "artifact_key"):
-            if isinstance(getattr(self, name), list):
-                object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not self.separator:
-            raise DataError("separator is empty; name what stands between the members of a combination, e.g. '+'")
-
-    @property
-    def criteria(self) -> tuple[str, ...]:
-        """Names of the artifact classes: one ``obs`` column each."""
-        return (self.artifact_key,) if isinstance(self.artifact_key, str) else tuple(self.artifact_key)
+__all__ = ["DataFields", "Experiment", "check_unique", "condition_labels", "read_experiment"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +41,7 @@ class Experiment:
     conditions
         Canonical condition names; ``conditions[0]`` is ``control``.
     perturbations
-        Names of the single perturbations.
+        Names of the single perturbations, in the order of the model's treatments.
     artifact
         Artifact indicator, cells × classes, float32 0/1.
     criteria
@@ -105,10 +49,10 @@ class Experiment:
     library_size
         Total count of each cell, (cells,).
     treatments
-        Conditions that count as treatments of their own, whatever their members; ``None`` where the single
-        perturbations are what was done to a cell.
+        Conditions that each are a treatment of their own, whatever they consist of; ``None`` where the single
+        perturbations are the treatments.
     obs
-        Annotation of the cells as the AnnData holds it, a row per cell; the model reads nothing of it.
+        Annotation of the cells as the AnnData holds it, one row for each cell; the model does not read it.
     """
 
     cells: pd.Index[str]
@@ -151,7 +95,7 @@ class Experiment:
         return np.asarray(self.condition == 0)
 
     def subset(self, rows: AnyIntArray) -> Experiment:
-        """The experiment with these cells only; conditions and perturbations keep their places."""
+        """Return the experiment with these cells only; the conditions and perturbations stay those of the whole."""
         return replace(
             self,
             cells=self.cells[rows],
@@ -175,59 +119,53 @@ def read_experiment(
     Parameters
     ----------
     adata
-        AnnData of raw counts, in memory or backed, or what
-        :func:`~cradlevae.data.storage.stored_cells.open_cells` gives; counts on disk stay there.
+        AnnData of raw counts, in memory or backed, or the cells that
+        :func:`~cradlevae.data.storage.stored_cells.open_cells` opens; counts on disk stay on disk.
     fields
-        Where it holds what is needed.
+        Where the AnnData holds labels, artifact columns and counts.
     genes, perturbations
-        Names that a trained model knows: genes are put into that order, perturbations into those places. ``None``
-        takes them from the data.
+        Names that a trained model knows: the genes are put into this order, and the perturbations get these
+        positions. ``None`` takes both from the data.
+
+    Returns
+    -------
+    Experiment
+        The cells that have a count and a perturbation (or are controls).
 
     Raises
     ------
     DataError
-        If anything does not fit; the message names the column, the value and the mend.
+        If the data cannot be used; the message names the column, the value and the mend.
     """
     counts = Counts(adata, fields.layer)
     check_unique(adata.obs_names, "cell", "adata.obs_names_make_unique()")
     check_unique(adata.var_names, "gene", "adata.var_names_make_unique()")
-    labels, singles = _cell_members(adata, fields)
+    codes, singles = read_labels(adata, fields)
     artifact = _artifact(adata, fields)
     columns = _gene_columns(adata, genes)
     library_size = counts.library_sizes(columns)
 
-    assigned = np.array([single is not None for single in singles], dtype=bool)[labels]
+    assigned = np.array([names is not None for names in singles], dtype=bool)[codes]
     counted = library_size > 0
-    keep = assigned & counted
-    if not keep.any():
+    usable = assigned & counted
+    if not usable.any():
         raise DataError("no cell has both a count and a perturbation")
     _warn_left_out(counted, assigned, fields)
 
-    names = ["" if single is None else condition_name(single) for single in singles]
-    found = sorted({names[label] for label in np.unique(labels[keep])} - {CONTROL})
-    own = sorted({single for name in found for single in singles_of(name)})
+    names = condition_names(singles)
+    occurring = {names[code] for code in np.unique(codes[usable])}
+    conditions = (CONTROL, *sorted(occurring - {CONTROL}))
+    own = sorted({single for name in conditions for single in singles_of(name)})
     if perturbations is not None:
-        known = set(perturbations)
-        for single in own:
-            if single not in known:
-                raise DataError(
-                    f"perturbation {single!r} in obs[{fields.perturbation_key!r}] is unknown to the model"
-                    + closest(single, list(perturbations))
-                )
-    elif not any(names[label] == CONTROL for label in np.unique(labels[keep])):
-        shown = ", ".join(map(repr, found[:5]))
-        raise DataError(
-            f"no control cells: none of {', '.join(map(repr, fields.control_labels))} is in "
-            f"obs[{fields.perturbation_key!r}] (labels there: {shown}, …); name yours with control_labels="
-        )
-    conditions = (CONTROL, *found)
-    code = {name: index for index, name in enumerate(conditions)}
-    condition = np.array([code.get(name, -1) for name in names], dtype=np.int64)[labels]
+        _check_known(own, perturbations, fields)
+    elif CONTROL not in occurring:
+        raise _no_controls(conditions[1:], fields)
+    position = {name: index for index, name in enumerate(conditions)}
     data = Experiment(
         cells=pd.Index(adata.obs_names),
         genes=pd.Index(genes if genes is not None else adata.var_names),
         counts=counts.matrix(columns),
-        condition=condition,
+        condition=np.array([position.get(name, -1) for name in names], dtype=np.int64)[codes],
         conditions=conditions,
         perturbations=tuple(perturbations) if perturbations is not None else tuple(own),
         artifact=artifact,
@@ -235,92 +173,40 @@ def read_experiment(
         library_size=library_size,
         obs=adata.obs,
     )
-    return data if keep.all() else data.subset(np.flatnonzero(keep))
-
-
-def condition_labels(adata: AnnDataLike, fields: DataFields) -> pd.Series[str]:
-    """Canonical condition of every cell of an AnnData; ``""`` where no guide RNA was found."""
-    labels, singles = _cell_members(adata, fields)
-    names = np.array(["" if single is None else condition_name(single) for single in singles], dtype=object)
-    return pd.Series(names[labels], index=pd.Index(adata.obs_names), dtype=object)
+    return data if usable.all() else data.subset(np.flatnonzero(usable))
 
 
 def check_unique(names: pd.Index[str], what: str, mend: str) -> None:
-    """Raise :class:`DataError` if a name occurs twice; ``mend`` tells what to run."""
+    """Raise :class:`DataError` if a name occurs twice; the message ends with the ``mend``."""
     if not names.is_unique:
         twice = names[names.duplicated()][0]
         raise DataError(f"duplicate {what} name {twice!r}; make them unique: {mend}")
 
 
-def _column(adata: AnnDataLike, key: str, mend: str) -> pd.Series[Any]:
-    if key not in adata.obs:
-        raise DataError(f"no column {key!r} in obs{closest(key, list(adata.obs.columns))}; {mend}")
-    column: pd.Series[Any] = adata.obs[key]
-    return column
-
-
-def _cell_members(adata: AnnDataLike, fields: DataFields) -> tuple[IndexArray, list[tuple[str, ...] | None]]:
-    """Label of each cell, (cells,), and the single perturbations of each label; ``None``: no guide RNA was found."""
-    if fields.guides_key is not None:
-        return _guide_members(adata, fields)
-    column = _column(adata, fields.perturbation_key, "name the label column with perturbation_key=")
-    codes, labels = pd.factorize(column.astype(str))
-    blank = np.array([_is_blank(label, fields.separator) for label in labels], dtype=bool)
-    empty = column.isna().to_numpy() | blank[codes]
-    if empty.any():  # an empty label is no control: nobody said so
-        cell = adata.obs_names[np.flatnonzero(empty)[0]]
-        raise DataError(
-            f"obs[{fields.perturbation_key!r}] is empty for {int(empty.sum())} cells, first {cell!r}; "
-            "label or drop them"
-        )
-    parsed = [parse_label(label, separator=fields.separator, control_labels=fields.control_labels) for label in labels]
-    for label, single in zip(labels, parsed, strict=True):
-        if fields.separator != "+" and any("+" in name for name in single):
+def _check_known(own: Sequence[str], perturbations: Sequence[str], fields: DataFields) -> None:
+    """Raise :class:`DataError` if the data have a perturbation that a model does not know."""
+    known = set(perturbations)
+    for single in own:
+        if single not in known:
             raise DataError(
-                f"label {label!r} in obs[{fields.perturbation_key!r}] holds '+', but separator is "
-                f"{fields.separator!r}; use one separator in all labels"
+                f"perturbation {single!r} in obs[{fields.perturbation_key!r}] is unknown to the model"
+                + closest(single, list(perturbations))
             )
-    return codes, list(parsed)
 
 
-def _is_blank(label: str, separator: str) -> bool:
-    return not label.replace(separator, " ").strip()
-
-
-def _guide_members(adata: AnnDataLike, fields: DataFields) -> tuple[IndexArray, list[tuple[str, ...] | None]]:
-    key = str(fields.guides_key)
-    if key not in adata.obsm:
-        known = ", ".join(map(repr, adata.obsm.keys())) or "none"
-        raise DataError(f"no guide-count matrix {key!r} in obsm (there: {known}); name it with guides_key=")
-    guides = adata.obsm[key]
-    if not isinstance(guides, pd.DataFrame):
-        raise DataError(
-            f"obsm[{key!r}] has no column names; store the guide counts as a pandas DataFrame whose columns name "
-            "the targeted genes (and the non-targeting guides as 'control')"
-        )
-    if any(_is_blank(str(name), fields.separator) for name in guides.columns):
-        raise DataError(f"obsm[{key!r}] has a column without a name; name the gene that it targets, or 'control'")
-    per_column = [
-        parse_label(str(name), separator=fields.separator, control_labels=fields.control_labels)
-        for name in guides.columns
-    ]
-    codes = np.empty(len(guides), dtype=np.intp)
-    code: dict[tuple[str, ...] | None, int] = {}
-    for start in range(0, len(guides), GUIDE_BLOCK):
-        block = guides.iloc[start : start + GUIDE_BLOCK].to_numpy(dtype=np.float64)
-        found = sp.csr_matrix(block >= fields.guide_min_count)
-        for row in range(found.shape[0]):
-            present = found.indices[found.indptr[row] : found.indptr[row + 1]]
-            names = {single for column in present for single in per_column[column]}
-            codes[start + row] = code.setdefault(tuple(sorted(names)) if len(present) else None, len(code))
-    return codes, list(code)
+def _no_controls(conditions: Sequence[str], fields: DataFields) -> DataError:
+    shown = ", ".join(map(repr, conditions[:5]))
+    return DataError(
+        f"no control cells: none of {', '.join(map(repr, fields.control_labels))} is in "
+        f"obs[{fields.perturbation_key!r}] (labels there: {shown}, …); name yours with control_labels="
+    )
 
 
 def _artifact(adata: AnnDataLike, fields: DataFields) -> Float32Array:
     columns = []
     for key in fields.criteria:
         mend = "run cradlevae.annotate_qc(adata) first, or name your own boolean column with artifact_key="
-        column = _column(adata, key, mend)
+        column = obs_column(adata, key, mend)
         if column.dtype == bool:
             columns.append(column.to_numpy(dtype=np.float32))
             continue
@@ -333,13 +219,13 @@ def _artifact(adata: AnnDataLike, fields: DataFields) -> Float32Array:
 
 
 def _truth(value: Any) -> float | None:
-    """0/1 for what people write for a boolean, ``None`` for anything else."""
+    """Return 1 or 0 for a text that means true or false, ``None`` for any other."""
     text = str(value).strip().casefold()
     return {"true": 1.0, "1": 1.0, "1.0": 1.0, "false": 0.0, "0": 0.0, "0.0": 0.0}.get(text)
 
 
 def _gene_columns(adata: AnnDataLike, genes: Sequence[str] | None) -> IndexArray | None:
-    """Columns of the AnnData that hold ``genes``; ``None`` where they are its genes in its order."""
+    """Return the columns of ``genes`` in the AnnData; ``None`` where these are all its genes in its order."""
     if genes is None or list(adata.var_names) == list(genes):
         return None
     columns = pd.Index(adata.var_names).get_indexer(pd.Index(genes))

@@ -1,4 +1,4 @@
-"""Fingerprints of cells by their counts, so that a training cell is known again under another name."""
+"""Fingerprints of cells by their counts, so that a training cell is recognised under another name."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from cradlevae.data.storage.stored_matrix import CountMatrix, row_blocks
 from cradlevae.utils.types import IndexArray, IntArray
 
 MIN_GENES = 20
-"""Cells with fewer detected genes are too alike to be told apart; they get the fingerprint 0."""
+"""Cells with fewer detected genes are too similar to be distinguished; they get the fingerprint 0."""
 
 
 def cell_fingerprints(counts: CountMatrix, genes: Sequence[str], rows: IndexArray) -> IntArray:
-    """A number for each of ``rows`` that depends on its counts by gene name, whatever the order of genes, (rows,)."""
+    """Compute a number for each cell from its counts and gene names, whatever the order of the genes, (rows,)."""
     keys = gene_keys(genes)
     prints = [block_fingerprints(block, keys) for _, block in row_blocks(counts, rows)]
     return np.concatenate([np.zeros(0, dtype=np.int64), *prints])
 
 
 def gene_keys(genes: Sequence[str]) -> npt.NDArray[np.uint64]:
-    """A number for each gene name, (genes,)."""
+    """Compute a number for each gene name, (genes,)."""
     return np.array(
         [int.from_bytes(hashlib.blake2b(str(gene).encode(), digest_size=8).digest(), "little") for gene in genes],
         dtype=np.uint64,
@@ -32,7 +32,7 @@ def gene_keys(genes: Sequence[str]) -> npt.NDArray[np.uint64]:
 
 
 def block_fingerprints(counts: sp.csr_matrix, keys: npt.NDArray[np.uint64]) -> IntArray:
-    """Fingerprints of the cells of a block, given the keys of its genes, (cells,)."""
+    """Compute the fingerprints of the cells of a block from the keys of its genes, (cells,)."""
     values = counts.data.astype(np.uint64)
     with np.errstate(over="ignore"):  # all arithmetic is modulo 2^64
         mixed = (keys[counts.indices] ^ (values * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,7 +1,8 @@
 """Perturbation labels as people write them, turned into canonical conditions and dosages.
 
 A *condition* is what was done to a cell: ``control``, a single perturbation ``A`` or a combination ``A+B``. Its
-canonical name sorts the members and joins them with ``+``, so ``B_A``, ``A+B`` and ``B+A`` are one condition.
+canonical name sorts the single perturbations and joins them with ``+``, so ``B_A``, ``A+B`` and ``B+A`` are one
+condition.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ DEFAULT_CONTROLS = ("control", "ctrl", "non-targeting")
 def parse_label(
     label: str, *, separator: str = "+", control_labels: Sequence[str] = DEFAULT_CONTROLS
 ) -> tuple[str, ...]:
-    """Single perturbations that a label stands for, sorted; empty for a control.
+    """Return the single perturbations that a label means, sorted; empty for a control.
 
     ``A+ctrl`` (GEARS style) is the single ``A``; ``A+A`` (two guide RNAs against one gene) is ``A``.
 
@@ -33,7 +34,7 @@ def parse_label(
     label
         The label of a cell, e.g. ``"A+B"``.
     separator
-        What stands between the members of a combination.
+        Text between the single perturbations of a combination.
     control_labels
         Labels that mean "unperturbed"; case does not matter.
     """
@@ -45,22 +46,22 @@ def parse_label(
 
 
 def condition_name(singles: Iterable[str]) -> str:
-    """Canonical name of the condition with these single perturbations."""
+    """Return the canonical name of the condition with these single perturbations."""
     return "+".join(sorted(singles)) or CONTROL
 
 
 def singles_of(condition: str) -> tuple[str, ...]:
-    """Single perturbations of a canonical condition; empty for ``control``."""
+    """Return the single perturbations of a canonical condition; empty for ``control``."""
     return () if condition == CONTROL else tuple(condition.split("+"))
 
 
 def dosage_table(conditions: Sequence[str], perturbations: Sequence[str]) -> Float32Array:
-    """Dosage of each perturbation in each canonical condition, (conditions, perturbations), 0/1.
+    """Return the dosage of each perturbation in each canonical condition, (conditions, perturbations), 0/1.
 
     Raises
     ------
     DataError
-        If a condition has a member that is not among ``perturbations``; the closest names are given.
+        If a single perturbation of a condition is not among ``perturbations``; the message gives the closest names.
     """
     position = {name: column for column, name in enumerate(perturbations)}
     table = np.zeros((len(conditions), len(perturbations)), dtype=np.float32)
@@ -73,20 +74,20 @@ def dosage_table(conditions: Sequence[str], perturbations: Sequence[str]) -> Flo
 
 
 def indicator_table(conditions: Sequence[str], treatments: Sequence[str]) -> Float32Array:
-    """1 where a condition is a treatment, (conditions, treatments); all zero for the control and for unknown ones."""
+    """Return 1 where a condition is a treatment, (conditions, treatments); rows of unknown conditions are zero."""
     equal = np.array(conditions, dtype=object)[:, None] == np.array(treatments, dtype=object)
     return np.asarray(equal, dtype=np.float32)
 
 
 def closest(name: str, known: Sequence[str]) -> str:
-    """End of an error message that gives the names most like ``name``."""
+    """Return the end of an error message: the known names that are most similar to ``name``."""
     lowered = {candidate.casefold(): candidate for candidate in known}
-    found = [lowered[key] for key in difflib.get_close_matches(name.casefold(), lowered, n=3, cutoff=0.5)]
-    if found:
-        return "; did you mean " + " or ".join(map(repr, found)) + "?"
+    similar = [lowered[key] for key in difflib.get_close_matches(name.casefold(), lowered, n=3, cutoff=0.5)]
+    if similar:
+        return "; did you mean " + " or ".join(map(repr, similar)) + "?"
     return f"; known: {listed(known, 8)}"
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """The first few names, quoted, for a message; an ellipsis stands for the others."""
+    """Return the first few names, quoted, for a message; an ellipsis stands for the others."""
     return ", ".join(map(repr, list(names)[:most])) + (", …" if len(names) > most else "")

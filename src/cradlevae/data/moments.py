@@ -1,8 +1,8 @@
-"""Effects measured from cells: moments of every condition, and their difference from the controls.
+"""Effects measured from cells: mean and variance of every condition, and the difference from the controls.
 
 A perturbation's effect on a gene is the mean of the gene's expression over the perturbed cells minus the
 mean over the control cells. Expression is ``log2(1 + 1e4 * count / library size)`` (``scale="perturbseq"``)
-or the raw count (``scale="mean"``). Everything stays sparse but the conditions × genes tables of sums.
+or the raw count (``scale="mean"``). Only the conditions × genes tables of sums are dense.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from cradlevae.utils.constants import TARGET_SUM
 from cradlevae.utils.types import AnyIntArray, FloatArray, IndexArray, IntArray
 
 Scale = Literal["perturbseq", "mean"]
+"""Scale of expression: log2(1 + 1e4·x/Σx), or counts."""
 
 EXPRESSION_CELLS = 8192
-"""How many cells are transformed at a time."""
+"""Number of cells that are transformed together."""
 
 PRIOR_CELLS = 20.0
-"""Cells that the variance pooled over conditions counts for in each of them."""
+"""Weight of the variance pooled over conditions in each condition, in cells."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,13 @@ class ConditionMoments:
     names
         Canonical names of the conditions, ``control`` among them, (conditions,).
     n_cells
-        Cells of each condition, (conditions,).
+        Number of cells of each condition, (conditions,).
     mean
         Mean expression, (conditions, genes); NaN where a condition has no cell.
     variance
         Unbiased variance between cells, (conditions, genes); NaN where a condition has fewer than two cells.
     genes
-        Names of the genes, (genes,), or empty where nobody needs them.
+        Names of the genes, (genes,), or empty.
     """
 
     names: tuple[str, ...]
@@ -85,7 +86,7 @@ def condition_moments(
     scale: Scale = "perturbseq",
     genes: Sequence[str] = (),
 ) -> ConditionMoments:
-    """Mean and variance of expression per condition and gene.
+    """Compute the mean and variance of expression in each condition, gene by gene.
 
     Parameters
     ----------
@@ -98,11 +99,11 @@ def condition_moments(
     scale
         ``"perturbseq"``: log2(1 + 1e4·x/Σx). ``"mean"``: the counts themselves.
     genes
-        Names of the genes, kept with the moments.
+        Names of the genes, stored with the moments.
 
     Notes
     -----
-    A cell without counts has no profile: it is counted as a cell and contributes 0 to every gene.
+    A cell without counts counts as a cell and contributes 0 to every gene.
     Sums are float64 whatever the counts are.
 
     Raises
@@ -118,19 +119,19 @@ def condition_moments(
     total = np.zeros((len(names), matrix.shape[1]))
     total_squared = np.zeros_like(total)
     for part, block in expression_blocks(matrix, scale):
-        membership = indicator(condition[part], len(names))
-        _add(total, membership @ block)
-        _add(total_squared, membership @ block.power(2))
+        incidence = indicator(condition[part], len(names))
+        _add(total, incidence @ block)
+        _add(total_squared, incidence @ block.power(2))
     n_cells = np.bincount(condition[condition >= 0], minlength=len(names)).astype(np.int64)
     mean, variance = moments_of_sums(n_cells, total, total_squared)
     return ConditionMoments(tuple(names), n_cells, mean, variance, tuple(genes))
 
 
 def measured_effects(moments: ConditionMoments, control: str = CONTROL) -> Effects:
-    """Mean of each perturbation minus the mean of the controls, with standard errors.
+    """Subtract the mean of the controls from the mean of each perturbation, with standard errors.
 
-    ``se² = variance_t / n_t + variance_control / n_control``. A condition of one cell has no variance of
-    its own; the control's stands in, so that its effect is not taken for an exact one.
+    ``se² = variance_t / n_t + variance_control / n_control``. A condition with one cell has no variance of
+    its own; the variance of the controls replaces it, so that its effect does not count as exact.
 
     Raises
     ------
@@ -152,7 +153,7 @@ def measured_effects(moments: ConditionMoments, control: str = CONTROL) -> Effec
 
 
 def control_row(moments: ConditionMoments, control: str = CONTROL) -> int:
-    """Row of the controls in ``moments``; :class:`DataError` unless there are at least two control cells."""
+    """Return the row of the controls in ``moments``; :class:`DataError` unless there are at least two control cells."""
     if control not in moments.names:
         raise DataError(f"no condition is named {control!r}: effects are measured against control cells")
     row = moments.names.index(control)
@@ -162,17 +163,17 @@ def control_row(moments: ConditionMoments, control: str = CONTROL) -> int:
 
 
 def pooled_variance(moments: ConditionMoments) -> FloatArray:
-    """Variance between the cells of a condition, pooled over conditions, (genes,)."""
+    """Compute the variance between the cells of a condition, pooled over conditions, (genes,)."""
     free = np.maximum(moments.n_cells - 1, 0).astype(np.float64)
     return np.asarray(free @ np.nan_to_num(moments.variance) / max(float(free.sum()), 1.0))
 
 
 def moderated_variance(moments: ConditionMoments) -> FloatArray:
-    """Variance between the cells of each condition, steadied by that of all conditions, (conditions, genes).
+    """Compute the variance in each condition, moderated by that of all conditions, (conditions, genes).
 
-    The mean of a condition's own variance and of the variance pooled over conditions, weighted by its degrees of
-    freedom and by :data:`PRIOR_CELLS`: a condition in whose cells a rare gene was not seen has no variance of its own,
-    and its effect on that gene would pass for exact.
+    It is the weighted mean of the condition's own variance (weight: its degrees of freedom) and of the variance pooled
+    over conditions (weight: :data:`PRIOR_CELLS`). Where a rare gene was not detected in any cell of a condition, the
+    condition's own variance is 0, and its effect on that gene would count as exact.
     """
     free = np.maximum(moments.n_cells - 1, 0).astype(np.float64)[:, None]
     own = np.where(free > 0, moments.variance, 0.0)
@@ -180,7 +181,7 @@ def moderated_variance(moments: ConditionMoments) -> FloatArray:
 
 
 def condition_codes(data: Experiment, rows: IndexArray, names: Sequence[str]) -> IntArray:
-    """Position of each cell's condition in ``names``, (rows,); −1 for a cell of none of them."""
+    """Return the position of each cell's condition in ``names``, (rows,); −1 for a cell of another condition."""
     position = {name: index for index, name in enumerate(names)}
     table = np.array([position.get(name, -1) for name in data.conditions])
     return np.asarray(table[data.condition[rows]])
@@ -200,7 +201,7 @@ def expression_blocks(counts: CountMatrix, scale: Scale = "perturbseq") -> Itera
 
 
 def library_share(counts: sp.csr_matrix) -> FloatArray:
-    """Each stored count divided by its cell's library size, in the order of ``counts.data``."""
+    """Divide each stored count by its cell's library size; the order is that of ``counts.data``."""
     library_size = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
     per_entry = np.repeat(library_size, np.diff(counts.indptr))
     values = counts.data.astype(np.float64)
@@ -209,14 +210,14 @@ def library_share(counts: sp.csr_matrix) -> FloatArray:
 
 
 def indicator(codes: AnyIntArray, n_groups: int) -> sp.csr_matrix:
-    """Sparse 0/1 matrix of which cell is in which group, (groups, cells); negative codes are in none."""
+    """Build the sparse 0/1 incidence matrix, (groups, cells), of cells in groups; negative codes are in no group."""
     cells = np.flatnonzero(codes >= 0)
     ones = np.ones(len(cells))
     return sp.csr_matrix((ones, (codes[cells], cells)), shape=(n_groups, len(codes)))
 
 
 def moments_of_sums(n_cells: IntArray, total: FloatArray, total_squared: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean and unbiased variance from the sums of values and of squares, both (conditions, genes)."""
+    """Compute the mean and the unbiased variance from sums of values and of squares, both (conditions, genes)."""
     n = n_cells[:, None].astype(np.float64)
     mean = np.where(n > 0, total / np.maximum(n, 1.0), np.nan)
     # Differences of large sums can fall a rounding error below zero.

@@ -1,4 +1,4 @@
-"""Mean counts of each condition with what they scatter, every cell scaled to one library size."""
+"""Mean counts and dispersion of each condition, after every cell is scaled to one library size."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from cradlevae.data.storage.stored_matrix import tracked_blocks
 from cradlevae.utils.types import FloatArray, IndexArray, IntArray
 
 CONCENTRATIONS = 0.1, 50.0
-"""Concentrations outside are not told from these by moments."""
+"""Bounds of the concentration: beyond them, moments do not distinguish concentrations."""
 
 
 @dataclass(frozen=True)
 class ConditionRates:
-    """Counts of each condition, every cell scaled to one library size, so that all cells weigh alike.
+    """Counts of each condition after every cell is scaled to one library size, so that all cells have equal weight.
 
     Attributes
     ----------
     total
         Sums of scaled counts, (conditions, genes).
     n_cells
-        Cells, (conditions,).
+        Number of cells, (conditions,).
     library_size
-        The library size that cells are scaled to: the median of theirs.
+        Library size that the cells are scaled to: the median of their library sizes.
     dispersion
-        Variance within conditions over mean, (genes,); 1 is Poisson.
+        Variance within conditions divided by the mean, (genes,); 1 for Poisson counts.
     concentration
-        θ of a Gamma-Poisson with these moments, (genes,), between 0.1 and 50.
+        Concentration θ of a Gamma-Poisson distribution with these moments, (genes,), between 0.1 and 50.
     """
 
     total: FloatArray
@@ -41,7 +41,7 @@ class ConditionRates:
 
 
 def condition_rates(data: Experiment, rows: IndexArray) -> ConditionRates:
-    """Rates of the conditions among these cells (ascending), in one pass over their counts."""
+    """Compute the rates of the conditions from these cells (ascending), in one pass over their counts."""
     n_conditions = len(data.conditions)
     condition = data.condition[rows]
     sizes = data.library_size[rows].astype(np.float64)
@@ -52,15 +52,15 @@ def condition_rates(data: Experiment, rows: IndexArray) -> ConditionRates:
     for part, block in tracked_blocks(data.counts, rows, "measuring conditions"):
         n = block.shape[0]
         scaled = sp.csr_matrix(sp.diags(scale[part]) @ block)
-        membership = sp.csr_matrix((np.ones(n), (condition[part], np.arange(n))), shape=(n_conditions, n))
-        total += (membership @ scaled).toarray()
+        incidence = sp.csr_matrix((np.ones(n), (condition[part], np.arange(n))), shape=(n_conditions, n))
+        total += (incidence @ scaled).toarray()
         squares += np.bincount(scaled.indices, scaled.data**2, minlength=data.n_genes)
     n_cells = np.bincount(condition, minlength=n_conditions)
     mean = total / np.maximum(n_cells, 1)[:, None]
     scatter = np.maximum(squares - (n_cells[:, None] * mean**2).sum(axis=0), 0.0)
     # a count of mean λ scaled by s has the variance s²λ, that is s times its scaled mean
-    of_counts = (np.bincount(condition, scale, minlength=n_conditions)[:, None] * mean).sum(axis=0)
-    excess = np.maximum(scatter - of_counts, 1e-12)
+    counting_variance = (np.bincount(condition, scale, minlength=n_conditions)[:, None] * mean).sum(axis=0)
+    excess = np.maximum(scatter - counting_variance, 1e-12)
     concentration = np.clip((n_cells[:, None] * mean**2).sum(axis=0) / excess, *CONCENTRATIONS)
     dispersion = np.where(total.sum(axis=0) > 0, scatter / np.maximum(total.sum(axis=0), 1e-12), 1.0)
     return ConditionRates(total, n_cells, library_size, np.maximum(dispersion, 1e-2), concentration)

@@ -4,7 +4,7 @@ Recipes (evaluation protocol of the paper, made reproducible):
 
 - ``combinations``: singles and controls always in train and validation, a quarter of the combinations unseen.
 - ``cells``: 64/16/20 by cell, within each condition.
-- ``perturbations``: whole conditions held out, with ``n_shared`` members of each seen in training.
+- ``perturbations``: whole conditions held out; ``n_shared`` single perturbations of each are seen in training.
 - ``column``: the parts that a column of ``obs`` names.
 """
 
@@ -41,18 +41,37 @@ TEST_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Split:
-    """Part of every cell, with the recipe that made it.
+    """The part of the split that every cell belongs to, and the recipe that assigned it.
+
+    :func:`cradlevae.split` returns splits; :meth:`save` and :meth:`load` write and read them as JSON.
 
     Attributes
     ----------
     parts
-        ``train``, ``val``, ``test`` or ``unused`` per cell name.
+        ``train``, ``val``, ``test`` or ``unused`` for each cell, with the cell names as the index, (cells,).
     recipe
         Name of the recipe.
     seed
-        Its seed.
+        Seed of the recipe.
     options
-        Its other settings.
+        Other settings of the recipe.
+
+    Raises
+    ------
+    DataError
+        By :meth:`load`, if the file is not a manifest or was changed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import cradlevae as cv
+    >>> adata = cv.simulate(n_cells=100, n_genes=30, n_perturbations=3, n_combinations=2)
+    >>> split = cv.split(adata, "cells", seed=0)
+    >>> path = Path(tempfile.mkdtemp()) / "split.json"
+    >>> split.save(path)
+    >>> cv.Split.load(path).hash == split.hash
+    True
     """
 
     parts: pd.Series[str]
@@ -61,11 +80,11 @@ class Split:
     options: dict[str, Any] = field(default_factory=dict)
 
     def cells(self, part: str) -> pd.Index[str]:
-        """Names of the cells of one part, in the order of the data."""
+        """Return the names of the cells of one part, in the order of the data."""
         return self.parts.index[(self.parts == part).to_numpy()]
 
     def rows(self, cells: pd.Index[str], part: str) -> IndexArray:
-        """Positions in ``cells`` of the cells of one part, ascending."""
+        """Return the positions in ``cells`` of the cells of one part, ascending."""
         return np.flatnonzero((self.parts.reindex(cells) == part).to_numpy())
 
     @cached_property
@@ -132,28 +151,37 @@ def split(
     Parameters
     ----------
     adata
-        AnnData with perturbation labels.
+        AnnData, or cells on disk, with perturbation labels.
     recipe
         ``"combinations"``, ``"cells"``, ``"perturbations"`` or ``"column"``.
     seed
         Seed of the recipe.
     n_shared
-        For ``perturbations``: how many members of a held-out condition are seen in training (0, 1 or 2).
+        For ``perturbations``: number of single perturbations of a held-out condition that are seen in training (0, 1
+        or 2).
     column
         For ``column``: the ``obs`` column that holds ``train``, ``val`` and ``test``.
     fields
-        Where labels are (see :class:`DataFields`); single fields may be given by keyword instead, e.g.
+        Where the labels are (see :class:`DataFields`); single fields may be given by keyword instead, e.g.
         ``perturbation_key="gene"``.
 
     Returns
     -------
     Split
-        The manifest; ``split.save(path)`` keeps it.
+        The part of every cell; ``split.save(path)`` writes it as a manifest.
 
     Raises
     ------
     DataError
         If the recipe is unknown or the data cannot be split by it.
+
+    Examples
+    --------
+    >>> import cradlevae as cv
+    >>> adata = cv.simulate(n_cells=200, n_genes=30, n_perturbations=4, n_combinations=4)
+    >>> split = cv.split(adata, "combinations", seed=0)
+    >>> list(adata.obs.loc[split.cells("test"), "perturbation"].unique())
+    ['B+D']
     """
     if recipe not in RECIPES:
         raise DataError(f"unknown split recipe {recipe!r}{closest(recipe, list(RECIPES))}")
@@ -190,10 +218,10 @@ def _last_quarter(names: list[str], generator: np.random.Generator) -> set[str]:
 
 
 def _perturbations(labels: pd.Series[str], generator: np.random.Generator, n_shared: int) -> pd.Series[str]:
-    """A quarter of the single perturbations (or, for two shared members, of the combinations) is held out.
+    """Hold out the conditions with a quarter of the single perturbations (for ``n_shared=2``: of the combinations).
 
-    Of the conditions that this touches, those that share exactly ``n_shared`` members with the training conditions
-    are the test; the others are unused.
+    Of the conditions that this concerns, those with exactly ``n_shared`` single perturbations in the training
+    conditions are the test part; the others are unused.
     """
     if n_shared not in (0, 1, 2):
         raise DataError(f"n_shared is {n_shared!r}; it must be 0, 1 or 2")
@@ -214,7 +242,7 @@ def _perturbations(labels: pd.Series[str], generator: np.random.Generator, n_sha
 def _held_out(
     labels: pd.Series[str], test: set[str], unused: set[str], generator: np.random.Generator
 ) -> pd.Series[str]:
-    """Whole conditions to test or unused; the cells of all others to train and validation."""
+    """Put whole conditions into the test or unused part, and the cells of all others into train and validation."""
     parts = _within_conditions(labels, generator, {"val": VALIDATION_SHARE})
     parts[labels.isin(test).to_numpy()] = "test"
     parts[(labels.isin(unused) | (labels == "")).to_numpy()] = UNUSED
@@ -231,7 +259,7 @@ def _cells(labels: pd.Series[str], generator: np.random.Generator) -> pd.Series[
 def _within_conditions(
     labels: pd.Series[str], generator: np.random.Generator, shares: dict[str, float]
 ) -> pd.Series[str]:
-    """Random parts within each condition, so that none is without training cells."""
+    """Assign random parts within each condition, so that every condition has training cells."""
     parts = np.full(len(labels), "train", dtype=object)
     codes, names = pd.factorize(labels, sort=True)
     in_order = np.argsort(codes, kind="stable")

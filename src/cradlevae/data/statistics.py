@@ -1,4 +1,4 @@
-"""What a model must know of its training cells before it is trained, gathered in one pass over their counts."""
+"""Statistics of the training cells that a model needs before it is trained, from one pass over the counts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cradlevae.utils.types import AnyIntArray, Float32Array, FloatArray, IndexAr
 
 @dataclass(frozen=True)
 class CellStatistics:
-    """Sums over cells.
+    """Statistics over cells, gene by gene, and the fingerprint of each cell.
 
     Attributes
     ----------
@@ -24,7 +24,7 @@ class CellStatistics:
     total
         Total counts, (genes,).
     fingerprints
-        Of each cell's counts (see :mod:`cradlevae.data.fingerprint`), (cells,).
+        Fingerprint of each cell's counts (see :mod:`cradlevae.data.fingerprint`), (cells,).
     """
 
     log_mean: Float32Array
@@ -34,7 +34,7 @@ class CellStatistics:
 
 
 def cell_statistics(data: Experiment, rows: IndexArray) -> CellStatistics:
-    """Statistics of these cells (ascending)."""
+    """Compute the statistics of these cells (positions, ascending)."""
     keys = gene_keys(list(data.genes))
     total, logs, squares = np.zeros((3, data.n_genes))
     prints = np.zeros(len(rows), dtype=np.int64)

@@ -1,1 +1,1 @@
-"""Pieces that every other part uses: files written whole, checks of arguments, progress bars, the machine."""
+"""Helpers that every other part uses: atomic writing of files, checks of arguments, progress bars, the machine."""

@@ -1,4 +1,4 @@
-"""Writing files so that nothing half-written stays behind."""
+"""Writing files so that a half-written file never remains."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def make_folder(folder: str | Path) -> Path:
-    """Make a folder where it is missing, and see that files can be written into it."""
+    """Create a folder where it is missing, and check that files can be written into it."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Checks of arguments whose message names the argument, the value and the mend."""
+"""Checks of arguments; their messages name the argument, the value and the mend."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Numbers that several parts share, each defined once."""
+"""Constants that several parts of the package share."""
 
 from __future__ import annotations
 
 TARGET_SUM = 1e4
-"""Total count to which a cell is brought before logarithms are taken: log2(1 + 1e4·x/Σx)."""
+"""Total count that a cell is scaled to before the logarithm is taken: log2(1 + 1e4·x/Σx)."""
 
 BLOCK_VALUES = 2_000_000
-"""Values of a cells × genes (or conditions × genes) array that are worked on at a time: 16 MB in float64."""
+"""Number of values of a cells × genes (or conditions × genes) array that are processed together: 16 MB in float64."""
 
 ENCODED_CELLS = 512
-"""Cells that go through a model's networks at a time, outside of training."""
+"""Number of cells that go through a model's networks together, outside of training."""

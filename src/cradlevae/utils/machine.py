@@ -1,4 +1,4 @@
-"""What the machine has."""
+"""The memory of the machine."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import os
 from pathlib import Path
 
 CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Where Linux says how much memory a container may take, by version of its control groups."""
+"""Files in which Linux gives the memory limit of a container, by version of its control groups."""
 
 ASSUMED_MEMORY = 16 << 30
-"""Bytes; of a machine that does not say."""
+"""Bytes of memory to assume where the system does not report them."""
 
 
 def machine_memory() -> int:
-    """Bytes of memory that this process may take: the machine's, or its container's where that is less."""
+    """Return the bytes of memory that this process may use: the machine's, or its container's where that is less."""
     return min([_physical_memory(), *(limit for limit in map(_limit, CONTAINER_LIMITS) if limit)])
 
 
 def _physical_memory() -> int:
     try:
-        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows has none of it
         return ASSUMED_MEMORY
-    return found if found > 0 else ASSUMED_MEMORY
+    return size if size > 0 else ASSUMED_MEMORY
 
 
 def _limit(file: Path) -> int | None:
-    """The number in a file; ``None`` where there is no limit ("max"), or no such file."""
+    """Read the number in a file; ``None`` where there is no limit ("max"), or no such file."""
     try:
         return int(file.read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A progress bar that appears only where the wait is long enough to need one."""
+"""A progress bar that appears only where work takes longer than a few seconds."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 PATIENCE = 3.0
-"""Seconds after which a bar is shown."""
+"""Seconds after which the bar appears."""
 
 
 def track_slow(items: Iterable[T], total: int, description: str) -> Iterator[T]:
-    """Yield ``items``; after :data:`PATIENCE` seconds of it, show a bar of ``total`` steps on stderr."""
+    """Yield ``items``; after :data:`PATIENCE` seconds, show a bar of ``total`` steps on stderr."""
     yield from _tracked(items, 0, total, description, lambda item: 1, ())
 
 
 def track_bytes(chunks: Iterable[bytes], start: int, total: int | None, description: str) -> Iterator[bytes]:
-    """As :func:`track_slow` for what is received: bytes of ``total``, ``start`` of which were there before."""
+    """Do the same as :func:`track_slow` for a download: ``total`` bytes, of which ``start`` were received earlier."""
     from rich.progress import DownloadColumn, TransferSpeedColumn
 
     yield from _tracked(chunks, start, total, description, len, (DownloadColumn(), TransferSpeedColumn()))
@@ -32,7 +32,7 @@ def _tracked(
     size: Callable[[T], int],
     columns: tuple[Any, ...],
 ) -> Iterator[T]:
-    """Yield ``items``, of which each is ``size`` of ``total``."""
+    """Yield ``items``; each advances the bar by its ``size``, from ``done`` to ``total``."""
     start = time.monotonic()
     bar = None
     try:

@@ -1,4 +1,4 @@
-"""Types that every part uses: arrays by what they hold, and what an AnnData is to this package."""
+"""Types that every part uses: arrays by their content, and the parts of an AnnData that this package reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
-"""Codes: the condition of each cell, for instance."""
+"""Integer codes, such as the condition of each cell."""
 
 IndexArray = npt.NDArray[np.intp]
 """Positions of cells or genes."""
@@ -65,7 +65,7 @@ class AnnDataLike(Protocol):
 
     @property
     def uns(self) -> MutableMapping[str, Any]:
-        """What has no place elsewhere."""
+        """Unstructured annotation."""
 
     def __getitem__(self, index: Any) -> Any:
-        """Cells by name, position or mask."""
+        """Return some cells, by name, position or mask."""

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cradlevae.data.datasets import guide_labels
-from cradlevae.data.datasets.guide_labels import Members, Reader
+from cradlevae.data.datasets.guide_labels import Reader, Singles
 from cradlevae.data.labels import condition_name
 
 GENES = st.from_regex(r"[A-Z][A-Z0-9]{1,5}(-[A-Z0-9])?", fullmatch=True).filter(
@@ -61,7 +61,7 @@ GENES = st.from_regex(r"[A-Z][A-Z0-9]{1,5}(-[A-Z0-9])?", fullmatch=True).filter(
         ("replogle_pair", "nan", None),
     ],
 )
-def test_labels_as_published(reader: str, label: str, expected: Members) -> None:
+def test_labels_as_published(reader: str, label: str, expected: Singles) -> None:
     assert getattr(guide_labels, reader)(label) == expected
 
 

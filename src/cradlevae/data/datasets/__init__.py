@@ -24,22 +24,34 @@ __all__ = ["DATASETS", "Published", "adamson", "dixit", "load", "norman", "publi
 
 
 def norman(**options: Any) -> AnnData | StoredCells:
-    """Norman et al. 2019: K562, CRISPRa of 105 genes and 131 pairs of them. Options of :func:`load`."""
+    """Load Norman et al. 2019: K562 cells, CRISPRa of 105 genes and 131 pairs of them.
+
+    The options, the errors and an example are those of :func:`load`.
+    """
     return load("norman", **options)
 
 
 def dixit(**options: Any) -> AnnData | StoredCells:
-    """Dixit et al. 2016: K562, knock-out of 10 transcription factors, alone and together. Options of :func:`load`."""
+    """Load Dixit et al. 2016: K562 cells, knock-out of 10 transcription factors, alone and in combination.
+
+    The options, the errors and an example are those of :func:`load`.
+    """
     return load("dixit", **options)
 
 
 def adamson(**options: Any) -> AnnData | StoredCells:
-    """Adamson et al. 2016: K562, CRISPRi of 82 genes of the unfolded protein response. Options of :func:`load`."""
+    """Load Adamson et al. 2016: K562 cells, CRISPRi of 82 genes of the unfolded protein response.
+
+    The options, the errors and an example are those of :func:`load`.
+    """
     return load("adamson", **options)
 
 
 def replogle(**options: Any) -> AnnData | StoredCells:
-    """Replogle et al. 2022: K562, CRISPRi of 2,057 essential genes. Options of :func:`load`."""
+    """Load Replogle et al. 2022: K562 cells, CRISPRi of 2,057 essential genes.
+
+    The options, the errors and an example are those of :func:`load`.
+    """
     return load("replogle", **options)
 
 
@@ -51,39 +63,48 @@ def load(
     mirror: str | None = None,
     backed: bool = False,
 ) -> AnnData | StoredCells:
-    """A published data set: downloaded and converted when it is first asked for, read from the cache afterwards.
+    """Load a published data set; the first call downloads and converts it, later calls read it from the cache.
 
     Parameters
     ----------
     name
         ``"norman"``, ``"dixit"``, ``"adamson"`` or ``"replogle"``.
     path
-        The published file, where you have it already; nothing is downloaded then.
+        Path of the published file, if you have it already; nothing is downloaded then.
     cache
-        Folder to keep files in; by default that of the environment variable ``CRADLEVAE_CACHE``, or the system's.
+        Folder of the cache; by default the folder in the environment variable ``CRADLEVAE_CACHE``, or the system's.
     mirror
-        Address to download from instead of the published one, up to the name of the file; by default that of the
-        environment variable ``CRADLEVAE_MIRROR``.
+        Address to download from instead of the published one, without the name of the file; by default the address in
+        the environment variable ``CRADLEVAE_MIRROR``.
     backed
-        Leave the counts on disk (see :func:`cradlevae.open_cells`).
+        Whether to leave the counts on disk (see :func:`cradlevae.open_cells`).
 
     Returns
     -------
-    Raw counts, with ``obs`` columns ``perturbation`` (``control``, ``A``, ``A+B``), ``batch`` (10x lane) and ``label``
-    (as published). ``uns["dataset"]`` holds the citation, the recipe of the paper's split, and how many cells were left
-    out and why.
+    anndata.AnnData or StoredCells
+        Raw counts, cells × genes, with the ``obs`` columns ``perturbation`` (``control``, ``A``, ``A+B``), ``batch``
+        (10x lane) and ``label`` (as published). ``uns["dataset"]`` holds the citation, the recipe of the paper's split,
+        and how many cells were left out and why.
 
     Raises
     ------
     DataError
-        If the file cannot be had or is not what it should be; the message says what to do.
+        If the file cannot be downloaded or has other content than expected; the message says what to do.
 
     Examples
     --------
+    The published file is downloaded unless its path is given. Here it is a tiny file with the published columns:
+
+    >>> import tempfile
+    >>> from pathlib import Path
     >>> import cradlevae as cv
-    >>> adata = cv.datasets.norman()
-    >>> report = cv.annotate_qc(adata, batch_key="batch")
-    >>> model = cv.CradleVAE(adata, split=cv.split(adata, adata.uns["dataset"]["split"]))
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> tiny = cv.simulate(n_cells=60, n_genes=30, n_perturbations=3, n_combinations=0)
+    >>> tiny.obs["gene"] = tiny.obs["perturbation"].astype(str).replace("control", "non-targeting")
+    >>> tiny.write_h5ad(folder / "replogle.h5ad")
+    >>> adata = cv.datasets.load("replogle", path=folder / "replogle.h5ad", cache=folder)
+    >>> list(adata.obs.columns), str(adata.uns["dataset"]["split"])
+    (['perturbation', 'batch', 'label'], 'cells')
     """
     data = published(name)
     if path is not None and not Path(path).is_file():
@@ -99,13 +120,13 @@ def load(
 
 
 def _is_current(converted: Path, source: Path) -> bool:
-    """Whether a converted file was made of this one, which may be gone since."""
+    """Whether the converted file comes from this source file, which may have been deleted since."""
     if not converted.exists():
         return False
     try:
-        made = open_cells(converted).uns[KEY]
+        record = open_cells(converted).uns[KEY]
     except (DataError, KeyError):
         return False
     if not source.exists():
-        return bool(made.get("source") == str(source.absolute()))
-    return all(made.get(name) == value for name, value in source_state(source).items())
+        return bool(record.get("source") == str(source.absolute()))
+    return all(record.get(name) == value for name, value in source_state(source).items())

@@ -1,6 +1,6 @@
-"""Published files in the cache folder: downloaded once, and checked against what was downloaded then.
+"""Published files in the cache folder: downloaded once, and checked at every later use.
 
-Beside ``<file>`` lies ``<file>.json`` with its SHA-256, recorded when it came. (The servers publish none.)
+The SHA-256 of ``<file>`` is recorded in ``<file>.json`` after the download. (The servers do not publish any.)
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 def cache_folder(folder: str | Path | None = None) -> Path:
-    """The folder of the data sets, made where it is missing: as given, by ``CRADLEVAE_CACHE``, or the system's own."""
+    """Return the cache folder (as given, from ``CRADLEVAE_CACHE``, or the system's), created where it is missing."""
     import pooch
 
     named = folder or os.environ.get(CACHE)
@@ -34,27 +34,27 @@ def cache_folder(folder: str | Path | None = None) -> Path:
 
 
 def address(data: Published, mirror: str | None = None) -> str:
-    """Where a published file is asked for: at the mirror (as given, or by ``CRADLEVAE_MIRROR``) if there is one."""
+    """Return the address of a published file: at the mirror (as given, or from ``CRADLEVAE_MIRROR``) if any."""
     base = mirror or os.environ.get(MIRROR)
     return f"{base.rstrip('/')}/{data.filename}" if base else data.url
 
 
 def fetch(data: Published, folder: Path, mirror: str | None = None) -> Path:
-    """The published file in the cache folder: downloaded where it is missing, else checked.
+    """Return the published file in the cache folder: downloaded where it is missing, else checked.
 
     Parameters
     ----------
     data
-        What to get.
+        Declaration of the data set.
     folder
         Cache folder.
     mirror
-        Address of a folder that has the file, in place of the published one.
+        Address of a folder with the file, in place of the published address.
 
     Raises
     ------
     DataError
-        If it cannot be downloaded, or is not the file that was downloaded first.
+        If the file cannot be downloaded, or differs from the file of the first download.
     """
     import pooch
 
@@ -63,17 +63,17 @@ def fetch(data: Published, folder: Path, mirror: str | None = None) -> Path:
     with locked(target):
         known = _recorded(target)
         if target.exists():
-            found = pooch.file_hash(str(target))
-            if known is not None and found != known["sha256"]:
+            digest = pooch.file_hash(str(target))
+            if known is not None and digest != known["sha256"]:
                 raise DataError(
-                    f"{target} has changed: its SHA-256 is {found}, but {known['sha256']} was recorded on "
+                    f"{target} has changed: its SHA-256 is {digest}, but {known['sha256']} was recorded on "
                     f"{known['recorded']}; remove the file to download it again, or, if you changed it on purpose, "
                     f"remove {_record_file(target).name} beside it"
                 )
         else:
-            found = _download(data, url, target, known)
+            digest = _download(data, url, target, known)
         if known is None:
-            _record(target, url, found)
+            _record(target, url, digest)
     return target
 
 
@@ -105,16 +105,16 @@ def _download(data: Published, url: str, target: Path, known: dict[str, Any] | N
     )
     with _quiet(pooch.get_logger()):
         pooch.retrieve(url, known_hash=None, fname=target.name, path=str(target.parent), downloader=downloader)
-    found = str(pooch.file_hash(str(target)))
-    if known is not None and found != known["sha256"]:
+    digest = str(pooch.file_hash(str(target)))
+    if known is not None and digest != known["sha256"]:
         refused = target.with_name(target.name + ".refused")
         target.replace(refused)
         raise DataError(
-            f"{url} is another file than before: its SHA-256 is {found}, but {known['sha256']} was recorded on "
+            f"{url} is another file than before: its SHA-256 is {digest}, but {known['sha256']} was recorded on "
             f"{known['recorded']}; what came lies at {refused}. If you trust it, remove {_record_file(target)} and "
             f"rename it to {target.name}; if not, call again"
         )
-    return found
+    return digest
 
 
 def _record_file(target: Path) -> Path:

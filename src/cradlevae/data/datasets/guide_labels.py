@@ -1,8 +1,8 @@
-"""Labels of cells as the published data sets write them, read into the single perturbations that they stand for.
+"""Readers of the labels of the published data sets.
 
-Each reader takes a label and gives the perturbed genes, sorted: none for a cell with control guide RNAs only; or
-``None`` for a cell without an assigned guide RNA. What it cannot read it refuses with :class:`ValueError`: a label is
-never guessed.
+Each reader takes a label and returns the perturbed genes, sorted: an empty tuple for a cell with control guide RNAs
+only, and ``None`` for a cell without an assigned guide RNA. A reader raises :class:`ValueError` where it cannot read a
+label: it never guesses.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterable
 
 from cradlevae.data.labels import DEFAULT_CONTROLS
 
-Members = tuple[str, ...] | None
-Reader = Callable[[str], Members]
+Singles = tuple[str, ...] | None
+"""The single perturbations of a cell: none for a control, ``None`` where no guide RNA is assigned."""
+
+Reader = Callable[[str], Singles]
+"""A function that reads one label."""
 
 UNASSIGNED = frozenset({"", "nan", "none", "na", "*", "unassigned"})
-"""Labels of cells in which no guide RNA was found; case does not matter."""
+"""Labels of cells without a detected guide RNA; case does not matter."""
 
 _GENE = re.compile(r"[A-Za-z][A-Za-z0-9.\-]*")
 _CONTROLS = frozenset(DEFAULT_CONTROLS)
@@ -36,34 +39,34 @@ _STRAND = re.compile(r"(?P<gene>.+)_[+-]_\d+\.\d+-\S+")
 _NON_TARGETING = re.compile(r"non-targeting(?:_\d+)?")
 
 
-def standard(label: str) -> Members:
+def standard(label: str) -> Singles:
     """Read ``control``, ``A``, ``A+B`` or ``A_B``, as scPerturb and this package write them."""
     if label.casefold() in UNASSIGNED:
         return None
     return _genes(re.split(r"[+_]", label))
 
 
-def one_gene(label: str) -> Members:
+def one_gene(label: str) -> Singles:
     """Read ``non-targeting`` or the name of one gene."""
     return None if label.casefold() in UNASSIGNED else _genes([label])
 
 
-def norman_identity(label: str) -> Members:
-    """Read ``A_B__A_B``, where a member ``NegCtrl0`` is a control guide RNA."""
+def norman_identity(label: str) -> Singles:
+    """Read ``A_B__A_B``, where ``NegCtrl0`` in place of a gene is a control guide RNA."""
     if label.casefold() in UNASSIGNED:
         return None
     pair = _matched(_PAIR, label)
     return _genes(name for name in pair.group("one", "two") if not _NEGATIVE.fullmatch(name))
 
 
-def norman_ids(label: str) -> Members:
-    """Read ``A,B``, ``A`` or, for control guide RNAs only, nothing."""
+def norman_ids(label: str) -> Singles:
+    """Read ``A,B`` or ``A``; an empty label means that there are control guide RNAs only."""
     if not label:
         return ()
     return None if label.casefold() in UNASSIGNED else _genes(re.split(r"[,_]", label))
 
 
-def dixit_guides(label: str) -> Members:
+def dixit_guides(label: str) -> Singles:
     """Read guide RNAs such as ``p_sgELK1_2``, several with ``+`` between them; intergenic ones are controls."""
     if label.casefold() in UNASSIGNED:
         return None
@@ -71,15 +74,15 @@ def dixit_guides(label: str) -> Members:
     return _genes(guide["gene"] for guide in guides if guide["gene"] is not None)
 
 
-def dixit_standard(label: str) -> Members:
-    """Read guide RNAs as :func:`dixit_guides` does, or else what scPerturb made of them."""
+def dixit_standard(label: str) -> Singles:
+    """Read guide RNAs as :func:`dixit_guides` does, or else scPerturb's form of the labels."""
     try:
         return dixit_guides(label)
     except ValueError:
         return standard(label)
 
 
-def adamson_construct(label: str) -> Members:
+def adamson_construct(label: str) -> Singles:
     """Read constructs such as ``SPI1_pDS255``, ``63(mod)_pBA580`` (a control) or ``ATF6_PERK_pMJ150`` (two genes)."""
     construct = _CONSTRUCT.fullmatch(label)
     if construct is None:
@@ -92,7 +95,7 @@ def adamson_construct(label: str) -> Members:
     return _genes([name])
 
 
-def replogle_pair(label: str) -> Members:
+def replogle_pair(label: str) -> Singles:
     """Read the pair ``AAAS_+_53715438.23-P1P2|AAAS_-_53715355.23-P1P2``, or ``non-targeting_1|non-targeting_2``."""
     if label.casefold() in UNASSIGNED:
         return None
@@ -101,14 +104,14 @@ def replogle_pair(label: str) -> Members:
 
 
 def _matched(pattern: re.Pattern[str], text: str) -> re.Match[str]:
-    found = pattern.fullmatch(text)
-    if found is None:
+    match = pattern.fullmatch(text)
+    if match is None:
         raise ValueError(text)
-    return found
+    return match
 
 
 def _genes(names: Iterable[str]) -> tuple[str, ...]:
-    """Names without controls, each once, sorted; :class:`ValueError` if one is no name of a gene."""
+    """Return the names without controls, unique and sorted; :class:`ValueError` if one is not a valid gene name."""
     genes = {name for name in names if name.casefold() not in _CONTROLS}
     for name in genes:
         _matched(_GENE, name)

@@ -1,4 +1,4 @@
-"""The four data sets of the paper, each declared once: where it lies, how its labels are written, how it is split.
+"""Declarations of the four data sets of the paper: address, form of the labels, and split.
 
 A data set is recognised by the columns of ``obs`` that its layouts name. The layouts of the published files, with those
 of scPerturb's standardised ones (``perturbation``: ``control``, ``A``, ``A_B``) beside them:
@@ -41,21 +41,21 @@ from cradlevae.errors import DataError
 from cradlevae.utils.types import BoolArray
 
 ADDRESS = "https://exampledata.scverse.org/pertpy"
-"""Where the files lie."""
+"""Address of the folder with the files."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One way of writing the labels.
+    """One form of the labels.
 
     Attributes
     ----------
     column
         Column of ``obs`` with the label of each cell, by which the layout is recognised.
     read
-        Reads a label.
+        Function that reads a label.
     labels
-        Makes the labels of several columns instead; ``None`` where it finds none of them.
+        Function that builds the labels from several columns instead; it returns ``None`` where these are absent.
     """
 
     column: str
@@ -65,7 +65,17 @@ class Layout:
 
 @dataclass(frozen=True)
 class Drop:
-    """Cells that are left out because their label cannot be relied on: those with ``wrong`` values in a column."""
+    """Cells that are left out because their label is not reliable: those with ``wrong`` values in a column.
+
+    Attributes
+    ----------
+    reason
+        Reason, for the record of the converted file.
+    column
+        Column of ``obs``.
+    wrong
+        Function that returns which values of the column are wrong.
+    """
 
     reason: str
     column: str
@@ -79,25 +89,25 @@ class Published:
     Attributes
     ----------
     name
-        What it is called here.
+        Name of the data set in this package.
     filename
         Name of the published file.
     about, citation, accession
-        What it is, who made it, and where the original lies.
+        Description, publication, and accession number of the original.
     split
         Recipe of :func:`cradlevae.split` that the paper uses.
     layouts
-        How the labels may be written; the first that fits is read.
+        Possible forms of the labels; the first that fits is used.
     batch
-        Columns of ``obs`` that may hold the 10x lane; the first that is there is taken.
+        Columns of ``obs`` that may hold the 10x lane; the first that is present is used.
     drops
-        Cells to leave out.
+        Which cells to leave out.
     combinations
-        Whether one cell may have several genes perturbed; cells that do are left out where not.
+        Whether several genes may be perturbed in one cell; if not, such cells are left out.
     targets
-        All perturbed genes, where a file of other cells could be taken for this one.
+        All perturbed genes, for data sets under whose name files of other cells have been served.
     caution
-        What to know where the file does not fit.
+        Advice that is added to the messages where the file does not fit.
     """
 
     name: str
@@ -120,12 +130,12 @@ class Published:
 
 
 def published(name: str) -> Published:
-    """The data set of this name.
+    """Return the declaration of a data set.
 
     Raises
     ------
     DataError
-        If there is none.
+        If no data set has this name.
     """
     if name not in DATASETS:
         raise DataError(f"unknown data set {name!r}{closest(name, list(DATASETS))}")
@@ -136,7 +146,7 @@ _DIXIT_GUIDE = re.compile(r"(?:p_)?(?:sg[A-Za-z0-9.\-]+_\d+|INTERGENIC\d+)")
 
 
 def _present_guides(obs: pd.DataFrame) -> pd.Series[str] | None:
-    """Names of the guide RNAs in each cell, from a 0/1 column of each."""
+    """Return the names of the guide RNAs in each cell, from a 0/1 column for each guide RNA."""
     names = [str(name) for name in obs if _DIXIT_GUIDE.fullmatch(str(name))]
     if not names:
         return None
@@ -160,7 +170,7 @@ def _false(column: pd.Series[Any]) -> pd.Series[bool]:
 
 
 def _assignment(n_cells: str, good_coverage: str) -> tuple[Drop, ...]:
-    """What the assignment of guide RNAs, in these two columns, says of a cell."""
+    """Return the cells to leave out by two columns about the assignment of guide RNAs."""
     return (
         Drop("several cells in one droplet", n_cells, _several),
         Drop("too few reads to be sure of the guide RNA", good_coverage, _false),

@@ -1,7 +1,7 @@
-"""Receiving a file over HTTP so that a cut connection costs only what was not received yet.
+"""Downloads over HTTP that continue where a broken connection left off.
 
-What has come lies in ``<name>.part``, and beside it what tells whether the server still has the same file. The finished
-file appears only when it is whole.
+The received bytes are in ``<name>.part``; a file beside it records whether the server still offers the same file. The
+finished file appears only when it is complete.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Resumable:
-    """A pooch downloader that goes on where it stopped.
+    """A downloader for pooch that continues where it stopped.
 
     Parameters
     ----------
     part
-        Where to collect what has come.
+        File that collects the received bytes.
     by_hand
-        What a user can do who cannot reach the server; ends the messages.
+        Advice for users who cannot reach the server; it ends the messages.
     """
 
     part: Path
@@ -55,7 +55,7 @@ class Resumable:
         self._state.unlink(missing_ok=True)
 
     def receive(self, url: str) -> None:
-        """Receive what is missing of ``url``; as :meth:`__call__`."""
+        """Download the missing part of ``url`` into ``part``; the errors are those of :meth:`__call__`."""
         have, known = self._received(url)
         if known and have == known["total"]:
             return
@@ -83,7 +83,7 @@ class Resumable:
         return self.part.with_name(self.part.name + ".json")
 
     def _received(self, url: str) -> tuple[int, dict[str, Any]]:
-        """Bytes that are here already, and what is known of the file that they are of; 0 where nothing is."""
+        """Return the number of bytes received earlier (0 where there are none), and the record of their file."""
         try:
             known = json.loads(self._state.read_text())
             have = self.part.stat().st_size
@@ -137,18 +137,18 @@ class Resumable:
 
 
 def _start(response: Any) -> int:
-    """Position of the first byte that the server sends."""
-    found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-    return int(found[1]) if response.status_code == 206 and found else 0
+    """Return the position of the first byte that the server sends."""
+    span = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    return int(span[1]) if response.status_code == 206 and span else 0
 
 
 def _total(response: Any, start: int) -> int | None:
-    """Size of the whole file, where the server says it."""
+    """Return the size of the whole file, or ``None`` where the server does not say."""
     length = response.headers.get("Content-Length")
     return None if length is None else start + int(length)
 
 
 def _validator(response: Any) -> str:
-    """What names this version of the file to the server: nothing where it cannot be named."""
+    """Return the server's mark of this version of the file; empty where there is none."""
     tag = response.headers.get("ETag", "")
     return str(tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", ""))

@@ -1,7 +1,7 @@
-"""All cells on the device that trains, and minibatches gathered there: a step then waits for no copy of counts.
+"""The counts of all cells on the device that trains, so that no training step waits until counts are copied.
 
-A positive count takes 4 bytes where genes and counts are below 32,768 (8 otherwise), and for each minibatch the host
-sends one short list of integers.
+A positive count takes 4 bytes where genes and counts are below 32,768 (8 bytes otherwise). For each minibatch the
+host sends one short list of integers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.loading.counterfactual_references import CounterfactualReferences
-from cradlevae.data.loading.minibatch import Minibatch, shared_places
+from cradlevae.data.loading.minibatch import Minibatch, shared_rows
 from cradlevae.data.storage.stored_matrix import StoredMatrix
 from cradlevae.errors import DataError
 from cradlevae.utils.types import IndexArray, IntArray
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 FREE_SHARE = 0.5
-"""What part of a device's free memory the counts may take; the model and its gradients need the rest."""
+"""Share of a device's free memory that the counts may take; the model and its gradients need the rest."""
 
 
 class DeviceCells:
@@ -31,9 +31,9 @@ class DeviceCells:
     Parameters
     ----------
     data
-        The experiment, its counts in memory.
+        The experiment, with its counts in memory.
     device
-        Where to.
+        The device that receives the cells.
     """
 
     def __init__(self, data: Experiment, device: torch.device) -> None:
@@ -57,7 +57,7 @@ class DeviceCells:
 
     @staticmethod
     def fits(data: Experiment, device: torch.device) -> bool:
-        """Whether this is a CUDA device with room for the counts."""
+        """Whether this is a CUDA device with enough free memory for the counts."""
         import torch
 
         if device.type != "cuda" or isinstance(data.counts, StoredMatrix):
@@ -66,7 +66,7 @@ class DeviceCells:
         return bool(needed < FREE_SHARE * torch.cuda.mem_get_info(device)[0])
 
     def counts(self, rows: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The ``n`` positive counts of cells: values, genes and place of the cell in ``rows``, each (n,)."""
+        """Return the ``n`` positive counts of these cells: values, genes, positions of the cells in ``rows``, (n,)."""
         import torch
 
         first = self.first[rows]
@@ -78,7 +78,7 @@ class DeviceCells:
         return self.values[index].float(), self.genes[index].long(), place
 
     def dense(self, rows: torch.Tensor, n: int) -> torch.Tensor:
-        """The same counts as (cells, genes)."""
+        """Return the same counts as a dense array, (cells, genes)."""
         values, genes, place = self.counts(rows, n)
         out = values.new_zeros(len(rows) * self.n_genes)
         out[place * self.n_genes + genes] = values
@@ -91,11 +91,11 @@ class DeviceMinibatches:
     Parameters
     ----------
     cells
-        The cells.
+        The cells on the device.
     data
-        The experiment that they are of.
+        The experiment that they belong to.
     references
-        Where the cells' references come from; ``None`` leaves them out.
+        Reference profiles of the counterfactuals; ``None`` leaves them out.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class DeviceMinibatches:
         self._profiles = torch.tensor(profiles, device=cells.device)
 
     def minibatch(self, rows: IndexArray) -> Minibatch:
-        """The minibatch of these cells, in this order; as :func:`.make_minibatch` makes it."""
+        """Return the minibatch of these cells, in this order: the same as :func:`.make_minibatch` returns."""
         import torch
 
         cells, references = self._cells, self._references
@@ -124,9 +124,9 @@ class DeviceMinibatches:
         if references is not None:
             chosen, reference = references.choose(rows)
         data = self._data
-        places = shared_places(data.dosage[used], data.artifact[rows], reference, self._flipped_on_host[rows])
+        shared = shared_rows(data.dosage[used], data.artifact[rows], reference, self._flipped_on_host[rows])
         on_device, used_on, condition_on, chosen_on, reference_on, treatments, failed, twin, twin_cells = self._send(
-            rows, used, condition, chosen, reference, places.treatments, places.failed, places.twin, places.twin_cells
+            rows, used, condition, chosen, reference, shared.treatments, shared.failed, shared.twin, shared.twin_cells
         )
         if references is not None and references.of_cells:
             profiles = cells.dense(chosen_on, int(self._starts(chosen)[-1]))
@@ -146,20 +146,20 @@ class DeviceMinibatches:
             reference=reference_on,
             flipped=self._flipped[on_device],
             treatments=treatments,
-            treatment_dosage=torch.from_numpy(places.treatment_dosage).to(cells.device, non_blocking=True),
+            treatment_dosage=torch.from_numpy(shared.treatment_dosage).to(cells.device, non_blocking=True),
             failed=failed,
-            failed_weight=torch.from_numpy(places.failed_weight).to(cells.device, non_blocking=True),
+            failed_weight=torch.from_numpy(shared.failed_weight).to(cells.device, non_blocking=True),
             twin=twin,
             twin_cells=twin_cells,
         )
 
     def _starts(self, rows: IntArray) -> IntArray:
-        """Where each cell's counts start in a minibatch of these cells, and their number, (cells + 1,)."""
+        """Return where each cell's counts start in a minibatch of these cells, and their number, (cells + 1,)."""
         first = self._cells.starts
         return np.concatenate([[0], np.cumsum(first[rows + 1] - first[rows], dtype=np.int64)])
 
     def _send(self, *parts: IntArray) -> tuple[torch.Tensor, ...]:
-        """Integers onto the device, in one copy that nothing waits for."""
+        """Send arrays of integers to the device in one copy, without waiting for it."""
         import torch
 
         packed = torch.from_numpy(np.concatenate(parts))
@@ -170,6 +170,6 @@ class DeviceMinibatches:
 
 
 def _narrow(numbers: npt.NDArray[Any]) -> np.dtype[Any]:
-    """The smallest type that torch can index with for whole numbers from 0."""
+    """Return the smallest integer type of torch that holds these non-negative whole numbers."""
     most = numbers.max(initial=0)
     return np.dtype(np.int16 if most < 2**15 else np.int32 if most < 2**31 else np.int64)

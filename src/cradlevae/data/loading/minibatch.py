@@ -1,4 +1,4 @@
-"""A minibatch of cells as tensors, straight from the CSR matrix, with the references of their counterfactuals."""
+"""A minibatch of cells as tensors, with the reference profiles of their counterfactuals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Minibatch:
     Attributes
     ----------
     values, genes, starts
-        Counts as CSR: positive counts, their genes, and where each cell's start (on the CPU).
+        Counts in CSR form: the positive counts, their genes, and where the counts of each cell start (on the CPU).
     n_genes
         Number of genes.
     dosage
@@ -42,9 +42,9 @@ class Minibatch:
     flipped
         Artifact indicator of the counterfactual, (cells, classes).
     treatments, treatment_dosage, failed, failed_weight, twin, twin_cells
-        See :class:`Places`.
+        See :class:`SharedRows`.
     whole
-        Cells of the minibatch that these are a process's part of; 0 where they are the minibatch.
+        Number of cells of the whole minibatch, where several processes share it; 0 where this is the whole.
     """
 
     values: torch.Tensor
@@ -72,7 +72,7 @@ class Minibatch:
         return len(self.condition)
 
     def to(self, device: Any, non_blocking: bool = False) -> Minibatch:
-        """The same minibatch on another device (``starts`` stays on the CPU)."""
+        """Return the same minibatch on another device (``starts`` stays on the CPU)."""
         moved = {
             name: getattr(self, name).to(device, non_blocking=non_blocking)
             for name in (
@@ -85,25 +85,25 @@ class Minibatch:
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where the cells of a minibatch share something, which is then computed once.
+class SharedRows:
+    """What several cells of a minibatch have in common, so that the model computes it once.
 
-    Numbers of rows are rounded up (:mod:`cradlevae.data.loading.padding`); the rows that are added count for nothing.
+    The numbers of rows are padded (:mod:`cradlevae.data.loading.padding`); the rows that are added have no influence.
 
     Attributes
     ----------
     treatments
-        Perturbations that occur, (treatments,).
+        Treatments that occur in the minibatch, (treatments,).
     treatment_dosage
-        Dosage of the treatments in the conditions of the minibatch, (conditions, treatments).
+        Dosage of these treatments in the conditions of the minibatch, (conditions, treatments).
     failed
-        Cells with an artifact, (failed,).
+        Positions of the cells with an artifact, (failed,).
     failed_weight
-        1, and 0 for those added, (failed,).
+        1 for the cells in ``failed``, 0 for the rows that are added, (failed,).
     twin
-        Counterfactual of each cell, (cells,); cells of equal reference and flipped artifact share it.
+        Position of each cell's counterfactual, (cells,); cells with equal reference and flipped artifact share one.
     twin_cells
-        A cell of each counterfactual, (counterfactuals,).
+        Position of one cell of each counterfactual, (counterfactuals,).
     """
 
     treatments: IntArray
@@ -114,28 +114,28 @@ class Places:
     twin_cells: IntArray
 
 
-def shared_places(
+def shared_rows(
     dosage: Float32Array,
     artifact: Float32Array,
     reference: IntArray,
     flipped: Float32Array,
-) -> Places:
-    """The places of a minibatch; arguments as in :class:`Minibatch`."""
+) -> SharedRows:
+    """Find what the cells of a minibatch have in common; the arguments are those of :class:`Minibatch`."""
     treatments = np.flatnonzero((dosage != 0).any(axis=0))
     failed = np.flatnonzero(artifact.any(axis=1))
-    _, one, twin = np.unique(reference * 2 + (flipped != 0).any(axis=1), return_index=True, return_inverse=True)
+    _, first_cell, twin = np.unique(reference * 2 + (flipped != 0).any(axis=1), return_index=True, return_inverse=True)
     padded_treatments = rounded_up(treatments)
     treatment_dosage = np.zeros((-(-len(dosage) // ROUND) * ROUND, len(padded_treatments)), dtype=np.float32)
     treatment_dosage[: len(dosage), : len(treatments)] = dosage[:, treatments]
-    rounded_failed = rounded_up(failed)
-    weight = (np.arange(len(rounded_failed)) < len(failed)).astype(np.float32)
-    return Places(
+    padded_failed = rounded_up(failed)
+    weight = (np.arange(len(padded_failed)) < len(failed)).astype(np.float32)
+    return SharedRows(
         padded_treatments,
         treatment_dosage,
-        rounded_failed,
+        padded_failed,
         weight,
         twin.astype(np.int64),
-        rounded_up(one.astype(np.int64)),
+        rounded_up(first_cell.astype(np.int64)),
     )
 
 
@@ -145,7 +145,7 @@ def make_minibatch(
     references: CounterfactualReferences | None = None,
     counts: sp.csr_matrix | None = None,
 ) -> Minibatch:
-    """The minibatch of these cells, in this order; ``counts`` are theirs, where they have been read."""
+    """Return the minibatch of these cells, in this order; ``counts`` are their counts, if these were read already."""
     import torch
 
     csr = sp.csr_matrix(data.counts[rows]) if counts is None else counts
@@ -154,8 +154,8 @@ def make_minibatch(
         profiles = np.zeros((0, data.n_genes), dtype=np.float32)
         reference, flipped = np.full(len(rows), -1, dtype=np.int64), 1 - data.artifact[rows]
     else:
-        profiles, reference, flipped = references.of(rows)
-    places = shared_places(data.dosage[used], data.artifact[rows], reference, flipped)
+        profiles, reference, flipped = references.of_rows(rows)
+    shared = shared_rows(data.dosage[used], data.artifact[rows], reference, flipped)
     return Minibatch(
         values=torch.from_numpy(csr.data),
         genes=torch.from_numpy(csr.indices.astype(np.int64)),
@@ -168,10 +168,10 @@ def make_minibatch(
         references=torch.from_numpy(profiles),
         reference=torch.from_numpy(reference),
         flipped=torch.from_numpy(flipped),
-        treatments=torch.from_numpy(places.treatments),
-        treatment_dosage=torch.from_numpy(places.treatment_dosage),
-        failed=torch.from_numpy(places.failed),
-        failed_weight=torch.from_numpy(places.failed_weight),
-        twin=torch.from_numpy(places.twin),
-        twin_cells=torch.from_numpy(places.twin_cells),
+        treatments=torch.from_numpy(shared.treatments),
+        treatment_dosage=torch.from_numpy(shared.treatment_dosage),
+        failed=torch.from_numpy(shared.failed),
+        failed_weight=torch.from_numpy(shared.failed_weight),
+        twin=torch.from_numpy(shared.twin),
+        twin_cells=torch.from_numpy(shared.twin_cells),
     )

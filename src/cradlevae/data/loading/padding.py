@@ -1,7 +1,7 @@
-"""Numbers of rows in multiples of 32.
+"""Padding of minibatches, so that their numbers of rows are multiples of 32.
 
-Matrix products prepare themselves for every size that they meet and remember it. Sizes that differ from minibatch to
-minibatch would cost time and memory at every step; so rows are repeated, and those that are added are not looked at.
+The libraries of matrix products prepare a plan for every size that they meet, and store it. Sizes that change from
+minibatch to minibatch would cost time and memory at every step. So rows are repeated; the added rows are ignored.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import numpy as np
 from cradlevae.utils.types import IntArray
 
 ROUND = 32
+"""The numbers of rows are multiples of this."""
 
 
-def rounded_up(places: IntArray) -> IntArray:
-    """Places repeated until their number is a multiple of :data:`ROUND`; none stay none."""
-    return np.resize(places, -(-len(places) // ROUND) * ROUND)
+def rounded_up(rows: IntArray) -> IntArray:
+    """Repeat rows until their number is a multiple of :data:`ROUND`; an empty array stays empty."""
+    return np.resize(rows, -(-len(rows) // ROUND) * ROUND)

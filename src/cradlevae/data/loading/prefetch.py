@@ -1,4 +1,4 @@
-"""The next item is made by a thread while this one is used."""
+"""Reading ahead: a thread makes the next item while the current one is in use."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ T = TypeVar("T")
 
 
 def prefetch(items: Iterable[T], ahead: int) -> Iterator[T]:
-    """Yield ``items`` in their order, made by a thread that is at most ``ahead`` of them ahead.
+    """Yield ``items`` in their order, while a thread makes at most ``ahead`` further ones.
 
-    What making an item raises is raised where the item would have come. The thread ends with the iteration, also where
-    that is cut short.
+    An error that occurs while an item is ready is raised where the item would have been yielded. The thread ends with
+    the iteration, also where the iteration is cut short.
 
     Parameters
     ----------
     items
-        What to yield; iterated in the thread alone.
+        What to yield; only the thread iterates over it.
     ahead
-        How many items may be in the making or wait, beside the one that is in use.
+        How many items may be in preparation or waiting, beside the one that is in use.
     """
     room = threading.Semaphore(ahead)
-    made: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+    ready: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
     cut_short = threading.Event()
 
     def make() -> None:
         iterator = iter(items)
         try:
             while room.acquire() and not cut_short.is_set():
-                made.put((next(iterator), None))
+                ready.put((next(iterator), None))
         except BaseException as error:  # StopIteration among them: the end
-            made.put((None, error))
+            ready.put((None, error))
         finally:
             close = getattr(iterator, "close", None)
             if close is not None:  # what the iterator itself started must end, too
@@ -43,7 +43,7 @@ def prefetch(items: Iterable[T], ahead: int) -> Iterator[T]:
     thread.start()
     try:
         while True:
-            item, error = made.get()
+            item, error = ready.get()
             if isinstance(error, StopIteration):
                 return
             if error is not None:

@@ -1,4 +1,4 @@
-"""A random order of cells in which neighbours on disk stay near each other, so that they can be read together."""
+"""A random order of cells in which neighbours on disk stay near each other, so that one read gets several of them."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ import numpy as np
 from cradlevae.utils.types import IndexArray
 
 CHUNK = 64
-"""At most so many cells that lie together are kept together until they are in a pool."""
+"""Largest number of consecutive cells that are moved together when cells are shuffled."""
 
 CHUNKS = 128
-"""At least so many chunks from all over the data make a pool."""
+"""Smallest number of chunks, from all over the data, that make up a pool."""
 
 
 def pooled(rows: IndexArray, pool: int, generator: np.random.Generator) -> IndexArray:
     """Shuffle cells by chunks, then within pools of chunks.
 
-    Chunks of consecutive cells (cut anew each time) are put into random order; of this, every ``pool`` cells are
-    shuffled among themselves. A pool so holds cells from 128 random places of the data at least, whatever order the
-    data are in, and a minibatch is a random part of a pool.
+    Chunks of consecutive cells (cut anew each time) are put into a random order. Of this order, every ``pool`` cells
+    are shuffled among themselves. So a pool holds cells from at least 128 random places of the data, whatever the order
+    of the data, and a minibatch is a random part of a pool.
 
     Parameters
     ----------
     rows
-        The cells, ascending.
+        Positions of the cells, ascending.
     pool
-        Cells in a pool, a multiple of the minibatch size; the last pool may be up to half larger or smaller. Where one
-        pool holds all cells, this is a plain permutation, the same as of cells in memory.
+        Number of cells in a pool, a multiple of the minibatch size; the last pool may be up to half larger or smaller.
+        Where one pool holds all cells, the result is a plain permutation, the same as for cells in memory.
     generator
         Source of randomness.
 
     Returns
     -------
-    The same cells in another order; the pools are its slices of ``pool``.
+    The same positions in another order, whose consecutive slices of ``pool`` cells are the pools.
     """
     if pool >= len(rows):
         return generator.permutation(rows)

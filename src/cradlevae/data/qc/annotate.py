@@ -1,65 +1,25 @@
-"""Quality control of real cells: six criteria on counts, their thresholds kept to judge generated cells by.
+"""Quality control of real cells by six criteria; the thresholds are stored, so that generated cells can be judged too.
 
 The criteria and the thresholds, median ± k unscaled median absolute deviations (MAD), are those of
-CRADLE-VAE (Baek et al., AAAI 2025, arXiv 2409.05484): a cell that fails any of them is an artifact.
+CRADLE-VAE (Baek et al., AAAI 2025, arXiv 2409.05484): a cell that fails any of them counts as an artifact.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cradlevae.data.qc.criteria import (
-    CRITERIA,
-    QC_KEY,
-    VALUE_COLUMNS,
-    direction,
-    failing,
-    mad_threshold,
-    measure,
-)
-from cradlevae.data.qc.doublets import DoubletsNotAssessable, fit_doublets
+from cradlevae.data.qc.criteria import CRITERIA, QC_KEY, VALUE_COLUMNS, direction, failing, measure
 from cradlevae.data.qc.gene_families import GENE_FAMILIES, ensembl_hint, find_families, gene_symbols_of
+from cradlevae.data.qc.rules import Batches, Rule, criterion_rules, read_batches
 from cradlevae.data.qc.table import qc_table
 from cradlevae.data.storage.counts import Counts
 from cradlevae.errors import DataError
-from cradlevae.utils.types import AnnDataLike, BoolArray, FloatArray, IndexArray, IntArray
-
-SWITCHED_OFF = "switched off"
-NO_COUNTS = "no cell has counts"
-
-
-@dataclass(frozen=True)
-class _Batches:
-    """Batches of the cells: names, (batches,), and the batch of each cell, (cells,)."""
-
-    names: tuple[str, ...]
-    codes: IndexArray
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """One criterion; the other fields are (batches,). A reason is empty where assessed."""
-
-    criterion: str
-    median: FloatArray
-    mad: FloatArray
-    threshold: FloatArray
-    reasons: tuple[str, ...]
-
-    @property
-    def assessed(self) -> bool:
-        return "" in self.reasons
-
-    @classmethod
-    def unassessed(cls, criterion: str, reasons: Sequence[str]) -> _Rule:
-        nothing = np.full(len(reasons), np.nan)
-        return cls(criterion, nothing, nothing, nothing, tuple(reasons))
+from cradlevae.utils.types import AnnDataLike, BoolArray, FloatArray, IntArray
 
 
 def annotate_qc(
@@ -79,15 +39,16 @@ def annotate_qc(
     A cell fails ``umi`` (total counts) or ``genes`` (detected genes) when its value is below median −
     k·MAD, and ``mito``, ``ribo`` or ``haemo`` (percentage of its counts in mitochondrial, ribosomal,
     haemoglobin genes) when it is above median + k·MAD; the MAD is not scaled. It fails ``doublet`` when its
-    Scrublet score is above Scrublet's own threshold. Cells without any count have no part in medians and
-    doublets, fail ``umi`` and ``genes``, and have percentages of 0. A criterion that the data cannot answer
+    Scrublet score is above Scrublet's own threshold. Cells without any count are left out of medians and
+    doublets, fail ``umi`` and ``genes``, and have percentages of 0. A criterion that the data do not allow to assess
     is reported as not assessed.
 
     Parameters
     ----------
     adata
-        Cells × genes, in memory, backed, or from :func:`cradlevae.open_cells`; ``obs`` and ``uns`` are modified in
-        place. Counts on disk stay there, but for the (at most 20,000 in a batch) cells that doublets are found among.
+        Raw counts, cells × genes, in memory, backed, or from :func:`cradlevae.open_cells`; ``obs`` and ``uns`` are
+        modified in place. Counts on disk stay on disk, except those of the cells (at most 20,000 per batch) that
+        Scrublet is fitted to.
     criteria
         Which criteria to assess.
     n_mads
@@ -95,11 +56,12 @@ def annotate_qc(
     layer
         Layer with the raw counts; ``None`` reads ``X``.
     batch_key
-        Column of ``obs``; thresholds are then found, and doublets simulated, within each of its levels.
+        Column of ``obs`` with the experimental batches; thresholds are then computed, and doublets simulated, within
+        each batch.
     gene_symbols
         Column of ``var`` with gene symbols; ``None`` takes ``var_names``.
     max_fail_share
-        Share of cells from which a criterion is warned about; it counts nevertheless.
+        A warning names each criterion that fails more than this share of the cells; the criterion counts all the same.
     key_added
         Column of ``obs`` for the result.
     seed
@@ -111,48 +73,46 @@ def annotate_qc(
         The report, see :func:`~cradlevae.data.qc.table.qc_table`. Written to the AnnData:
         ``obs[key_added]`` (fails any criterion); ``obs["qc_umi"]``, ``obs["qc_mito"]``, … per assessed
         criterion; the values ``obs["qc_total_counts"]``, ``qc_n_genes``, ``qc_pct_mito``, ``qc_pct_ribo``,
-        ``qc_pct_haemo`` (percent) and ``qc_doublet_score`` where they can be had; ``uns["cradlevae_qc"]``
-        with all that :func:`~cradlevae.data.qc.apply.judge` needs. Columns of an earlier annotation are
+        ``qc_pct_haemo`` (percent) and ``qc_doublet_score`` (0 to 1) where they can be computed; ``uns["cradlevae_qc"]``
+        with everything that :func:`~cradlevae.data.qc.apply.judge` needs. Columns of an earlier annotation are
         replaced.
 
     Raises
     ------
     DataError
-        If an argument or the counts cannot be used, or no criterion can be assessed. Nothing is written then.
+        If an argument or the counts cannot be used, or no criterion can be assessed. The AnnData is then unchanged.
 
     Warns
     -----
     UserWarning
         For each criterion that fails more than ``max_fail_share`` of the cells; where gene names are Ensembl
-        ids; where ``key_added`` held something else.
+        ids; where the column ``key_added`` contained other values.
+
+    Examples
+    --------
+    >>> import cradlevae as cv
+    >>> adata = cv.simulate(n_cells=200, n_genes=80, n_perturbations=3, n_combinations=2)
+    >>> report = cv.annotate_qc(adata, criteria=("umi", "mito"))
+    >>> list(report["criterion"])
+    ['umi', 'genes', 'mito', 'ribo', 'haemo', 'doublet', 'any']
+    >>> adata.obs["artifact"].dtype, bool(adata.obs["qc_mito"].any())
+    (dtype('bool'), True)
     """
     _check_options(criteria, n_mads, max_fail_share)
     counts = Counts(adata, layer)
-    batches = _batches(adata, batch_key)
+    batches = read_batches(adata, batch_key)
     symbols = gene_symbols_of(adata, gene_symbols)
-
     hint = ensembl_hint(adata, symbols)
     families, absent = find_families(symbols, hint and f": {hint}")
     values = measure(counts.checked_blocks(), counts.shape[0], families)
     empty = values["umi"] == 0
     if empty.all():
         raise DataError(f"no cell of {counts.where} has a count")
-
-    rules = {criterion: _Rule.unassessed(criterion, [SWITCHED_OFF] * len(batches.names)) for criterion in CRITERIA}
-    for criterion in criteria:
-        if criterion == "doublet":
-            rules[criterion], values[criterion] = _doublet_rule(counts, batches, empty, seed)
-        elif criterion in absent:
-            rules[criterion] = _Rule.unassessed(criterion, [absent[criterion]] * len(batches.names))
-        else:
-            rules[criterion] = _mad_rule(criterion, values[criterion], batches, empty, n_mads)
-    assessed = [criterion for criterion in CRITERIA if rules[criterion].assessed]
-    if not assessed:
-        why = "; ".join(f"{criterion}: {rules[criterion].reasons[0]}" for criterion in criteria)
-        raise DataError(f"no QC criterion can be assessed: {why}")
+    rules = criterion_rules(criteria, counts, values, absent, batches, n_mads=n_mads, seed=seed)
     fails = {
-        criterion: failing(criterion, values[criterion], rules[criterion].threshold[batches.codes], empty)
-        for criterion in assessed
+        criterion: failing(criterion, values[criterion], rule.threshold[batches.codes], empty)
+        for criterion, rule in rules.items()
+        if rule.assessed
     }
     unnamed = [criterion for criterion in criteria if criterion in absent]
     if hint and unnamed:
@@ -160,7 +120,6 @@ def annotate_qc(
     for criterion, failed in fails.items():
         if failed.mean() > max_fail_share:
             _warn_of_share(criterion, float(failed.mean()), max_fail_share)
-
     settings = {
         "n_mads": float(n_mads),
         "layer": layer or "",
@@ -184,50 +143,6 @@ def _check_options(criteria: Sequence[str], n_mads: float, max_fail_share: float
         raise DataError(f"n_mads must be a positive number, not {n_mads}")
     if not 0 <= max_fail_share <= 1:
         raise DataError(f"max_fail_share must lie between 0 and 1, not {max_fail_share}")
-
-
-def _batches(adata: AnnDataLike, batch_key: str | None) -> _Batches:
-    if batch_key is None:
-        return _Batches(("all",), np.zeros(adata.n_obs, dtype=np.intp))
-    if batch_key not in adata.obs:
-        known = ", ".join(map(repr, adata.obs.columns)) or "none"
-        raise DataError(f"obs has no column {batch_key!r} (batch_key=); its columns: {known}")
-    column = adata.obs[batch_key]
-    if column.isna().any():
-        raise DataError(f"obs[{batch_key!r}] (batch_key=) is missing for {int(column.isna().sum())} cells")
-    codes, names = pd.factorize(column.astype(str), sort=True)
-    return _Batches(tuple(names), codes)
-
-
-def _mad_rule(criterion: str, values: FloatArray, batches: _Batches, empty: BoolArray, n_mads: float) -> _Rule:
-    median, mad = np.full((2, len(batches.names)), np.nan)
-    reasons = []
-    for index in range(len(batches.names)):
-        counted = values[(batches.codes == index) & ~empty]
-        if len(counted):
-            median[index] = np.median(counted)
-            mad[index] = np.median(np.abs(counted - median[index]))
-        # Where all cells are empty they still fail the low criteria: only the high ones cannot be assessed.
-        reasons.append("" if len(counted) or direction(criterion) == "low" else NO_COUNTS)
-    return _Rule(criterion, median, mad, mad_threshold(criterion, median, mad, n_mads), tuple(reasons))
-
-
-def _doublet_rule(counts: Counts, batches: _Batches, empty: BoolArray, seed: int) -> tuple[_Rule, FloatArray]:
-    """Threshold of each batch and the score of each cell: two cells in a droplet come from one batch."""
-    matrix = counts.matrix()
-    scores = np.full(len(empty), np.nan)
-    threshold, nothing = np.full((2, len(batches.names)), np.nan)
-    reasons = []
-    for index in range(len(batches.names)):
-        rows = np.flatnonzero((batches.codes == index) & ~empty)
-        try:
-            reference = fit_doublets(matrix, rows, seed=seed)
-        except DoubletsNotAssessable as error:
-            reasons.append(str(error))
-            continue
-        scores[rows], threshold[index] = reference.scores, reference.threshold
-        reasons.append("")
-    return _Rule("doublet", nothing, nothing, threshold, tuple(reasons)), scores
 
 
 def _warn_of_share(criterion: str, share: float, limit: float) -> None:
@@ -260,12 +175,12 @@ def _write_obs(
 
 def _record(
     adata: AnnDataLike,
-    rules: Mapping[str, _Rule],
+    rules: Mapping[str, Rule],
     families: Mapping[str, BoolArray],
-    batches: _Batches,
+    batches: Batches,
     fails: Mapping[str, BoolArray],
 ) -> dict[str, Any]:
-    """Thresholds and results as types that an ``.h5ad`` holds: text, numbers, arrays and mappings of them."""
+    """Return thresholds and results as types that an ``.h5ad`` file stores: text, numbers, arrays, mappings of them."""
 
     def by_batch(cells: BoolArray) -> IntArray:
         return np.bincount(batches.codes[cells], minlength=len(batches.names)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Generated cells judged by the QC thresholds of the real ones."""
+"""Quality control of generated cells, by the thresholds that were found in real cells."""
 
 from __future__ import annotations
 
@@ -26,38 +26,39 @@ def judge(
     batch: Sequence[str] | None = None,
     doublets: DoubletReference | None = None,
 ) -> pd.DataFrame:
-    """Which QC criteria generated cells fail, by the thresholds learned on real cells.
+    """Find which QC criteria generated cells fail, by the thresholds of real cells.
 
     The QC pass rate is ``1 - judge(...).any(axis=1).mean()``.
 
     Parameters
     ----------
     cells
-        Generated counts: an AnnData (counts in ``X``) or a CSR matrix, cells × genes, of the genes that the
-        thresholds were learned on. They are taken as counts, unchecked.
+        Generated counts: an AnnData (counts in ``X``) or a CSR matrix, cells × genes, with the genes
+        that the thresholds were found with. The counts are not checked.
     qc
-        What :func:`~cradlevae.data.qc.annotate.annotate_qc` stored for the real cells, ``adata.uns["cradlevae_qc"]``.
+        Annotation of the real cells by :func:`~cradlevae.data.qc.annotate.annotate_qc`:
+        ``adata.uns["cradlevae_qc"]``.
     gene_names
         ``var_names`` of the real cells; needed with a CSR matrix.
     n_mads
-        Number of MADs between median and threshold; ``None`` takes that of the annotation.
+        Number of MADs between median and threshold; ``None`` takes the number of the annotation.
     batch
-        Minibatch of each generated cell, (cells,), whose own thresholds then hold. By default, and for a batch in
-        which a criterion was not assessed, the threshold is the median of the batches' thresholds.
+        Experimental batch of each generated cell, (cells,), whose thresholds apply to it. By default, and for a batch
+        in which a criterion was not assessed, the threshold is the median of the batches' thresholds.
     doublets
         Real cells to score doublets against, from :func:`doublet_reference`; without it ``doublet`` is not
-        assessed. ``n_mads`` and ``batch`` do not act on it.
+        assessed. ``n_mads`` and ``batch`` have no influence on it.
 
     Returns
     -------
     pandas.DataFrame
-        Boolean, true where a cell fails: one row per cell, one column per criterion that is assessed, both on
-        the real cells and here. A criterion without a column was not assessed.
+        Boolean, true where a cell fails, cells × criteria. There is a column for each criterion that was assessed in
+        the real cells and can be assessed here.
 
     Raises
     ------
     DataError
-        If the genes are not those of the thresholds, a batch is unknown, or there is nothing to judge by.
+        If the genes are not those of the thresholds, a batch is unknown, or no criterion can be assessed.
     """
     blocks, names, index = _read(cells, gene_names)
     if len(names) != int(qc["n_genes"]):
@@ -89,22 +90,22 @@ def judge(
 
 
 def doublet_reference(adata: AnnDataLike, qc: Mapping[str, Any] | None = None) -> DoubletReference | None:
-    """Fit real cells as the yardstick for doublets among generated ones.
+    """Fit real cells as a reference for doublets among generated cells.
 
-    All batches are taken together, for a generated cell belongs to none: the simulated doublets, the scores
-    and the threshold are those of the pool. With one batch they are the annotation's own.
+    A generated cell belongs to no batch, so all batches are pooled: the simulated doublets, the scores and the
+    threshold are those of the pool. With one batch they are the same as in the annotation.
 
     Parameters
     ----------
     adata
-        The real cells that were annotated.
+        The annotated real cells, cells × genes.
     qc
         Their annotation, if it is not in ``adata.uns["cradlevae_qc"]``.
 
     Returns
     -------
     DoubletReference or None
-        ``None`` where doublets were not assessed, or cannot be in these cells.
+        ``None`` where doublets were not assessed, or cannot be assessed in these cells.
 
     Raises
     ------
@@ -127,7 +128,7 @@ def doublet_reference(adata: AnnDataLike, qc: Mapping[str, Any] | None = None) -
 def _read(
     cells: Any, gene_names: Sequence[str] | None
 ) -> tuple[Iterator[tuple[slice, sp.csr_matrix]], pd.Index[Any], pd.Index[Any]]:
-    """Blocks of counts, names of the genes and of the cells."""
+    """Return the blocks of counts, the names of the genes and the names of the cells."""
     if hasattr(cells, "var_names"):
         return Counts(cells).blocks(), cells.var_names, cells.obs_names
     if gene_names is None or len(gene_names) != cells.shape[1]:
@@ -137,18 +138,18 @@ def _read(
     return iter([whole]), pd.Index(gene_names), pd.RangeIndex(cells.shape[0])
 
 
-def _family(names: pd.Index[Any], criterion: str, members: Sequence[str]) -> BoolArray:
-    mask = np.asarray(names.isin(list(members)))
-    if mask.sum() != len(members):
+def _family(names: pd.Index[Any], criterion: str, genes: Sequence[str]) -> BoolArray:
+    mask = np.asarray(names.isin(list(genes)))
+    if mask.sum() != len(genes):
         raise DataError(
-            f"only {int(mask.sum())} of the {len(members)} {GENE_FAMILIES[criterion]} genes that the QC "
+            f"only {int(mask.sum())} of the {len(genes)} {GENE_FAMILIES[criterion]} genes that the QC "
             "thresholds were learned on are among the genes of the cells; both must have the same gene names"
         )
     return mask
 
 
 def _per_cell(by_batch: FloatArray, qc: Mapping[str, Any], batch: Sequence[str] | None, n_cells: int) -> FloatArray:
-    """Threshold of each cell."""
+    """Return the threshold of each cell, (cells,)."""
     typical = float(np.nanmedian(by_batch))
     if batch is None:
         return np.full(n_cells, typical)

@@ -1,7 +1,7 @@
-"""The confounding alarm: perturbations that change how often cells fail quality control.
+"""The confounding test: which perturbations change how often cells fail quality control.
 
-A perturbation that kills cells makes them fail; what the model then calls an artifact is partly biology.
-Every perturbation's failures are compared with those of the controls by Fisher's exact test.
+Where a perturbation kills cells, its cells fail more often, and what the model treats as an artifact is partly biology.
+Fisher's exact test compares the failures of every perturbation with those of the controls.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ def confounding_alarm(
     control: str = CONTROL,
     fdr: float = 0.05,
 ) -> pd.DataFrame:
-    """Test of P(fail | perturbation) against the controls, perturbation by perturbation.
+    """Test for each perturbation whether its cells fail quality control more or less often than the controls.
 
     Parameters
     ----------
     condition
         Position of each cell's condition in ``names``, (cells,); a negative code leaves the cell out.
     names
-        Canonical names of the conditions, the control among them.
+        Canonical names of the conditions, (conditions,), the control among them.
     failed
-        Which cells failed quality control, (cells,).
+        Whether each cell failed quality control, boolean, (cells,).
     control
         Name of the control condition.
     fdr
@@ -44,20 +44,34 @@ def confounding_alarm(
 
     Returns
     -------
-    DataFrame with one row per perturbation that has cells: ``perturbation``, ``n_cells``, ``n_failed``,
-    ``share_failed``, ``log_odds`` (natural log of the odds ratio of failing, against controls), its 95 %
-    interval ``low`` and ``high``, ``p_value`` (Fisher, two-sided), ``q_value``, ``flagged``.
+    pandas.DataFrame
+        One row per perturbed condition that has cells: ``perturbation``, ``n_cells``, ``n_failed``, ``share_failed``,
+        ``log_odds`` (natural log of the odds ratio of failing, against the controls), its 95 % interval ``low`` and
+        ``high``, ``p_value`` (Fisher, two-sided), ``q_value``, ``flagged``.
 
     Notes
     -----
     Log odds ratio and Wald interval are Haldane-corrected (½ added to each of the four counts), so they are
-    finite where no cell, or every cell, fails. Both directions are flagged: a perturbation whose cells fail
-    *less* often is as much entangled with the artifact; the sign of ``log_odds`` tells which.
+    finite where no cell, or every cell, fails. Both directions are flagged: a perturbation whose cells fail *less*
+    often is confounded with the artifact as well. The sign of ``log_odds`` gives the direction.
 
     Raises
     ------
     DataError
         If there are no control cells, or the lengths do not fit.
+
+    Examples
+    --------
+    Of 20 control cells 2 failed, of 20 cells with the perturbation A 12 failed:
+
+    >>> import numpy as np
+    >>> import cradlevae as cv
+    >>> condition = np.repeat([0, 1], 20)
+    >>> failed = np.r_[np.arange(20) < 2, np.arange(20) < 12]
+    >>> table = cv.confounding_alarm(condition, ["control", "A"], failed)
+    >>> table[["perturbation", "n_failed", "share_failed", "flagged"]]
+      perturbation  n_failed  share_failed  flagged
+    0            A        12           0.6     True
     """
     from scipy.stats import false_discovery_control, fisher_exact
 
@@ -66,9 +80,9 @@ def confounding_alarm(
         raise DataError(f"{condition.shape} condition codes and {failed.shape} labels; give one of each per cell")
     if control not in names or not (condition == list(names).index(control)).any():
         raise DataError(f"no {control!r} cells: failures are compared with those of control cells")
-    kept = condition >= 0
-    n_cells = np.bincount(condition[kept], minlength=len(names))
-    n_failed = np.bincount(condition[kept & failed], minlength=len(names))
+    included = condition >= 0
+    n_cells = np.bincount(condition[included], minlength=len(names))
+    n_failed = np.bincount(condition[included & failed], minlength=len(names))
     base = list(names).index(control)
     rows = [row for row in range(len(names)) if row != base and n_cells[row] > 0]
 

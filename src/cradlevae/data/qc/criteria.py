@@ -1,4 +1,4 @@
-"""The QC criteria: what each one measures in a cell, and when a value fails."""
+"""The QC criteria: what each of them measures in a cell, and which values fail."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CRITERIA = ("umi", "genes", "mito", "ribo", "haemo", "doublet")
 """All QC criteria, in the order of the reports."""
 
 LOW = frozenset({"umi", "genes"})
-"""Criteria that a cell fails when its value is low; it fails the others when its value is high."""
+"""Criteria that a cell fails when its value is low; all other criteria fail cells with high values."""
 
 VALUE_COLUMNS = {
     "umi": "qc_total_counts",
@@ -30,19 +30,19 @@ QC_KEY = "cradlevae_qc"
 
 
 def direction(criterion: str) -> str:
-    """``"low"`` or ``"high"``: which values fail."""
+    """Return which values fail: ``"low"`` or ``"high"``."""
     return "low" if criterion in LOW else "high"
 
 
 def measure(
     blocks: Iterable[tuple[slice, sp.csr_matrix]], n_cells: int, families: Mapping[str, BoolArray]
 ) -> dict[str, FloatArray]:
-    """Total counts, detected genes and percentages of counts in gene families.
+    """Measure total counts, detected genes and percentages of counts in gene families.
 
     Parameters
     ----------
     blocks
-        Slice of the cells and their counts, (cells of the block, genes).
+        Slices of the cells with their counts, (cells of the block, genes).
     n_cells
         Number of cells in all blocks.
     families
@@ -50,7 +50,8 @@ def measure(
 
     Returns
     -------
-    Values by criterion, each (cells,). The percentages of a cell without counts are 0.
+    dict
+        Values by criterion, each (cells,). The percentages of a cell without counts are 0.
     """
     total, n_genes = np.zeros(n_cells), np.zeros(n_cells)
     within = np.zeros((n_cells, len(families)))
@@ -65,14 +66,14 @@ def measure(
 
 
 def mad_threshold(criterion: str, median: FloatArray, mad: FloatArray, n_mads: float) -> FloatArray:
-    """Median − or + ``n_mads`` unscaled median absolute deviations, (batches,)."""
+    """Return the median − (or +) ``n_mads`` unscaled median absolute deviations, (batches,)."""
     return median - n_mads * mad if criterion in LOW else median + n_mads * mad
 
 
 def failing(criterion: str, values: FloatArray, threshold: FloatArray, empty: BoolArray) -> BoolArray:
-    """Which cells fail a criterion, (cells,).
+    """Return which cells fail a criterion, (cells,).
 
-    A value *at* the threshold passes. Cells without counts (``empty``) fail the low criteria whatever the
+    A value equal to the threshold passes. Cells without counts (``empty``) fail the low criteria whatever the
     threshold, which may be negative. A NaN value or threshold fails nothing.
     """
     if criterion in LOW:

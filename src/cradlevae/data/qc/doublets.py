@@ -34,16 +34,16 @@ SIZE = 1e6
 
 
 class DoubletsNotAssessable(DataError):
-    """The real cells do not allow doublets to be called; the message is the reason."""
+    """Doublets cannot be called in these real cells; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class DoubletReference:
-    """Real cells and their simulated doublets, embedded, as the yardstick for doublets.
+    """Real cells and their simulated doublets in one embedding, against which new cells are scored.
 
-    Made by :func:`fit_doublets`.
+    :func:`fit_doublets` fits it.
 
-    Parameters
+    Attributes
     ----------
     scores
         Scrublet's doublet score of the real cells, in (0, 1), shape (cells,). NaN for a cell with fewer than
@@ -59,9 +59,9 @@ class DoubletReference:
     manifold
         Embedding of real cells, then of simulated doublets, shape (points, components).
     n_real
-        How many of the points are real cells.
+        Number of points that are real cells.
     n_neighbors
-        How many neighbours, the cell itself among them, make up a score.
+        Number of neighbours, the cell itself among them, that a score is computed from.
     """
 
     scores: FloatArray
@@ -74,7 +74,7 @@ class DoubletReference:
     n_neighbors: int
 
     def score(self, counts: sp.csr_matrix) -> FloatArray:
-        """Doublet score of new cells among the real cells and their simulated doublets.
+        """Compute the doublet score of new cells among the real cells and their simulated doublets.
 
         A new cell counts as a real neighbour of itself, as a real cell does in Scrublet, so the scores are on
         the scale of ``scores`` and ``threshold`` applies to both. New cells had no part in the embedding,
@@ -116,7 +116,7 @@ class DoubletReference:
         return scores
 
     def _posterior(self, n_simulated: AnyIntArray) -> FloatArray:
-        """Scrublet's posterior probability of a doublet, given its number of simulated neighbours."""
+        """Compute Scrublet's posterior probability of a doublet from its number of simulated neighbours."""
         ratio = (len(self.manifold) - self.n_real) / self.n_real
         share = (n_simulated + 1.0) / (self.n_neighbors + 2.0)
         prior = EXPECTED_RATE
@@ -124,7 +124,7 @@ class DoubletReference:
 
 
 def fit_doublets(counts: CountMatrix, rows: IndexArray | None = None, *, seed: int = 0) -> DoubletReference:
-    """Score real cells for doublets with ``scanpy.pp.scrublet`` and keep what new cells are scored with.
+    """Score real cells for doublets with ``scanpy.pp.scrublet``, and return what is needed to score new cells.
 
     Genes seen in fewer than three cells and cells with fewer than three genes are left out and the highly
     variable genes are chosen as scanpy does. Unlike its defaults, the embedding is a truncated SVD of the
@@ -138,7 +138,7 @@ def fit_doublets(counts: CountMatrix, rows: IndexArray | None = None, *, seed: i
     counts
         Counts of the real cells, shape (cells, genes), in memory or on disk.
     rows
-        Which of them to take (those of one batch), ascending; ``None`` takes all.
+        Positions of the cells to use (those of one batch), ascending; ``None`` uses all.
     seed
         Seed of the simulated doublets and of the neighbour search.
 
@@ -154,11 +154,11 @@ def fit_doublets(counts: CountMatrix, rows: IndexArray | None = None, *, seed: i
     """
     rows = np.arange(counts.shape[0]) if rows is None else rows
     if len(rows) <= MAX_CELLS:
-        with _threads_kept():
+        with _same_threads():
             return _fit(sp.csr_matrix(counts[rows]), seed)
     sampled = np.zeros(len(rows), dtype=bool)
     sampled[np.random.default_rng(seed).choice(len(rows), MAX_CELLS, replace=False)] = True
-    with _threads_kept():
+    with _same_threads():
         reference = _fit(sp.csr_matrix(counts[rows[sampled]]), seed)
     scores = np.empty(len(rows))
     scores[sampled] = reference.scores
@@ -168,8 +168,8 @@ def fit_doublets(counts: CountMatrix, rows: IndexArray | None = None, *, seed: i
 
 
 @contextmanager
-def _threads_kept() -> Iterator[None]:
-    """Leave torch the threads it had: scanpy's numba sets the number of OpenMP threads for the whole process."""
+def _same_threads() -> Iterator[None]:
+    """Restore torch's number of threads: numba (in scanpy) sets it for the whole process."""
     import torch
 
     before = torch.get_num_threads()
@@ -200,26 +200,26 @@ def _fit(counts: sp.csr_matrix, seed: int) -> DoubletReference:
         random_state=seed,
         verbose=False,
     )
-    found = observed.uns["scrublet"]
-    if "threshold" not in found:
+    scrublet = observed.uns["scrublet"]
+    if "threshold" not in scrublet:
         raise DoubletsNotAssessable("the scores of simulated doublets are not bimodal, so scrublet finds no threshold")
     scores = np.full(counts.shape[0], np.nan)
     scores[cells] = observed.obs["doublet_score"].to_numpy()
     loadings = _loadings(observed.X, n_components, seed)
     return DoubletReference(
         scores=scores,
-        threshold=float(found["threshold"]),
+        threshold=float(scrublet["threshold"]),
         n_genes=int(counts.shape[1]),
         genes=genes,
         loadings=loadings,
         manifold=np.concatenate([observed.X @ loadings, simulated.X @ loadings]),
         n_real=len(cells),
-        n_neighbors=round(found["parameters"]["n_neighbors"] * (1 + simulated.n_obs / observed.n_obs)),
+        n_neighbors=round(scrublet["parameters"]["n_neighbors"] * (1 + simulated.n_obs / observed.n_obs)),
     )
 
 
 def _usable(counts: sp.csr_matrix) -> tuple[IndexArray, IndexArray]:
-    """Rows and columns that scrublet works on: cells with something to compare, highly variable genes."""
+    """Return the rows and columns that scrublet works on: cells with enough genes, and highly variable genes."""
     import scanpy as sc
     from anndata import AnnData
 
@@ -242,7 +242,7 @@ def _usable(counts: sp.csr_matrix) -> tuple[IndexArray, IndexArray]:
 
 
 def _chosen(counts: sp.csr_matrix, cells: IndexArray, genes: IndexArray) -> sp.csr_matrix:
-    """Some genes of some cells, with one copy of them only where it is the genes that are few."""
+    """Return some genes of some cells; the genes are selected first, so that at most one small copy is made."""
     of_genes = counts[:, genes]
     return sp.csr_matrix(of_genes if len(cells) == counts.shape[0] else of_genes[cells])
 

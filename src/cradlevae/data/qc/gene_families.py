@@ -1,4 +1,4 @@
-"""Mitochondrial, ribosomal and haemoglobin genes, found by their names (human and mouse)."""
+"""Mitochondrial, ribosomal and haemoglobin genes, recognised by their names (human and mouse)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cradlevae.errors import DataError
 from cradlevae.utils.types import AnnDataLike, BoolArray
 
 GENE_FAMILIES = {"mito": "mitochondrial", "ribo": "ribosomal", "haemo": "haemoglobin"}
-"""Gene families by QC criterion, as they are called in messages."""
+"""Names of the gene families in messages, by QC criterion."""
 
 SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "gene_name", "gene_names", "feature_name", "symbol")
 """Columns of ``var`` that commonly hold gene symbols."""
@@ -35,27 +35,30 @@ def find_families(names: Sequence[str], missing_hint: str = "") -> tuple[dict[st
     names
         Gene symbols, (genes,).
     missing_hint
-        What to add to the reason where a family has no gene.
+        Text to add to the reason where a family has no gene.
 
     Returns
     -------
-    Which genes belong to each family that has any, (genes,); and the reason for each family that has none.
+    present
+        Which genes belong to each family that has any, boolean, (genes,).
+    absent
+        Reason for each family that has no gene.
     """
-    members = {
+    masks = {
         family: np.array([pattern.fullmatch(name) is not None for name in names], dtype=bool)
         for family, pattern in _PATTERNS.items()
     }
-    found = {family: mask for family, mask in members.items() if mask.any()}
+    present = {family: mask for family, mask in masks.items() if mask.any()}
     absent = {
         family: f"no {GENE_FAMILIES[family]} gene among the {len(names)} genes{missing_hint}"
-        for family in members
-        if family not in found
+        for family in masks
+        if family not in present
     }
-    return found, absent
+    return present, absent
 
 
 def gene_symbols_of(adata: AnnDataLike, gene_symbols: str | None) -> list[str]:
-    """Names of the genes: ``var_names``, or a column of ``var``.
+    """Return the names of the genes: ``var_names``, or a column of ``var``.
 
     Raises
     ------
@@ -76,7 +79,7 @@ def are_ensembl_ids(names: Sequence[str]) -> bool:
 
 
 def ensembl_hint(adata: AnnDataLike, names: Sequence[str]) -> str:
-    """Say what to do about gene names that are Ensembl ids; empty where they are not."""
+    """Return advice where the gene names are Ensembl ids; empty where they are not."""
     if not are_ensembl_ids(names):
         return ""
     columns = [column for column in SYMBOL_COLUMNS if column in adata.var]

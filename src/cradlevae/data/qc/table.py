@@ -12,12 +12,12 @@ from cradlevae.data.qc.criteria import CRITERIA
 
 
 def qc_table(qc: Mapping[str, Any]) -> pd.DataFrame:
-    """Lay out a QC annotation as a table.
+    """Write a QC annotation as a table.
 
     Parameters
     ----------
     qc
-        What :func:`~cradlevae.data.qc.annotate.annotate_qc` stored: ``adata.uns["cradlevae_qc"]``.
+        Annotation by :func:`~cradlevae.data.qc.annotate.annotate_qc`: ``adata.uns["cradlevae_qc"]``.
 
     Returns
     -------

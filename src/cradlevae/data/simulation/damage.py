@@ -1,7 +1,7 @@
-"""Technical artifacts of known kind and severity, done to clean counts.
+"""Technical artifacts of known kind and severity, simulated on clean counts.
 
 Each kind mimics what one quality-control criterion looks for. The *severity* is the share of a cell's
-counts that are lost (``low_umi``) or not the cell's own (all others); for ``low_genes`` it is the share of
+counts that are lost (``low_umi``) or foreign (all other kinds); for ``low_genes`` it is the share of
 the molecules that were never amplified.
 """
 
@@ -29,10 +29,10 @@ SEVERITY = {
     "haemo": (0.1, 0.5),
     "ambient": (0.4, 0.8),
 }
-"""Range from which the severity is drawn, uniformly; that of a doublet follows from the two cells."""
+"""Range from which the severity is drawn, uniformly; the severity of a doublet follows from its two cells."""
 
 DAMAGED_CELLS = 2_000
-"""Cells damaged at a time."""
+"""Number of cells that are damaged together."""
 
 Severity = FloatArray
 Profile = FloatArray
@@ -51,15 +51,18 @@ def damage(
     clean
         Clean counts, (cells, genes), float32 holding integers.
     kinds
-        Artifact kind of each cell, ``"none"`` for those that stay as they are, (cells,).
+        Artifact kind of each cell, ``"none"`` for cells that stay clean, (cells,).
     profiles
-        For each kind that puts foreign counts into a cell, what these look like: (genes,), sums to 1.
+        Expression profile of the foreign counts, for each kind that adds such counts, (genes,), sums to 1.
     rng
         Source of randomness.
 
     Returns
     -------
-    Counts with the artifacts, and the severity of each cell's artifact (0 where there is none).
+    damaged
+        Counts with the artifacts, (cells, genes).
+    severity
+        Severity of each cell's artifact, 0 where there is none, (cells,).
     """
     severity = np.zeros(len(kinds), dtype=np.float32)
     blocks = []
@@ -85,7 +88,7 @@ def damage(
 
 
 def expected_profile(kind: str, profile: Profile, severity: float, profiles: Mapping[str, Profile]) -> Profile:
-    """Expression profile to expect of damaged cells whose clean profile is ``profile``, (genes,).
+    """Return the expected expression profile of damaged cells whose clean profile is ``profile``, (genes,).
 
     Thinning, unequal amplification and doublets of random cells change how noisy a profile is, not its mean.
     """
@@ -106,12 +109,12 @@ def _damage_rows(
 
 
 def _thin(counts: sp.csr_matrix, severity: Severity, rng: np.random.Generator) -> sp.csr_matrix:
-    """Lose each molecule with probability ``severity``."""
+    """Remove each molecule with probability ``severity``."""
     lost = np.repeat(severity, np.diff(counts.indptr))
-    kept = counts.copy()
-    kept.data = rng.binomial(counts.data.astype(np.int64), 1.0 - lost).astype(np.float32)
-    kept.eliminate_zeros()
-    return kept
+    thinned = counts.copy()
+    thinned.data = rng.binomial(counts.data.astype(np.int64), 1.0 - lost).astype(np.float32)
+    thinned.eliminate_zeros()
+    return thinned
 
 
 def _few_molecules(counts: sp.csr_matrix, severity: Severity, rng: np.random.Generator) -> sp.csr_matrix:
@@ -130,14 +133,14 @@ def _few_molecules(counts: sp.csr_matrix, severity: Severity, rng: np.random.Gen
 
 
 def _replace(counts: sp.csr_matrix, severity: Severity, profile: Profile, rng: np.random.Generator) -> sp.csr_matrix:
-    """Lose molecules and put as many from elsewhere in their place: the library size stays."""
-    kept = _thin(counts, severity, rng)
-    lost = np.asarray(counts.sum(axis=1) - kept.sum(axis=1)).ravel().astype(np.int64)
+    """Replace a share of the molecules by foreign ones; the library size stays the same."""
+    own = _thin(counts, severity, rng)
+    lost = np.asarray(counts.sum(axis=1) - own.sum(axis=1)).ravel().astype(np.int64)
     genes = np.flatnonzero(profile)
     share = profile[genes] / profile[genes].sum()
     foreign = sp.coo_matrix(rng.multinomial(lost, share).astype(np.float32))
     widened = sp.csr_matrix((foreign.data, (foreign.row, genes[foreign.col])), shape=counts.shape)
-    return sp.csr_matrix(kept + widened)
+    return sp.csr_matrix(own + widened)
 
 
 def _doublet(clean: sp.csr_matrix, rows: IndexArray, rng: np.random.Generator) -> tuple[sp.csr_matrix, Severity]:

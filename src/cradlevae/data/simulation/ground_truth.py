@@ -1,4 +1,4 @@
-"""The ground truth behind a simulated experiment: who does what to which gene, exactly.
+"""The ground truth of a simulated experiment: the exact action of each perturbation on each gene.
 
 It is the generative model of CRADLE-VAE (arXiv 2409.05484) with a linear decoder. A cell has a basal state
 z^b ~ Normal(0, I_K) and a perturbation shift z^p = d (M∘E) with a sparse mask M, plus a sparse vector of
@@ -10,10 +10,10 @@ and its counts are Gamma-Poisson with mean library size × expression and concen
 
 The first half of the perturbation programmes *are* basal programmes (a perturbation pushes cells along an
 axis on which they vary anyway, as along the cell cycle); the other half have genes of their own. The more a
-gene is expressed, the smaller its loadings, so that no gene takes a cell over.
+gene is expressed, the smaller its loadings, so that no gene dominates a cell.
 
-Marker genes (mitochondrial, ribosomal, haemoglobin) take a share of the counts that the basal state alone
-moves; the softmax is over the other genes and shares out the rest. So a perturbation as such does not make a
+Marker genes (mitochondrial, ribosomal, haemoglobin) take a share of the counts that depends on the
+basal state only; the softmax distributes the rest over the other genes. So a perturbation as such does not make a
 cell fail quality control.
 """
 
@@ -49,7 +49,7 @@ have fewer). Haemoglobin is at 1 %, as in cells that express some: at a trace mo
 and the median absolute deviation would be zero."""
 
 DRAWN_VALUES = 2_000_000
-"""Cells × genes that are held dense at a time; the draws depend on it."""
+"""Number of values (cells × genes) that are dense in memory at a time; the random numbers depend on it."""
 
 BASELINE_SD, BASELINE_CAP = 2.7, 2.5
 """Log-sd of the expression over genes, and how many of it the highest gene may lie above the median: most
@@ -73,7 +73,7 @@ EMBEDDING_SPREAD = (0.6, 1.3)
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What a simulated experiment was drawn from. T perturbations, K latents, G genes.
+    """The parameters that a simulated experiment is drawn from: T perturbations, K latents, G genes.
 
     Attributes
     ----------
@@ -86,11 +86,11 @@ class GroundTruth:
     mask
         Which latents a perturbation acts on, 0/1, (T, K).
     embedding
-        How strongly it acts, (T, K).
+        Strength of the action on each latent, in standard deviations of the basal state, (T, K).
     interacting
         Names of the pairs that are not additive, (pairs,).
     interactions
-        What such a pair does beyond the sum of its members, (pairs, K).
+        Shift of such a pair beyond the sum of the two single shifts, (pairs, K).
     baseline
         Log-expression of the genes in a control cell at z^b = 0, before the softmax; log-share of the counts
         for marker genes, (G,).
@@ -119,19 +119,19 @@ class GroundTruth:
 
     @property
     def shifts(self) -> Float32Array:
-        """z^p of every condition, (conditions, K)."""
+        """Perturbation shift z^p of every condition, (conditions, K)."""
         shift = dosage_table(self.conditions, self.perturbations) @ (self.mask * self.embedding)
         for pair, extra in zip(self.interacting, self.interactions, strict=True):
             shift[self.conditions.index(pair)] += extra
         return np.asarray(shift, dtype=np.float32)
 
     def marker_profile(self, group: str) -> FloatArray:
-        """Expression of one marker group at baseline: sums to 1, zero for all other genes, (G,)."""
+        """Return the expression of one marker group at baseline: sums to 1, zero for all other genes, (G,)."""
         profile = np.exp(self.baseline, dtype=np.float64) * np.isin(self.genes, MARKERS[group][0])
         return np.asarray(profile / profile.sum())
 
     def expression(self, z_basal: Float32Array, z_perturbation: Float32Array) -> Float32Array:
-        """Share of every gene in the expected counts of each cell, rows sum to 1, (cells, G)."""
+        """Compute the share of every gene in the expected counts of each cell; rows sum to 1, (cells, G)."""
         logits = z_basal @ self.loadings_basal.T
         logits += z_perturbation @ self.loadings_perturbation.T
         logits += self.baseline
@@ -221,12 +221,12 @@ def sample_counts(
 
 
 def block_cells(n_genes: int) -> int:
-    """Cells that are held dense at a time."""
+    """Return the number of cells whose counts are dense in memory at a time."""
     return max(1, DRAWN_VALUES // n_genes)
 
 
 def _sparse(dense: AnyIntArray) -> sp.csr_matrix:
-    """CSR float32 of a dense block of counts."""
+    """Convert a dense block of counts to CSR float32."""
     rows, genes = np.nonzero(dense)
     indptr = np.searchsorted(rows, np.arange(len(dense) + 1)).astype(np.int32)
     values = dense[rows, genes].astype(np.float32)
@@ -266,8 +266,8 @@ def _loadings(
     size = LOADING_SD / (1.0 + expression / HALF_LOADING) * ~_is_marker(genes)
 
     def programmes() -> FloatArray:
-        membership = rng.random((len(genes), n_latent)) < PROGRAMME_DENSITY
-        return np.asarray(membership * rng.standard_normal((len(genes), n_latent)) * size[:, None])
+        in_programme = rng.random((len(genes), n_latent)) < PROGRAMME_DENSITY
+        return np.asarray(in_programme * rng.standard_normal((len(genes), n_latent)) * size[:, None])
 
     basal, own = programmes(), programmes()
     shared = np.arange(n_latent) < n_latent // 2
@@ -280,7 +280,7 @@ def _loadings(
 def _sparse_vectors(
     number: int, n_latent: int, probability: float, size: float, rng: np.random.Generator
 ) -> tuple[Float32Array, Float32Array]:
-    """Masks with at least one active latent each, and the vectors that they act on."""
+    """Draw masks with at least one active latent each, and the vectors that they select from."""
     mask = rng.random((number, n_latent)) < probability
     mask[np.arange(number), rng.integers(n_latent, size=number)] = True
     sign = rng.choice([-1.0, 1.0], (number, n_latent))

@@ -1,4 +1,4 @@
-"""Artifacts planted into real counts, so that what is behind each damaged cell is known."""
+"""Artifacts planted into real counts, so that the undamaged counts of each damaged cell are known."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def plant_artifacts(
     layer: str | None = None,
     seed: int = 0,
 ) -> AnnData:
-    """Damage a share of the cells of an experiment and keep the untouched counts beside.
+    """Damage a share of the cells of an experiment; a layer holds the undamaged counts.
 
     ``low_umi`` thins a cell's counts to 10–40 %; ``doublet`` adds a random other cell; ``ambient`` redraws
     40–80 % of the counts from one pool, the mean expression skewed by log-normal weights; ``low_genes``
@@ -41,26 +41,37 @@ def plant_artifacts(
     Parameters
     ----------
     adata
-        Raw counts, cells × genes; left as it is.
+        Raw counts, cells × genes; the AnnData is not changed.
     share
         Share of the cells that are damaged.
     kinds
         Kinds of artifact, from :data:`PLANTED_KINDS`.
     layer
-        Layer with the counts; ``None`` takes ``X``. The damaged counts take its place.
+        Layer with the counts; ``None`` takes ``X``. In the result, the damaged counts replace it.
     seed
         Seed of everything random.
 
     Returns
     -------
-    A copy in memory with ``obs["artifact"]`` (0/1), ``obs["artifact_kind"]`` (``"none"`` for clean cells),
-    ``obs["true_severity"]`` (share of the counts lost or foreign) and ``layers["clean"]``.
+    anndata.AnnData
+        A copy in memory, cells × genes, with ``obs["artifact"]`` (0/1), ``obs["artifact_kind"]`` (``"none"`` for clean
+        cells), ``obs["true_severity"]`` (share of the counts that are lost or foreign, 0 to 1) and ``layers["clean"]``
+        (the undamaged counts).
 
     Raises
     ------
     DataError
-        If the counts are not raw, there is one cell only, an argument is out of range, or there are planted
-        artifacts already.
+        If the counts are not raw, there is one cell only, an argument is out of range, or artifacts are planted
+        already.
+
+    Examples
+    --------
+    >>> import cradlevae as cv
+    >>> adata = cv.simulate(n_cells=200, n_genes=50, n_perturbations=3, n_combinations=2, artifact_rate=0)
+    >>> del adata.layers["clean"]
+    >>> planted = cv.plant_artifacts(adata, share=0.25)
+    >>> int(planted.obs["artifact"].sum()), planted.layers["clean"].shape
+    (50, (200, 50))
     """
     if not 0.0 <= share <= 1.0:
         raise DataError(f"share={share!r} must lie between 0 and 1")
@@ -93,6 +104,7 @@ def plant_artifacts(
 
 
 def _ambient_pool(clean: sp.csr_matrix, rng: np.random.Generator) -> Profile:
+    """Draw the ambient profile: the mean expression with random log-normal weights, sums to 1, (genes,)."""
     pool = np.asarray(clean.sum(axis=0), dtype=np.float64).ravel()
     pool *= np.exp(rng.normal(0.0, POOL_SKEW, len(pool)))
     return np.asarray(pool / max(pool.sum(), 1.0))

@@ -28,7 +28,7 @@ EXACT_BELOW = 300.0
 
 
 def true_effects(truth: GroundTruth, library: Float32Array, seed: np.random.SeedSequence) -> Iterator[FloatArray]:
-    """Yield the effects in parts, one per group of drawn cells: their sum is the effects.
+    """Yield the effects in parts, one per block of drawn cells; the sum of the parts is the effects.
 
     Parameters
     ----------
@@ -41,14 +41,15 @@ def true_effects(truth: GroundTruth, library: Float32Array, seed: np.random.Seed
 
     Yields
     ------
-    Summands of the effects of ``truth.conditions[1:]``, (conditions − 1, genes), log2 units.
+    FloatArray
+        Parts of the effects of ``truth.conditions[1:]``, (conditions − 1, genes), log2 units.
     """
     step = block_cells(len(truth.genes))
     starts = range(0, DRAWS, step)
     table = PoissonLogTable()
     shifts = truth.shifts
-    for start, group_seed in zip(starts, seed.spawn(len(starts)), strict=True):
-        rng = np.random.default_rng(group_seed)
+    for start, block_seed in zip(starts, seed.spawn(len(starts)), strict=True):
+        rng = np.random.default_rng(block_seed)
         n_cells = min(step, DRAWS - start)
         z_basal = rng.standard_normal((n_cells, truth.n_latent), dtype=np.float32)
         factor = truth.gamma(n_cells, rng)
@@ -59,7 +60,7 @@ def true_effects(truth: GroundTruth, library: Float32Array, seed: np.random.Seed
 
 
 class PoissonLogTable:
-    """E[log2(1 + 1e4 x/S)] for x ~ Poisson(λ), with S the cell's expected total."""
+    """A table of E[log2(1 + 1e4 x/S)] for x ~ Poisson(λ), where S is the cell's expected total."""
 
     def __init__(self) -> None:
         small = np.exp(GRID[np.exp(GRID) < EXACT_BELOW])

@@ -1,4 +1,4 @@
-"""Files of cells written again with other annotation, their counts copied as they are."""
+"""Copies of files of cells with added annotation; the counts are copied as they are."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from cradlevae.utils.atomic import atomic_path, make_folder
 
 
 def check_output(data: Path, output: Path) -> None:
-    """Raise :class:`DataError` unless an output is named like what it will be: a file, a zarr store or a folder."""
+    """Raise :class:`DataError` unless the output's name fits what is written: a file, a zarr store or a folder."""
     if data.is_dir() != (output.suffix != ".h5ad"):
         kind = "folder or zarr store" if data.is_dir() else ".h5ad file"
         raise DataError(f"{data} is a {kind}, and so will be the annotated copy: {output} is no name for one")
 
 
 def write_annotated(cells: StoredCells, output: Path, keys: Sequence[str]) -> None:
-    """Copy the files of cells, with what was added to ``obs`` and some of ``uns``; atomic.
+    """Copy the files of cells, with the columns that were added to ``obs`` and some keys of ``uns``.
 
-    Each file keeps the columns that it had, as they were.
+    Each file keeps its own columns unchanged. The output appears only when it is complete.
 
     Parameters
     ----------
     cells
-        The cells.
+        The cells whose files are copied.
     output
-        Where to write: a file for a file, a folder for a zarr store or a folder.
+        Path of the copy: a file for a file, a folder for a zarr store or a folder.
     keys
         Keys of ``uns`` to write.
 
@@ -71,7 +71,7 @@ def write_annotated(cells: StoredCells, output: Path, keys: Sequence[str]) -> No
 
 
 def _obs(file: Path) -> pd.DataFrame:
-    """``obs`` of a file."""
+    """Read the ``obs`` table of a file."""
     store = open_group(file)
     try:
         table: pd.DataFrame = read_element(store, file, "obs")
@@ -82,12 +82,12 @@ def _obs(file: Path) -> pd.DataFrame:
 
 
 def _added(now: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
-    """The columns that are new, or no longer what they were."""
+    """Return the columns that are new or changed."""
     return now[[name for name in now if name not in before or not now[name].equals(before[name])]]
 
 
 def _annotated(table: pd.DataFrame, added: pd.DataFrame) -> pd.DataFrame:
-    """A file's own ``obs``, its types as they were, with its part of the columns that were added."""
+    """Return a file's own ``obs``, types unchanged, with the added columns."""
     table = table.copy(deep=False)
     for name, column in added.items():
         categorical = isinstance(column.dtype, pd.CategoricalDtype)
@@ -97,7 +97,7 @@ def _annotated(table: pd.DataFrame, added: pd.DataFrame) -> pd.DataFrame:
 
 
 def _write(file: Path, obs: pd.DataFrame, uns: dict[str, Any]) -> None:
-    """Write ``obs`` and some of ``uns`` into a file."""
+    """Write ``obs`` and some keys of ``uns`` into a file."""
     from anndata.io import write_elem
 
     with warnings.catch_warnings():  # how AnnData and zarr will write in future, and that AnnData consolidates

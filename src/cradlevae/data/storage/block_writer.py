@@ -1,4 +1,4 @@
-"""An AnnData from blocks of rows: in memory, or in a file whose matrices are never in memory as a whole."""
+"""Building an AnnData from blocks of rows: in memory, or in a file without ever holding whole matrices in memory."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from cradlevae.utils.atomic import atomic_path
 from cradlevae.utils.types import Float32Array
 
 Block = dict[str, Any]
-"""Consecutive rows of ``X`` and layers, by name: CSR matrices or float32 arrays, (rows, genes)."""
+"""Consecutive rows of ``X`` and of layers, by name: CSR matrices or float32 arrays, (rows, genes)."""
 
 WRITTEN_VALUES = 4_000_000
-"""Blocks are put together until they span so many values (cells × genes), then written."""
+"""Blocks are collected until they span so many values (cells × genes), and then written together."""
 
 COMPRESSION: dict[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+"""How HDF5 compresses the matrices."""
 
 
 def from_blocks(
@@ -33,33 +34,34 @@ def from_blocks(
     *,
     uns: Mapping[str, Any] | None = None,
 ) -> ad.AnnData:
-    """Put blocks of rows together.
+    """Build an AnnData from blocks of rows.
 
     Parameters
     ----------
     blocks
         The rows in order, each block with the same names.
     obs
-        Called when all blocks have come, and once before they are written, to see that it can be.
+        Returns the annotation of the cells. It is called when all blocks have arrived, and once before, to check that
+        the table can be written.
     var
-        Genes.
+        Annotation of the genes.
     n_rows
-        Rows of all blocks.
+        Number of rows in all blocks.
     output
-        ``.h5ad`` file to write block by block; it appears when it is whole. ``None`` keeps the matrices in memory.
+        ``.h5ad`` file to write block by block; it appears when it is complete. ``None`` keeps the matrices in memory.
     uns
-        What is to be said of all of it.
+        Unstructured annotation.
 
     Returns
     -------
     anndata.AnnData
-        With ``output``, its ``X`` and layers are those of the file and are read where they are asked for
+        With ``output``, its ``X`` and layers stay in the file, and parts are read on demand
         (``adata[cells].to_memory()``).
 
     Raises
     ------
     DataError
-        If ``output`` is no ``.h5ad`` file or cannot be written.
+        If ``output`` does not end in ``.h5ad`` or cannot be written.
     """
     if output is None:
         return _in_memory(blocks, obs, var, n_rows, uns or {})
@@ -72,7 +74,7 @@ def from_blocks(
 
 
 def rounded(values: Float32Array, bits: int) -> Float32Array:
-    """Positive values rounded to so many bits of their mantissa (relative error 2^−(bits + 1)), to compress well."""
+    """Round positive values to so many bits of their mantissa (relative error 2^−(bits + 1)), to compress well."""
     dropped = 23 - bits
     whole = values.view(np.uint32) + np.uint32(1 << (dropped - 1))
     result: Float32Array = (whole & np.uint32(0xFFFFFFFF << dropped & 0xFFFFFFFF)).view(np.float32)
@@ -153,13 +155,13 @@ def _put_dense(file: Any, place: str, rows: Float32Array, start: int, n_rows: in
     if place not in file:
         shape = n_rows, rows.shape[1]
         chunks = min(64, n_rows), min(4096, rows.shape[1])
-        made = file.create_dataset(place, shape=shape, dtype=np.float32, chunks=chunks, **COMPRESSION)
-        made.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+        dataset = file.create_dataset(place, shape=shape, dtype=np.float32, chunks=chunks, **COMPRESSION)
+        dataset.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
     file[place][start : start + len(rows)] = rows
 
 
 def _larger(blocks: Iterable[Block], n_rows: int) -> Iterator[Block]:
-    """The same rows in blocks of ``n_rows`` at least, but for the last."""
+    """Yield the same rows in blocks of at least ``n_rows``; the last may be smaller."""
     waiting: list[Block] = []
     for block in blocks:
         waiting.append(block)

@@ -1,4 +1,4 @@
-"""The files that AnnData writes, opened but not read: an ``.h5ad`` file, a zarr store, or a folder of either."""
+"""The files that AnnData writes: an ``.h5ad`` file, a zarr store, or a folder of several; opened, but not yet read."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any, Literal
 from cradlevae.errors import DataError
 
 H5AD, ZARR = ".h5ad", ".zarr"
+"""Endings of the names of files and stores."""
 
 ZARR_MARKERS = (".zgroup", "zarr.json")
-"""Files that make a folder a zarr store."""
+"""Names of the files by which a folder is recognised as a zarr store."""
 
 UNREADABLE = (OSError, KeyError, ValueError, TypeError, AttributeError)
-"""What reading a damaged file raises."""
+"""Errors that h5py, zarr and anndata raise where a file is damaged."""
 
 CHUNK_CACHE = 32 << 20
-"""Bytes of chunks that HDF5 may keep of one array in each of all open files; its own choice grows with the files."""
+"""Bytes that HDF5 may cache of one array over all open files; its default would grow with the number of files."""
 
 
 def is_store(path: Path) -> bool:
@@ -25,33 +26,33 @@ def is_store(path: Path) -> bool:
 
 
 def cell_files(path: Path) -> list[Path]:
-    """The files of cells at a path: itself, or what a folder holds, by name.
+    """Return the files of cells at a path: the path itself, or the files in a folder, sorted by name.
 
-    Hidden files are none: other systems and interrupted writers leave such beside the real ones.
+    Hidden files are ignored: other systems and interrupted writers leave such files beside the real ones.
 
     Raises
     ------
     DataError
-        If there is nothing, or a folder without such files.
+        If the path does not exist, or is a folder without such files.
     """
     if path.is_file() or is_store(path):
         return [path]
     if not path.exists():
         raise DataError(f"no file {path}")
     shown = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
-    found = sorted(entry for entry in shown if entry.suffix == H5AD or is_store(entry))
-    if not found:
+    files = sorted(entry for entry in shown if entry.suffix == H5AD or is_store(entry))
+    if not files:
         raise DataError(f"{path} is a folder without {H5AD} files or zarr stores")
-    return found
+    return files
 
 
 def open_group(path: Path, mode: Literal["r", "r+"] = "r", *, n_files: int = 1) -> Any:
-    """The root group of an ``.h5ad`` file or a zarr store; ``n_files`` such are open at a time.
+    """Open an ``.h5ad`` file or a zarr store and return its root group; ``n_files`` of them are open at a time.
 
     Raises
     ------
     DataError
-        If it cannot be read.
+        If the file cannot be read.
     """
     try:
         if is_store(path):
@@ -66,12 +67,12 @@ def open_group(path: Path, mode: Literal["r", "r+"] = "r", *, n_files: int = 1) 
 
 
 def read_element(group: Any, path: Path, name: str) -> Any:
-    """A table, array or mapping of an open file; ``uns`` is empty where it is absent.
+    """Read a table, array or mapping of an open file; a missing ``uns`` is read as empty.
 
     Raises
     ------
     DataError
-        If it cannot be read.
+        If the element cannot be read.
     """
     from anndata.io import read_elem
 
@@ -84,6 +85,6 @@ def read_element(group: Any, path: Path, name: str) -> Any:
 
 
 def unreadable(path: Path, error: BaseException) -> DataError:
-    """An error that says which file is damaged."""
+    """Return an error that names the damaged file."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return DataError(f"{path} cannot be read as an AnnData file ({reason}); it may be truncated: copy it again")

@@ -1,8 +1,7 @@
-"""Raw counts of an AnnData: found, checked and read in blocks of rows, whatever holds them.
+"""Raw counts of an AnnData, checked and read in blocks of rows.
 
-``X`` or a layer may be CSR, CSC or dense, of any numeric dtype, in memory or on disk. Everything in the package that
-looks at the counts of an AnnData goes through :class:`Counts`, so no dense cells × genes array is ever made, and what
-lies on disk stays there.
+``X`` or a layer may be CSR, CSC or dense, of any numeric dtype, in memory or on disk. The whole package reads counts
+through :class:`Counts`. So no dense cells × genes array is ever made, and counts on disk stay on disk.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from cradlevae.data.storage.file_matrix import as_csr
 from cradlevae.data.storage.stored_matrix import (
     Columns,
     CountMatrix,
     StoredMatrix,
-    as_csr,
     block_rows,
     row_blocks,
     stored_matrix,
@@ -30,12 +29,12 @@ from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import AnnDataLike, AnyIntArray, BoolArray, Float32Array
 
 CHECKED_VALUES = 20_000_000
-"""How many matrix entries (cells × genes) a block read from a dense source may span."""
+"""Largest number of matrix entries (cells × genes) in a block of a matrix in memory."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts of one AnnData, cells × genes, read in blocks of rows.
+    """The counts of one AnnData, cells × genes, read in blocks of rows.
 
     Parameters
     ----------
@@ -67,7 +66,7 @@ class Counts:
 
     @cached_property
     def _matrix(self) -> Any:
-        """A :class:`StoredMatrix` where the counts lie on disk, else what the AnnData holds, or ``None``."""
+        """A :class:`StoredMatrix` where the counts are on disk, else the matrix of the AnnData, or ``None``."""
         matrix = self.adata.X if self.layer is None else self.adata.layers[self.layer]
         on_disk = stored_matrix(matrix)
         if on_disk is not None:
@@ -84,7 +83,7 @@ class Counts:
 
     @property
     def where(self) -> str:
-        """What the counts are called in messages: ``X`` or ``layers['name']``."""
+        """Name of the counts in messages: ``X`` or ``layers['name']``."""
         return "X" if self.layer is None else f"layers[{self.layer!r}]"
 
     @property
@@ -94,12 +93,12 @@ class Counts:
         return int(n_cells), int(n_genes)
 
     def matrix(self, columns: Columns | None = None) -> CountMatrix:
-        """All counts: left on disk where they are there, else one CSR float32 matrix.
+        """Return all counts: as a matrix on disk where they are on disk, else as one CSR float32 matrix.
 
         Parameters
         ----------
         columns
-            Which genes, in which order; ``None`` takes all.
+            Positions of the genes to take, in this order; ``None`` takes all.
         """
         if isinstance(self._matrix, StoredMatrix):
             return self._matrix if columns is None else self._matrix.with_columns(columns)
@@ -109,7 +108,7 @@ class Counts:
     def blocks(self, rows: AnyIntArray | None = None) -> Iterator[tuple[slice, sp.csr_matrix]]:
         """Yield ``(slice, CSR float32 block)`` over consecutive rows, or over ``rows`` (ascending) of the matrix.
 
-        The slice counts positions in ``rows`` where that is given, cells of the matrix otherwise.
+        The slice counts positions in ``rows`` where ``rows`` is given, else the cells of the matrix.
         """
         matrix = self._matrix
         if isinstance(matrix, StoredMatrix):
@@ -122,7 +121,7 @@ class Counts:
             yield part, as_csr(matrix[part if rows is None else rows[part]])
 
     def read(self, rows: AnyIntArray | None = None) -> sp.csr_matrix:
-        """All counts, or those of ``rows`` (ascending), as one CSR float32 matrix in memory."""
+        """Read all counts, or those of ``rows`` (ascending), into one CSR float32 matrix in memory."""
         if rows is None and sp.issparse(self._matrix):
             return as_csr(self._matrix)  # shares the memory of a CSR float32 matrix
         parts = [block for _, block in self.blocks(rows)]
@@ -131,7 +130,7 @@ class Counts:
         return parts[0] if len(parts) == 1 else sp.csr_matrix(sp.vstack(parts, format="csr"))
 
     def checked_blocks(self) -> Iterator[tuple[slice, sp.csr_matrix]]:
-        """As :meth:`blocks`, each checked; :class:`DataError` where a value is no finite non-negative integer."""
+        """Yield the blocks of :meth:`blocks`; :class:`DataError` where a value is no finite non-negative integer."""
         matrix = self._matrix
         step = block_rows(matrix) if isinstance(matrix, StoredMatrix) else CHECKED_VALUES // self.shape[1]
         for part, block in track_slow(self.blocks(), -(-self.shape[0] // max(1, step)), "reading counts"):
@@ -144,7 +143,7 @@ class Counts:
             pass
 
     def library_sizes(self, columns: Columns | None = None) -> Float32Array:
-        """Total count of each cell over these genes, (cells,); the counts are checked on the way."""
+        """Compute the total count of each cell over these genes, (cells,); the counts are checked as they are read."""
         chosen = np.ones(self.shape[1])
         if columns is not None:
             chosen = np.bincount(columns, minlength=self.shape[1]).astype(np.float64)

@@ -1,7 +1,8 @@
-"""What several files of cells say, as one: genes in one order, one table of cells, and what all of them hold alike."""
+"""Joining several files of cells: genes in one order, one table of cells, and the settings that all files share."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,20 @@ from cradlevae.errors import DataError
 
 
 def aligned_genes(names: Sequence[pd.Index[str]], files: Sequence[Path]) -> list[Columns | None]:
-    """Where each file has the genes of the first; ``None`` where it has them in the same order."""
+    """Return the columns in each file of the genes of the first; ``None`` where the order is the same.
+
+    Raises
+    ------
+    DataError
+        If a file has other genes than the first.
+    """
     columns: list[Columns | None] = []
     for own, file in zip(names, files, strict=True):
         if own.equals(names[0]):
             columns.append(None)
             continue
-        if len(own) != len(names[0]) or not own.is_unique or not names[0].is_unique:
-            same = False
-        else:
-            places = names[0].get_indexer(own)
-            same = bool((places >= 0).all())
+        comparable = len(own) == len(names[0]) and own.is_unique and names[0].is_unique
+        same = comparable and bool((names[0].get_indexer(own) >= 0).all())
         if not same:
             raise DataError(
                 f"{file} has other genes ({len(own):,}) than {files[0]} ({len(names[0]):,}); files of one folder must "
@@ -36,14 +40,14 @@ def aligned_genes(names: Sequence[pd.Index[str]], files: Sequence[Path]) -> list
 
 
 def stacked_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """``obs`` of all files; categories stay categories."""
+    """Stack the ``obs`` tables of all files; categorical columns stay categorical."""
     if len(tables) == 1:
         return tables[0]
     tables = [table.copy(deep=False) for table in tables]
     for name in tables[0]:
         columns = [table[name] for table in tables if name in table]
         if len(columns) == len(tables) and all(isinstance(column.dtype, pd.CategoricalDtype) for column in columns):
-            columns = _of_one_kind(columns)
+            columns = _with_one_dtype(columns)
             ordered = columns[0].cat.ordered and len({column.dtype for column in columns}) == 1
             categories = pd.api.types.union_categoricals(columns, ignore_order=True).categories
             for table, column in zip(tables, columns, strict=True):
@@ -51,10 +55,10 @@ def stacked_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(tables)
 
 
-def _of_one_kind(columns: Sequence[pd.Series[Any]]) -> list[pd.Series[Any]]:
-    """Categorical columns with categories of one dtype: of different ones, all numbers or else all text.
+def _with_one_dtype(columns: Sequence[pd.Series[Any]]) -> list[pd.Series[Any]]:
+    """Give the categories of all columns one dtype: numbers where all are numbers, else text.
 
-    Missing values stay so; a column that holds nothing else, whose dtype says nothing, follows the others.
+    Missing values stay missing. A column with missing values only takes the dtype of the others.
     """
     known = [column.cat.categories for column in columns if len(column.cat.categories)]
     if len({categories.dtype for categories in known}) < 2:
@@ -62,10 +66,10 @@ def _of_one_kind(columns: Sequence[pd.Series[Any]]) -> list[pd.Series[Any]]:
     else:
         dtype = pd.concat([categories.to_series() for categories in known]).dtype
         kind = str if pd.api.types.is_object_dtype(dtype) else dtype
-    return [_with_categories_of(column, kind) for column in columns]
+    return [_with_dtype(column, kind) for column in columns]
 
 
-def _with_categories_of(column: pd.Series[Any], kind: Any) -> pd.Series[Any]:
+def _with_dtype(column: pd.Series[Any], kind: Any) -> pd.Series[Any]:
     categories = column.cat.categories
     if categories.empty:
         return column.cat.set_categories(pd.Index([], dtype=object if kind is str else kind))
@@ -85,9 +89,32 @@ def check_names(names: pd.Index[str], tables: Sequence[pd.DataFrame], files: Seq
 
 
 def same_in_all(mappings: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What all mappings hold alike."""
+    """Return the entries that are equal in all mappings."""
     first, *others = mappings
     return {key: value for key, value in first.items() if all(_equal(value, other.get(key)) for other in others)}
+
+
+def common_keys(groups: Sequence[Any], name: str) -> list[str]:
+    """Return the keys that a mapping has in every file, in the order of the first."""
+    if not all(name in group for group in groups):
+        return []
+    return [key for key in groups[0][name] if all(key in group[name] for group in groups)]
+
+
+def stackable_arrays(groups: Sequence[Any], files: Sequence[Path]) -> list[str]:
+    """Return which arrays of ``obsm`` can be stacked; a warning names those that cannot."""
+    stackable = []
+    for key in common_keys(groups, "obsm"):
+        forms = [_form(group[f"obsm/{key}"]) for group in groups]
+        other = next((index for index, form in enumerate(forms) if form != forms[0]), None)
+        if other is None:
+            stackable.append(key)
+        else:
+            warnings.warn(
+                f"obsm[{key!r}] is left out: in {files[other]} it is {forms[other]}, in {files[0]} {forms[0]}",
+                stacklevel=3,
+            )
+    return stackable
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -104,3 +131,13 @@ def _equal(one: Any, other: Any) -> bool:
     left, right = np.asarray(one), np.asarray(other)
     numbers = left.dtype.kind in "fc" and right.dtype.kind in "fc"
     return left.shape == right.shape and np.array_equal(left, right, equal_nan=numbers)
+
+
+def _form(stored: Any) -> str:
+    """Describe the form of an array, in which several files must agree; columns of tables are matched by name."""
+    kind = str(stored.attrs.get("encoding-type", "array"))
+    if kind == "dataframe":
+        return "a table"
+    shape = stored.attrs["shape"] if kind in ("csr_matrix", "csc_matrix") else getattr(stored, "shape", ())
+    width = " × ".join(f"{int(n):,}" for n in shape[1:]) or "1"
+    return f"{'a sparse matrix' if kind.endswith('_matrix') else 'an array'} of width {width}"

@@ -1,12 +1,11 @@
 """Cells whose counts stay on disk, with the parts of an AnnData that this package reads.
 
-:func:`open_cells` gives them for one file or for several; ``split``, ``CradleVAE``, ``annotate_qc``, ``clean`` and
-``evaluate`` take them where they take an AnnData.
+:func:`open_cells` opens one file or several. ``split``, ``CradleVAE``, ``annotate_qc``, ``clean`` and ``evaluate``
+accept the result in place of an AnnData.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,14 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.storage.cell_files import cell_files, open_group, read_element
-from cradlevae.data.storage.joining import aligned_genes, check_names, same_in_all, stacked_tables
+from cradlevae.data.storage.joining import (
+    aligned_genes,
+    check_names,
+    common_keys,
+    same_in_all,
+    stackable_arrays,
+    stacked_tables,
+)
 from cradlevae.data.storage.stored_matrix import Columns, StoredMatrix, joined, stored_matrix
 from cradlevae.errors import DataError
 from cradlevae.utils.types import IndexArray
@@ -31,25 +37,32 @@ def open_cells(path: str | Path) -> StoredCells:
     Parameters
     ----------
     path
-        An ``.h5ad`` file, a zarr store, or a folder of several of these: then of the same genes (in any order), with
-        cell names that occur once in all of them. They come in the order of the file names.
+        An ``.h5ad`` file, a zarr store, or a folder of several of these. The files of a folder must have the same genes
+        (in any order) and no cell name twice; their cells follow one another in the order of the file names.
 
     Returns
     -------
     StoredCells
-        To be used in place of an AnnData; what a function of this package adds to it stays in memory.
+        The cells, to use in place of an AnnData: ``obs`` (cells × columns), ``var`` (genes × columns) and ``uns`` are
+        in memory, the counts (cells × genes) on disk. What a function of this package adds stays in memory.
 
     Raises
     ------
     DataError
-        If nothing is there, a file is damaged, or the files do not fit together.
+        If the path does not exist, a file is damaged, or the files do not fit together.
 
     Examples
     --------
+    >>> import tempfile
+    >>> from pathlib import Path
     >>> import cradlevae as cv
-    >>> cells = cv.open_cells("screen/")
-    >>> report = cv.annotate_qc(cells)
-    >>> model = cv.CradleVAE(cells, split=cv.split(cells, "combinations"))
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> cv.simulate(n_cells=100, n_genes=40, n_perturbations=4, n_combinations=4).write_h5ad(folder / "screen.h5ad")
+    >>> cells = cv.open_cells(folder / "screen.h5ad")
+    >>> cells.shape
+    (100, 40)
+    >>> cells[["cell3", "cell5"]].n_obs
+    2
     """
     path = Path(path)
     files = cell_files(path)
@@ -61,30 +74,50 @@ def open_cells(path: str | Path) -> StoredCells:
     check_names(obs.index, tables["obs"], files)
     matrices = {
         name: _matrices(groups, files, columns, name)
-        for name in ("X", *(f"layers/{layer}" for layer in _common(groups, "layers")))
+        for name in ("X", *(f"layers/{layer}" for layer in common_keys(groups, "layers")))
         if all(name in group for group in groups)
     }
-    obsm = {key: _reader(groups, files, f"obsm/{key}") for key in _alike(groups, files)}
+    obsm = {key: _reader(groups, files, f"obsm/{key}") for key in stackable_arrays(groups, files)}
     return StoredCells(path, obs, tables["var"][0], same_in_all(tables["uns"]), matrices, obsm)
 
 
 class StoredCells:
-    """Cells × genes on disk; see :func:`open_cells`.
+    """Cells × genes whose counts are on disk; :func:`open_cells` opens them.
+
+    Indexing with cells (names, positions, a slice or a mask) reads these cells into an AnnData in memory.
 
     Attributes
     ----------
     path
-        Where they lie.
+        The file, zarr store or folder.
     obs, var, uns
-        As in an AnnData, in memory. Of several files, ``uns`` holds what is the same in all, ``var`` is that of the
-        first.
+        Annotation as in an AnnData, in memory. Of several files, ``uns`` holds the entries that are equal in all, and
+        ``var`` is that of the first.
     X
         The counts on disk (:class:`~cradlevae.data.storage.stored_matrix.StoredMatrix`), or in memory after
         :meth:`load`.
     layers
         Other matrices on disk, by name.
     obsm
-        Arrays by cell, read when they are asked for; of several files, those that have one form in all.
+        Arrays with a row for each cell, read on demand; of several files, those that have the same form in all.
+
+    Raises
+    ------
+    DataError
+        On indexing, if a cell is unknown.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import cradlevae as cv
+    >>> path = Path(tempfile.mkdtemp()) / "screen.h5ad"
+    >>> cv.simulate(n_cells=100, n_genes=40, n_perturbations=4, n_combinations=4).write_h5ad(path)
+    >>> cells = cv.open_cells(path)
+    >>> cells.n_obs, cells.n_vars, list(cells.layers)
+    (100, 40, ['clean'])
+    >>> cells[:10].X.shape
+    (10, 40)
     """
 
     def __init__(
@@ -104,7 +137,7 @@ class StoredCells:
         self.layers = {
             name.removeprefix("layers/"): matrix for name, matrix in matrices.items() if name.startswith("layers/")
         }
-        self.obsm = _WhenAsked(obsm)
+        self.obsm = _OnDemand(obsm)
 
     @property
     def obs_names(self) -> pd.Index[str]:
@@ -137,25 +170,25 @@ class StoredCells:
         return True
 
     def memory(self, layer: str | None = None) -> int:
-        """Bytes that ``X`` or a layer would take in memory, about; 0 where it is there."""
+        """Estimate the bytes that ``X`` or a layer would take in memory; 0 where it is in memory already."""
         matrix = self._matrix(layer)
         if isinstance(matrix, StoredMatrix):
             return round(8 * matrix.per_cell * matrix.shape[0])
         return 8 * int(matrix.group["data"].shape[0]) if self.by_genes(layer) else 0
 
     def by_genes(self, layer: str | None = None) -> bool:
-        """Whether ``X`` or a layer is on disk by genes (CSC): then it can only be read as a whole."""
+        """Whether ``X`` or a layer is stored by genes (CSC), so that it can only be read as a whole."""
         return hasattr(self._matrix(layer), "to_memory")
 
     def load(self, layer: str | None = None) -> None:
-        """Read ``X`` or a layer into memory; all else stays where it is."""
+        """Read ``X`` or a layer into memory; the other matrices stay on disk."""
         if layer is None:
             self.X = _in_memory(self.X)
         elif layer in self.layers:
             self.layers[layer] = _in_memory(self.layers[layer])
 
     def __getitem__(self, cells: Any) -> AnnData:
-        """These cells (names, positions, a slice or a mask) as an AnnData in memory."""
+        """Read these cells (names, positions, a slice or a mask) into an AnnData in memory."""
         import anndata as ad
 
         rows = self._rows(cells)
@@ -172,7 +205,7 @@ class StoredCells:
         )
 
     def to_memory(self) -> AnnData:
-        """All of it as an AnnData in memory."""
+        """Read all cells into an AnnData in memory."""
         return self[:]
 
     def _matrix(self, layer: str | None) -> Any:
@@ -195,8 +228,8 @@ class StoredCells:
         return f"StoredCells({self.n_obs:,} cells × {self.n_vars:,} genes in {self.path})"
 
 
-class _WhenAsked(Mapping[str, Any]):
-    """Values that are read when they are asked for."""
+class _OnDemand(Mapping[str, Any]):
+    """A mapping whose values are read on demand."""
 
     def __init__(self, readers: Mapping[str, Callable[[], Any]]) -> None:
         self._readers = readers
@@ -231,48 +264,15 @@ def _reader(groups: Sequence[Any], files: Sequence[Path], name: str) -> Callable
     return read
 
 
-def _common(groups: Sequence[Any], name: str) -> list[str]:
-    """What a mapping of every file holds, in the order of the first."""
-    if not all(name in group for group in groups):
-        return []
-    return [key for key in groups[0][name] if all(key in group[name] for group in groups)]
-
-
-def _alike(groups: Sequence[Any], files: Sequence[Path]) -> list[str]:
-    """Which arrays of ``obsm`` can be put one after another; a warning names those that cannot."""
-    kept = []
-    for key in _common(groups, "obsm"):
-        forms = [_form(group[f"obsm/{key}"]) for group in groups]
-        other = next((index for index, form in enumerate(forms) if form != forms[0]), None)
-        if other is None:
-            kept.append(key)
-        else:
-            warnings.warn(
-                f"obsm[{key!r}] is left out: in {files[other]} it is {forms[other]}, in {files[0]} {forms[0]}",
-                stacklevel=3,
-            )
-    return kept
-
-
-def _form(stored: Any) -> str:
-    """What the arrays of several files must agree in; columns of tables are put together by name."""
-    kind = str(stored.attrs.get("encoding-type", "array"))
-    if kind == "dataframe":
-        return "a table"
-    shape = stored.attrs["shape"] if kind in ("csr_matrix", "csc_matrix") else getattr(stored, "shape", ())
-    width = " × ".join(f"{int(n):,}" for n in shape[1:]) or "1"
-    return f"{'a sparse matrix' if kind.endswith('_matrix') else 'an array'} of width {width}"
-
-
 def _matrices(groups: Sequence[Any], files: Sequence[Path], columns: Sequence[Columns | None], name: str) -> Any:
-    """The matrices of all files as one."""
-    found = [stored_matrix(group[name]) for group in groups]
-    if len(found) == 1 and found[0] is None:
+    """Return the matrices of all files as one."""
+    matrices = [stored_matrix(group[name]) for group in groups]
+    if len(matrices) == 1 and matrices[0] is None:
         from anndata.io import sparse_dataset
 
-        return sparse_dataset(groups[0][name])  # stored by genes: whoever reads it is told
+        return sparse_dataset(groups[0][name])  # stored by genes: whoever reads it gets a warning
     aligned = []
-    for matrix, own, file in zip(found, columns, files, strict=True):
+    for matrix, own, file in zip(matrices, columns, files, strict=True):
         if matrix is None:
             raise DataError(f"{name} of {file} is stored by genes (CSC) and cannot be read by cells; write it as CSR")
         aligned.append(matrix if own is None else matrix.with_columns(own))

@@ -84,7 +84,7 @@ class Run:
             shard=shard,
             precision=config.precision,
         )
-        batches = {part: batches.of(shard) for part, batches in self.batches.items()}
+        batches = {part: batches.for_shard(shard) for part, batches in self.batches.items()}
         loaders = {part: own.loader() for part, own in batches.items()}
         with _quiet(), torch.random.fork_rng(), plan.settings, _explained():
             trainer = pl.Trainer(

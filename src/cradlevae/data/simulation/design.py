@@ -1,0 +1,139 @@
+"""The design of a simulated experiment: which cells get which condition and artifact, and what can be simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cradlevae.data.labels import singles_of
+from cradlevae.data.simulation.damage import ARTIFACT_KINDS, CLEAN
+from cradlevae.data.simulation.ground_truth import GroundTruth
+from cradlevae.errors import DataError
+from cradlevae.utils.types import IntArray
+
+MIN_GENES = 10
+"""Fewest genes that hold a marker of each group and some others."""
+
+
+RANGES: dict[str, tuple[type, float, float]] = {
+    "n_cells": (int, 2, np.inf),
+    "n_genes": (int, MIN_GENES, np.inf),
+    "n_perturbations": (int, 1, np.inf),
+    "n_combinations": (int, 0, np.inf),
+    "n_interacting": (int, 0, np.inf),
+    "n_latent": (int, 1, np.inf),
+    "mask_probability": (float, 0, 1),
+    "effect_size": (float, 0, 10),
+    "artifact_rate": (float, 0, 1),
+    "confounded": (float, -10, 10),
+    "control_share": (float, 0, 1),
+    "seed": (int, 0, np.inf),
+}
+"""Type and bounds of the arguments that are one number."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """How many cells get which condition, and which of them are damaged.
+
+    Attributes
+    ----------
+    n_cells, n_perturbations, n_combinations
+        Numbers of cells, of single perturbations and of pairs.
+    control_share
+        Share of the cells that are controls.
+    artifact_rate
+        Probability that a cell is damaged.
+    confounded
+        Log odds ratio of being damaged for cells with the first perturbation.
+    """
+
+    n_cells: int
+    n_perturbations: int
+    n_combinations: int
+    control_share: float
+    artifact_rate: float
+    confounded: float
+
+    @property
+    def n_controls(self) -> int:
+        """Number of control cells."""
+        return max(1, round(self.control_share * self.n_cells))
+
+    def conditions(self, n_conditions: int, rng: np.random.Generator) -> IntArray:
+        """Draw the condition of each cell, 0 for controls, (cells,)."""
+        treated = 1 + np.arange(self.n_cells - self.n_controls) % (n_conditions - 1)
+        return rng.permutation(np.concatenate([np.zeros(self.n_controls, dtype=np.int64), treated]))
+
+    def artifacts(
+        self,
+        truth: GroundTruth,
+        condition: IntArray,
+        kinds: tuple[str, ...],
+        rng: np.random.Generator,
+    ) -> npt.NDArray[np.str_]:
+        """Draw the artifact kind of each cell, (cells,)."""
+        carries = np.array([truth.perturbations[0] in singles_of(name) for name in truth.conditions])
+        odds_ratio = np.where(carries[condition], np.exp(self.confounded), 1.0)
+        rate = self.artifact_rate
+        damaged = rng.random(self.n_cells) < rate * odds_ratio / (1.0 - rate + rate * odds_ratio)
+        chosen = rng.choice(np.array(kinds or (CLEAN,)), self.n_cells)
+        return np.where(damaged, chosen, CLEAN)
+
+
+def check_numbers(**arguments: Any) -> None:
+    """Raise :class:`DataError` unless every argument has the type and lies within the bounds of :data:`RANGES`."""
+    for name, value in arguments.items():
+        kind, low, high = RANGES[name]
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not whole and (kind is int or not isinstance(value, float | np.floating)):
+            raise DataError(f"{name}={value!r} must be a {'whole ' if kind is int else ''}number")
+        if not low <= value <= high:
+            bounds = f"at least {low}" if high == np.inf else f"between {low} and {high}"
+            raise DataError(f"{name}={value!r} must be {bounds}")
+
+
+def check_design(design: Design, n_interacting: int) -> None:
+    """Raise :class:`DataError` unless there are enough pairs, and enough cells for every condition."""
+    n_pairs = design.n_perturbations * (design.n_perturbations - 1) // 2
+    if design.n_combinations > n_pairs:
+        raise DataError(
+            f"n_combinations={design.n_combinations} exceeds the {n_pairs} pairs of "
+            f"{design.n_perturbations} perturbations; lower it or raise n_perturbations"
+        )
+    if n_interacting > design.n_combinations:
+        raise DataError(
+            f"n_interacting={n_interacting} exceeds n_combinations={design.n_combinations}; "
+            "lower it or raise n_combinations"
+        )
+    n_conditions = design.n_perturbations + design.n_combinations
+    n_treated = design.n_cells - design.n_controls
+    if n_treated < n_conditions:
+        raise DataError(
+            f"n_cells={design.n_cells} with control_share={design.control_share} leaves {n_treated} "
+            f"cells for {n_conditions} perturbations and combinations; raise n_cells or lower control_share"
+        )
+
+
+def checked_kinds(artifact_kinds: Sequence[str], artifact_rate: float) -> tuple[str, ...]:
+    """Return the kinds of artifact as a tuple; :class:`DataError` where one is unknown or named twice."""
+    kinds = (artifact_kinds,) if isinstance(artifact_kinds, str) else tuple(artifact_kinds)
+    if any(kind not in ARTIFACT_KINDS for kind in kinds) or len(set(kinds)) < len(kinds):
+        raise DataError(f"artifact_kinds={kinds!r} must name each of {', '.join(ARTIFACT_KINDS)} at most once")
+    if not kinds and artifact_rate > 0:
+        raise DataError("artifact_kinds is empty; name a kind, or set artifact_rate=0")
+    return kinds
+
+
+def check_library(library_size: tuple[float, float]) -> None:
+    """Raise :class:`DataError` unless this is a median and a log-sd within bounds."""
+    try:
+        median, spread = map(float, library_size)
+    except (TypeError, ValueError):
+        raise DataError(f"library_size={library_size!r} must be two numbers: median and log-sd") from None
+    if not (1.0 <= median <= 1e6 and 0.0 <= spread <= 3.0):
+        raise DataError(f"library_size={library_size!r} must be a median from 1 to 1e6 and a log-sd from 0 to 3")
