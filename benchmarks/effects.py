@@ -29,7 +29,8 @@ import torch
 from cradlevae.nn.expectation import TARGET_SUM
 
 import cradlevae as cv
-from cradlevae.model.latent_draws import draw_basal, draw_globals, seeded
+from cradlevae.model.latent_draws import draw_basal, draw_globals
+from cradlevae.model.streams import seeded
 from cradlevae.model.trained import TrainedModel, with_banks
 from cradlevae.nn.likelihood import sample_gamma_poisson
 from cradlevae.query.effects import effects

@@ -18,7 +18,8 @@ from cradlevae.model.integration_design import (
     latin_hypercube,
     residual_freedom,
 )
-from cradlevae.model.latent_draws import draw_globals, seeded
+from cradlevae.model.latent_draws import draw_globals
+from cradlevae.model.streams import seeded
 
 DRAW = (np.arange(DRAWS)[:, None] - np.array(OFFSETS)).ravel() % DRAWS
 STATE = np.repeat(np.arange(DRAWS), len(OFFSETS))

@@ -16,7 +16,7 @@ import torch
 import cradlevae as cv
 from cradlevae.errors import DataError
 from cradlevae.query import counterfactual as counterfactual_module
-from cradlevae.query.counterfactual import EXPECTED_BITS
+from cradlevae.query.counterfactual import BITS
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_the_seed_decides_and_blocks_do_not_change_the_shape(
     monkeypatch.setattr(counterfactual_module, "BLOCK_VALUES", 16 * 60 * 7)
     in_blocks = strong.clean(simulated)
     assert in_blocks.shape == cleaned.shape
-    rounding = 2.0 ** -(EXPECTED_BITS + 1)  # of each value, in both
+    rounding = 2.0 ** -(BITS + 1)  # of each value, in both
     np.testing.assert_allclose(in_blocks.X.sum(axis=1), cleaned.X.sum(axis=1), rtol=2 * rounding)
     logs = [np.log(table).ravel() for table in (in_blocks.X, cleaned.X)]
     assert np.corrcoef(*logs)[0, 1] > 0.95

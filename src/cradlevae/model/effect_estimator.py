@@ -26,7 +26,8 @@ from cradlevae.model.integration_design import (
     draw_states,
     residual_freedom,
 )
-from cradlevae.model.latent_draws import Basal, seeded
+from cradlevae.model.latent_draws import Basal
+from cradlevae.model.streams import seeded
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.log_expression import expected_log_expression
 from cradlevae.utils.names import listed

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -12,21 +10,11 @@ from torch import Tensor
 
 from cradlevae.model.globals import Globals
 from cradlevae.model.trained import TrainedModel
-from cradlevae.nn.matmul import matmul_precision
-from cradlevae.utils.checks import check_at_least, check_choice
+from cradlevae.utils.checks import check_choice
 from cradlevae.utils.types import Float32Array
 
 Basal = Literal["controls", "prior"]
 """Where basal states come from: real passing controls (default) or the prior Normal(0, I)."""
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Run with torch's random numbers at ``seed``, without gradients; the caller's stay as they are."""
-    check_at_least(0, seed=seed)
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), matmul_precision("float32"):
-        torch.manual_seed(seed)
-        yield
 
 
 def draw_globals(model: TrainedModel, n: int, treatments: Tensor | None = None) -> Globals:

@@ -286,19 +286,29 @@ def _reference_posterior(module: CradleModule, minibatch: Minibatch, profiles: T
     return Gaussian(posterior.loc.index_select(1, minibatch.twin), posterior.scale.index_select(1, minibatch.twin))
 
 
-def iwelbo(module: CradleModule, minibatch: Minibatch, n_particles: int) -> Tensor:
-    """Importance-weighted bound on log p(x) per cell, (N,): log-mean-exp over particles; globals are not scored."""
-    draw = module.sample_globals(module.draw_noise(n_particles))
+def iwelbo(module: CradleModule, minibatch: Minibatch, draw: Globals, noise: Tensor) -> Tensor:
+    """Importance-weighted bound on log p(x) per cell, (N,): log-mean-exp over particles; globals are not scored.
+
+    Parameters
+    ----------
+    module, minibatch
+        A module and cells.
+    draw
+        A draw of the globals for each particle.
+    noise
+        Standard normal, behind the cells' basal states and their own artifact states, (2P, N, K).
+    """
+    n_particles = len(noise) // 2
     counts = sparse_counts(minibatch)
     z_p = perturbation_state(draw, minibatch.dosage, minibatch.condition)
     z_a = artifact_state(draw, minibatch.artifact)
     offset = module.offset(minibatch.dosage)
     of_cells = None if offset is None else offset.index_select(0, minibatch.condition)
     q_basal, q_cell = module.encode(module.encode_counts(counts)[0], z_p, z_a, of_cells)
-    z_b = q_basal.sample(z_p.new_empty(n_particles, minibatch.n_cells, module.n_latent).normal_())
+    z_b = q_basal.sample(noise[:n_particles])
     log_ratio = (standard_log_prob(z_b) - q_basal.log_prob(z_b)).sum(-1)
     if q_cell is not None:
-        own = q_cell.sample()
+        own = q_cell.sample(noise[n_particles:])
         assert z_a is not None
         failed = failed_cells(minibatch.artifact)
         z_a = z_a + failed.unsqueeze(1) * own

@@ -26,20 +26,36 @@ from cradlevae.data.labels import CONTROL, listed
 from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.data.storage.block_writer import Block, from_blocks, rounded
 from cradlevae.errors import DataError
-from cradlevae.model.globals import artifact_state, perturbation_state
-from cradlevae.model.latent_draws import draw_globals, seeded
+from cradlevae.model.globals import Globals, artifact_state, perturbation_state
+from cradlevae.model.latent_draws import draw_globals
 from cradlevae.model.module import failed_cells, sparse_counts
+from cradlevae.model.streams import CellStreams, padding, seeded
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.mlp import Gaussian
 from cradlevae.query.arguments import artifact_indicator, canonical_conditions, need_artifact
-from cradlevae.utils.checks import check_choice
+from cradlevae.utils.checks import check_at_least, check_choice
 from cradlevae.utils.constants import BLOCK_VALUES, ENCODED_CELLS
 from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import AnnDataLike, BoolArray, IndexArray
 
-EXPECTED_BITS = 12
-UNCERTAINTY_BITS = 8
-"""Bits of the mantissa that are kept; a standard deviation over 16 draws is itself known to a fifth."""
+BITS = 17
+"""Bits of the mantissa that are written: a relative error of 4e-6 at most, for smaller files."""
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What cells are to be like.
+
+    Attributes
+    ----------
+    artifact
+        Artifact indicator, (C,); ``None`` keeps each cell's own.
+    dosage
+        Dosages, (T,); ``None`` keeps each cell's own.
+    """
+
+    artifact: Tensor | None
+    dosage: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -104,8 +120,8 @@ def clean(
         ``uncertainty`` (standard deviation of the natural log of ``X`` over the posterior of the latents); ``obs`` as
         given plus ``failed_qc``, ``clean_library_size``, ``information`` (nats that the counts say about its basal
         state), ``confounded`` (its perturbation changes the failure rate, so its "artifact" may be biology; missing
-        where the data hold no controls to compare with). ``X`` and ``uncertainty`` are rounded to 12 and 8 bits
-        (relative error 1e-4 and 2e-3, a fraction of their own uncertainty), for files of half the size. With
+        where the data hold no controls to compare with). ``X`` and ``uncertainty`` are rounded to 17 bits
+        (a relative error of 4e-6), for smaller files. A cell gets the same twin in whatever company it is cleaned. With
         ``output``, all three are those in the file.
 
     Raises
@@ -153,102 +169,107 @@ def counterfactual(
     check_choice("cells", cells, ("all", "failed"))
     check_choice("library_size", library_size, ("passing", "own"))
     model.bank()  # an untrained model has none, and says so
-    if n_draws < 1:
-        raise DataError(f"n_draws is {n_draws}; it must be at least 1")
+    check_at_least(1, n_draws=n_draws)
     data = model.read(adata)
     known = _known(model, data)
     rows = np.flatnonzero(known & data.failed if cells == "failed" else known)
     if len(rows) == 0:
         raise DataError("no cell failed QC, so there is none to clean; use cells='all'")
-    target_artifact = None if artifact is None else artifact_indicator(model, artifact)
-    target_dosage = None
-    if perturbation is not None:
-        target_dosage = model.dosage(canonical_conditions(model, perturbation))[0]
-    confounded = _confounded(model, data.conditions)
+    target = _Target(
+        None if artifact is None else artifact_indicator(model, artifact),
+        None if perturbation is None else model.dosage(canonical_conditions(model, perturbation))[0],
+    )
     sizes = data.library_size[rows].copy()
     if library_size == "passing":
         sizes[data.failed[rows]] = model.passing_library_size
     information = np.empty(len(rows), dtype=np.float32)
 
     def blocks() -> Iterator[Block]:
-        for part, decoded in _decoded(model, data, rows, target_artifact, target_dosage, n_draws):
-            library = torch.from_numpy(sizes[part]).unsqueeze(1)
+        draw = draw_globals(model, n_draws)
+        step = max(1, min(ENCODED_CELLS, BLOCK_VALUES // (n_draws * data.n_genes)))
+        starts = range(0, len(rows), step)
+        for start in track_slow(starts, len(starts), "decoding cells"):
+            part = slice(start, min(start + step, len(rows)))
+            streams = CellStreams(data, rows[part], seed)
+            decoded = _decoded(model, data, rows[part], step, draw, streams, target)
             information[part] = decoded.information.numpy()
-            counts = model.module.likelihood.sample_twin(decoded.drawn * library, decoded.counts)
-            yield {
-                "X": rounded((decoded.share * library).numpy(), EXPECTED_BITS),
-                "sampled": sp.csr_matrix(counts.numpy()),
-                "uncertainty": rounded(decoded.log_sd.numpy(), UNCERTAINTY_BITS),
-            }
+            yield _block(model, decoded, torch.from_numpy(sizes[part]).unsqueeze(1), streams)
 
     def obs() -> pd.DataFrame:
+        confounded = _confounded(model, data.conditions)[data.condition[rows]]
         table: pd.DataFrame = data.obs.iloc[rows].copy()
         table["failed_qc"] = data.failed[rows]
         table["clean_library_size"] = sizes
         table["information"] = information
-        table["confounded"] = pd.Series(confounded[data.condition[rows]], index=table.index, dtype="boolean")
+        table["confounded"] = pd.Series(confounded, index=table.index, dtype="boolean")
         return table
 
     with seeded(seed):
         return from_blocks(blocks(), obs, model.var, len(rows), output)
 
 
+def _block(model: TrainedModel, decoded: _Decoded, library: Tensor, streams: CellStreams) -> Block:
+    """Matrices of a block of twins of these library sizes, (cells, 1)."""
+    mean, sample = decoded.drawn * library, model.module.likelihood.sample_twin
+    counts = torch.cat([sample(mean[row : row + 1], decoded.counts[row : row + 1]) for row in streams.each(2)])
+    return {
+        "X": rounded((decoded.share * library).numpy(), BITS),
+        "sampled": sp.csr_matrix(counts.numpy()),
+        "uncertainty": rounded(decoded.log_sd.numpy(), BITS),
+    }
+
+
 def _decoded(
     model: TrainedModel,
     data: Experiment,
     rows: IndexArray,
-    artifact: Tensor | None,
-    dosage: Tensor | None,
-    n_draws: int,
-) -> Iterator[tuple[slice, _Decoded]]:
-    module = model.module
-    draw = draw_globals(model, n_draws)
-    step = max(1, min(ENCODED_CELLS, BLOCK_VALUES // (n_draws * data.n_genes)))
-    starts = range(0, len(rows), step)
-    for start in track_slow(starts, len(starts), "decoding cells"):
-        part = slice(start, min(start + step, len(rows)))
-        minibatch = make_minibatch(data, rows[part])
-        z_p = perturbation_state(draw, minibatch.dosage, minibatch.condition)
-        offset = module.offset_of_cells(minibatch.dosage, minibatch.condition)
-        encoded = module.encode_counts(sparse_counts(minibatch))[0]
-        classes = minibatch.artifact, minibatch.artifact if artifact is None else artifact.expand_as(minibatch.artifact)
-        shared = [artifact_state(draw, one) for one in classes]
-        posterior, own = module.encode(encoded, z_p, shared[0], offset)
-        z_b = posterior.sample(torch.randn(n_draws, minibatch.n_cells, module.n_latent))
-        before, after = _with_own(shared, own, classes)
-        counts = sparse_counts(minibatch).dense()
-        mean = module.decode_share(z_b, z_p, before, offset).mul_(minibatch.library_size.unsqueeze(1))
-        factor = module.likelihood.own_factors(counts, mean)  # (draws, cells, genes)
-        if dosage is not None:
-            z_p = torch.einsum("t,dtk->dk", dosage, draw.shift).unsqueeze(1)
-            offset = module.offset(dosage.unsqueeze(0))
-        share = factor.mul_(module.decode_share(z_b, z_p, after, offset))
-        share = share.div_(share.sum(-1, keepdim=True))
-        chosen = torch.randint(n_draws, (minibatch.n_cells,))
-        yield (
-            part,
-            _Decoded(
-                share=share.mean(0),
-                log_sd=share.clamp_min(1e-12).log().std(0, correction=min(1, n_draws - 1)),
-                drawn=share[chosen, torch.arange(minibatch.n_cells)],
-                counts=counts,
-                information=posterior.kl_to_standard().sum(-1).mean(0),
-            ),
-        )
+    size: int,
+    draw: Globals,
+    streams: CellStreams,
+    target: _Target,
+) -> _Decoded:
+    """Decode cells with the random numbers of their streams; as many rows as ``size`` go through the networks."""
+    module, n, n_draws = model.module, len(rows), len(draw.shift)
+    pad = padding(n, size)
+    minibatch = make_minibatch(data, rows[pad])
+    noise = streams.normal(2 * n_draws, module.n_latent)[:, pad]
+    z_p = perturbation_state(draw, minibatch.dosage, minibatch.condition)
+    offset = module.offset_of_cells(minibatch.dosage, minibatch.condition)
+    now = minibatch.artifact
+    classes = now, now if target.artifact is None else target.artifact.expand_as(now)
+    shared = [artifact_state(draw, one) for one in classes]
+    posterior, own = module.encode(module.encode_counts(sparse_counts(minibatch))[0], z_p, shared[0], offset)
+    z_b = posterior.sample(noise[:n_draws])
+    before, after = _with_own(shared, own, classes, noise[n_draws:])
+    counts = sparse_counts(minibatch).dense()
+    mean = module.decode_share(z_b, z_p, before, offset).mul_(minibatch.library_size.unsqueeze(1))
+    factor = module.likelihood.own_factors(counts, mean)  # (draws, cells, genes)
+    if target.dosage is not None:
+        z_p = torch.einsum("t,dtk->dk", target.dosage, draw.shift).unsqueeze(1)
+        offset = module.offset(target.dosage.unsqueeze(0))
+    share = factor.mul_(module.decode_share(z_b, z_p, after, offset))[:, :n]
+    share = share.div_(share.sum(-1, keepdim=True))
+    return _Decoded(
+        share=share.mean(0),
+        log_sd=share.clamp_min(1e-12).log().std(0, correction=min(1, n_draws - 1)),
+        drawn=share[streams.below(n_draws), torch.arange(n)],
+        counts=counts[:n],
+        information=posterior.kl_to_standard().sum(-1).mean(0)[:n],
+    )
 
 
 def _with_own(
-    shared: list[Tensor | None], posterior: Gaussian | None, classes: tuple[Tensor, Tensor]
+    shared: list[Tensor | None], posterior: Gaussian | None, classes: tuple[Tensor, Tensor], noise: Tensor
 ) -> list[Tensor | None]:
     """z^a from its shared parts, of cells of these classes, (N, C), and of the same cells of others.
 
-    Their own part is the same: what the counts tell of a damaged cell, a draw from the prior for one that is to be
-    damaged.
+    Their own part is the same: what the counts say of a damaged cell, a draw from the prior for one that is to be
+    damaged. Both come of standard normal ``noise``, (P, N, K).
     """
     if posterior is None:
         return shared
     damaged = [failed_cells(one).unsqueeze(1) for one in classes]
-    own = damaged[0] * posterior.sample() + (1 - damaged[0]) * torch.randn_like(posterior.loc)
+    own = damaged[0] * posterior.sample(noise) + (1 - damaged[0]) * noise
     return [None if one is None else one + of * own for one, of in zip(shared, damaged, strict=True)]
 
 

@@ -11,9 +11,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cradlevae.data.labels import CONTROL
 from cradlevae.errors import DataError
 from cradlevae.model.effect_estimator import Scale, estimate_effects
-from cradlevae.model.latent_draws import Basal, draw_condition, seeded
+from cradlevae.model.latent_draws import Basal, draw_condition
+from cradlevae.model.streams import reseed, seeded
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.arguments import PUBLISHED_LIBRARY_SIZE, canonical_conditions, check_credible
 from cradlevae.utils.checks import check_at_least, check_choice
@@ -154,12 +156,13 @@ def published_effects(
     check_choice("scale", scale, ("perturbseq", "mean"))
     check_at_least(1, n_particles=n_particles)
     conditions = canonical_conditions(model, perturbations)
+    names = (CONTROL, *conditions)
     dosage = torch.cat([torch.zeros(1, len(model.treatments)), model.dosage(conditions)])
     with seeded(seed):
-        means = [
-            _sampled_expression(model, treated, n_particles, library_size, scale)
-            for treated in track_slow(dosage, len(dosage), "effects")
-        ]
+        means = []
+        for name, treated in track_slow(zip(names, dosage, strict=True), len(dosage), "effects"):
+            reseed(seed, name)
+            means.append(_sampled_expression(model, treated, n_particles, library_size, scale))
     value = torch.stack(means[1:]) - means[0]
     obs = pd.DataFrame(index=pd.Index(conditions, name="perturbation"))
     return ad.AnnData(X=value.numpy(), obs=obs, var=model.var.copy())

@@ -12,15 +12,19 @@ import torch
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.errors import DataError
-from cradlevae.model.globals import artifact_state, perturbation_state
-from cradlevae.model.latent_draws import draw_globals, seeded
+from cradlevae.model.globals import Globals, artifact_state, perturbation_state
+from cradlevae.model.latent_draws import draw_globals
 from cradlevae.model.module import failed_cells, sparse_counts
 from cradlevae.model.objective import iwelbo
+from cradlevae.model.streams import CellStreams, padding, seeded
 from cradlevae.model.trained import TrainedModel
 from cradlevae.utils.checks import check_at_least
 from cradlevae.utils.constants import ENCODED_CELLS
 from cradlevae.utils.progress import track_slow
-from cradlevae.utils.types import AnnDataLike
+from cradlevae.utils.types import AnnDataLike, Float32Array, IndexArray
+
+SCORED_CELLS = 256
+"""Cells that are scored at a time."""
 
 
 def latents(
@@ -59,22 +63,32 @@ def latents(
         draw = draw_globals(model, 1 if sample else n_draws)
         starts = range(0, data.n_cells, ENCODED_CELLS)
         for start in track_slow(starts, len(starts), "encoding cells"):
-            minibatch = make_minibatch(data, np.arange(start, min(start + ENCODED_CELLS, data.n_cells)))
-            z_p = perturbation_state(draw, minibatch.dosage, minibatch.condition)
-            z_a = artifact_state(draw, minibatch.artifact)
-            encoded = model.module.encode_counts(sparse_counts(minibatch))[0]
-            offset = model.module.offset_of_cells(minibatch.dosage, minibatch.condition)
-            posterior, own = model.module.encode(encoded, z_p, z_a, offset)
-            z_b = posterior.sample() if sample else posterior.loc
-            if z_a is not None and own is not None:
-                state = own.sample() if sample else own.loc
-                z_a = z_a + failed_cells(minibatch.artifact).unsqueeze(1) * state
-            states["z_basal"].append(z_b.mean(0).numpy())
-            states["z_perturbation"].append(z_p.mean(0).numpy())
-            if z_a is not None:
-                states["z_artifact"].append(z_a.mean(0).numpy())
+            rows = np.arange(start, min(start + ENCODED_CELLS, data.n_cells))
+            for name, state in _states(model, data, rows, draw, seed if sample else None).items():
+                states[name].append(state)
     obsm = {name: np.concatenate(parts) for name, parts in states.items()}
     return ad.AnnData(obs=data.obs.copy(), obsm=obsm)
+
+
+def _states(
+    model: TrainedModel, data: Experiment, rows: IndexArray, draw: Globals, seed: int | None
+) -> dict[str, Float32Array]:
+    """Latent states of some cells, (cells, K) each: means, or with a seed a draw by the streams of the cells."""
+    module, n = model.module, len(rows)
+    pad = padding(n, ENCODED_CELLS)
+    minibatch = make_minibatch(data, rows[pad])
+    z_p = perturbation_state(draw, minibatch.dosage, minibatch.condition)
+    z_a = artifact_state(draw, minibatch.artifact)
+    encoded = module.encode_counts(sparse_counts(minibatch))[0]
+    offset = module.offset_of_cells(minibatch.dosage, minibatch.condition)
+    posterior, own = module.encode(encoded, z_p, z_a, offset)
+    noise = None if seed is None else CellStreams(data, rows, seed).normal(2, module.n_latent)[:, pad]
+    z_b = posterior.loc if noise is None else posterior.sample(noise[:1])
+    if z_a is not None and own is not None:
+        state = own.loc if noise is None else own.sample(noise[1:])
+        z_a = z_a + failed_cells(minibatch.artifact).unsqueeze(1) * state
+    states = {"z_basal": z_b, "z_perturbation": z_p} | ({} if z_a is None else {"z_artifact": z_a})
+    return {name: state.mean(0)[:n].numpy() for name, state in states.items()}
 
 
 def mask_probabilities(model: TrainedModel) -> pd.DataFrame:
@@ -115,8 +129,12 @@ def log_likelihood(
     model.need_known(data)
     scores = []
     with seeded(seed):
-        starts = range(0, data.n_cells, 256)
+        starts = range(0, data.n_cells, SCORED_CELLS)
+        draw = draw_globals(model, n_particles)
         for start in track_slow(starts, len(starts), "scoring cells"):
-            minibatch = make_minibatch(data, np.arange(start, min(start + 256, data.n_cells)))
-            scores.append(iwelbo(model.module, minibatch, n_particles).numpy())
+            rows = np.arange(start, min(start + SCORED_CELLS, data.n_cells))
+            pad = padding(len(rows), SCORED_CELLS)
+            noise = CellStreams(data, rows, seed).normal(2 * n_particles, model.module.n_latent)[:, pad]
+            score = iwelbo(model.module, make_minibatch(data, rows[pad]), draw, noise)
+            scores.append(score[: len(rows)].numpy())
     return pd.Series(np.concatenate(scores), index=data.cells, name="iwelbo")

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from cradlevae.data.experiment import DataFields
 from cradlevae.data.labels import listed
 from cradlevae.errors import DataError
+from cradlevae.model.streams import stream_seed
 from cradlevae.query.arguments import canonical_names
 from cradlevae.utils.types import Float32Array
 
@@ -37,8 +38,10 @@ def chosen_sizes(
     missing = [name for name in names if not len(by_name.get(name, ()))]
     if missing:
         raise DataError(f"library_size has no sizes for {listed(missing)}; give some for every condition")
-    rng = np.random.default_rng([seed, 3])
-    sizes = [np.resize(rng.permutation([_positive(size) for size in by_name[name]]), n_cells) for name in names]
+    sizes = []
+    for name in names:
+        random = np.random.default_rng([seed, 3, stream_seed(seed, name)])
+        sizes.append(np.resize(random.permutation([_positive(size) for size in by_name[name]]), n_cells))
     return np.asarray(sizes, dtype=np.float32)
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.storage.block_writer import Block, from_blocks
-from cradlevae.model.latent_draws import Basal, draw_basal, draw_cell_artifact, draw_condition, seeded
+from cradlevae.model.latent_draws import Basal, draw_basal, draw_cell_artifact, draw_condition
+from cradlevae.model.streams import reseed, seeded, stream_seed
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.arguments import artifact_indicator, canonical_conditions
 from cradlevae.query.library_sizes import LibrarySize, chosen_sizes
@@ -85,12 +86,13 @@ def predict(
         )
 
     with seeded(seed):
-        blocks = _blocks(model, dosage, n_cells, indicator, chosen, basal, seed, sizes)
+        blocks = _blocks(model, conditions, dosage, n_cells, indicator, chosen, basal, seed, sizes)
         return from_blocks(blocks, obs, model.var, n_cells * len(conditions), output)
 
 
 def _blocks(
     model: TrainedModel,
+    conditions: Sequence[str],
     dosage: Tensor,
     n_cells: int,
     indicator: Tensor,
@@ -100,13 +102,16 @@ def _blocks(
     sizes: Float32Array,
 ) -> Iterator[Block]:
     """Counts of cells, condition after condition; their library sizes are put into ``sizes``."""
-    generator = np.random.default_rng(seed)
     steps = [
         (row, start, min(CELLS_AT_A_TIME, n_cells - start))
         for row in range(len(dosage))
         for start in range(0, n_cells, CELLS_AT_A_TIME)
     ]
+    generator = np.random.default_rng(seed)
     for row, start, n in track_slow(steps, len(steps), "predicting"):
+        if start == 0:  # a condition has random numbers of its own, whichever are asked for beside it
+            reseed(seed, conditions[row])
+            generator = np.random.default_rng([seed, stream_seed(seed, conditions[row])])
         draw, z_p = draw_condition(model, dosage[row], n)
         z_b, library = draw_basal(model, (n, 1), basal, generator)
         if chosen is not None:

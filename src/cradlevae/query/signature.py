@@ -7,7 +7,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cradlevae.model.latent_draws import draw_basal, draw_cell_artifact, draw_globals, seeded
+from cradlevae.model.latent_draws import draw_basal, draw_cell_artifact, draw_globals
+from cradlevae.model.streams import seeded
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.arguments import check_credible, need_artifact
 
