@@ -87,6 +87,11 @@ class Metric:
     on: Any = None
     note: str = ""
 
+    @property
+    def own(self) -> bool:
+        """Whether it is a metric of yours: one that this package does not bring."""
+        return not self.function.__module__.startswith("cradlevae.")
+
     def shortfall(self, value: float) -> float:
         """How far a score is from the best value: the smaller, the better; negative only where ``best`` is infinite.
 
