@@ -15,7 +15,7 @@ import pytest
 import cradlevae as cv
 from cradlevae.data.experiment import read_experiment
 from cradlevae.errors import DataError
-from cradlevae.evaluation.evaluate import measured_effects_of
+from cradlevae.evaluation.evaluate import evaluate, measured_effects_of
 from cradlevae.evaluation.floors import fitted
 from cradlevae.evaluation.floors import model as floor_model
 from cradlevae.evaluation.floors.registry import FLOORS, floor
@@ -290,6 +290,23 @@ def test_a_floor_declared_here_is_trained_asked_scored_and_listed(simulated: ad.
         assert errors["model"] == pytest.approx(errors["own_floor"])
     finally:
         FLOORS.pop("own_floor", None)
+
+
+class Delegate:
+    """A predictor of another class, which does what a floor does."""
+
+    def __init__(self, predictor: Any) -> None:
+        self.predictor = predictor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.predictor, name)
+
+
+def test_a_predictor_of_any_class_is_scored(simulated: ad.AnnData) -> None:
+    trained = cv.FloorModel("additive", simulated, split=cv.split(simulated, "combinations", seed=0))
+    trained.train()
+    tables = [evaluate(predictor, simulated) for predictor in (trained.trained, Delegate(trained.trained))]
+    pd.testing.assert_frame_equal(*tables)
 
 
 def test_a_floor_that_needs_validation_cells_is_not_scored_without_them(
