@@ -26,14 +26,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from cradlevae.nn.expectation import TARGET_SUM
 
 import cradlevae as cv
 from cradlevae.model.latent_draws import draw_basal, draw_globals, seeded
 from cradlevae.model.trained import TrainedModel, with_banks
-from cradlevae.nn.likelihood import sample_gamma_poisson
+from cradlevae.nn.gamma_poisson import sample_gamma_poisson
 from cradlevae.query.effects import effects
 from cradlevae.utils.atomic import write_text
+from cradlevae.utils.constants import TARGET_SUM
 
 
 def main() -> None:

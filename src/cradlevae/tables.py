@@ -22,8 +22,11 @@ def effects_table(found: Any) -> Any:
 
 
 def print_scores(scores: Any) -> None:
-    """The scores that matter most, as a table on the terminal."""
-    chosen = ("ate_rho", "ate_r2", "jaccard_20", "pearson_delta", "discrimination_l2", "clean_deviance")
+    """The scores that matter most, and those of metrics of your own, as a table on the terminal."""
+    from cradlevae.evaluation.metrics.registry import metrics_of
+
+    by_floor = [entry.name for kind in ("effect", "clean") for entry in metrics_of(kind) if entry.own]
+    chosen = ("ate_rho", "ate_r2", "jaccard_20", "pearson_delta", "discrimination_l2", "clean_deviance", *by_floor)
     for reference, part in scores[scores["metric"].isin(chosen)].groupby("reference", sort=False):
         wide = part.pivot_table(index="metric", columns="predictor", values="value", sort=False)
         first = [name for name in ("model", "model (published protocol)") if name in wide]
@@ -34,7 +37,7 @@ def print_scores(scores: Any) -> None:
                 wide.insert(min(place, wide.shape[1]), name, of_model[name])
         show(wide.reset_index(), f"{reference} (fraction: 0 = best floor, 1 = ceiling)")
     single = scores[~scores["metric"].isin(scores.loc[scores["predictor"] == "zero", "metric"])]
-    single = single[~single["metric"].isin(("clean_deviance", "attainable_rho"))]
+    single = single[~single["metric"].isin((*chosen, "attainable_rho"))]
     show(single[["reference", "metric", "predictor", "value", "note"]], "further scores")
 
 

@@ -18,6 +18,7 @@ from cradlevae.reporting.figures import (
     cleaned_figure,
     confounding_figure,
     effects_figure,
+    own_scores_figure,
     qc_figure,
     save_figure,
     scores_figure,
@@ -67,6 +68,9 @@ def write_report(
         "Confounding alarm": confounding_figure(pd.DataFrame(scores.attrs["confounding"])),
         "Training": training_figure(model.history),
     }
+    own = own_scores_figure(scores)
+    if own is not None:
+        figures["Own scores"] = own
     if model.declaration.artifact:
         figures |= _artifact_figures(model, _sample(adata))
     if QC_KEY in adata.uns:
