@@ -181,7 +181,8 @@ def test_unknown_and_ill_typed_keys_of_a_yaml_file_are_named(tmp_path: Path) -> 
     config = tmp_path / "options.yaml"
     for content, message in (("n_latents: 3\n", "n_latents"), ("n_latent: few\n", "--n_latent is 'few'"),
                              ("", "options.yaml holds no options"),
-                             ("control_labels: NT\n", "--control_labels"), ("a: [\n", "options.yaml is not YAML")):  # fmt: skip
+                             ("control_labels: NT\n", "--control_labels"),
+                             ("a: [\n", "options.yaml is not YAML")):  # fmt: skip
         config.write_text(content)
         with pytest.raises(UsageError, match=message) as raised:
             parsed(["train", "a", "--output", "x", "--config", str(config)])

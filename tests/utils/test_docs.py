@@ -95,7 +95,7 @@ def test_a_target_keeps_its_signature_and_takes_the_texts_that_it_lacks() -> Non
 
 
 def test_a_parameter_without_a_text_is_an_error() -> None:
-    with pytest.raises(TypeError, match="no docstring describes unknown of .*target"):
+    with pytest.raises(TypeError, match=r"no docstring describes unknown of .*target"):
 
         @documented_by(source)
         def target(a: int, unknown: int) -> None:
@@ -103,7 +103,5 @@ def test_a_parameter_without_a_text_is_an_error() -> None:
 
 
 def test_plain_text_has_no_markup() -> None:
-    text = (
-        "Of :class:`cradlevae.Split` or\n    ``None``, see :func:`~cradlevae.query.predict.predict` and :meth:`load`."
-    )
-    assert plain(text) == "Of Split or None, see predict and load."
+    text = "Of :class:`cradlevae.Split` or\n    ``None``, see :func:`~cradlevae.query.predict.predict`, :meth:`load`."
+    assert plain(text) == "Of Split or None, see predict, load."

@@ -71,6 +71,6 @@ def to_cell_eval(
     >>> floor.train()
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     [path.name for path in cv.to_cell_eval(floor, adata, folder)]
-    ['real.h5ad', 'predicted.h5ad']
+    ['predicted.h5ad', 'real.h5ad']
     """
     return cell_eval.to_cell_eval(model.trained, adata, folder, reference=reference, overwrite=overwrite, seed=seed)
