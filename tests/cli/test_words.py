@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from cradlevae.cli.invoke import parse
 from cradlevae.cli.options import arguments_of, options_of
-from cradlevae.cli.run import parse
 from cradlevae.cli.words import UsageError
 from cradlevae.commands.registry import COMMANDS
 

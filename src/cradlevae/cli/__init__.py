@@ -1,5 +1,5 @@
 """The command line: ``cradlevae COMMAND``, with the options that the command's function has."""
 
-from cradlevae.cli.run import main
+from cradlevae.cli.invoke import main
 
 __all__ = ["main"]

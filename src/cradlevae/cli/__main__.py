@@ -2,7 +2,7 @@
 
 import sys
 
-from cradlevae.cli.run import main
+from cradlevae.cli.invoke import main
 
 if __name__ == "__main__":
     sys.exit(main())

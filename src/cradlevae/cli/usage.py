@@ -22,6 +22,9 @@ KINDS: dict[Any, tuple[str, str]] = {
 }
 """How each type is shown: as a place-holder, and in a sentence."""
 
+OTHER = "VALUE", "a value of its type"
+"""How any other type is shown."""
+
 
 def help_of(command: Command) -> str:
     """Usage, summary, and every option with its text and default."""
@@ -94,7 +97,7 @@ def _metavar(option: Option) -> str:
         elif get_origin(kind) in (list, tuple):
             shown.append("WORD ...")
         else:
-            shown.append(KINDS[kind][0])
+            shown.append(KINDS.get(kind, OTHER)[0])
     if "WORD ..." in shown and "WORD" in shown:
         shown.remove("WORD")
     return "|".join(shown)
@@ -109,5 +112,5 @@ def _expected(option: Option) -> str:
         elif get_origin(kind) in (list, tuple):
             expected.append("a list of words")
         else:
-            expected.append(KINDS[kind][1])
+            expected.append(KINDS.get(kind, OTHER)[1])
     return " or ".join(expected)
