@@ -11,6 +11,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from cradlevae.tables import print_scores
 
 import cradlevae as cv
 from cradlevae.data.experiment import read_experiment
@@ -23,7 +24,6 @@ from cradlevae.evaluation.metrics.kinds import KINDS
 from cradlevae.evaluation.metrics.registry import REGISTRY, metric
 from cradlevae.model import trained as trained_model
 from cradlevae.reporting.figures import own_scores_figure, save_figure
-from cradlevae.tables import print_scores
 
 OWN = "own_"
 

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import pandas as pd
 
-def effects_table(found: Any) -> Any:
+from cradlevae.utils.types import AnnDataLike
+
+IMPORTANT = ("ate_rho", "ate_r2", "jaccard_20", "pearson_delta", "discrimination_l2", "clean_deviance")
+"""Metrics that are shown with their floors and their ceiling."""
+
+WIDTH = 160
+"""Fewest columns of characters for which a table is laid out where the output is no terminal."""
+
+
+def effects_table(effects: AnnDataLike) -> pd.DataFrame:
     """Effects as a tidy table: perturbation, gene, effect, low, high, sd, mc_error."""
-    import numpy as np
-    import pandas as pd
-
-    n_conditions, n_genes = found.shape
+    n_conditions, n_genes = effects.shape
     return pd.DataFrame(
         {
-            "perturbation": np.repeat(found.obs_names.to_numpy(), n_genes),
-            "gene": np.tile(found.var_names.to_numpy(), n_conditions),
-            "effect": np.asarray(found.X).ravel(),
-            **{name: np.asarray(found.layers[name]).ravel() for name in ("low", "high", "sd", "mc_error")},
+            "perturbation": np.repeat(effects.obs_names.to_numpy(), n_genes),
+            "gene": np.tile(effects.var_names.to_numpy(), n_conditions),
+            "effect": np.asarray(effects.X).ravel(),
+            **{name: np.asarray(effects.layers[name]).ravel() for name in ("low", "high", "sd", "mc_error")},
         }
     )
 
 
-def print_scores(scores: Any) -> None:
-    """The scores that matter most, and those of metrics of your own, as a table on the terminal."""
+def print_scores(scores: pd.DataFrame) -> None:
+    """Print the scores that matter most, and those of metrics of your own, as one table for each reference."""
     from cradlevae.evaluation.metrics.registry import metrics_of
 
     by_floor = [entry.name for kind in ("effect", "clean") for entry in metrics_of(kind) if entry.own]
-    chosen = ("ate_rho", "ate_r2", "jaccard_20", "pearson_delta", "discrimination_l2", "clean_deviance", *by_floor)
-    for reference, part in scores[scores["metric"].isin(chosen)].groupby("reference", sort=False):
+    shown = scores["metric"].isin((*IMPORTANT, *by_floor))
+    for reference, part in scores[shown].groupby("reference", sort=False):
         wide = part.pivot_table(index="metric", columns="predictor", values="value", sort=False)
         first = [name for name in ("model", "model (published protocol)") if name in wide]
         wide = wide[[*first, *(name for name in wide if name not in first)]].dropna(axis=1, how="all")
@@ -41,8 +49,8 @@ def print_scores(scores: Any) -> None:
     show(single[["reference", "metric", "predictor", "value", "note"]], "further scores")
 
 
-def show(table: Any, title: str) -> None:
-    """Print a table."""
+def show(table: pd.DataFrame, title: str) -> None:
+    """Print a table on the terminal."""
     from rich.console import Console
     from rich.table import Table
 
@@ -53,12 +61,10 @@ def show(table: Any, title: str) -> None:
         shown.add_column(str(name).replace("_", " "), justify="left" if text else "right", min_width=width)
     for row in table.itertuples(index=False):
         shown.add_row(*(_text(value) for value in row))
-    Console(width=max(Console().width, 160) if not Console().is_terminal else None).print(shown)
+    Console(width=max(Console().width, WIDTH) if not Console().is_terminal else None).print(shown)
 
 
 def _text(value: Any) -> str:
-    import pandas as pd
-
     if pd.isna(value):
         return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
