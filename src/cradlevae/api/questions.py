@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
+from cradlevae.model.effect_estimator import Scale
 from cradlevae.model.latent_draws import Basal
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query import (
@@ -26,7 +27,6 @@ from cradlevae.query import (
     signature as signature_query,
 )
 from cradlevae.query.arguments import PUBLISHED_LIBRARY_SIZE
-from cradlevae.query.effects import Scale
 from cradlevae.query.library_sizes import LibrarySize
 from cradlevae.utils.docs import documented_by
 from cradlevae.utils.types import AnnDataLike

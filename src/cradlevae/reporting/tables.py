@@ -45,7 +45,7 @@ def print_scores(scores: pd.DataFrame) -> None:
                 wide.insert(min(place, wide.shape[1]), name, of_model[name])
         show(wide.reset_index(), f"{reference} (fraction: 0 = best floor, 1 = ceiling)")
     single = scores[~scores["metric"].isin(scores.loc[scores["predictor"] == "zero", "metric"])]
-    single = single[~single["metric"].isin((*chosen, "attainable_rho"))]
+    single = single[~single["metric"].isin((*IMPORTANT, *by_floor, "attainable_rho"))]
     show(single[["reference", "metric", "predictor", "value", "note"]], "further scores")
 
 
