@@ -4,8 +4,8 @@
     python benchmarks/epoch.py big.h5ad                    # in memory
     python benchmarks/epoch.py big.h5ad --backed           # counts read from the disk
 
-An epoch is what the package's training does: minibatches read and made, Lightning, the average of the weights. A step alone
-is noise, loss, gradient, clipping and Adam on a minibatch that lies ready. Both are timed in turn.
+An epoch is what the package's training does: minibatches read and made, Lightning, the average of the weights. A step
+alone is noise, loss, gradient, clipping and Adam on a minibatch that lies ready. Both are timed in turn.
 """
 
 from __future__ import annotations

@@ -360,8 +360,8 @@ def _table(rows: pd.DataFrame, where: dict[str, Any]) -> str:
             f"| **{full['cpu_ratio']:.1f} ×** | {low} | {full['rss_ratio']:.1f} × | {full['of_floor']:.0%} |"
         )
     lines.append(
-        f"\n{where['processor']} ({where['capability']}), {where['threads']} threads, torch {where['torch']}, minibatches "
-        f"of {where['batch']} cells, medians of alternating runs."
+        f"\n{where['processor']} ({where['capability']}), {where['threads']} threads, torch {where['torch']}, "
+        f"minibatches of {where['batch']} cells, medians of alternating runs."
     )
     return "\n".join(lines)
 

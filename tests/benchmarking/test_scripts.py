@@ -22,19 +22,20 @@ ELSEWHERE = {"same_numbers.py"}
 """Scripts with tests of their own."""
 
 SMALL = ("--cells", "300", "--genes", "60")
-SPEED = ("--cells", "200", "--genes", "60", "--perturbations", "4", "--particles", "2", "--batch", "32")
+ONE_THREAD = ("--threads", "1")
+SPEED = ("--cells", "200", "--genes", "60", "--perturbations", "4", "--particles", "2", "--batch", "32", *ONE_THREAD)
 RUNS: dict[str, list[tuple[str, ...]]] = {
     "effects": [("effects.py", "effects.json", "--cells", "200", "--genes", "60", "--perturbations", "4",
                  "--conditions", "2", "--sampled", "1", "--particles", "100", "--runs", "2")],
     "epoch": [("memory.py", "simulate", "cells.h5ad", *SMALL),
-              ("epoch.py", "cells.h5ad", "--batch-size", "64", "--rounds", "1", "--output", "epoch.json"),
-              ("epoch.py", "cells.h5ad", "--backed", "--batch-size", "64", "--rounds", "1")],
-    "held_out": [("held_out.py", "combinations", *SMALL, "--epochs", "2", "--output", "held_out.csv")],
+              ("epoch.py", "cells.h5ad", *ONE_THREAD, "--batch-size", "64", "--rounds", "1", "--output", "epoch.json"),
+              ("epoch.py", "cells.h5ad", *ONE_THREAD, "--backed", "--batch-size", "64", "--rounds", "1")],
+    "held_out": [("held_out.py", "combinations", *SMALL, *ONE_THREAD, "--epochs", "2", "--output", "held_out.csv")],
     "memory": [("memory.py", "simulate", "files", "--files", "2", *SMALL),
                ("memory.py", "train", "files", "--backed", "--option", "batch_size=64"),
                ("memory.py", "qc", "files")],
     "overhead": [("overhead.py", "--cells", "200", "--genes", "60", "--repeats", "1")],
-    "scores": [("scores.py", "simulated", *SMALL, "--epochs", "2", "--output", "scores.csv"),
+    "scores": [("scores.py", "simulated", *SMALL, *ONE_THREAD, "--epochs", "2", "--output", "scores.csv"),
                ("table.py", "scores.csv")],
     "speed": [("speed.py", "run", *SPEED, "--precision", "float32", "--model", "default", "--pairs", "1", "--output",
                "results.json"),
