@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cradlevae.api import CPAVAE, SAMSVAE, ConditionalVAE, CradleVAE, SVAEPlus, evaluate, load, to_cell_eval
     from cradlevae.benchmarking.plan import Plan
     from cradlevae.benchmarking.reproduce import reproduce
-    from cradlevae.benchmarking.run import benchmark
+    from cradlevae.benchmarking.benchmark import benchmark
     from cradlevae.catalogue import models
     from cradlevae.data import datasets
     from cradlevae.data.experiment import DataFields
@@ -50,7 +50,7 @@ _HOME = {
     "TrainConfig": "cradlevae.model.config",
     "TrainingError": "cradlevae.errors",
     "annotate_qc": "cradlevae.data.qc.annotate",
-    "benchmark": "cradlevae.benchmarking.run",
+    "benchmark": "cradlevae.benchmarking.benchmark",
     "confounding_alarm": "cradlevae.data.qc.confounding",
     "evaluate": "cradlevae.api",
     "load": "cradlevae.api",

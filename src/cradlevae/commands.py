@@ -395,7 +395,7 @@ def benchmark(
         slurm: Write a Slurm array script with one part for each task instead of computing.
         tasks: Tasks of that array.
     """
-    from cradlevae.benchmarking.run import benchmark as compute
+    from cradlevae.benchmarking.benchmark import benchmark as compute
 
     if slurm is not None:
         from cradlevae.benchmarking.slurm import write_slurm
