@@ -15,9 +15,9 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
     from cradlevae.api import CPAVAE, SAMSVAE, ConditionalVAE, CradleVAE, SVAEPlus, evaluate, load, to_cell_eval
+    from cradlevae.benchmarking.benchmark import benchmark
     from cradlevae.benchmarking.plan import Plan
     from cradlevae.benchmarking.reproduce import reproduce
-    from cradlevae.benchmarking.benchmark import benchmark
     from cradlevae.catalogue import models
     from cradlevae.data import datasets
     from cradlevae.data.experiment import DataFields

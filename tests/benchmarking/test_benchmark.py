@@ -182,7 +182,8 @@ def test_the_column_that_models_read_is_the_one_that_is_annotated(tmp_path: Path
               "qc": {"criteria": ["umi"]}}  # fmt: skip
     plan = plan_of(TINY | {"data": [source], "models": ["zero"], "split_seeds": [0]})
     job = expand(plan)[0]
-    read = compute_module._read(job.key["data"], job.n_mads, plan.data[0])
+    with pytest.warns(UserWarning, match="'bad'. held other values, which are replaced"):
+        read = compute_module._read(job.key["data"], job.n_mads, plan.data[0])
     assert read.obs["bad"].any()
     assert (read.obs["bad"] == read.obs["qc_umi"]).all()
 

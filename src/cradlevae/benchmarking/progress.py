@@ -72,7 +72,7 @@ class Progress:
         return text if left is None else f"{text}, about {_time(left)} left"
 
     def remaining(self) -> float | None:
-        """Seconds that the open jobs will take, judged by finished ones of their model, else of any; ``None`` at first."""
+        """Seconds that the open jobs will take, judged by finished ones of their model or of any; ``None`` at first."""
         known = [value for values in self.seconds.values() for value in values]
         if not known or not self.open:
             return None
