@@ -275,7 +275,7 @@ def measure(genes: int, particles: int, model: str, options: argparse.Namespace)
         parts.pop("rss")
         wall = float(np.median([ours["wall"] for _, ours in pairs]))
         rows.append({
-            "genes": genes, "particles": particles, "precision": name, "model": model,
+            "genes": genes, "particles": particles, "precision": name, "model": model, "code": code(),
             "cpu_ratio": float(np.median([base["cpu"] / ours["cpu"] for base, ours in pairs])),
             "wall_ratio": float(np.median([base["wall"] / ours["wall"] for base, ours in pairs])),
             "rss_ratio": pairs[-1][0]["rss"] / pairs[-1][1]["rss"],
@@ -306,6 +306,12 @@ def run(options: argparse.Namespace) -> None:
         options.output.write_text(json.dumps(record, indent=1) + "\n")
     if options.output == RESULTS:
         report(options)
+
+
+def code() -> str:
+    """The commit that is measured, ``-dirty`` with changes that are not committed."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
 def machine(options: argparse.Namespace) -> dict[str, Any]:
@@ -361,7 +367,8 @@ def _table(rows: pd.DataFrame, where: dict[str, Any]) -> str:
         )
     lines.append(
         f"\n{where['processor']} ({where['capability']}), {where['threads']} threads, torch {where['torch']}, "
-        f"minibatches of {where['batch']} cells, medians of alternating runs."
+        f"minibatches of {where['batch']} cells, medians of alternating runs; code of "
+        f"{', '.join(published['code'].unique())}."
     )
     return "\n".join(lines)
 
