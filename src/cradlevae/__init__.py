@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from cradlevae.api import CradleVAE as CradleVAE
     from cradlevae.api import SVAEPlus as SVAEPlus
     from cradlevae.api import evaluate as evaluate
-    from cradlevae.api import load as load
+    from cradlevae.api.load import load as load
     from cradlevae.api import to_cell_eval as to_cell_eval
+    from cradlevae.benchmarking.benchmark import benchmark as benchmark
     from cradlevae.benchmarking.plan import Plan as Plan
     from cradlevae.benchmarking.reproduce import reproduce as reproduce
-    from cradlevae.benchmarking.run import benchmark as benchmark
     from cradlevae.catalogue import models as models
     from cradlevae.data import datasets as datasets
     from cradlevae.data.experiment import DataFields as DataFields
@@ -55,7 +55,7 @@ _HOMES = {
     ),
     "cradlevae.benchmarking.plan": ("Plan",),
     "cradlevae.benchmarking.reproduce": ("reproduce",),
-    "cradlevae.benchmarking.run": ("benchmark",),
+    "cradlevae.benchmarking.benchmark": ("benchmark",),
     "cradlevae.catalogue": ("models",),
     "cradlevae.data": ("datasets",),
     "cradlevae.data.experiment": ("DataFields",),

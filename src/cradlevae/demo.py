@@ -33,7 +33,7 @@ def run_demo(output: Path, *, max_epochs: int | None = None, seed: int = 0) -> N
         If the folder holds anything else, or is not writable.
     """
     import cradlevae as cv
-    from cradlevae.reporting.run import write_report
+    from cradlevae.reporting.report import write_report
     from cradlevae.reporting.tables import effects_table, print_scores, show
     from cradlevae.utils.atomic import write_csv, write_h5ad
 

@@ -11,7 +11,6 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from cradlevae.tables import print_scores
 
 import cradlevae as cv
 from cradlevae.data.experiment import read_experiment
@@ -24,6 +23,7 @@ from cradlevae.evaluation.metrics.kinds import KINDS
 from cradlevae.evaluation.metrics.registry import REGISTRY, metric
 from cradlevae.model import trained as trained_model
 from cradlevae.reporting.figures import own_scores_figure, save_figure
+from cradlevae.reporting.tables import print_scores
 
 OWN = "own_"
 

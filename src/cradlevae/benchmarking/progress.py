@@ -1,4 +1,4 @@
-"""How far a benchmark has come: finished, failed, of how many, and how long the rest will take."""
+"""Progress of a benchmark: how many jobs are finished, how many failed, and how long the others will take."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import time
 from collections.abc import Sequence
 from typing import Any, Self
 
-from cradlevae.benchmarking.jobs import Cell
+from cradlevae.benchmarking.jobs import Job
 from cradlevae.benchmarking.store import Store
 
 
 class Progress:
-    """A bar on a terminal, a line per cell elsewhere; on stderr."""
+    """A bar on a terminal, a line per job elsewhere; on stderr."""
 
-    def __init__(self, cells: Sequence[Cell], store: Store, workers: int) -> None:
+    def __init__(self, jobs: Sequence[Job], store: Store, workers: int) -> None:
         self.store = store
         self.workers = workers
-        self.total = len(cells)
-        states = [store.state(cell) for cell in cells]
+        self.total = len(jobs)
+        states = [store.state(job) for job in jobs]
         self.done, self.failed = states.count("done"), states.count("failed")
-        self.open = {cell.hash: cell for cell, state in zip(cells, states, strict=True) if state == "open"}
+        self.open = {job.hash: job for job, state in zip(jobs, states, strict=True) if state == "open"}
         self.seconds: dict[str, list[float]] = {}
-        for cell, state in zip(cells, states, strict=True):
+        for job, state in zip(jobs, states, strict=True):
             if state == "done":
-                self._learn(cell)
+                self._record(job)
         self.bar: Any = None
 
     def __enter__(self) -> Self:
@@ -46,39 +46,39 @@ class Progress:
         if self.bar is not None:
             self.bar.stop()
 
-    def finished(self, cell: Cell) -> None:
-        """A cell is done or failed."""
-        del self.open[cell.hash]
-        failed = self.store.state(cell) == "failed"
+    def finished(self, job: Job) -> None:
+        """Count a job that is done or failed, and show it."""
+        del self.open[job.hash]
+        failed = self.store.state(job) == "failed"
         self.failed += failed
         self.done += not failed
         if not failed:
-            self._learn(cell)
+            self._record(job)
         if self.bar is not None:
             self.bar.update(self.task, description=self._text(), completed=self.done + self.failed)
         else:
-            how = "failed" if failed else f"{self._took(cell):.0f} s"
-            self.console.print(f"{self._text()}: {cell}, {how}", highlight=False, soft_wrap=True, markup=False)
+            how = "failed" if failed else f"{self._took(job):.0f} s"
+            self.console.print(f"{self._text()}: {job}, {how}", highlight=False, soft_wrap=True, markup=False)
 
-    def _learn(self, cell: Cell) -> None:
-        self.seconds.setdefault(cell.label, []).append(self._took(cell))
+    def _record(self, job: Job) -> None:
+        self.seconds.setdefault(job.label, []).append(self._took(job))
 
-    def _took(self, cell: Cell) -> float:
-        return float(sum(value for name, value in self.store.read(cell)["seconds"].items() if name != "training_cpu"))
+    def _took(self, job: Job) -> float:
+        return float(sum(value for name, value in self.store.read(job)["seconds"].items() if name != "training_cpu"))
 
     def _text(self) -> str:
         left = self.remaining()
-        said = f"{self.done} finished, {self.failed} failed of {self.total} cells"
-        return said if left is None else f"{said}, about {_time(left)} left"
+        text = f"{self.done} finished, {self.failed} failed of {self.total} jobs"
+        return text if left is None else f"{text}, about {_time(left)} left"
 
     def remaining(self) -> float | None:
-        """Seconds that the open cells will take, by what cells of their model (else of any) took; ``None`` unknown."""
+        """Seconds that the open jobs will take, judged by finished ones of their model or of any; ``None`` at first."""
         known = [value for values in self.seconds.values() for value in values]
         if not known or not self.open:
             return None
         mean = sum(known) / len(known)
         means = {label: sum(values) / len(values) for label, values in self.seconds.items()}
-        return sum(means.get(cell.label, mean) for cell in self.open.values()) / self.workers
+        return sum(means.get(job.label, mean) for job in self.open.values()) / self.workers
 
 
 def _time(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The same plan on a cluster: a Slurm array, each task of which computes a part of the cells."""
+"""The same plan on a cluster: a Slurm array, each task of which computes a part of the jobs."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def write_slurm(plan: Path, output: Path, script: Path, *, tasks: int, workers: 
     Parameters
     ----------
     plan
-        YAML file, which is read to see that it holds.
+        YAML file of the plan; it is read and checked.
     output
-        Folder of the cells, on a disk that all machines share.
+        Folder of the jobs, on a disk that all machines share.
     script
-        Where to write.
+        File to write.
     tasks
-        Tasks of the array.
+        Number of tasks of the array.
     workers
-        Processes, and cores, of each.
+        Number of processes, and of cores, of each task.
 
     Raises
     ------
     DataError
-        If the plan does not hold, or the script cannot be written.
+        If the plan contradicts itself, or the script cannot be written.
     """
     check_at_least(1, tasks=tasks, workers=workers)
     load_plan(plan)

@@ -9,7 +9,7 @@ from cradlevae.commands.files import refuse_file, wrote
 from cradlevae.reporting.tables import show
 
 if TYPE_CHECKING:
-    from cradlevae.benchmarking.results import Benchmark
+    from cradlevae.benchmarking.record import Benchmark
 
 TABLES = ".md", ".csv", ".parquet", ".png"
 """Endings of the files that a benchmark leaves in its folder for a reader."""
@@ -38,7 +38,7 @@ def benchmark(
     tasks
         Tasks of that array.
     """
-    from cradlevae.benchmarking.run import benchmark as compute
+    from cradlevae.benchmarking.benchmark import benchmark as compute
 
     if slurm is not None:
         from cradlevae.benchmarking.slurm import write_slurm

@@ -39,7 +39,7 @@ def evaluate(
 
     from cradlevae.api import evaluate as score
     from cradlevae.model.store import MODEL_FILE
-    from cradlevae.reporting.run import write_report
+    from cradlevae.reporting.report import write_report
 
     for name in (SCORES_FILE, MODEL_FILE):
         if (output / name).exists():

@@ -96,7 +96,7 @@ COMMANDS = {
             "benchmark",
             "models × data sets × seeds by a plan; resumable, in parallel",
             "cradlevae.commands.benchmark",
-            ("cradlevae.benchmarking.run:benchmark",),
+            ("cradlevae.benchmarking.benchmark:benchmark",),
         ),
         Command(
             "sweep",
@@ -108,7 +108,7 @@ COMMANDS = {
             "reproduce",
             "the published settings on a published data set",
             "cradlevae.commands.benchmark",
-            ("cradlevae.benchmarking.run:benchmark",),
+            ("cradlevae.benchmarking.benchmark:benchmark",),
         ),
         Command(
             "demo",
