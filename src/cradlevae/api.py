@@ -65,7 +65,7 @@ class PerturbationVAE:
     control_labels
         Labels of unperturbed cells.
     separator
-        What stands between the members of a combination in a label.
+        Text between the single perturbations of a combination in a label; ``None`` where there are no combinations.
     guides_key
         Key of ``obsm`` with a guide-count matrix, read instead of labels.
     guide_min_count
@@ -106,7 +106,7 @@ class PerturbationVAE:
         *,
         layer: str | None = None,
         control_labels: str | Sequence[str] = DEFAULT_CONTROLS,
-        separator: str = "+",
+        separator: str | None = "+",
         guides_key: str | None = None,
         guide_min_count: float = 1.0,
         seed: int = 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,9 @@ def chosen_sizes(
         return None
     if not isinstance(library_size, Mapping):
         return np.full((len(names), n_cells), _positive(library_size), dtype=np.float32)
-    by_name = {canonical_names(fields, name)[0]: np.ravel(sizes) for name, sizes in library_size.items()}
+    by_name: dict[str, npt.NDArray[Any]] = {
+        canonical_names(fields, name)[0]: np.ravel(sizes) for name, sizes in library_size.items()
+    }
     missing = [name for name in names if not len(by_name.get(name, ()))]
     if missing:
         raise DataError(f"library_size has no sizes for {listed(missing)}; give some for every condition")

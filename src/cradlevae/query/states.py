@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.experiment import DataFields
-from cradlevae.data.labels import condition_name, parse_label
+from cradlevae.data.labels import Condition, requested_conditions
 from cradlevae.errors import DataError
 from cradlevae.model.globals import Globals
 from cradlevae.model.trained import TrainedModel
@@ -41,33 +41,27 @@ def check_credible(credible: float) -> None:
         raise DataError(f"credible is {credible}; it must lie between 0 and 1, e.g. 0.9")
 
 
-def canonical_conditions(model: TrainedModel, labels: str | Sequence[str]) -> tuple[str, ...]:
+def canonical_conditions(model: TrainedModel, labels: str | Sequence[str]) -> tuple[Condition, ...]:
     """Canonical names of what a user asked for, in that order, each once.
 
     Raises
     ------
     DataError
-        If nothing is asked for, or a member is unknown to the model or had no training cells.
+        If nothing is asked for, or a single perturbation is unknown to the model or had no training cells.
     """
-    conditions = canonical_names(model.fields, labels)
+    conditions = canonical_names(model.fields, labels, model.perturbations)
     model.dosage(conditions)  # refuses what cannot be predicted
     return conditions
 
 
-def canonical_names(fields: DataFields, labels: str | Sequence[str]) -> tuple[str, ...]:
+def canonical_names(
+    fields: DataFields, labels: str | Sequence[str], perturbations: Collection[str] = ()
+) -> tuple[Condition, ...]:
     """The same for labels as the data's fields have them, whatever is known of them."""
-    labels = [labels] if isinstance(labels, str) else list(labels)
-    if not labels:
-        raise DataError("no perturbations were given")
-    names = (_condition(str(label), fields.separator, fields.control_labels) for label in labels)
-    return tuple(dict.fromkeys(names))
-
-
-def _condition(label: str, separator: str, control_labels: Sequence[str]) -> str:
-    # the canonical "A+B" is always understood, beside the data's own separator
-    own = parse_label(label, separator=separator, control_labels=control_labels)
-    singles = {single for part in own for single in parse_label(part, separator="+", control_labels=control_labels)}
-    return condition_name(singles)
+    conditions = requested_conditions(
+        labels, separator=fields.separator, control_labels=fields.control_labels, perturbations=perturbations
+    )
+    return tuple(dict.fromkeys(conditions.values()))
 
 
 def draw_globals(model: TrainedModel, n: int, treatments: Tensor | None = None) -> Globals:
