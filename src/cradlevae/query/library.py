@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cradlevae.data.experiment import DataFields
-from cradlevae.data.labels import listed
+from cradlevae.data.labels import listed, singles_of
 from cradlevae.errors import DataError
 from cradlevae.query.states import canonical_names
 from cradlevae.utils.types import Float32Array
@@ -34,8 +34,9 @@ def chosen_sizes(
         return None
     if not isinstance(library_size, Mapping):
         return np.full((len(names), n_cells), _positive(library_size), dtype=np.float32)
+    known = {single for name in names for single in singles_of(name)}
     by_name: dict[str, npt.NDArray[Any]] = {
-        canonical_names(fields, name)[0]: np.ravel(sizes) for name, sizes in library_size.items()
+        canonical_names(fields, name, known)[0]: np.ravel(sizes) for name, sizes in library_size.items()
     }
     missing = [name for name in names if not len(by_name.get(name, ()))]
     if missing:

@@ -59,7 +59,7 @@ def test_batches_on_a_device_are_those_of_the_host(kind: str | None, criteria: i
     for epoch, rows in enumerate((np.arange(N_CELLS), np.array([5, 3, 5, 40]), np.array([3]))):
         if references is not None:
             references.set_epoch(epoch)
-        assert_same(there.batch(rows), make_minibatch(data, rows, references))
+        assert_same(there.minibatch(rows), make_minibatch(data, rows, references))
 
 
 def test_counts_take_four_bytes_each_where_they_are_small() -> None:

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
 from cradlevae.data.fingerprint import cell_fingerprints
-from cradlevae.data.labels import CONTROL, closest, listed
+from cradlevae.data.labels import CONTROL, closest, listed, singles_of
 from cradlevae.data.moments import ConditionMoments
 from cradlevae.data.split import Split
 from cradlevae.data.split import split as make_split
@@ -283,7 +283,8 @@ class FittedFloor:
 
     def _conditions(self, perturbations: str | Sequence[str]) -> tuple[str, ...]:
         """Canonical names; :class:`DataError` if there is no answer for one."""
-        names = canonical_names(self.fields, perturbations)
+        known = {single for name in self.train.names for single in singles_of(name)}
+        names = canonical_names(self.fields, perturbations, known)
         unanswered = sorted(set(names) - set(self.answerable(names)))
         if unanswered:
             raise DataError(
