@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from cradlevae.api import CradleVAE as CradleVAE
     from cradlevae.api import SVAEPlus as SVAEPlus
     from cradlevae.api import evaluate as evaluate
-    from cradlevae.api.load import load as load
     from cradlevae.api import to_cell_eval as to_cell_eval
+    from cradlevae.api.load import load as load
     from cradlevae.benchmarking.benchmark import benchmark as benchmark
     from cradlevae.benchmarking.plan import Plan as Plan
     from cradlevae.benchmarking.reproduce import reproduce as reproduce

@@ -74,7 +74,7 @@ class PerturbationVAE(Questions):
         *,
         layer: str | None = None,
         control_labels: str | Sequence[str] = DEFAULT_CONTROLS,
-        separator: str = "+",
+        separator: str | None = "+",
         guides_key: str | None = None,
         guide_min_count: float = 1.0,
         seed: int = 0,

@@ -31,7 +31,7 @@ from cradlevae.model.latent_draws import draw_globals, seeded
 from cradlevae.model.module import failed_cells, sparse_counts
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.mlp import Gaussian
-from cradlevae.query.arguments import artifact_indicator, canonical_conditions, need_artifact
+from cradlevae.query.arguments import artifact_indicator, asked_conditions, need_artifact
 from cradlevae.utils.checks import check_choice
 from cradlevae.utils.constants import BLOCK_VALUES, ENCODED_CELLS
 from cradlevae.utils.progress import track_slow
@@ -163,7 +163,7 @@ def counterfactual(
     target_artifact = None if artifact is None else artifact_indicator(model, artifact)
     target_dosage = None
     if perturbation is not None:
-        target_dosage = model.dosage(canonical_conditions(model, perturbation))[0]
+        target_dosage = model.dosage(tuple(asked_conditions(model, perturbation).values()))[0]
     confounded = _confounded(model, data.conditions)
     sizes = data.library_size[rows].copy()
     if library_size == "passing":

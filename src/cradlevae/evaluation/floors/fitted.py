@@ -13,14 +13,14 @@ import scipy.sparse as sp
 
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
 from cradlevae.data.fingerprint import cell_fingerprints
-from cradlevae.data.labels import CONTROL, listed
+from cradlevae.data.labels import CONTROL, Condition, listed, singles_of
 from cradlevae.data.moments import ConditionMoments
 from cradlevae.data.split import Split
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.generation import ControlCells
 from cradlevae.evaluation.floors.registry import FLOORS, floor_effects
 from cradlevae.evaluation.floors.training_moments import part_moments
-from cradlevae.query.arguments import canonical_names, check_credible
+from cradlevae.query.arguments import asked_names, check_credible
 from cradlevae.query.library_sizes import LibrarySize, chosen_sizes
 from cradlevae.utils.checks import check_at_least
 from cradlevae.utils.types import AnnDataLike, FloatArray, IntArray
@@ -146,9 +146,10 @@ class FittedFloor:
         import anndata as ad
 
         check_credible(credible)
-        names = self._conditions(perturbations)
+        asked = self._asked(perturbations)
+        names = list(asked.values())
         value = np.stack([self._effect(name) for name in names])
-        obs = pd.DataFrame(index=pd.Index(names, name="perturbation"))
+        obs = pd.DataFrame(index=pd.Index(list(asked), name="perturbation"))
         answer = ad.AnnData(X=value.astype(np.float32), obs=obs, var=self.var.copy())
         error = self._error(names)
         if error is not None:
@@ -197,7 +198,8 @@ class FittedFloor:
         """
         import anndata as ad
 
-        names = self._conditions(perturbations)
+        asked = self._asked(perturbations)
+        names = list(asked.values())
         check_at_least(1, n_cells=n_cells)
         check_at_least(0, seed=seed)
         wanted = chosen_sizes(library_size, names, self.fields, n_cells, seed)
@@ -205,7 +207,7 @@ class FittedFloor:
         counts, sizes = self.controls.moved(effects, n_cells, wanted, seed)
         obs = pd.DataFrame(
             {
-                "perturbation": pd.Categorical(np.repeat(np.array(names, dtype=object), n_cells)),
+                "perturbation": pd.Categorical(np.repeat(np.array(list(asked), dtype=object), n_cells)),
                 "artifact": False,
                 "library_size": sizes.astype(np.float32),
             },
@@ -213,16 +215,17 @@ class FittedFloor:
         )
         return ad.AnnData(counts, obs=obs, var=self.var.copy())
 
-    def _conditions(self, perturbations: str | Sequence[str]) -> tuple[str, ...]:
-        """Canonical names; :class:`DataError` if there is no answer for one."""
-        names = canonical_names(self.fields, perturbations)
-        unanswered = sorted(set(names) - set(self.answerable(names)))
+    def _asked(self, perturbations: str | Sequence[str]) -> dict[str, Condition]:
+        """Canonical conditions by what was written; :class:`DataError` if there is no answer for one."""
+        known = {single for name in self.train.names for single in singles_of(name)}
+        asked = asked_names(self.fields, perturbations, known)
+        unanswered = sorted(set(asked.values()) - set(self.answerable(list(asked.values()))))
         if unanswered:
             raise DataError(
                 f"the floor {self.name!r} ({FLOORS[self.name].description}) has no answer for {listed(unanswered)}: "
                 "the training cells that it needs are absent"
             )
-        return names
+        return asked
 
     def _answer(self, conditions: Sequence[str]) -> None:
         """Ask the floor for what it has not been asked yet."""
