@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import yaml
 
+from cradlevae.benchmarking.benchmark import write_slurm
 from cradlevae.benchmarking.data_source import DataSource
 from cradlevae.benchmarking.jobs import FLOORS, expand
 from cradlevae.benchmarking.plan import ModelRun, Plan, Scoring, load_plan, plan_dict, plan_of
 from cradlevae.benchmarking.reproduce import reproduction_plan
-from cradlevae.benchmarking.slurm import write_slurm
 from cradlevae.data.experiment import DataFields
 from cradlevae.errors import DataError
 
