@@ -41,7 +41,7 @@ def benchmark(
     from cradlevae.benchmarking.benchmark import benchmark as compute
 
     if slurm is not None:
-        from cradlevae.benchmarking.slurm import write_slurm
+        from cradlevae.benchmarking.benchmark import write_slurm
 
         refuse_file(slurm)
         write_slurm(plan, output, slurm, tasks=tasks, workers=workers)
