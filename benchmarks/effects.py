@@ -10,7 +10,7 @@ sampling has on 99 % of the genes (and once for its default). The standard error
 over runs with other seeds, root mean square over genes and conditions.
 
 The model is not trained. Its decoder starts at the mean profile of simulated counts; a tenth of the mask is on, a
-perturbation's embedding is told by the data to a third of the prior's width, and the gene weights are scaled until log
+perturbation's embedding is known to a third of the prior's width, and the gene weights are scaled until log
 shares differ by 0.5 (standard deviation) between perturbations. So effects, posterior and states spread as in a model
 of real data, and every matrix has the size that it has there.
 """
@@ -26,20 +26,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from cradlevae.nn.expectation import TARGET_SUM
 
 import cradlevae as cv
 from cradlevae.model.latent_draws import draw_basal, draw_globals
 from cradlevae.model.streams import seeded
 from cradlevae.model.trained import TrainedModel, with_banks
-from cradlevae.nn.likelihood import sample_gamma_poisson
+from cradlevae.nn.gamma_poisson import sample_gamma_poisson
 from cradlevae.query.effects import effects
 from cradlevae.utils.atomic import write_text
+from cradlevae.utils.constants import TARGET_SUM
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
+    parser.add_argument("--cells", type=int, default=1500, help="simulated cells")
     parser.add_argument("--genes", type=int, default=20_000)
     parser.add_argument("--perturbations", type=int, default=100)
     parser.add_argument("--conditions", type=int, default=100, help="effects asked of the package")
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=6, help="runs for the standard error")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    model = made_model(options.genes, options.perturbations)
+    model = untrained_model(options.cells, options.genes, options.perturbations)
     names = list(model.perturbations[: options.conditions])
     few = names[: options.sampled]
 
@@ -63,7 +64,7 @@ def main() -> None:
     target = float(np.quantile(stated, 0.99))
 
     started = time.process_time()
-    found = effects(model, names, error=target)
+    answer = effects(model, names, error=target)
     ours = (time.process_time() - started) / len(names)
     runs = [effects(model, few, error=target, seed=seed) for seed in range(options.runs)]
     started = time.process_time()
@@ -79,7 +80,7 @@ def main() -> None:
         "error_asked": target,
         "particles": {
             "sampling": options.particles,
-            "package": particles(found),
+            "package": particles(answer),
             "by default": particles(default),
         },
         "cpu_seconds_a_condition": {"sampling": theirs, "package": ours, "by default": by_default},
@@ -87,8 +88,8 @@ def main() -> None:
         "stated_error": {"sampling": rms(stated), "package": rms([run.layers["mc_error"] for run in runs])},
         "cpu_ratio": theirs / ours,
         "cpu_ratio_at_the_same_error": theirs / ours * (sampled_error / error) ** 2,
-        "effect_rms": rms(found.X),
-        "posterior_sd_rms": rms(found.layers["sd"]),
+        "effect_rms": rms(answer.X),
+        "posterior_sd_rms": rms(answer.layers["sd"]),
         "mean_difference_rms": rms(difference),
         "its_standard_error": float(np.sqrt((error**2 + sampled_error**2) / options.runs)),
     }
@@ -101,14 +102,14 @@ def rms(values: Any) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def particles(found: Any) -> float:
+def particles(answer: Any) -> float:
     """Mean number of particles of a condition."""
-    return float(found.obs["n_particles"].mean())
+    return float(answer.obs["n_particles"].mean())
 
 
-def made_model(n_genes: int, n_perturbations: int) -> TrainedModel:
+def untrained_model(n_cells: int, n_genes: int, n_perturbations: int) -> TrainedModel:
     """A model of this size, not trained; see above."""
-    adata = cv.simulate(n_cells=1500, n_genes=n_genes, n_perturbations=n_perturbations, n_combinations=0, seed=0)
+    adata = cv.simulate(n_cells=n_cells, n_genes=n_genes, n_perturbations=n_perturbations, n_combinations=0, seed=0)
     adata.obs["artifact"] = adata.obs["true_artifact"]
     model = cv.CradleVAE(adata, split=cv.split(adata, "cells", seed=0), n_latent=200, basal_width=400)
     module = model.trained.module
@@ -132,8 +133,8 @@ def sampling(model: TrainedModel, conditions: list[str], n_particles: int, seed:
     generator = np.random.default_rng(seed)
     with seeded(seed):
         dosages = torch.cat([torch.zeros(1, len(model.perturbations)), model.dosage(tuple(conditions))])
-        found = [sampled_moments(model, dosage, n_particles, generator) for dosage in dosages]
-    means, variances = (torch.stack(parts) for parts in zip(*found, strict=True))
+        moments = [sampled_moments(model, dosage, n_particles, generator) for dosage in dosages]
+    means, variances = (torch.stack(parts) for parts in zip(*moments, strict=True))
     error = ((variances[1:] + variances[0]) / n_particles).sqrt()
     return (means[1:] - means[0]).numpy(), error.numpy()
 

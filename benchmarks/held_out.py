@@ -32,7 +32,8 @@ FLOORS = {
     "cells": ("training_mean", "shrunk_mean", "lowrank_shrunk_mean", "hierarchical_mean"),
     "combinations": ("additive", "additive_shrunk", "additive_hierarchical"),
 }
-SPARSE = {"n_cells": 4450, "n_genes": 500, "library_size": (130.0, 0.5)}
+LIBRARY = 130.0, 0.5
+"""Median and log-sd of the total counts of a simulated cell: as sparse as real data."""
 KEY = ["data", "way", "settings", "split_seed", "seed"]
 
 
@@ -45,6 +46,9 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=["modelled"], choices=["modelled", "dropped", "pooled"])
     parser.add_argument("--settings", nargs="*", default=[], help="of the model, e.g. gene_effects=False")
     parser.add_argument("--mad", type=float)
+    parser.add_argument("--epochs", type=int, help="at most; by default as many as the package takes")
+    parser.add_argument("--cells", type=int, default=4450, help="of simulated data")
+    parser.add_argument("--genes", type=int, default=500, help="of simulated data")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
@@ -85,7 +89,7 @@ def one_run(options: argparse.Namespace, way: str, split_seed: int, seed: int) -
     split = cv.split(adata, options.recipe, seed=split_seed)
     model = cv.CradleVAE(adata, split=split, seed=seed, **settings)
     started, cpu = time.perf_counter(), time.process_time()
-    model.train(progress=False, seed=seed)
+    model.train(options.epochs, progress=False, seed=seed)
     run = {
         "epochs": len(model.history),
         "train_s": time.perf_counter() - started,
@@ -98,8 +102,8 @@ def one_run(options: argparse.Namespace, way: str, split_seed: int, seed: int) -
     def moments(part: str, counts: Any = data.counts, passing: bool = True) -> ConditionMoments:
         rows = split.rows(data.cells, part)
         if part == "test" and not data.is_control[rows].any():  # unseen pairs: controls that did not train
-            held = split.rows(data.cells, "val")
-            rows = np.union1d(rows, held[data.is_control[held]])
+            validation_rows = split.rows(data.cells, "val")
+            rows = np.union1d(rows, validation_rows[data.is_control[validation_rows]])
         rows = rows[~failed[rows]] if passing else rows
         return condition_moments(counts[rows], data.condition[rows], data.conditions, genes=tuple(data.genes))
 
@@ -115,8 +119,8 @@ def one_run(options: argparse.Namespace, way: str, split_seed: int, seed: int) -
     conditions = list(next(iter(references.values())).names)
     predicted = {floor: (floor_effects(floor, train, validation, conditions), None) for floor in FLOORS[options.recipe]}
     for label, residual in (("model", True), ("decoder alone", False)):
-        found = model.effects(conditions, residual=residual)
-        predicted[label] = (np.asarray(found.X), found.layers["sd"])
+        answer = model.effects(conditions, residual=residual)
+        predicted[label] = (np.asarray(answer.X), answer.layers["sd"])
     return pd.DataFrame(
         scores(effects, value, sd) | {"reference": reference, "predictor": predictor} | run
         for reference, effects in references.items()
@@ -125,7 +129,7 @@ def one_run(options: argparse.Namespace, way: str, split_seed: int, seed: int) -
 
 
 def scores(real: Effects, value: np.ndarray, sd: np.ndarray | None) -> dict[str, float]:
-    found = {
+    values = {
         "ate_rho": ate_rho(real.value, value),
         "ate_r2": ate_r2(real.value, value),
         "jaccard_20": jaccard_20(real.value, value),
@@ -133,13 +137,13 @@ def scores(real: Effects, value: np.ndarray, sd: np.ndarray | None) -> dict[str,
     }
     if sd is not None:
         inside = np.abs(real.value - value) < 1.6449 * np.sqrt(sd**2 + real.standard_error**2)
-        found["coverage_90"] = float(inside.mean())
-    return found
+        values["coverage_90"] = float(inside.mean())
+    return values
 
 
 def load(options: argparse.Namespace, seed: int) -> ad.AnnData:
     if options.data is None:
-        adata = cv.simulate(seed=seed, **SPARSE)
+        adata = cv.simulate(n_cells=options.cells, n_genes=options.genes, library_size=LIBRARY, seed=seed)
         cv.annotate_qc(adata)
         return adata
     adata = ad.read_h5ad(options.data)
@@ -158,16 +162,16 @@ def beyond(value: Any, mad: float) -> np.ndarray:
     return away > mad if mad > 0 else away < mad
 
 
-def true_effects(adata: ad.AnnData, held: ConditionMoments) -> dict[str, Effects]:
+def true_effects(adata: ad.AnnData, held_out: ConditionMoments) -> dict[str, Effects]:
     truth = adata.uns["truth"]
     names = [str(one) for one in truth["effect_conditions"]]
-    unseen = tuple(one for one, n in zip(held.names, held.n_cells, strict=True) if n and "+" in one)
+    unseen = tuple(one for one, n in zip(held_out.names, held_out.n_cells, strict=True) if n and "+" in one)
     value = np.asarray(truth["effects"], dtype=float)[[names.index(one) for one in unseen]]
     return {"truth": Effects(unseen, value, np.zeros_like(value))}
 
 
 def answered(effects: Effects, answerable: Any) -> Effects:
-    """Those of conditions with cells that the model can answer for."""
+    """Effects of the conditions with cells that the model can answer for."""
     names = set(answerable(effects.names))
     rows = [row for row, name in enumerate(effects.names) if name in names and np.isfinite(effects.value[row]).all()]
     return Effects(tuple(effects.names[row] for row in rows), effects.value[rows], effects.standard_error[rows])

@@ -44,6 +44,13 @@ def one_run(
     return scores.assign(**run)
 
 
+def simulated(options: argparse.Namespace, seed: int) -> ad.AnnData:
+    """An experiment whose truth is known, annotated."""
+    adata = cv.simulate(n_cells=options.cells, n_genes=options.genes, seed=seed)
+    cv.annotate_qc(adata)
+    return adata
+
+
 def label(objective: str, options: argparse.Namespace) -> str:
     """What a run is called in the table."""
     added = [text for text, given in (("published training", options.published_training),
@@ -58,6 +65,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--objective", nargs="+", default=["corrected"])
     parser.add_argument("--epochs", type=int, default=120)
+    parser.add_argument("--cells", type=int, default=6000, help="of simulated data")
+    parser.add_argument("--genes", type=int, default=600, help="of simulated data")
     parser.add_argument("--published-training", action="store_true")
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
     parser.add_argument("--threads", type=int, default=2)
@@ -76,8 +85,7 @@ def main() -> None:
             if ((done["objective"] == label(objective, options)) & (done["seed"] == seed)).any():
                 continue
             if options.recipe == "simulated":
-                name, recipe, adata = "simulated", "combinations", cv.simulate(seed=seed)
-                cv.annotate_qc(adata)
+                name, recipe, adata = "simulated", "combinations", simulated(options, seed)
             else:
                 name, recipe, adata = options.data.stem, options.recipe, ad.read_h5ad(options.data)
             run = one_run(name, adata, recipe, seed, objective, options)

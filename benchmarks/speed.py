@@ -21,23 +21,23 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
-from direct import DenseData, DirectModel, package_gradients
+from direct import DenseData, DirectModel, largest_difference, package_gradients
 
-from cradlevae.data.experiment import Experiment
+import cradlevae as cv
 from cradlevae.data.loading.counterfactual_references import CounterfactualReferences
 from cradlevae.data.loading.minibatch import make_minibatch
-from cradlevae.model.config import ModelConfig
-from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import draw_noise, loss_terms
 from cradlevae.model.training.fit import split_sizes
 from cradlevae.nn.matmul import matmul_precision, reduced
@@ -48,7 +48,7 @@ PICTURE = Path(__file__).parents[1] / "docs" / "figures" / "speed.png"
 BEGIN, END = "<!-- speed: written by make bench -->", "<!-- speed ends -->"
 PARTS = ("data", "encode", "decode", "likelihood", "backward", "optimiser")
 MODELS: dict[str, dict[str, Any]] = {
-    "published": {"linear_path": False, "cell_artifact": False, "weight_scale": 0.0},
+    "published": {"linear_path": False, "cell_artifact": False, "gene_effects": False, "weight_scale": 0.0},
     "default": {},
 }
 """The architecture of the paper (what the thresholds are about), and the package's default."""
@@ -57,33 +57,33 @@ MODELS: dict[str, dict[str, Any]] = {
 # -- the problem -----------------------------------------------------------------------------------------------
 
 
-def experiment(n_genes: int, n_cells: int = 2048, n_perturbations: int = 100, seed: int = 0) -> Experiment:
-    """Cells of 100 perturbations, a quarter of them failed; about 93 % zeros."""
+def problem(n_genes: int, n_cells: int, n_perturbations: int, model: str, seed: int = 0) -> cv.CradleVAE:
+    """A model of cells of so many perturbations, a quarter of them failed, before training; about 93 % zeros."""
     rng = np.random.default_rng(seed)
-    share = rng.lognormal(0, 1.5, n_genes)
-    share /= share.sum()
+    log_share = rng.normal(0, 1.5, n_genes)
+    effects = rng.normal(0, 0.5, (n_perturbations + 1, n_genes)) * (rng.random((n_perturbations + 1, n_genes)) < 0.05)
     size = rng.lognormal(np.log(0.16 * n_genes), 0.3, n_cells)
-    counts = sp.vstack([sp.csr_matrix(rng.poisson(part[:, None] * share)) for part in np.array_split(size, 8)])
-    counts = sp.csr_matrix(counts, dtype=np.float32)
     condition = rng.integers(0, n_perturbations + 1, n_cells)
-    names = tuple(f"P{i}" for i in range(n_perturbations))
-    return Experiment(
-        cells=pd.Index([f"cell{i}" for i in range(n_cells)]),
-        genes=pd.Index([f"gene{i}" for i in range(n_genes)]),
-        counts=counts,
-        condition=condition,
-        conditions=("control", *names),
-        perturbations=names,
-        artifact=(rng.random((n_cells, 1)) < 0.25).astype(np.float32),
-        criteria=("artifact",),
-        library_size=np.asarray(counts.sum(axis=1), dtype=np.float32).ravel(),
+    blocks = []
+    for cells in np.array_split(np.arange(n_cells), 8):
+        share = np.exp(log_share + effects[condition[cells]])
+        blocks.append(sp.csr_matrix(rng.poisson(size[cells, None] * share / share.sum(1, keepdims=True))))
+    names = np.array(["control", *(f"P{i}" for i in range(n_perturbations))])
+    obs = pd.DataFrame(
+        {"perturbation": names[condition], "artifact": rng.random(n_cells) < 0.25},
+        index=[f"cell{i}" for i in range(n_cells)],
     )
-
-
-def new_module(data: Experiment, model: str) -> CradleModule:
-    torch.manual_seed(0)
-    config = ModelConfig(n_latent=200, basal_width=400, mask_prior=0.01, counterfactual_weight=0.5, **MODELS[model])
-    return CradleModule(config, data.n_genes, len(data.perturbations), 1)
+    adata = ad.AnnData(
+        sp.csr_matrix(sp.vstack(blocks), dtype=np.float32),
+        obs,
+        pd.DataFrame(index=[f"gene{i}" for i in range(n_genes)]),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of cells without a count, where there are few genes
+        return cv.CradleVAE(
+            adata, split=cv.split(adata, "cells"), n_latent=200, basal_width=400, mask_prior=0.01,
+            counterfactual_weight=0.5, **MODELS[model],
+        )  # fmt: skip
 
 
 # -- one formulation in its process ------------------------------------------------------------------------------
@@ -95,11 +95,13 @@ class Stepper:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.direct = options.formulation == "direct"
-        self.data = experiment(options.genes)
-        self.module = new_module(self.data, options.model)
-        rows = np.arange(self.data.n_cells)
-        self.sizes = split_sizes(self.data, rows, self.module.config)
-        self.references = CounterfactualReferences(self.data, rows)
+        model = problem(options.genes, options.cells, options.perturbations, options.model)
+        assert model.data is not None
+        self.data, self.module = model.data, model.trained.module
+        self.module.train()
+        self.rows = model.split.rows(self.data.cells, "train")
+        self.sizes = split_sizes(self.data, self.rows, self.module.config)
+        self.references = CounterfactualReferences(self.data, self.rows)
         self.generator = np.random.default_rng(1)
         self.spent: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         if self.direct:
@@ -113,15 +115,15 @@ class Stepper:
     def loss(self, rows: np.ndarray) -> torch.Tensor:
         noise = draw_noise(self.module, len(rows), self.options.particles)
         with self.part("data"):
-            batch = self.dense.batch(rows) if self.direct else make_minibatch(self.data, rows, self.references)
+            cells = self.dense.minibatch(rows) if self.direct else make_minibatch(self.data, rows, self.references)
         if self.direct:
-            terms = self.model.terms(batch, self.sizes, noise)
+            terms = self.model.terms(cells, self.sizes, noise)
         else:
-            terms = loss_terms(self.module, batch, self.sizes, noise)
+            terms = loss_terms(self.module, cells, self.sizes, noise)
         return torch.stack(list(terms.values())).sum()
 
     def step(self) -> None:
-        loss = self.loss(self.generator.integers(0, self.data.n_cells, self.options.batch))
+        loss = self.loss(self.generator.choice(self.rows, self.options.batch))
         self.optimiser.zero_grad()
         with self.part("backward"):
             loss.backward()
@@ -162,8 +164,8 @@ class Stepper:
         objective.linear_gamma_poisson = self.timed("likelihood", objective.linear_gamma_poisson)
         self.spent = dict.fromkeys(PARTS, 0.0)
         total = self.run(n)["wall"]
-        found = {name: seconds / n for name, seconds in self.spent.items()}
-        return found | {"other": total - sum(found.values())}
+        parts = {name: seconds / n for name, seconds in self.spent.items()}
+        return parts | {"other": total - sum(parts.values())}
 
     def floor(self) -> dict[str, float]:
         """FLOP of the step's matrix products, and the rate of large ones, FLOP/s."""
@@ -174,24 +176,22 @@ class Stepper:
         return {"flop": float(counter.get_total_flops()), "rate": _matmul_rate()}
 
     def compare(self, path: Path) -> dict[str, float]:
-        """Keep loss and gradients of the first batch, or tell how far they are from those that are kept."""
+        """Write loss and gradients of the first minibatch, or return how far they are from those in the file."""
         torch.manual_seed(2)
-        loss = self.loss(np.arange(self.options.batch))
+        loss = self.loss(self.rows[: self.options.batch])
         loss.backward()
         gradients = self.model.gradients() if self.direct else package_gradients(self.module)
-        found = {"loss": loss.item(), "gradients": gradients}
-        self.model.zero_grad()
         if self.direct:
-            torch.save(found, path)
+            torch.save({"loss": loss.item(), "gradients": gradients}, path)
+            self.model.zero_grad()
             return {}
-        kept = torch.load(path)
-        pairs = [
-            pair for name in gradients for pair in zip(kept["gradients"][name], found["gradients"][name], strict=True)
-        ]
-        return {
-            "loss_difference": abs(found["loss"] - kept["loss"]) / abs(kept["loss"]),
-            "gradient_difference": max(float((a - b).norm() / a.norm()) for a, b in pairs),
+        direct = torch.load(path)
+        differences = {
+            "loss_difference": abs(loss.item() - direct["loss"]) / abs(direct["loss"]),
+            "gradient_difference": largest_difference(direct["gradients"], gradients),
         }
+        self.model.zero_grad()
+        return differences
 
 
 def _matmul_rate() -> float:
@@ -252,14 +252,14 @@ class Worker:
 def measure(genes: int, particles: int, model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of one problem: the package in each precision against the direct formulation."""
     common = {"genes": genes, "particles": particles, "model": model, "threads": options.threads,
-              "batch": options.batch}  # fmt: skip
+              "batch": options.batch, "cells": options.cells, "perturbations": options.perturbations}  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        kept = str(Path(folder) / "direct.pt")
+        path = str(Path(folder) / "direct.pt")
         direct = Worker(formulation="direct", **common)
-        direct.ask("compare", kept)
+        direct.ask("compare", path)
         direct.ask("run", 1)
         workers = {name: Worker(formulation="package", precision=name, **common) for name in options.precision}
-        differences = {name: worker.ask("compare", kept) for name, worker in workers.items()}
+        differences = {name: worker.ask("compare", path) for name, worker in workers.items()}
     repeats = {}
     for name, worker in workers.items():
         worker.ask("run", 2)
@@ -270,12 +270,12 @@ def measure(genes: int, particles: int, model: str, options: argparse.Namespace)
         rounds.append({name: (base, worker.ask("run", repeats[name])) for name, worker in workers.items()})
     rows = []
     for name, worker in workers.items():
-        pairs = [found[name] for found in rounds]
+        pairs = [one[name] for one in rounds]
         floor, parts = worker.ask("floor"), worker.ask("parts", repeats[name])
         parts.pop("rss")
         wall = float(np.median([ours["wall"] for _, ours in pairs]))
         rows.append({
-            "genes": genes, "particles": particles, "precision": name, "model": model,
+            "genes": genes, "particles": particles, "precision": name, "model": model, "code": code(),
             "cpu_ratio": float(np.median([base["cpu"] / ours["cpu"] for base, ours in pairs])),
             "wall_ratio": float(np.median([base["wall"] / ours["wall"] for base, ours in pairs])),
             "rss_ratio": pairs[-1][0]["rss"] / pairs[-1][1]["rss"],
@@ -294,18 +294,24 @@ def measure(genes: int, particles: int, model: str, options: argparse.Namespace)
 
 def run(options: argparse.Namespace) -> None:
     problems = list(product(options.model, options.genes, options.particles))
-    kept = json.loads(options.output.read_text())["rows"] if options.output.exists() else []
-    rows = [row for row in kept if (row["model"], row["genes"], row["particles"]) not in problems]
+    earlier = json.loads(options.output.read_text())["rows"] if options.output.exists() else []
+    rows = [row for row in earlier if (row["model"], row["genes"], row["particles"]) not in problems]
     for model, genes, particles in problems:
-        found = measure(genes, particles, model, options)
-        rows = sorted(rows + found, key=lambda row: (row["model"] == "default", row["genes"], row["particles"]))
-        for row in found:
+        new = measure(genes, particles, model, options)
+        rows = sorted(rows + new, key=lambda row: (row["model"] == "default", row["genes"], row["particles"]))
+        for row in new:
             print("  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
                             for key, value in row.items() if key != "parts_s"), flush=True)  # fmt: skip
         record = {"machine": machine(options), "rows": rows}
         options.output.write_text(json.dumps(record, indent=1) + "\n")
     if options.output == RESULTS:
-        report()
+        report(options)
+
+
+def code() -> str:
+    """The commit that is measured, ``-dirty`` with changes that are not committed."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
 def machine(options: argparse.Namespace) -> dict[str, Any]:
@@ -322,26 +328,27 @@ def profile(options: argparse.Namespace) -> None:
         options.model, options.genes, options.particles, options.precision
     ):
         settings = argparse.Namespace(
-            formulation="package", genes=genes, particles=particles, model=model, batch=options.batch
-        )
+            formulation="package", genes=genes, particles=particles, model=model, batch=options.batch,
+            cells=options.cells, perturbations=options.perturbations,
+        )  # fmt: skip
         with matmul_precision(precision):
             stepper = Stepper(settings)
             stepper.run(2)
-            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
                 stepper.run(3)
         print(f"\n{genes} genes, {particles} particles, {precision}, {model} model: three steps")
-        print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=40))
+        print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=40))
 
 
-def report() -> None:
+def report(options: argparse.Namespace) -> None:
     """The picture of the results, and the README's table."""
-    record = json.loads(RESULTS.read_text())
+    record = json.loads(options.output.read_text())
     rows = pd.DataFrame(record["rows"])
-    _picture(rows)
-    text = README.read_text()
+    _picture(rows, options.picture)
+    text = options.readme.read_text()
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    README.write_text(f"{before}{BEGIN}\n{_table(rows, record['machine'])}\n{END}{after}")
+    options.readme.write_text(f"{before}{BEGIN}\n{_table(rows, record['machine'])}\n{END}{after}")
 
 
 def _table(rows: pd.DataFrame, where: dict[str, Any]) -> str:
@@ -350,8 +357,8 @@ def _table(rows: pd.DataFrame, where: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     published = rows[rows["model"] == "published"]
-    for (genes, particles), found in published.groupby(["genes", "particles"]):
-        by = found.set_index("precision")
+    for (genes, particles), problem_rows in published.groupby(["genes", "particles"]):
+        by = problem_rows.set_index("precision")
         full = by.loc["float32"]
         low = f"{by.loc['bf16', 'cpu_ratio']:.1f} ×" if "bf16" in by.index else ""
         lines.append(
@@ -359,13 +366,14 @@ def _table(rows: pd.DataFrame, where: dict[str, Any]) -> str:
             f"| **{full['cpu_ratio']:.1f} ×** | {low} | {full['rss_ratio']:.1f} × | {full['of_floor']:.0%} |"
         )
     lines.append(
-        f"\n{where['processor']} ({where['capability']}), {where['threads']} threads, torch {where['torch']}, batches "
-        f"of {where['batch']} cells, medians of alternating runs."
+        f"\n{where['processor']} ({where['capability']}), {where['threads']} threads, torch {where['torch']}, "
+        f"minibatches of {where['batch']} cells, medians of alternating runs; code of "
+        f"{', '.join(published['code'].unique())}."
     )
     return "\n".join(lines)
 
 
-def _picture(rows: pd.DataFrame) -> None:
+def _picture(rows: pd.DataFrame, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("agg")
@@ -376,9 +384,9 @@ def _picture(rows: pd.DataFrame) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     genes = sorted(published["genes"].unique())
     for offset, (precision, colour) in zip((-0.2, 0.2), colours.items(), strict=True):
-        found = published[published["precision"] == precision].set_index("genes")
-        present = [place for place, g in enumerate(genes) if g in found.index]
-        bars = left.bar([p + offset for p in present], found.loc[[genes[p] for p in present], "cpu_ratio"], 0.38,
+        ratios = published[published["precision"] == precision].set_index("genes")["cpu_ratio"]
+        present = [place for place, g in enumerate(genes) if g in ratios.index]
+        bars = left.bar([p + offset for p in present], ratios.loc[[genes[p] for p in present]], 0.38,
                         color=colour, label=f"{precision} products")  # fmt: skip
         left.bar_label(bars, fmt="%.0f×", fontsize=8)
     left.set_xticks(range(len(genes)), [f"{g:,}" for g in genes])
@@ -396,8 +404,8 @@ def _picture(rows: pd.DataFrame) -> None:
     right.legend(frameon=False, bbox_to_anchor=(1.0, 1.0), loc="upper left", fontsize=8)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    PICTURE.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(PICTURE, dpi=150)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
 
 
 def main() -> None:
@@ -411,18 +419,20 @@ def main() -> None:
         task.add_argument("--model", nargs="+", default=list(MODELS) if name == "run" else ["published"])
         task.add_argument("--threads", type=int, default=2)
         task.add_argument("--batch", type=int, default=512)
+        task.add_argument("--cells", type=int, default=3200, help="64 % of them train")
+        task.add_argument("--perturbations", type=int, default=100)
         task.add_argument("--pairs", type=int, default=3)
-        task.add_argument("--output", type=Path, default=RESULTS)
     tasks.add_parser("report")
+    for name in ("run", "report"):
+        tasks.choices[name].add_argument("--output", type=Path, default=RESULTS, help="JSON of the results")
+        tasks.choices[name].add_argument("--readme", type=Path, default=README, help="page that holds the table")
+        tasks.choices[name].add_argument("--picture", type=Path, default=PICTURE)
     worker = tasks.add_parser("work")
     for option, kind in {"formulation": str, "precision": str, "model": str, "genes": int, "particles": int,
-                         "threads": int, "batch": int}.items():  # fmt: skip
+                         "threads": int, "batch": int, "cells": int, "perturbations": int}.items():  # fmt: skip
         worker.add_argument(f"--{option}", type=kind)
     options = parser.parse_args()
-    if options.task == "report":
-        report()
-    else:
-        {"run": run, "profile": profile, "work": work}[options.task](options)
+    {"run": run, "profile": profile, "report": report, "work": work}[options.task](options)
 
 
 if __name__ == "__main__":

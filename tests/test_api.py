@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,11 @@ import numpy as np
 import pytest
 
 import cradlevae as cv
+from cradlevae.api import CLASSES, PerturbationVAE
 from cradlevae.errors import CradleError, DataError, TrainingError
+from cradlevae.evaluation import cell_eval, evaluate
+from cradlevae.query import counterfactual, effects, latents, predict, signature
+from cradlevae.utils.docs import parameter_texts
 
 Options = dict[str, Any]
 
@@ -148,6 +154,54 @@ def test_every_public_name_is_there() -> None:
     assert cv.__version__.count(".") >= 1
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         cv.nonsense  # noqa: B018
+
+
+def test_type_checkers_see_the_public_names() -> None:
+    tree = ast.parse(Path(cv.__file__).read_text())
+    [block] = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    imports = [(alias.name, alias.asname, node.module) for node in block.body for alias in node.names]  # type: ignore[attr-defined]
+    assert all(name == public for name, public, _ in imports)  # `import X as X` is public for a type checker
+    assert sorted(name for name, *_ in imports) == cv.__all__
+    for name, _, module in imports:
+        assert getattr(__import__(module, fromlist=[name]), name) is getattr(cv, name)
+
+
+METHODS = {
+    cv.CradleVAE.predict: predict.predict,
+    cv.CradleVAE.effects: effects.effects,
+    cv.CradleVAE.published_effects: effects.published_effects,
+    cv.CradleVAE.clean: counterfactual.clean,
+    cv.CradleVAE.counterfactual: counterfactual.counterfactual,
+    cv.CradleVAE.artifact_signature: signature.artifact_signature,
+    cv.CradleVAE.latents: latents.latents,
+    cv.CradleVAE.mask_probabilities: latents.mask_probabilities,
+    cv.CradleVAE.log_likelihood: latents.log_likelihood,
+    cv.evaluate: evaluate.evaluate,
+    cv.to_cell_eval: cell_eval.to_cell_eval,
+}
+"""The functions that methods pass their arguments on to."""
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
+def test_methods_have_the_parameters_of_what_they_call_with_a_text_for_each(method: Any) -> None:
+    shown = list(inspect.signature(method).parameters.values())[1:]  # without self, or the model
+    called = list(inspect.signature(METHODS[method]).parameters.values())[1:]
+    assert [(one.name, one.default) for one in shown] == [(one.name, one.default) for one in called]
+    texts, sources = parameter_texts(method), parameter_texts(METHODS[method])
+    for one in shown:
+        assert texts[one.name]
+        if (method, one.name) != (cv.CradleVAE.predict, "output"):  # says more where it is read
+            assert texts[one.name] == sources[one.name] or sources[one.name].startswith("As in")
+    assert "options as in" not in method.__doc__.lower()
+    assert "Returns\n-------" in method.__doc__ or method is cv.CradleVAE.mask_probabilities
+
+
+@pytest.mark.parametrize("kind", list(CLASSES.values()), ids=list(CLASSES))
+def test_classes_describe_what_they_take(kind: type[PerturbationVAE]) -> None:
+    texts, fields = parameter_texts(kind), parameter_texts(cv.DataFields)
+    assert [name.strip("*") for name in texts] == list(inspect.signature(kind).parameters)
+    assert all(texts[name] == text for name, text in fields.items())
+    assert ">>> import cradlevae as cv" in (kind.__doc__ or "")
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 import cradlevae as cv
+from cradlevae.api import CLASSES, PerturbationVAE
 from cradlevae.data.fingerprint import cell_fingerprints
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.registry import FLOORS
+from cradlevae.model.family import CRADLE_VAE
 
 SIBLINGS = ("sams_vae", "svae_plus", "cpa_vae", "conditional_vae")
 
@@ -174,3 +176,29 @@ def test_perturbations_of_failed_cells_only_are_told(simulated: ad.AnnData, tiny
     adata.obs["artifact"] = adata.obs["artifact"] | has
     with pytest.warns(UserWarning, match=r"no training cells for 'C' \(1 perturbations\)"):
         cv.CPAVAE(adata, **tiny_options)
+
+
+def test_a_subclass_without_a_declaration_is_the_same_model_with_other_methods(
+    trained: dict[str, Any], tmp_path: Path
+) -> None:
+    class Mine(cv.SAMSVAE):
+        def strongest(self) -> str:
+            return str(self.mask_probabilities().max(axis=1).idxmax())
+
+    assert CLASSES["sams_vae"] is cv.SAMSVAE
+    assert cv.models()["sams_vae"].make is cv.SAMSVAE
+    trained["sams_vae"].save(tmp_path)
+    assert type(cv.load(tmp_path)) is cv.SAMSVAE
+    mine = Mine.load(tmp_path)
+    assert type(mine) is Mine
+    assert mine.strongest() in mine.perturbations
+    np.testing.assert_array_equal(mine.predict("A", 3).X.toarray(), trained["sams_vae"].predict("A", 3).X.toarray())
+    with pytest.raises(DataError, match="holds a SAMSVAE, not a CradleVAE"):
+        cv.CradleVAE.load(tmp_path)
+
+
+def test_a_class_cannot_declare_the_model_of_another() -> None:
+    for base in (PerturbationVAE, cv.CradleVAE):
+        with pytest.raises(DataError, match="Other declares the model 'cradle_vae', which is CradleVAE's"):
+            type("Other", (base,), {"declaration": CRADLE_VAE})
+    assert CLASSES["cradle_vae"] is cv.CradleVAE

@@ -6,7 +6,6 @@ Names are imported when they are first used, so that ``import cradlevae`` takes 
 from __future__ import annotations
 
 import os
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # Torch looks for it when it makes its first array: large arrays then lie in large pages (Linux), of which a step of
@@ -14,85 +13,67 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
-    from cradlevae.api import CPAVAE, SAMSVAE, ConditionalVAE, CradleVAE, SVAEPlus, evaluate, load, to_cell_eval
-    from cradlevae.benchmarking.plan import Plan
-    from cradlevae.benchmarking.reproduce import reproduce
-    from cradlevae.benchmarking.run import benchmark
-    from cradlevae.catalogue import models
-    from cradlevae.data import datasets
-    from cradlevae.data.experiment import DataFields
-    from cradlevae.data.qc.annotate import annotate_qc
-    from cradlevae.data.qc.confounding import confounding_alarm
-    from cradlevae.data.simulation.plant import plant_artifacts
-    from cradlevae.data.simulation.simulate import simulate
-    from cradlevae.data.split import Split, split
-    from cradlevae.data.storage.stored_cells import StoredCells, open_cells
-    from cradlevae.errors import CradleError, DataError, TrainingError
-    from cradlevae.evaluation.floors.model import FloorModel
-    from cradlevae.model.config import ModelConfig, TrainConfig
+    from cradlevae.api import CPAVAE as CPAVAE
+    from cradlevae.api import SAMSVAE as SAMSVAE
+    from cradlevae.api import ConditionalVAE as ConditionalVAE
+    from cradlevae.api import CradleVAE as CradleVAE
+    from cradlevae.api import SVAEPlus as SVAEPlus
+    from cradlevae.api import evaluate as evaluate
+    from cradlevae.api import to_cell_eval as to_cell_eval
+    from cradlevae.api.load import load as load
+    from cradlevae.benchmarking.benchmark import benchmark as benchmark
+    from cradlevae.benchmarking.plan import Plan as Plan
+    from cradlevae.benchmarking.reproduce import reproduce as reproduce
+    from cradlevae.catalogue import models as models
+    from cradlevae.data import datasets as datasets
+    from cradlevae.data.experiment import DataFields as DataFields
+    from cradlevae.data.qc.annotate import annotate_qc as annotate_qc
+    from cradlevae.data.qc.confounding import confounding_alarm as confounding_alarm
+    from cradlevae.data.simulation.plant import plant_artifacts as plant_artifacts
+    from cradlevae.data.simulation.simulate import simulate as simulate
+    from cradlevae.data.split import Split as Split
+    from cradlevae.data.split import split as split
+    from cradlevae.data.storage.stored_cells import StoredCells as StoredCells
+    from cradlevae.data.storage.stored_cells import open_cells as open_cells
+    from cradlevae.errors import CradleError as CradleError
+    from cradlevae.errors import DataError as DataError
+    from cradlevae.errors import TrainingError as TrainingError
+    from cradlevae.evaluation.floors.model import FloorModel as FloorModel
+    from cradlevae.model.config import ModelConfig as ModelConfig
+    from cradlevae.model.config import TrainConfig as TrainConfig
 
-_MODULES = {"datasets": "cradlevae.data.datasets"}
-
-_HOME = {
-    "CPAVAE": "cradlevae.api",
-    "ConditionalVAE": "cradlevae.api",
-    "CradleVAE": "cradlevae.api",
-    "CradleError": "cradlevae.errors",
-    "DataError": "cradlevae.errors",
-    "DataFields": "cradlevae.data.experiment",
-    "SAMSVAE": "cradlevae.api",
-    "SVAEPlus": "cradlevae.api",
-    "FloorModel": "cradlevae.evaluation.floors.model",
-    "ModelConfig": "cradlevae.model.config",
-    "Plan": "cradlevae.benchmarking.plan",
-    "Split": "cradlevae.data.split",
-    "StoredCells": "cradlevae.data.storage.stored_cells",
-    "TrainConfig": "cradlevae.model.config",
-    "TrainingError": "cradlevae.errors",
-    "annotate_qc": "cradlevae.data.qc.annotate",
-    "benchmark": "cradlevae.benchmarking.run",
-    "confounding_alarm": "cradlevae.data.qc.confounding",
-    "evaluate": "cradlevae.api",
-    "load": "cradlevae.api",
-    "models": "cradlevae.catalogue",
-    "open_cells": "cradlevae.data.storage.stored_cells",
-    "plant_artifacts": "cradlevae.data.simulation.plant",
-    "reproduce": "cradlevae.benchmarking.reproduce",
-    "simulate": "cradlevae.data.simulation.simulate",
-    "split": "cradlevae.data.split",
-    "to_cell_eval": "cradlevae.api",
+_HOMES = {
+    "cradlevae.api": (
+        "CPAVAE",
+        "ConditionalVAE",
+        "CradleVAE",
+        "SAMSVAE",
+        "SVAEPlus",
+        "evaluate",
+        "load",
+        "to_cell_eval",
+    ),
+    "cradlevae.benchmarking.plan": ("Plan",),
+    "cradlevae.benchmarking.reproduce": ("reproduce",),
+    "cradlevae.benchmarking.benchmark": ("benchmark",),
+    "cradlevae.catalogue": ("models",),
+    "cradlevae.data": ("datasets",),
+    "cradlevae.data.experiment": ("DataFields",),
+    "cradlevae.data.qc.annotate": ("annotate_qc",),
+    "cradlevae.data.qc.confounding": ("confounding_alarm",),
+    "cradlevae.data.simulation.plant": ("plant_artifacts",),
+    "cradlevae.data.simulation.simulate": ("simulate",),
+    "cradlevae.data.split": ("Split", "split"),
+    "cradlevae.data.storage.stored_cells": ("StoredCells", "open_cells"),
+    "cradlevae.errors": ("CradleError", "DataError", "TrainingError"),
+    "cradlevae.evaluation.floors.model": ("FloorModel",),
+    "cradlevae.model.config": ("ModelConfig", "TrainConfig"),
 }
+"""The public names by the module that defines them; a type checker reads the same in the imports above."""
 
-__all__ = [
-    "CPAVAE",
-    "SAMSVAE",
-    "ConditionalVAE",
-    "CradleError",
-    "CradleVAE",
-    "DataError",
-    "DataFields",
-    "FloorModel",
-    "ModelConfig",
-    "Plan",
-    "SVAEPlus",
-    "Split",
-    "StoredCells",
-    "TrainConfig",
-    "TrainingError",
-    "annotate_qc",
-    "benchmark",
-    "confounding_alarm",
-    "datasets",
-    "evaluate",
-    "load",
-    "models",
-    "open_cells",
-    "plant_artifacts",
-    "reproduce",
-    "simulate",
-    "split",
-    "to_cell_eval",
-]
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
@@ -100,11 +81,9 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("cradlevae")
-    if name in _MODULES:
-        return import_module(_MODULES[name])
     if name not in _HOME:
         raise AttributeError(f"module 'cradlevae' has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
+    value = getattr(__import__(_HOME[name], fromlist=[name]), name)  # as `from HOME import name` does
     globals()[name] = value
     return value
 

@@ -1,4 +1,4 @@
-"""All models by name, floors among them: what a benchmark goes through."""
+"""All models by name, floors among them: the models that a benchmark can compare."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ModelEntry:
     kind
         ``model`` of the family, or ``floor``.
     make
-        ``make(adata, split=..., **options)`` makes it, untrained; ``train()``, ``effects``, ``predict`` and
+        ``make(adata, split=..., **options)`` makes it, not yet trained; ``train()``, ``effects``, ``predict`` and
         :func:`cradlevae.evaluate` work for all. Options of a floor are the fields of :class:`cradlevae.DataFields`.
     """
 
@@ -36,7 +36,21 @@ class ModelEntry:
 
 
 def models() -> dict[str, ModelEntry]:
-    """Every model of the family, those registered since included, then every floor."""
+    """Every model of the family by its key, your own declarations included, then every floor.
+
+    Returns
+    -------
+    dict of str to ModelEntry
+        What each is called, one line about it, whether it is a ``model`` or a ``floor``, and what makes one.
+
+    Examples
+    --------
+    >>> import cradlevae as cv
+    >>> cv.models()["sams_vae"].description
+    'basal state + sparse additive effect'
+    >>> [name for name, entry in cv.models().items() if entry.kind == "model"]
+    ['cradle_vae', 'sams_vae', 'svae_plus', 'cpa_vae', 'conditional_vae']
+    """
     family = [ModelEntry(key, kind.declaration.description, "model", kind) for key, kind in CLASSES.items()]
     floors = [ModelEntry(name, FLOORS[name].description, "floor", partial(FloorModel, name)) for name in FLOORS]
     return {entry.name: entry for entry in family + floors}

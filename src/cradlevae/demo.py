@@ -16,16 +16,16 @@ EPOCHS = 60
 
 
 def run_demo(output: Path, *, max_epochs: int | None = None, seed: int = 0) -> None:
-    """Simulate → annotate → split → train → evaluate → predict → clean.
+    """Simulate an experiment, annotate its cells, split them, train a model, score it, predict and clean.
 
     Parameters
     ----------
     output
         Folder to write into; what an earlier demo wrote there is replaced.
     max_epochs
-        Epochs of training.
+        Epochs of training; ``None`` takes 60.
     seed
-        Seed of everything.
+        Seed of every random number.
 
     Raises
     ------
@@ -33,8 +33,8 @@ def run_demo(output: Path, *, max_epochs: int | None = None, seed: int = 0) -> N
         If the folder holds anything else, or is not writable.
     """
     import cradlevae as cv
-    from cradlevae.reporting.run import write_report
-    from cradlevae.tables import effects_table, print_scores, show
+    from cradlevae.reporting.report import write_report
+    from cradlevae.reporting.tables import effects_table, print_scores, show
     from cradlevae.utils.atomic import write_csv, write_h5ad
 
     _empty(output)
@@ -50,7 +50,7 @@ def run_demo(output: Path, *, max_epochs: int | None = None, seed: int = 0) -> N
     unseen = sorted(set(adata[split.cells("test")].obs["perturbation"]))
     with _step("training CRADLE-VAE"):
         model = cv.CradleVAE(adata, split=split, seed=seed)
-        model.train(max_epochs or EPOCHS, output=output / "model", seed=seed)
+        model.train(EPOCHS if max_epochs is None else max_epochs, output=output / "model", seed=seed)
         model.save(output / "model")
     with _step("evaluating on cells and combinations that the model has not seen"):
         scores = cv.evaluate(model, adata, seed=seed)
@@ -87,7 +87,7 @@ FILES = {
 
 
 def _empty(output: Path) -> None:
-    """Make the folder, and take away what an earlier demonstration left in it."""
+    """Make the folder, and remove what an earlier demonstration left in it."""
     if output.exists() and any(output.iterdir()):
         if not (output / MARKER).exists():
             raise DataError(f"{output} holds files that the demo did not write; choose another --output")

@@ -12,9 +12,9 @@ import pytest
 import scipy.sparse as sp
 
 import cradlevae as cv
+from cradlevae.benchmarking import benchmark as benchmark_module
 from cradlevae.benchmarking import reproduce as reproduce_module
-from cradlevae.benchmarking import run as run_module
-from cradlevae.benchmarking.jobs import Cell
+from cradlevae.benchmarking.jobs import Job
 from cradlevae.benchmarking.plan import Plan
 from cradlevae.benchmarking.store import Store
 from cradlevae.benchmarking.worker import work
@@ -22,8 +22,8 @@ from cradlevae.benchmarking.worker import work
 
 def published_norman(path: Path) -> None:
     """A simulated experiment written as Norman et al. is published: Ensembl ids, pairs of guide RNAs, lanes."""
-    made = cv.simulate(n_cells=500, n_genes=80, n_perturbations=5, n_combinations=8, n_interacting=1, seed=0)
-    labels = made.obs["perturbation"].astype(str)
+    adata = cv.simulate(n_cells=500, n_genes=80, n_perturbations=5, n_combinations=8, n_interacting=1, seed=0)
+    labels = adata.obs["perturbation"].astype(str)
     pairs = [
         "NegCtrl0_NegCtrl0" if name == "control" else name.replace("+", "_") if "+" in name else f"{name}_NegCtrl0"
         for name in labels
@@ -33,9 +33,9 @@ def published_norman(path: Path) -> None:
          "number_of_cells": 1},
         index=[f"CELL{place}-1" for place in range(len(pairs))],
     )  # fmt: skip
-    ids = [f"ENSG{place:011d}" for place in range(made.n_vars)]
-    var = pd.DataFrame({"gene_symbols": list(made.var_names)}, index=ids)
-    ad.AnnData(sp.csr_matrix(made.X, dtype=np.float32), obs=obs, var=var).write_h5ad(path)
+    ids = [f"ENSG{place:011d}" for place in range(adata.n_vars)]
+    var = pd.DataFrame({"gene_symbols": list(adata.var_names)}, index=ids)
+    ad.AnnData(sp.csr_matrix(adata.X, dtype=np.float32), obs=obs, var=var).write_h5ad(path)
 
 
 def test_reproduce_small_runs_on_a_published_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,10 +43,10 @@ def test_reproduce_small_runs_on_a_published_file(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(reproduce_module, "SMALL", {"max_epochs": 1, "batch_size": 128, "accelerator": "cpu"})
     monkeypatch.setattr(reproduce_module, "MODELS", reproduce_module.MODELS[:1] + reproduce_module.MODELS[4:5])
 
-    def compute(store: Store, cells: Sequence[Cell], plan: Plan, workers: int) -> None:
-        work(store, [cell for cell in cells if cell.split_seed == 0], {source.name: source for source in plan.data})
+    def compute(store: Store, jobs: Sequence[Job], plan: Plan, workers: int) -> None:
+        work(store, [job for job in jobs if job.split_seed == 0], {source.name: source for source in plan.data})
 
-    monkeypatch.setattr(run_module, "compute_cells", compute)
+    monkeypatch.setattr(benchmark_module, "compute_jobs", compute)
     published_norman(tmp_path / "norman.h5ad")
     found = cv.reproduce("norman", tmp_path / "out", budget="small", path=tmp_path / "norman.h5ad")
     assert set(found.failures["model"]) == {"SVAE+"}
@@ -62,7 +62,7 @@ def test_reproduce_small_runs_on_a_published_file(tmp_path: Path, monkeypatch: p
     ):
         assert column in header
     ours = next(line for line in text.splitlines() if line.startswith("| CRADLE-VAE, released objective |"))
-    filled = [cell.strip() for cell in ours.strip("|").split("|")][1:]
+    filled = [entry.strip() for entry in ours.strip("|").split("|")][1:]
     assert all(filled)
     assert float(filled[0]) != float(filled[header.strip("|").split("|").index(" ate_rho, held out ") - 1])
     assert "| floor: additive |" in text

@@ -13,10 +13,11 @@ import scipy.sparse as sp
 
 import cradlevae as cv
 from cradlevae.benchmarking import sweep as sweep_module
-from cradlevae.benchmarking.jobs import Cell
+from cradlevae.benchmarking.jobs import Job
+from cradlevae.benchmarking.plain import from_plain
 from cradlevae.benchmarking.plan import Plan
 from cradlevae.benchmarking.store import Store
-from cradlevae.benchmarking.sweep import sweep
+from cradlevae.benchmarking.sweep import Range, sweep
 from cradlevae.benchmarking.worker import work
 from cradlevae.errors import DataError
 
@@ -28,12 +29,12 @@ RANGES = {"settings": {"n_latent": {"choices": [4]}}, "training": {"batch_size":
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cells are computed in this process."""
+    """Jobs are computed in this process."""
 
-    def compute(store: Store, cells: Sequence[Cell], plan: Plan, workers: int) -> None:
-        work(store, cells, {source.name: source for source in plan.data})
+    def compute(store: Store, jobs: Sequence[Job], plan: Plan, workers: int) -> None:
+        work(store, jobs, {source.name: source for source in plan.data})
 
-    monkeypatch.setattr(sweep_module, "compute_cells", compute)
+    monkeypatch.setattr(sweep_module, "compute_jobs", compute)
 
 
 def content(path: Path, **more: Any) -> dict[str, Any]:
@@ -74,9 +75,20 @@ def test_test_cells_make_no_difference_and_the_search_goes_on(simulated: ad.AnnD
         ({"sweep": {}}, r"the sweep has no ranges"),
         ({"sweep": {"settings": {"width": {"low": 3}}}}, r"needs low: below high:, or choices:"),
         ({"sweep": {**RANGES, "metric": "iwelbo"}}, r"metric is 'iwelbo'; choose one of ate_rho"),
+        (
+            {"sweep": {"settings": {"width": {"low": 3, "choices": [3]}}}},
+            r"has choices:, so low:, high: and log: mean nothing",
+        ),
         ({"models": ["zero"]}, r"a sweep is of one model of the family"),
     ],
 )
 def test_a_wrong_sweep_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         sweep(content(tmp_path / "a.h5ad", **change), tmp_path / "out", trials=1)
+
+
+def test_a_range_of_whole_numbers_suggests_whole_numbers() -> None:
+    optuna = pytest.importorskip("optuna")
+    trial = optuna.create_study().ask()
+    assert type(from_plain(Range, {"low": 20, "high": 200, "log": True}, "n_latent").suggest(trial, "a")) is int
+    assert type(from_plain(Range, {"low": 1, "high": 2.5}, "weight").suggest(trial, "b")) is float

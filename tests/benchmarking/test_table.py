@@ -10,7 +10,7 @@ import pytest
 
 from cradlevae.benchmarking.figure import benchmark_figure
 from cradlevae.benchmarking.plan import plan_of
-from cradlevae.benchmarking.results import Benchmark
+from cradlevae.benchmarking.record import Benchmark
 from cradlevae.benchmarking.table import markdown, summary
 
 

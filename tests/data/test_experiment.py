@@ -112,7 +112,8 @@ def test_separator_and_controls_as_the_data_have_them(make_adata: MakeAnnData) -
     adata.obs = adata.obs.rename(columns={"perturbation": "target"})
     data = read(adata, perturbation_key="target", separator="_", control_labels=("safe",))
     names = [data.conditions[code] for code in data.condition]
-    assert names == ["control", "A+B", "A+B", "B", "control", "A"]
+    assert names == ["control", "A_B", "A_B", "B", "control", "A"]
+    assert data.conditions[2].singles == ("A", "B")
     alone = read(adata, perturbation_key="target", separator="_", control_labels="safe")
     np.testing.assert_array_equal(alone.condition, data.condition)
 
@@ -129,9 +130,86 @@ def test_categories_and_their_order_have_no_say(make_adata: MakeAnnData) -> None
     assert data.conditions == ("control", "A", "A+B", "B")
 
 
-def test_a_plus_inside_a_name_is_refused_with_another_separator(make_adata: MakeAnnData) -> None:
-    with pytest.raises(DataError, match=r"label 'A\+B'.*holds '\+', but separator is '_'"):
-        read(make_adata(COUNTS, ["control", "A+B", "A_B", "A", "B", "A"]), separator="_")
+def test_names_with_a_plus_under_another_separator_or_none(make_adata: MakeAnnData) -> None:
+    labels = ["control", "Na+_(+)-JQ1", "(+)-JQ1_Na+", "Na+", "(+)-JQ1", "Na+"]
+    data = read(make_adata(COUNTS, labels), separator="_")
+    assert data.perturbations == ("(+)-JQ1", "Na+")
+    assert data.conditions == ("control", "(+)-JQ1", "(+)-JQ1_Na+", "Na+")
+    np.testing.assert_array_equal(data.dosage, [[0, 0], [1, 0], [1, 1], [0, 1]])
+    alone = read(make_adata(COUNTS, labels), separator=None)
+    assert alone.perturbations == ("(+)-JQ1", "(+)-JQ1_Na+", "Na+", "Na+_(+)-JQ1")
+    np.testing.assert_array_equal(alone.dosage.sum(axis=1), [0, 1, 1, 1, 1])
+    for label in ("Na+", "(+)-JQ1"):
+        with pytest.raises(DataError, match=r"which is no name; if '\+' belongs to a name, use separator=None"):
+            read(make_adata(COUNTS, ["control", label, "A", "B", "A", "B"]))
+
+
+def test_controls_are_recognised_before_labels_are_split(make_adata: MakeAnnData) -> None:
+    labels = ["non_targeting", "A_non_targeting", "non_targeting_A", "A_B", "B", "A"]
+    data = read(make_adata(COUNTS, labels), separator="_")
+    assert [data.conditions[code] for code in data.condition] == ["control", "A", "A", "A_B", "B", "A"]
+
+
+def test_two_conditions_of_one_name_are_refused(make_adata: MakeAnnData) -> None:
+    adata = make_adata(COUNTS)
+    table = np.vstack([np.eye(4), [[0, 1, 1, 0], [0, 0, 1, 0]]])
+    with_guides(adata, pd.DataFrame(table, columns=["control", "A", "B", "A+B"], index=adata.obs_names))
+    with pytest.raises(DataError, match=r"'A\+B' means both"):
+        read(adata, guides_key="guides", separator=None)
+
+
+@pytest.mark.parametrize(
+    ("labels", "fields", "message"),
+    [
+        (["control", "A;B", "A", "B", "A", "B"], {}, r"'A;B' under ';' .*use separator=';', and separator=None"),
+        (["control", "A|B", "A", "B", "A", "B"], {}, r"'A\|B' under '\|'"),
+        (["control", "A_B", "A", "B", "A", "B"], {}, r"'A_B' under '_'"),
+        (["control", "A_ctrl", "A", "B", "A", "B"], {}, r"'A_ctrl' under '_'"),
+        (["control", "A+B", "A", "B", "A", "B"], {"separator": "_"}, r"'A\+B' under '\+'"),
+        (["control", "Stat1", "STAT1", "B", "A", "B"], {}, r"'STAT1' and 'Stat1' differ only in case or blanks"),
+        (["control", "T 1", "T1", "B", "A", "B"], {}, r"'T 1' and 'T1' differ only in case or blanks"),
+        (
+            ["non-targeting", "non-targeting_00001", "A", "B", "A", "B"],
+            {},
+            r"'non-targeting_00001' begin with the control label 'non-targeting'.*"
+            r"control_labels=\('non-targeting', 'non-targeting_00001'\)",
+        ),
+        (["ctrl", "ctrl_1", "A", "B", "A", "B"], {"separator": "_"}, r"'ctrl_1' begin with the control label 'ctrl'"),
+        (["NT", "NT-2", "A", "B", "A", "B"], {"control_labels": "NT"}, r"'NT-2' begin with the control label 'NT'"),
+    ],
+)
+def test_labels_that_may_mean_something_else_are_warned_of(
+    make_adata: MakeAnnData, labels: list[str], fields: dict[str, Any], message: str
+) -> None:
+    with pytest.warns(UserWarning, match=message) as caught:
+        read(make_adata(COUNTS, labels), **fields)
+    assert len(caught) == 1
+
+
+def test_a_gene_with_the_name_of_a_default_control_is_warned_of(make_adata: MakeAnnData) -> None:
+    adata = make_adata(COUNTS, ["CTRL", "A", "B", "A", "B", "A"])
+    adata.var_names = ["CTRL", "x", "y", "z"]
+    with pytest.warns(UserWarning, match=r"'CTRL' are taken for controls, but 'CTRL' is also a gene.*control_labels="):
+        read(adata)
+    read(adata, control_labels=("CTRL",))  # no warning: they are named
+    adata.obs["perturbation"] = ["control", "A", "B", "A", "B", "A"]
+    read(adata)
+
+
+@pytest.mark.parametrize("labels", [["NT5E", "A", "B", "A", "B", "NT"], ["HLA-A", "NKX2-1", "B", "A", "B", "NT"]])
+def test_ordinary_names_are_not_warned_of(make_adata: MakeAnnData, labels: list[str]) -> None:
+    assert len(read(make_adata(COUNTS, labels), control_labels="NT").perturbations) >= 3
+
+
+@pytest.mark.parametrize("missing", ["nan", "None", "NA", "<NA>", "NaN", "none", "n/a", "NULL", "A+nan", " nan "])
+def test_texts_of_missing_values_are_missing_labels(make_adata: MakeAnnData, missing: str) -> None:
+    with pytest.raises(DataError, match=r"is empty for 1 cells, first 'cell4' \('.*'\).*control_labels="):
+        read(make_adata(COUNTS, [*LABELS[:4], missing, "B"]))
+
+
+def test_a_control_label_may_be_a_text_of_missing_values(make_adata: MakeAnnData) -> None:
+    data = read(make_adata(COUNTS, ["None", "A", "A+none", "B", "A", ""]), control_labels=("none", ""))
+    assert [data.conditions[code] for code in data.condition] == ["control", "A", "A", "B", "A", "control"]
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, "", "  ", "+"])
@@ -158,6 +236,13 @@ def test_no_controls_are_refused(make_adata: MakeAnnData) -> None:
         DataError, match=r"no control cells: none of 'control', 'ctrl', 'non-targeting'.*control_labels="
     ):
         read(make_adata(COUNTS, ["A", "B", "A", "B", "A", "scramble"]))
+
+
+def test_no_controls_shows_likely_controls_then_the_commonest(make_adata: MakeAnnData) -> None:
+    with pytest.raises(DataError, match=r"labels there: 'scramble_1', 'B', 'A', 'C'\)"):
+        read(make_adata(COUNTS, ["A", "B", "B", "C", "B", "scramble_1"]))
+    with pytest.raises(DataError, match=r"labels there: 'DMSO', 'WT', 'A'"):
+        read(make_adata(COUNTS, ["A", "A", "A", "A", "WT", "DMSO"]))
 
 
 def test_a_known_model_needs_no_controls_in_new_data(make_adata: MakeAnnData) -> None:

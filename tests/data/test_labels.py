@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cradlevae.data.labels import closest, condition_name, dosage_table, indicator_table, parse_label, singles_of
+from cradlevae.data.labels import (
+    Condition,
+    closest,
+    condition_name,
+    dosage_table,
+    indicator_table,
+    is_missing,
+    parse_label,
+    requested_conditions,
+    singles_of,
+)
 from cradlevae.errors import DataError
 
 NAMES = st.text(alphabet="ABCdef123-.", min_size=1, max_size=6).filter(
@@ -51,6 +64,64 @@ def test_names_round_trip_and_do_not_depend_on_the_order(singles: list[str]) -> 
     assert condition_name(reversed(singles)) == name
     assert singles_of(name) == tuple(sorted(singles))
     assert parse_label(name) == tuple(sorted(singles))
+
+
+ANY_NAMES = st.text(alphabet="ABc1+_-;", min_size=1, max_size=5).filter(lambda name: any(map(str.isalnum, name)))
+
+
+@given(st.lists(ANY_NAMES, unique=True, max_size=3), st.sampled_from(["+", "_", ";", None]))
+def test_singles_round_trip_under_every_separator(names: list[str], separator: str | None) -> None:
+    singles = [name for name in names if separator is None or separator not in name][: 1 if separator is None else 3]
+    condition = condition_name(singles, separator)
+    assert condition.singles == tuple(sorted(singles))
+    assert parse_label(condition, separator=separator) == condition.singles
+    assert singles_of(pickle.loads(pickle.dumps(condition))) == condition.singles
+    assert singles_of(copy.deepcopy(condition)) == condition.singles
+    assert type(condition) is Condition
+    assert condition == str(condition)
+    assert hash(condition) == hash(str(condition))
+
+
+@pytest.mark.parametrize("label", ["", "  ", "+", " + ", "nan", "A+", "+A", "A++B", "A+nan"])
+def test_labels_without_a_name_are_refused(label: str) -> None:
+    with pytest.raises(DataError, match="label"):
+        parse_label(label)
+    with pytest.raises(DataError, match="label"):
+        requested_conditions(["A", label])
+
+
+def test_missing_texts_unless_they_are_controls() -> None:
+    assert all(is_missing(label) for label in ("N/A", " <NA> ", "", "+"))
+    assert is_missing("", separator=None)
+    assert not is_missing("nan", control_labels=("nan",))
+    assert not any(is_missing(label) for label in ("Nanog", "control", "A+"))
+
+
+def test_control_labels_that_hold_the_separator() -> None:
+    controls = ("non_targeting", "neg_ctrl_1")
+    for label, singles in {
+        "A_non_targeting": ("A",),
+        "Neg_Ctrl_1_A_B": ("A", "B"),
+        "non_targeting_neg_ctrl_1": (),
+        "A_neg": ("A", "neg"),
+    }.items():
+        assert parse_label(label, separator="_", control_labels=controls) == singles
+
+
+def test_requests_keep_the_spelling_and_know_what_it_means() -> None:
+    requested = requested_conditions(["B+A", "A+B", "ctrl", "B+A"])
+    assert list(requested) == ["B+A", "A+B", "ctrl"]
+    assert [condition.singles for condition in requested.values()] == [("A", "B"), ("A", "B"), ()]
+    assert list(requested.values()) == ["A+B", "A+B", "control"]
+    assert requested_conditions("Na+", separator=None)["Na+"].singles == ("Na+",)
+    with pytest.raises(DataError, match="no perturbations"):
+        requested_conditions([])
+
+
+def test_a_plus_is_understood_beside_another_separator_where_it_can_mean_one_thing_only() -> None:
+    known = requested_conditions(["A+B", "A_Na+"], separator="_", perturbations=("A", "B", "Na+"))
+    assert [condition.singles for condition in known.values()] == [("A", "B"), ("A", "Na+")]
+    assert requested_conditions("A+B", separator="_", perturbations=("A", "B", "A+B"))["A+B"].singles == ("A+B",)
 
 
 def test_dosage_table() -> None:

@@ -123,7 +123,7 @@ def test_what_cannot_be_split_is_refused(screen: ad.AnnData) -> None:
         cv.split(labelled(["control", "A", "B"]), "combinations")
     with pytest.raises(DataError, match="n_shared is 3; it must be 0, 1 or 2"):
         cv.split(screen, "perturbations", n_shared=3)
-    with pytest.raises(DataError, match="no condition has exactly 1 members seen"):
+    with pytest.raises(DataError, match="no condition has exactly 1 perturbations seen"):
         cv.split(labelled(["control", *SINGLES]), "perturbations", n_shared=1)
     with pytest.raises(DataError, match=r"no column 'gene' in obs"):
         cv.split(screen, "cells", perturbation_key="gene")

@@ -1,1 +1,1 @@
-"""Benchmarks: a plan, its cells computed once each in any number of processes, and the tables that come of them."""
+"""Benchmarks: a plan, its jobs, each computed once in any number of processes, and the tables of their scores."""

@@ -1,4 +1,4 @@
-"""One cell of a benchmark: data, split, training, scores."""
+"""One job of a benchmark: data, split, training, scores."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cradlevae.benchmarking.jobs import FLOORS, Cell
-from cradlevae.benchmarking.plan import DataSource
+from cradlevae.benchmarking.data_source import DataSource
+from cradlevae.benchmarking.jobs import FLOORS, Job
 from cradlevae.data.experiment import DataFields, condition_labels
 from cradlevae.data.labels import CONTROL
 from cradlevae.errors import DataError
@@ -23,11 +23,11 @@ from cradlevae.evaluation.reference_effects import NO_ANSWER, scored_conditions
 from cradlevae.utils.types import AnnDataLike, IndexArray
 
 CONTROLS = 10
-"""Times as many controls as cells of another condition are kept where cells are left out."""
+"""How many times as many controls as cells of another condition are kept where cells are left out."""
 
 
-def compute(cell: Cell, source: DataSource) -> dict[str, Any]:
-    """Scores of a cell, with facts of the run and how long it took.
+def compute(job: Job, source: DataSource) -> dict[str, Any]:
+    """Scores of a job, with facts of its training and the time that it took.
 
     Returns
     -------
@@ -38,15 +38,15 @@ def compute(cell: Cell, source: DataSource) -> dict[str, Any]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         started = time.perf_counter()
-        adata = _data(json.dumps([cell.key["data"], cell.n_mads], sort_keys=True), source)
-        recipe = dict(cell.key["split"])
+        adata = _data(json.dumps([job.key["data"], job.n_mads], sort_keys=True), source)
+        recipe = dict(job.key["split"])
         split = make_split(adata, recipe.pop("recipe"), fields=source.fields, **recipe)
-        if cell.key["scoring"]["references"] == ["validation"]:  # what is chosen by validation must not see the test
+        if job.key["scoring"]["references"] == ["validation"]:  # what is chosen by validation must not see the test
             adata = adata[np.flatnonzero((split.parts.reindex(adata.obs_names) != "test").to_numpy())]
         seconds = {"reading": time.perf_counter() - started}
-        model, facts = _trained(cell, adata, split, source.fields, seconds)
+        model, facts = _trained(job, adata, split, source.fields, seconds)
         started = time.perf_counter()
-        scores, unanswered = _scores(cell, model, adata)
+        scores, unanswered = _scores(job, model, adata)
         seconds["scores"] = time.perf_counter() - started
     messages = sorted({str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)})
     facts |= {"split_hash": split.hash, "unanswered": unanswered, "warnings": messages}
@@ -54,21 +54,21 @@ def compute(cell: Cell, source: DataSource) -> dict[str, Any]:
 
 
 def _trained(
-    cell: Cell, adata: AnnDataLike, split: Any, fields: DataFields, seconds: dict[str, float]
+    job: Job, adata: AnnDataLike, split: Any, fields: DataFields, seconds: dict[str, float]
 ) -> tuple[Any, Any]:
-    """The cell's model, trained, and facts of the training."""
+    """The model of a job after training, and facts of the training."""
     from cradlevae.catalogue import models
 
     started, cpu = time.perf_counter(), time.process_time()
-    settings = dict(cell.key.get("model", {"model": "zero"}))  # the floors come with any floor
+    settings = dict(job.key.get("model", {"model": "zero"}))  # the floors come with any floor
     entry = models()[settings.pop("model")]
     facts: dict[str, Any] = {}
-    if cell.kind == "model":
-        training = cell.key["training"]
-        model = entry.make(adata, split=split, seed=cell.init_seed, **asdict(fields), **settings)
-        if "held-out" in cell.key["scoring"]["references"]:
+    if job.kind == "model":
+        training = job.key["training"]
+        model = entry.make(adata, split=split, seed=job.init_seed, **asdict(fields), **settings)
+        if "held-out" in job.key["scoring"]["references"]:
             _refuse_unanswerable(model)
-        model.train(**training, seed=cell.init_seed, progress=False)
+        model.train(**training, seed=job.init_seed, progress=False)
         facts["epochs"] = len(model.history)
     else:
         model = entry.make(adata, split=split, **asdict(fields))
@@ -84,14 +84,17 @@ def _refuse_unanswerable(model: Any) -> None:
         raise DataError(NO_ANSWER)
 
 
-def _scores(cell: Cell, model: Any, adata: AnnDataLike) -> tuple[pd.DataFrame, int]:
-    """Rows of all references, those of the floors' cell apart from those of models, and conditions without answer."""
+def _scores(job: Job, model: Any, adata: AnnDataLike) -> tuple[pd.DataFrame, int]:
+    """Scores against all references, and how many conditions the model cannot answer.
+
+    The floors' job holds the effects of all floors, the other jobs what is their own.
+    """
     from cradlevae.api import evaluate
     from cradlevae.evaluation.floors.registry import FLOORS as NAMES
     from cradlevae.evaluation.score_table import MODEL
 
-    scoring = dict(cell.key["scoring"])
-    all_floors = cell.kind == FLOORS
+    scoring = dict(job.key["scoring"])
+    all_floors = job.kind == FLOORS
     tables: list[pd.DataFrame] = []
     unanswered = 0
     for reference in scoring.pop("references"):
@@ -100,29 +103,30 @@ def _scores(cell: Cell, model: Any, adata: AnnDataLike) -> tuple[pd.DataFrame, i
             options["generated"] = False
         if tables:  # generated cells, likelihood and the truth are scored once
             options |= {"generated": False, "truth": False}
-        table = evaluate(model, adata, reference=reference, seed=cell.init_seed or 0, **options)
+        table = evaluate(model, adata, reference=reference, seed=job.init_seed or 0, **options)
         unanswered = max(unanswered, len(table.attrs["unanswered"]))
         mine = ~table["predictor"].isin([*NAMES, "ceiling", "data"])
         if all_floors:
             mine = table["predictor"] != MODEL
-        elif cell.kind == "floor":  # its effects are in the floors' cell
+        elif job.kind == "floor":  # its effects are in the floors' job
             mine &= ~table["metric"].isin(table.loc[table["predictor"].isin(NAMES), "metric"])
         tables.append(table[mine])
     return pd.concat(tables), unanswered
 
 
 @lru_cache(maxsize=1)
-def _held(key: str) -> dict[str, Any]:
-    """A place for the last data set, so that cells of one split that follow each other read it once."""
+def _cache(key: str) -> dict[str, Any]:
+    """A place for the last data set, so that jobs on one split that follow each other read it once."""
     return {}
 
 
 def _data(key: str, source: DataSource) -> Any:
-    held = _held(key)
-    if "adata" not in held:
+    """The data set of a key, read once."""
+    cache = _cache(key)
+    if "adata" not in cache:
         spec, n_mads = json.loads(key)
-        held["adata"] = _read(spec, n_mads, source)
-    return held["adata"]
+        cache["adata"] = _read(spec, n_mads, source)
+    return cache["adata"]
 
 
 def _read(spec: dict[str, Any], n_mads: float | None, source: DataSource) -> Any:
@@ -135,7 +139,7 @@ def _read(spec: dict[str, Any], n_mads: float | None, source: DataSource) -> Any
     if spec["simulate"] is not None:
         from cradlevae.data.simulation.simulate import simulate
 
-        adata = simulate(**spec["simulate"])
+        adata = restrict(simulate(**spec["simulate"]), source)
     else:
         if source.published:
             from cradlevae.data.datasets import load
@@ -147,7 +151,7 @@ def _read(spec: dict[str, Any], n_mads: float | None, source: DataSource) -> Any
         if restricted or adata.memory(source.fields.layer) < machine_memory() / 3:
             adata = restrict(adata.to_memory(), source)
     if n_mads is not None:
-        annotate_qc(adata, n_mads=n_mads, layer=source.fields.layer, **source.qc)
+        annotate_qc(adata, n_mads=n_mads, layer=source.fields.layer, key_added=source.annotated_key, **source.qc)
     return adata
 
 
@@ -166,8 +170,8 @@ def restrict(adata: AnnDataLike, source: DataSource) -> Any:
 def _some(labels: npt.NDArray[Any], most: int) -> IndexArray:
     """Rows of at most so many cells of each condition, ascending."""
     rng = np.random.default_rng(0)
-    kept = []
+    chosen = []
     for name in sorted(set(labels)):
         rows = np.flatnonzero(labels == name)
-        kept.append(rng.permutation(rows)[: most * CONTROLS if name == CONTROL else most])
-    return np.sort(np.concatenate(kept))
+        chosen.append(rng.permutation(rows)[: most * CONTROLS if name == CONTROL else most])
+    return np.sort(np.concatenate(chosen))

@@ -1,4 +1,4 @@
-"""The figure of a benchmark: a dot per run, a bar at the mean, floors and ceiling as lines."""
+"""The figure of a benchmark: a dot per score, a bar at the mean, floors and ceiling as lines."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ KEYS = ("data", "recipe", "qc")
 
 
 def benchmark_figure(results: pd.DataFrame, table: pd.DataFrame) -> Figure:
-    """Draw every run of every model, a row of panels per data set and QC threshold.
+    """Draw every score of every model, a row of panels per data set and QC threshold.
 
     Parameters
     ----------
     results
-        As of :class:`~cradlevae.benchmarking.results.Benchmark`; of several references, the first is drawn.
+        The results of a :class:`~cradlevae.benchmarking.record.Benchmark`; of several references, the first is drawn.
     table
-        Its summary.
+        Their :func:`~cradlevae.benchmarking.table.summary`.
     """
     rows: list[Any] = list(table.groupby(list(KEYS), sort=False).groups)
     drawn = results[results["metric"].isin(list(METRICS)) & (results["kind"] == "model")]
@@ -50,17 +50,17 @@ def benchmark_figure(results: pd.DataFrame, table: pd.DataFrame) -> Figure:
     figure = new_figure(1.1 + height * max(len(rows), 1))
     grid = figure.add_gridspec(max(len(rows), 1), len(METRICS))
     for place, names in enumerate(rows):
-        mine = (drawn[list(KEYS)] == list(names)).all(axis=1)
-        inside = (table[list(KEYS)] == list(names)).all(axis=1)
-        references = list(dict.fromkeys(drawn.loc[mine, "reference"]))
+        of_models = (drawn[list(KEYS)] == list(names)).all(axis=1)
+        of_table = (table[list(KEYS)] == list(names)).all(axis=1)
+        references = list(dict.fromkeys(drawn.loc[of_models, "reference"]))
         for column, (metric, title) in enumerate(METRICS.items()):
             ax = figure.add_subplot(grid[place, column])
             name_axes(ax, title=title if place == 0 else "", x="score" if place == len(rows) - 1 else "")
             if not references:
                 say_instead(ax, "no model has a score")
                 continue
-            chosen = drawn[mine & (drawn["reference"] == references[0]) & (drawn["metric"] == metric)]
-            landmarks = table[inside & (table["reference"] == references[0]) & (table["metric"] == metric)]
+            chosen = drawn[of_models & (drawn["reference"] == references[0]) & (drawn["metric"] == metric)]
+            landmarks = table[of_table & (table["reference"] == references[0]) & (table["metric"] == metric)]
             _panel(ax, chosen, landmarks, models)
             if column == 0:
                 label = f"{shorten(names[0], 24)}\n{names[1]}, {names[2]}"
@@ -68,14 +68,14 @@ def benchmark_figure(results: pd.DataFrame, table: pd.DataFrame) -> Figure:
             else:
                 ax.tick_params(labelleft=False)
     caption = (
-        "Dots: runs (split and initialisation seeds). Bars: their means. Grey lines: the best floor, and dotted the "
-        "other floors. Green: the ceiling, what the truth itself would score against so noisy a reference."
+        "Dots: scores of single seeds (of split and initialisation). Bars: their means. Grey lines: the best floor, "
+        "and dotted the other floors. Green: the ceiling, the score of the truth itself against so noisy a reference."
     )
     headline(figure, "Models between floors and ceiling", caption)
     return figure
 
 
-def _panel(ax: Axes, runs: pd.DataFrame, landmarks: pd.DataFrame, models: list[str]) -> None:
+def _panel(ax: Axes, scores: pd.DataFrame, landmarks: pd.DataFrame, models: list[str]) -> None:
     dress(ax)
     ax.grid(False, axis="y")
     ax.set_yticks(range(len(models)), [shorten(name, 30) for name in models], parse_math=False)
@@ -83,7 +83,7 @@ def _panel(ax: Axes, runs: pd.DataFrame, landmarks: pd.DataFrame, models: list[s
     ax.set_ylim(len(models) - 0.4, -0.6)
     low = 0.0
     for height, name in enumerate(models):
-        values = runs.loc[runs["model"] == name, "value"].to_numpy(dtype=np.float64)
+        values = scores.loc[scores["model"] == name, "value"].to_numpy(dtype=np.float64)
         values = np.maximum(values[np.isfinite(values)], LOWEST)
         if len(values) == 0:
             ax.text(0.0, height, "no score", va="center", fontsize=NOTE_SIZE, color=FLOOR, style="italic")

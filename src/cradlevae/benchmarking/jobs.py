@@ -1,6 +1,6 @@
-"""The cells of a plan: one model (or the floors) on one split of one data set, each known by a hash.
+"""The jobs of a plan: one model (or the floors) on one split of one data set, each known by a hash.
 
-The hash is of all that determines the scores, and of nothing else: labels, names and the machine play no part.
+The hash covers all that determines the scores and nothing else: labels, names and the machine play no part.
 """
 
 from __future__ import annotations
@@ -9,40 +9,41 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import cradlevae
-from cradlevae.benchmarking.plan import DataSource, ModelRun, Plan, plan_dict
+from cradlevae.benchmarking.data_source import DataSource
+from cradlevae.benchmarking.plan import ModelRun, Plan, plan_dict
 from cradlevae.data.storage.cell_files import cell_files
 from cradlevae.errors import DataError
 
-FORMAT = 2
-"""Changes when cells are computed otherwise than before."""
+FORMAT = 3
+"""Changes when jobs are computed otherwise than before."""
 
 FLOORS = "floors"
-"""Name of the cell of all floors."""
+"""Name of the job of all floors."""
 
 IDLE = ("progress", "tensorboard", "seed")
-"""Fields of the training that do not determine the scores (the seed is the cell's)."""
+"""Fields of the training that do not determine the scores (the seed is the job's)."""
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What is computed at once.
+class Job:
+    """A piece of work of a benchmark: one model, or all floors, on one split of one data set.
 
     Attributes
     ----------
     data, recipe, label
         Names in the tables.
     qc
-        What the QC thresholds are called there.
+        Name of the QC thresholds in the tables.
     n_mads
-        QC threshold; ``None`` takes the artifact column as it is.
+        QC threshold; with ``None`` the artifact column is taken as it is.
     split_seed, init_seed
-        Seeds; the floors have no ``init_seed``.
+        Seeds of the split and of the training; the floors have no ``init_seed``.
     kind
-        ``model``, ``floor``, or ``floors`` for the effects of all of them.
+        ``model``, ``floor`` (cells that one floor generates), or ``floors`` (effects of all floors).
     key
         All that determines the scores.
     """
@@ -67,47 +68,49 @@ class Cell:
         return f"{self.data} ({self.recipe}, {self.qc}), {self.label}, {seeds}"
 
 
-def expand(plan: Plan) -> list[Cell]:
-    """The cells of a plan, those of one split of one data set together, its floors first.
+def expand(plan: Plan) -> list[Job]:
+    """The jobs of a plan, those of one split of one data set together, its floors first.
 
     Raises
     ------
     DataError
         If a data set is not there.
     """
-    found: list[Cell] = []
+    jobs: list[Job] = []
     for source in plan.data:
         runs = [run for run in plan.models if run.data is None or source.name in run.data]
-        seeds = sorted({seed for run in runs for seed in _split_seeds(plan, run)})
+        seeds = sorted({seed for run in runs for seed in _split_seeds(plan, source, run)})
         if not seeds:
             continue
         stem = {"data": _data_key(source)}
         for n_mads in source.n_mads or (None,):
             for seed in seeds:
-                blank = Cell(
+                blank = Job(
                     source.name, source.recipe, FLOORS, qc_name(n_mads), n_mads, seed, None, FLOORS,
                     _key(plan, source, stem, n_mads, seed),
                 )  # fmt: skip
-                found.append(blank)
+                jobs.append(blank)
                 for run in runs:
-                    if seed in _split_seeds(plan, run):
-                        found += _cells_of(plan, source, blank, run)
-    return found
+                    if seed in _split_seeds(plan, source, run):
+                        jobs += _jobs_of(plan, source, blank, run)
+    return jobs
 
 
 def qc_name(n_mads: float | None) -> str:
-    """What QC thresholds are called in the tables."""
+    """Name of QC thresholds in the tables."""
     return "as given" if n_mads is None else f"MAD {n_mads:g}"
 
 
-def _split_seeds(plan: Plan, run: ModelRun) -> tuple[int, ...]:
-    return plan.split_seeds if run.split_seeds is None else run.split_seeds
+def _split_seeds(plan: Plan, source: DataSource, run: ModelRun) -> tuple[int, ...]:
+    """Split seeds of a model on a data set; a split by column is the same for all, so one is enough."""
+    seeds = plan.split_seeds if run.split_seeds is None else run.split_seeds
+    return seeds[:1] if source.recipe == "column" else seeds
 
 
-def _cells_of(plan: Plan, source: DataSource, blank: Cell, run: ModelRun) -> list[Cell]:
-    """The cells of a model on one split."""
+def _jobs_of(plan: Plan, source: DataSource, blank: Job, run: ModelRun) -> list[Job]:
+    """The jobs of a model on one split."""
     if run.floor and not plan.scoring.generated:
-        return []  # all that it adds to the floors' cell are its generated cells
+        return []  # all that it adds to the floors' job are the cells that it generates
     if run.floor:
         key = {**blank.key, "model": {"model": run.model}}
         return [replace(blank, label=run.label, kind="floor", key=key)]
@@ -121,10 +124,10 @@ def _cells_of(plan: Plan, source: DataSource, blank: Cell, run: ModelRun) -> lis
 
 
 def _key(plan: Plan, source: DataSource, stem: dict[str, Any], n_mads: float | None, seed: int) -> dict[str, Any]:
-    """What determines the floors' scores on one split; made plain, so that it is the same after a way through JSON."""
+    """What determines the floors' scores on one split, as plain values: the same after a way through JSON."""
     key = {
         "format": FORMAT,
-        "version": cradlevae.__version__,
+        "version": version("cradlevae"),
         **stem,
         "n_mads": n_mads,
         "split": {"recipe": source.recipe, "seed": seed, **source.recipe_options},
@@ -132,12 +135,12 @@ def _key(plan: Plan, source: DataSource, stem: dict[str, Any], n_mads: float | N
     }
     if source.simulate is not None and "seed" not in source.simulate:
         key["data"] = {**stem["data"], "simulate": {**source.simulate, "seed": seed}}
-    plain: dict[str, Any] = json.loads(json.dumps(key))
-    return plain
+    plain_key: dict[str, Any] = json.loads(json.dumps(key))
+    return plain_key
 
 
 def _data_key(source: DataSource) -> dict[str, Any]:
-    """What determines the counts and labels of a data set, and where it is found."""
+    """What determines the counts and labels of a data set, wherever its file lies."""
     key = asdict(source)
     for name in ("name", "path", "recipe", "recipe_options", "n_mads", "training"):
         del key[name]

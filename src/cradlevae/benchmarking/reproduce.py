@@ -1,4 +1,4 @@
-"""The published settings as a plan, and the paper's metrics beside the honest ones.
+"""The published settings as a plan, and the paper's metrics beside those against held-out cells.
 
 Settings (Baek et al., AAAI 2025): 200 latents where there are combinations and 100 otherwise, width 400 (basal encoder
 200 without combinations), batches of 512, five particles, Adam with learning rate 3e-4 and weight decay 1e-6, gradient
@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from cradlevae.benchmarking.plan import DataSource, ModelRun, Plan, Scoring
-from cradlevae.benchmarking.results import Benchmark
-from cradlevae.benchmarking.run import benchmark
+from cradlevae.benchmarking.benchmark import benchmark
+from cradlevae.benchmarking.data_source import DataSource
+from cradlevae.benchmarking.plan import ModelRun, Plan, Scoring
+from cradlevae.benchmarking.record import Benchmark
 from cradlevae.evaluation.score_table import PUBLISHED, reference_label
 from cradlevae.utils.atomic import write_text
 
@@ -41,7 +42,7 @@ TRAINING = {
 }
 
 SMALL = {"max_epochs": 30, "batch_size": 256, "n_particles": 1}
-"""Training of the small budget; all else is this package's own."""
+"""Training of the small budget; all other settings are this package's own."""
 
 SMALL_GENES, SMALL_CELLS = 1000, 40
 
@@ -52,7 +53,7 @@ NOT_PUBLISHED = (
 )
 
 PAPER = ("ate_rho", "ate_r2", "jaccard_20", "jaccard_50")
-HONEST = ("ate_rho", "ate_r2", "pearson_delta", "discrimination_l2")
+HELD_OUT = ("ate_rho", "ate_r2", "pearson_delta", "discrimination_l2")
 
 
 def reproduction_plan(dataset: str, *, budget: Budget = "full", path: str | Path | None = None) -> Plan:
@@ -63,19 +64,19 @@ def reproduction_plan(dataset: str, *, budget: Budget = "full", path: str | Path
     dataset
         ``norman``, ``dixit``, ``adamson`` or ``replogle``.
     budget
-        ``full`` is the published setting; ``small`` fits a laptop, and says that it is not.
+        ``full`` is the published setting; ``small`` fits a laptop, and its tables say that it is not the published one.
     path
-        The published file, where it is here already.
+        The published file, where it has been downloaded already.
     """
-    place = None if path is None else str(Path(path).resolve())
-    everything: dict[str, Any] = {"references": ("held-out", "all"), "published": True}
+    file = None if path is None else str(Path(path).resolve())
+    scored: dict[str, Any] = {"references": ("held-out", "all"), "published": True}
     if budget == "full":
-        source = DataSource(published=dataset, path=place, n_mads=(3.0, 4.0, 5.0))
-        return Plan((source,), MODELS, training=TRAINING, scoring=Scoring(**everything))
+        source = DataSource(published=dataset, path=file, n_mads=(3.0, 4.0, 5.0))
+        return Plan((source,), MODELS, training=TRAINING, scoring=Scoring(**scored))
     source = DataSource(
-        published=dataset, path=place, max_genes=SMALL_GENES, max_cells_per_condition=SMALL_CELLS, n_mads=(3.0,)
+        published=dataset, path=file, max_genes=SMALL_GENES, max_cells_per_condition=SMALL_CELLS, n_mads=(3.0,)
     )
-    scoring = Scoring(**everything, n_cells=50)
+    scoring = Scoring(**scored, n_cells=50)
     return Plan((source,), MODELS, training=dict(SMALL), split_seeds=(0, 1), scoring=scoring, note=NOT_PUBLISHED)
 
 
@@ -88,27 +89,42 @@ def reproduce(
     workers: int = 1,
     retry: bool = False,
 ) -> Benchmark:
-    """Run :func:`reproduction_plan`, resuming what is there, and write ``reproduction.md`` beside the other tables.
+    """Compute :func:`reproduction_plan`, resuming an earlier call, and write ``reproduction.md`` beside other tables.
 
     Parameters
     ----------
     dataset, budget, path
         As for :func:`reproduction_plan`.
     output, workers, retry
-        As for :func:`~cradlevae.benchmarking.run.benchmark`.
+        As for :func:`cradlevae.benchmark`.
+
+    Returns
+    -------
+    The results, as of :func:`cradlevae.benchmark`.
+
+    Examples
+    --------
+    What would be computed, without computing it:
+
+    >>> from cradlevae.benchmarking.reproduce import reproduction_plan
+    >>> plan = reproduction_plan("norman")
+    >>> plan.training["max_epochs"], plan.training["n_particles"], plan.split_seeds, plan.data[0].n_mads
+    (2000, 5, (0, 1, 2, 3, 4), (3.0, 4.0, 5.0))
+    >>> [run.label for run in plan.models][:3]
+    ['CRADLE-VAE, released objective', 'CRADLE-VAE', 'SAMS-VAE']
     """
     plan = reproduction_plan(dataset, budget=budget, path=path)
-    found = benchmark(plan, output, workers=workers, retry=retry)
-    assert found is not None  # no part was asked for
-    write_text(Path(output) / "reproduction.md", side_by_side(found))
-    return found
+    results = benchmark(plan, output, workers=workers, retry=retry)
+    assert results is not None  # no part was asked for
+    write_text(Path(output) / "reproduction.md", side_by_side(results))
+    return results
 
 
-def side_by_side(found: Benchmark) -> str:
-    """The paper's metrics as it takes them, the honest ones and the floors, in one table for each QC threshold."""
+def side_by_side(benchmark: Benchmark) -> str:
+    """The paper's metrics as it takes them, those against held-out cells, and the floors: a table per QC threshold."""
     lines = ["# Reproduction", ""]
-    if found.plan.note:
-        lines += [f"**{found.plan.note}**", ""]
+    if benchmark.plan.note:
+        lines += [f"**{benchmark.plan.note}**", ""]
     lines += [
         "Left, as published: against all cells, training cells among them, effects drawn unpaired from the prior at a "
         "library size of 10,000; and the share of generated cells that pass QC. Right: against held-out cells, paired "
@@ -116,9 +132,9 @@ def side_by_side(found: Benchmark) -> str:
         "most of what they are scored on, as the models have.",
         "",
     ]
-    for (data, recipe, qc), part in found.results.groupby(["data", "recipe", "qc"], sort=False):
+    for (data, recipe, qc), part in benchmark.results.groupby(["data", "recipe", "qc"], sort=False):
         lines += [f"## {data}, split `{recipe}`, QC {qc}", "", *_table(part), ""]
-    for model, error in dict(zip(found.failures["model"], found.failures["error"], strict=True)).items():
+    for model, error in dict(zip(benchmark.failures["model"], benchmark.failures["error"], strict=True)).items():
         lines.append(f"No score of {model}: {' '.join(error.split())}")
     return "\n".join(lines) + "\n"
 
@@ -128,20 +144,20 @@ def _table(part: pd.DataFrame) -> list[str]:
     qc = sorted(name for name in set(part["metric"]) if name.startswith("qc_pass_rate"))
     passed = "QC thresholds of the data"
     wanted = [(all_cells, name, True) for name in PAPER] + [(passed, name, True) for name in qc]
-    wanted += [(held_out, name, False) for name in HONEST] + [(passed, name, False) for name in qc]
+    wanted += [(held_out, name, False) for name in HELD_OUT] + [(passed, name, False) for name in qc]
     heads = [f"{name}, {'as published' if published else 'held out'}" for _, name, published in wanted]
     lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     own = part[(part["kind"] == "model") & (part["predictor"] != PUBLISHED)]
     rows = [(name, "model") for name in dict.fromkeys(own["model"])]
     rows += [(name, "floor") for name in dict.fromkeys(part.loc[part["kind"] == "floor", "model"])]
     for name, kind in rows:
-        cells = []
+        entries = []
         for reference, metric, published in wanted:
             label = name + PUBLISHED.removeprefix("model") if published and kind == "model" else name
             chosen = (part["model"] == label) & (part["reference"] == reference) & (part["metric"] == metric)
-            cells.append(_mean(part.loc[chosen, "value"].dropna()))
-        if any(cells):
-            lines.append(f"| {'floor: ' if kind == 'floor' else ''}{name} | " + " | ".join(cells) + " |")
+            entries.append(_mean(part.loc[chosen, "value"].dropna()))
+        if any(entries):
+            lines.append(f"| {'floor: ' if kind == 'floor' else ''}{name} | " + " | ".join(entries) + " |")
     return lines
 
 

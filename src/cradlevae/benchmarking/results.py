@@ -1,49 +1,21 @@
-"""The results of a plan as tidy tables."""
+"""Collecting the scores of a plan's jobs into tidy tables, and writing them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cradlevae.benchmarking.jobs import FLOORS, Cell
+from cradlevae.benchmarking.jobs import FLOORS, Job
 from cradlevae.benchmarking.plan import Plan, plan_dict
+from cradlevae.benchmarking.record import JOB, RESULTS, Benchmark
 from cradlevae.benchmarking.store import Store
+from cradlevae.benchmarking.table import markdown, summary
 from cradlevae.errors import CradleError, DataError
-from cradlevae.utils.atomic import atomic_path, write_text
-
-RUN = ("data", "recipe", "qc", "split_seed", "init_seed")
-RESULTS = (
-    *RUN[:3], "model", "kind", "split_seed", "init_seed", "reference", "metric", "predictor", "value", "low", "high",
-    "floor", "best_floor", "ceiling", "fraction", "unanswered", "note",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """What a benchmark found.
-
-    Attributes
-    ----------
-    plan
-        What was run.
-    results
-        A row per run, reference, metric and predictor; columns :data:`RESULTS`. ``kind`` is ``model``, ``floor``, or
-        ``reference`` for what neither is (ceilings, real cells). Floors stand once for each split of the data.
-    timings
-        Seconds of each run.
-    failures
-        Runs that failed, and why.
-    """
-
-    plan: Plan
-    results: pd.DataFrame
-    timings: pd.DataFrame
-    failures: pd.DataFrame
+from cradlevae.utils.atomic import atomic_path, write_csv, write_text
 
 
 def need_parquet() -> None:
@@ -52,35 +24,35 @@ def need_parquet() -> None:
         raise DataError("benchmarks write parquet, which needs pyarrow; pip install 'cradlevae[benchmark]'")
 
 
-def collect(store: Store, cells: Sequence[Cell], plan: Plan) -> Benchmark:
-    """The results of the cells of a plan.
+def collect(store: Store, jobs: Sequence[Job], plan: Plan) -> Benchmark:
+    """The results of the jobs of a plan.
 
     Raises
     ------
     CradleError
-        If no cell gave a score.
+        If no job gave a score.
     """
     tables, timings, failures = [], [], []
-    for cell in cells:
-        run = {name: getattr(cell, name) for name in RUN}
-        state = store.state(cell)
+    for job in jobs:
+        place = {name: getattr(job, name) for name in JOB}
+        state = store.state(job)
         if state == "done":
-            found = store.read(cell)
-            table = _table(cell, found).assign(**run)
+            result = store.read(job)
+            table = _table(job, result, plan.floor_labels).assign(**place)
             tables.append(table.astype({"init_seed": "Int64"}))
             timings.append(
-                {**run, "model": cell.label, "epochs": found["facts"].get("epochs"), **_named(found["seconds"])}
+                {**place, "model": job.label, "epochs": result["facts"].get("epochs"), **_named(result["seconds"])}
             )
         elif state == "failed":
-            failures.append({**run, "model": cell.label, "error": store.read_failure(cell)["error"]})
+            failures.append({**place, "model": job.label, "error": store.read_failure(job)["error"]})
     if not tables:
-        raise CradleError(f"no cell gave a score; the first failed with: {failures[0]['error'] if failures else '?'}")
+        raise CradleError(f"no job gave a score; the first failed with: {failures[0]['error'] if failures else '?'}")
     results = pd.concat(tables, ignore_index=True).reindex(columns=list(RESULTS))
     results["note"] = results["note"].fillna("")
     results.loc[results["kind"] != "model", "init_seed"] = pd.NA
     once = ["data", "recipe", "qc", "split_seed", "reference", "metric", "predictor"]
     repeated = (results["kind"] != "model") & results.duplicated(once)  # every model scores the real cells again
-    failed = pd.DataFrame(failures, columns=[*RUN, "model", "error"]).astype({"init_seed": "Int64"})
+    failed = pd.DataFrame(failures, columns=[*JOB, "model", "error"]).astype({"init_seed": "Int64"})
     return Benchmark(
         plan, results[~repeated].reset_index(drop=True), pd.DataFrame(timings).astype({"init_seed": "Int64"}), failed
     )
@@ -90,42 +62,42 @@ def _named(seconds: dict[str, float]) -> dict[str, float]:
     return {f"{name}_s": round(value, 3) for name, value in seconds.items()}
 
 
-def _table(cell: Cell, found: dict[str, Any]) -> pd.DataFrame:
-    """Rows of a cell under the names of its plan."""
-    from cradlevae.evaluation.floors.registry import FLOORS as NAMES
+def _table(job: Job, result: dict[str, Any], floor_labels: dict[str, str]) -> pd.DataFrame:
+    """Rows of a job under the names of its plan."""
+    from cradlevae.evaluation.floors.registry import FLOORS as FLOOR_NAMES
     from cradlevae.evaluation.score_table import COLUMNS, MODEL
 
-    table = pd.DataFrame(found["scores"], columns=list(COLUMNS)).assign(unanswered=found["facts"]["unanswered"])
-    if cell.kind == "floor":
-        table["predictor"] = table["predictor"].replace(MODEL, cell.label)
-    mine = table["predictor"].str.startswith(MODEL)
-    floors = table["predictor"].isin([*NAMES, cell.label]) | (table["metric"] == "clean_deviance")
+    table = pd.DataFrame(result["scores"], columns=list(COLUMNS)).assign(unanswered=result["facts"]["unanswered"])
+    own = table["predictor"].str.startswith(MODEL)  # "model", "model (published protocol)"
+    floors = table["predictor"].isin(list(FLOOR_NAMES)) | (table["metric"] == "clean_deviance")
     table["kind"] = "reference"
     table.loc[floors, "kind"] = "floor"
-    table.loc[mine, "kind"] = "model"
-    published = table["predictor"].str.removeprefix(MODEL)  # " (published protocol)"
-    table["model"] = table["predictor"].where(~mine, cell.label + published)
-    if cell.kind != FLOORS:
+    table.loc[own, "kind"] = "floor" if job.kind == "floor" else "model"
+    label = job.label + table["predictor"].str.removeprefix(MODEL)
+    table["predictor"] = table["predictor"].replace(floor_labels)
+    table["model"] = table["predictor"].where(~own, label)
+    if job.kind == "floor":
+        table["predictor"] = table["model"]
+    table["best_floor"] = table["best_floor"].replace(floor_labels)
+    if job.kind != FLOORS:
         table.loc[table["kind"] == "reference", "unanswered"] = 0
     return table
 
 
-def write_results(found: Benchmark, folder: Path) -> None:
+def write_results(benchmark: Benchmark, folder: Path) -> None:
     """Write ``results.parquet``, ``timings.csv``, ``failures.csv``, the plan, the tables and the figure."""
     from cradlevae.benchmarking.figure import benchmark_figure
-    from cradlevae.benchmarking.table import markdown, summary
     from cradlevae.reporting.save import save_figure
-    from cradlevae.utils.atomic import write_csv
 
-    write_text(folder / "plan.resolved.yaml", _yaml(plan_dict(found.plan)))
+    write_text(folder / "plan.resolved.yaml", _yaml(plan_dict(benchmark.plan)))
     with atomic_path(folder / "results.parquet") as temporary:
-        found.results.to_parquet(temporary, index=False)
-    write_csv(found.timings, folder / "timings.csv")
-    write_csv(found.failures, folder / "failures.csv")
-    table = summary(found.results, found.plan.baseline)
+        benchmark.results.to_parquet(temporary, index=False)
+    write_csv(benchmark.timings, folder / "timings.csv")
+    write_csv(benchmark.failures, folder / "failures.csv")
+    table = summary(benchmark.results, benchmark.plan.baseline_label)
     write_csv(table, folder / "table.csv")
-    write_text(folder / "table.md", markdown(table, found))
-    save_figure(benchmark_figure(found.results, table), folder / "benchmark.png")
+    write_text(folder / "table.md", markdown(table, benchmark))
+    save_figure(benchmark_figure(benchmark.results, table), folder / "benchmark.png")
 
 
 def _yaml(content: dict[str, Any]) -> str:

@@ -1,8 +1,8 @@
-"""What a benchmark folder holds: a file for every finished cell, one for every failed one, claims of those under way.
+"""The folder of a benchmark: a file for every finished job, one for every failed job, and claims of jobs under way.
 
-A cell is claimed by whichever process comes first, of any number of them on any number of machines that share the
-folder. A claim names process and machine and is touched while the process lives; one whose process is gone is taken
-over.
+A job is claimed by whichever process comes first, of any number of them on any number of machines that share the
+folder. A claim names the process and its machine, and is touched while the process lives; the claim of a process that
+is gone is taken over.
 """
 
 from __future__ import annotations
@@ -15,96 +15,99 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cradlevae.benchmarking.jobs import Cell
+from cradlevae.benchmarking.jobs import Job
 from cradlevae.utils.atomic import make_folder, write_text
 
 STALE = 600.0
 """Seconds after which a claim that nobody touched is taken over."""
 
+SUBFOLDER = "cells"
+"""Where the jobs' files lie; folders of earlier versions have them there."""
+
 
 class Store:
-    """The cells of a benchmark folder."""
+    """The jobs of a benchmark folder."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.cells = make_folder(self.folder / "cells")
+        self.jobs = make_folder(self.folder / SUBFOLDER)
 
-    def path(self, cell: Cell) -> Path:
-        """Where a finished cell lies."""
-        return self.cells / f"{cell.hash}.json"
+    def path(self, job: Job) -> Path:
+        """File of a finished job."""
+        return self.jobs / f"{job.hash}.json"
 
-    def failure(self, cell: Cell) -> Path:
-        """Where it is recorded that a cell failed."""
-        return self.cells / f"{cell.hash}.failed.json"
+    def failure(self, job: Job) -> Path:
+        """File that records that a job failed, and why."""
+        return self.jobs / f"{job.hash}.failed.json"
 
-    def claim_path(self, cell: Cell) -> Path:
-        """Where it is written who computes a cell."""
-        return self.cells / f"{cell.hash}.claim"
+    def claim_path(self, job: Job) -> Path:
+        """File that says which process computes a job."""
+        return self.jobs / f"{job.hash}.claim"
 
-    def state(self, cell: Cell) -> str:
+    def state(self, job: Job) -> str:
         """``done``, ``failed`` or ``open``."""
-        if self.path(cell).exists():
+        if self.path(job).exists():
             return "done"
-        return "failed" if self.failure(cell).exists() else "open"
+        return "failed" if self.failure(job).exists() else "open"
 
-    def read(self, cell: Cell) -> dict[str, Any]:
-        """What was computed."""
-        found: dict[str, Any] = json.loads(self.path(cell).read_text())
-        return found
+    def read(self, job: Job) -> dict[str, Any]:
+        """Scores, facts and seconds of a finished job."""
+        result: dict[str, Any] = json.loads(self.path(job).read_text())
+        return result
 
-    def read_failure(self, cell: Cell) -> dict[str, Any]:
-        """Why it failed."""
-        found: dict[str, Any] = json.loads(self.failure(cell).read_text())
-        return found
+    def read_failure(self, job: Job) -> dict[str, Any]:
+        """Error of a failed job."""
+        failure: dict[str, Any] = json.loads(self.failure(job).read_text())
+        return failure
 
-    def write(self, cell: Cell, result: dict[str, Any]) -> None:
-        """Write a finished cell, whole or not at all."""
-        write_text(self.path(cell), json.dumps({"key": cell.key, **result}))
-        self.failure(cell).unlink(missing_ok=True)
+    def write(self, job: Job, result: dict[str, Any]) -> None:
+        """Write a finished job, whole or not at all."""
+        write_text(self.path(job), json.dumps({"key": job.key, **result}))
+        self.failure(job).unlink(missing_ok=True)
 
-    def write_failure(self, cell: Cell, error: str, trace: str = "") -> None:
-        """Record that a cell failed, and why."""
-        write_text(self.failure(cell), json.dumps({"cell": str(cell), "error": error, "trace": trace, "key": cell.key}))
+    def write_failure(self, job: Job, error: str, trace: str = "") -> None:
+        """Record that a job failed, and why."""
+        write_text(self.failure(job), json.dumps({"job": str(job), "error": error, "trace": trace, "key": job.key}))
 
-    def forget_failure(self, cell: Cell) -> None:
-        """Let a failed cell be computed again."""
-        self.failure(cell).unlink(missing_ok=True)
+    def forget_failure(self, job: Job) -> None:
+        """Let a failed job be computed again."""
+        self.failure(job).unlink(missing_ok=True)
 
-    def claim(self, cell: Cell) -> bool:
-        """Claim a cell for this process; false where it is done, failed or claimed by a live one."""
+    def claim(self, job: Job) -> bool:
+        """Claim a job for this process; false where it is done, failed or claimed by a live one."""
         from filelock import FileLock
 
-        with FileLock(self.cells / ".lock"):
-            if self.state(cell) != "open" or not self._free(cell):
+        with FileLock(self.jobs / ".lock"):
+            if self.state(job) != "open" or not self._free(job):
                 return False
-            owner = {"host": socket.gethostname(), "pid": os.getpid(), "cell": str(cell)}
-            write_text(self.claim_path(cell), json.dumps(owner))
+            owner = {"host": socket.gethostname(), "pid": os.getpid(), "job": str(job)}
+            write_text(self.claim_path(job), json.dumps(owner))
             return True
 
-    def touch(self, cell: Cell) -> None:
-        """Say that this process is still at it."""
+    def touch(self, job: Job) -> None:
+        """Say that this process still computes a job."""
         with suppress(FileNotFoundError):
-            os.utime(self.claim_path(cell))
+            os.utime(self.claim_path(job))
 
-    def release(self, cell: Cell) -> None:
-        """Give a claim back."""
-        self.claim_path(cell).unlink(missing_ok=True)
+    def release(self, job: Job) -> None:
+        """Give the claim of a job back."""
+        self.claim_path(job).unlink(missing_ok=True)
 
-    def owner(self, cell: Cell) -> tuple[str, int] | None:
-        """Machine and process that claimed a cell."""
+    def owner(self, job: Job) -> tuple[str, int] | None:
+        """Machine and process that claimed a job."""
         try:
-            claim = json.loads(self.claim_path(cell).read_text())
+            claim = json.loads(self.claim_path(job).read_text())
             return str(claim["host"]), int(claim["pid"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def _free(self, cell: Cell) -> bool:
-        """Whether nobody who lives has claimed the cell."""
+    def _free(self, job: Job) -> bool:
+        """Whether no living process has claimed the job."""
         try:
-            age = time.time() - self.claim_path(cell).stat().st_mtime
+            age = time.time() - self.claim_path(job).stat().st_mtime
         except FileNotFoundError:
             return True
-        owner = self.owner(cell)
+        owner = self.owner(job)
         if owner is None or age > STALE:
             return True
         return owner[0] == socket.gethostname() and not _lives(owner[1])

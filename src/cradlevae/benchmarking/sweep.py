@@ -1,4 +1,4 @@
-"""Hyper-parameters by search (optuna): judged on validation cells; test cells are taken out of the data first."""
+"""The search of hyper-parameters (optuna) by scores on validation cells; test cells are taken out of the data first."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 import cradlevae.evaluation.evaluate  # noqa: F401  registers every metric
-from cradlevae.benchmarking.jobs import Cell, expand
-from cradlevae.benchmarking.plan import ModelRun, Plan, Scoring, made, plan_of, read_yaml
-from cradlevae.benchmarking.run import compute_cells
+from cradlevae.benchmarking.jobs import Job, expand
+from cradlevae.benchmarking.plain import from_plain, normalise
+from cradlevae.benchmarking.plan import ModelRun, Plan, Scoring, plan_of, read_yaml
+from cradlevae.benchmarking.pool import compute_jobs
 from cradlevae.benchmarking.store import Store
 from cradlevae.errors import CradleError, DataError
 from cradlevae.evaluation.metrics.registry import REGISTRY
@@ -36,6 +37,9 @@ class Range:
     choices: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
+        normalise(self, "a range of the sweep")
+        if self.choices and (self.low is not None or self.high is not None or self.log):
+            raise DataError("a range of the sweep has choices:, so low:, high: and log: mean nothing; leave them out")
         if not self.choices and (self.low is None or self.high is None or not self.low < self.high):
             raise DataError("a range of the sweep needs low: below high:, or choices:")
 
@@ -49,7 +53,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is searched: ranges of fields of ModelConfig (``settings``) and TrainConfig (``training``), and for what."""
+    """A search: ranges of fields of ModelConfig (``settings``) and TrainConfig (``training``), and the metric."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
@@ -60,18 +64,20 @@ class Sweep:
             raise DataError("the sweep has no ranges; give settings: or training:")
         check_choice("metric", self.metric, [name for name, entry in REGISTRY.items() if entry.kind == "effect"])
         for group in ("settings", "training"):
-            ranges = {name: made(Range, value, f"{name} of the sweep") for name, value in getattr(self, group).items()}
+            ranges = {
+                name: from_plain(Range, value, f"{name} of the sweep") for name, value in getattr(self, group).items()
+            }
             object.__setattr__(self, group, ranges)
 
-    def run(self, trial: Any, model: ModelRun) -> ModelRun:
+    def with_values(self, trial: Any, model: ModelRun) -> ModelRun:
         """The model with a trial's values."""
-        found = {
+        values = {
             group: {name: range_.suggest(trial, f"{group}.{name}") for name, range_ in getattr(self, group).items()}
             for group in ("settings", "training")
         }
         return replace(
-            model, label=f"trial {trial.number}", settings={**model.settings, **found["settings"]},
-            training={**model.training, **found["training"]},
+            model, label=f"trial {trial.number}", settings={**model.settings, **values["settings"]},
+            training={**model.training, **values["training"]},
         )  # fmt: skip
 
 
@@ -81,13 +87,14 @@ def sweep(plan: str | Path | dict[str, Any], output: str | Path, *, trials: int 
     Parameters
     ----------
     plan
-        A YAML file, or what it holds: a plan with one model, and ``sweep:`` with the fields of :class:`Sweep`.
+        A YAML file, or a mapping with its content: a plan with one model, and ``sweep:`` with the fields of
+        :class:`Sweep`.
     output
-        Folder; called again with it, the search goes on.
+        Folder of the search; called again with it, the search goes on.
     trials
-        Trials in all, those of earlier calls included.
+        Number of trials in all, those of earlier calls included.
     workers
-        Processes.
+        Number of processes.
 
     Returns
     -------
@@ -96,7 +103,7 @@ def sweep(plan: str | Path | dict[str, Any], output: str | Path, *, trials: int 
     Raises
     ------
     DataError
-        If the plan does not hold, or optuna is absent.
+        If the plan contradicts itself, or optuna is absent.
     CradleError
         If no trial has a score.
     """
@@ -107,7 +114,7 @@ def sweep(plan: str | Path | dict[str, Any], output: str | Path, *, trials: int 
     from optuna.storages.journal import JournalFileBackend
 
     content, folder = (plan, Path()) if isinstance(plan, dict) else (read_yaml(plan), Path(plan).parent)
-    search = made(Sweep, content.get("sweep"), "sweep: of the plan")
+    search = from_plain(Sweep, content.get("sweep"), "sweep: of the plan")
     base = plan_of({name: value for name, value in content.items() if name != "sweep"}, folder=folder)
     base = replace(base, scoring=VALIDATION)
     if len(base.models) != 1 or base.models[0].floor:
@@ -121,7 +128,9 @@ def sweep(plan: str | Path | dict[str, Any], output: str | Path, *, trials: int 
     )
     while len(study.get_trials(deepcopy=False, states=done)) < trials:
         trial = study.ask()
-        value = _value(store, replace(base, models=(search.run(trial, base.models[0]),)), search.metric, workers)
+        value = _value(
+            store, replace(base, models=(search.with_values(trial, base.models[0]),)), search.metric, workers
+        )
         if value is None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
         else:
@@ -131,16 +140,16 @@ def sweep(plan: str | Path | dict[str, Any], output: str | Path, *, trials: int 
 
 
 def _value(store: Store, plan: Plan, metric: str, workers: int) -> float | None:
-    """Mean score of a trial on validation cells; ``None`` if a cell failed."""
-    cells = [cell for cell in expand(plan) if cell.kind == "model"]
-    compute_cells(store, cells, plan, workers)
-    if any(store.state(cell) != "done" for cell in cells):
+    """Mean score of a trial on validation cells; ``None`` if a job failed."""
+    jobs = [job for job in expand(plan) if job.kind == "model"]
+    compute_jobs(store, jobs, plan, workers)
+    if any(store.state(job) != "done" for job in jobs):
         return None
-    return float(np.mean([_score(store, cell, metric) for cell in cells]))
+    return float(np.mean([_score(store, job, metric) for job in jobs]))
 
 
-def _score(store: Store, cell: Cell, metric: str) -> float:
-    rows: Sequence[dict[str, Any]] = store.read(cell)["scores"]
+def _score(store: Store, job: Job, metric: str) -> float:
+    rows: Sequence[dict[str, Any]] = store.read(job)["scores"]
     return float(next(row["value"] for row in rows if row["metric"] == metric and row["predictor"] == MODEL))
 
 
@@ -152,7 +161,7 @@ def _table(study: Any, metric: str, store: Store) -> pd.DataFrame:
         if trial.value is not None
     ]
     if not rows:
-        raise CradleError(f"no trial has a score; why is in {store.cells}")
+        raise CradleError(f"no trial has a score; the reasons are in {store.jobs}")
     table = pd.DataFrame(rows).sort_values("shortfall", kind="stable").drop(columns="shortfall").reset_index(drop=True)
     with atomic_path(store.folder / "trials.csv") as temporary:
         table.to_csv(temporary, index=False)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 import cradlevae.evaluation.evaluate  # noqa: F401  registers every metric
 from cradlevae.benchmarking.plan import BEST_FLOOR
+from cradlevae.benchmarking.record import Benchmark
 from cradlevae.evaluation.metrics.registry import REGISTRY
 from cradlevae.evaluation.score_table import best_of, fraction_of
 from cradlevae.evaluation.significance import PairedTest, paired_permutation_test
-
-if TYPE_CHECKING:
-    from cradlevae.benchmarking.results import Benchmark
 
 GROUP = ("data", "recipe", "qc", "reference", "metric")
 COLUMNS = (
@@ -38,21 +36,22 @@ def summary(results: pd.DataFrame, baseline: str = BEST_FLOOR) -> pd.DataFrame:
     Parameters
     ----------
     results
-        As of :class:`~cradlevae.benchmarking.results.Benchmark`.
+        The results of a :class:`~cradlevae.benchmarking.record.Benchmark`.
     baseline
-        What each model is tested against: ``best floor`` (that of the best mean, of each metric), a model or a floor.
+        The model that each other one is tested against: ``best floor`` (the floor of the best mean, for each metric), a
+        model or a floor.
 
     Returns
     -------
     pandas.DataFrame
         ``mean`` and ``sd`` over ``n`` seeds; ``best_floor`` with its mean (``floor``), the mean ``ceiling``, and where
         the mean lies between them (``fraction``). ``p``: one-sided paired permutation test of "beats the ``baseline``"
-        over ``pairs`` of runs with the same seeds, which can give no less than ``smallest_p``. ``p_best``: the same of
-        "``best_model`` beats this model".
+        over ``pairs`` of jobs with the same seeds, which can give no less than ``smallest_p``. ``p_best``: the same
+        test of "``best_model`` beats this model".
     """
-    known = results[results["metric"].isin(list(REGISTRY)) & (results["kind"] != "reference")]
+    scored = results[results["metric"].isin(list(REGISTRY)) & (results["kind"] != "reference")]
     rows: list[dict[str, Any]] = []
-    for names, part in known.groupby(list(GROUP), sort=False):
+    for names, part in scored.groupby(list(GROUP), sort=False):
         rows += _rows(dict(zip(GROUP, names, strict=True)), part, baseline)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -101,7 +100,7 @@ def _series(rows: pd.DataFrame) -> Series:
 
 
 def _test(metric: str, first: Series, second: Series) -> PairedTest | None:
-    """Test of "the first beats the second" over runs with the same seeds; the difference is that of the scores."""
+    """Test of "the first beats the second" over jobs with the same seeds; the difference is a difference of scores."""
     one, other = _paired(first, second)
     if len(one) == 0:
         return None
@@ -113,58 +112,58 @@ def _test(metric: str, first: Series, second: Series) -> PairedTest | None:
 
 
 def _paired(first: Series, second: Series) -> tuple[Any, Any]:
-    """Scores of the same seeds; a floor's count for every init seed of its split."""
+    """Scores of the same seeds; a floor's score counts for every init seed of its split."""
     if first.index.nlevels == second.index.nlevels:
         common = first.index.intersection(second.index)
         return first.loc[common].to_numpy(), second.loc[common].to_numpy()
     if first.index.nlevels == 1:
         other, one = _paired(second, first)
         return one, other
-    found = second.reindex(first.index.get_level_values("split_seed")).to_numpy()
-    known = np.isfinite(found)
-    return first.to_numpy()[known], found[known]
+    of_split = second.reindex(first.index.get_level_values("split_seed")).to_numpy()
+    known = np.isfinite(of_split)
+    return first.to_numpy()[known], of_split[known]
 
 
-def markdown(table: pd.DataFrame, found: Benchmark) -> str:
+def markdown(table: pd.DataFrame, benchmark: Benchmark) -> str:
     """The table for people: a section per data set and reference, a row per model and floor."""
     lines = ["# Benchmark", ""]
-    if found.plan.note:
-        lines += [f"**{found.plan.note}**", ""]
+    if benchmark.plan.note:
+        lines += [f"**{benchmark.plan.note}**", ""]
     lines += [
         "Models: mean ± sd over seeds; where it lies between the best floor (0 %) and the ceiling (100 %); p of the "
-        f"paired permutation test that it beats the baseline ({found.plan.baseline}). Bold: the best model. The "
-        "smallest p that n pairs can give is 2⁻ⁿ; no p is adjusted for the number of tests. All metrics, and the tests "
-        "of the best model against each other one, are in `table.csv`.",
+        f"paired permutation test that it beats the baseline ({benchmark.plan.baseline_label}). Bold: the best model. "
+        "The smallest p that n pairs can give is 2⁻ⁿ; no p is adjusted for the number of tests. All metrics, and the "
+        "tests of the best model against each other one, are in `table.csv`.",
         "",
     ]
     for names, part in table.groupby(["data", "recipe", "qc", "reference"], sort=False):
         shown = [metric for metric in SHOWN if metric in set(part["metric"])]
         if shown:
             lines += _section(names, part[part["metric"].isin(shown)], shown)
-    if len(found.failures):
-        lines += ["## Runs without scores", "", "| run | why |", "|---|---|"]
-        for (data, model, error), part in found.failures.groupby(["data", "model", "error"], sort=False):
+    if len(benchmark.failures):
+        lines += ["## Jobs without scores", "", "| jobs | why |", "|---|---|"]
+        for (data, model, error), part in benchmark.failures.groupby(["data", "model", "error"], sort=False):
             lines.append(f"| {data}, {model} ({len(part)} ×) | {_one_line(error)} |")
         lines.append("")
     return "\n".join(lines)
 
 
 def _section(names: Any, part: pd.DataFrame, shown: list[str]) -> list[str]:
-    """A table of one reference."""
+    """The table of one reference."""
     data, recipe, qc, reference = names
     lines = [f"## {data}, split `{recipe}`, QC {qc}: {reference}", ""]
     counts = part[part["kind"] == "model"].groupby("n")["model"].nunique().to_dict()
     if counts:
-        said = ", ".join(f"{n} runs of {models} model{'s' if models > 1 else ''}" for n, models in counts.items())
+        text = ", ".join(f"{models} model{'s' if models > 1 else ''} with {n} scores" for n, models in counts.items())
         least = part["smallest_p"].min()
-        lines += [f"{said}." + ("" if pd.isna(least) else f" Smallest p: {least:.3g}."), ""]
+        lines += [f"{text}." + ("" if pd.isna(least) else f" Smallest p: {least:.3g}."), ""]
     lines += ["| | " + " | ".join(shown) + " |", "|---" * (len(shown) + 1) + "|"]
     for kind in ("model", "floor"):
         for model in dict.fromkeys(part.loc[part["kind"] == kind, "model"]):
             rows = part[part["model"] == model].set_index("metric")
-            cells = [_cell(rows.loc[metric]) if metric in rows.index else "" for metric in shown]
+            entries = [_entry(rows.loc[metric]) if metric in rows.index else "" for metric in shown]
             left = f" ({rows['unanswered'].max()} conditions unanswered)" if rows["unanswered"].max() else ""
-            lines.append(f"| {'floor: ' if kind == 'floor' else ''}{model}{left} | " + " | ".join(cells) + " |")
+            lines.append(f"| {'floor: ' if kind == 'floor' else ''}{model}{left} | " + " | ".join(entries) + " |")
     ceilings = part.groupby("metric")["ceiling"].first()
     if ceilings.notna().any():
         texts = ["" if pd.isna(ceilings[metric]) else f"{ceilings[metric]:.3f}" for metric in shown]
@@ -172,7 +171,7 @@ def _section(names: Any, part: pd.DataFrame, shown: list[str]) -> list[str]:
     return [*lines, ""]
 
 
-def _cell(row: pd.Series[Any]) -> str:
+def _entry(row: pd.Series[Any]) -> str:
     digits = 1 if abs(row["mean"]) >= 100 else 3
     mean = round(row["mean"], digits) + 0.0  # no minus before a zero
     text = f"{mean:.{digits}f}" + ("" if pd.isna(row["sd"]) else f" ± {row['sd']:.{digits}f}")

@@ -1,6 +1,6 @@
-"""A process that computes cells: ``python -m cradlevae.benchmarking.worker``, told by its standard input what to do.
+"""A process that computes jobs: ``python -m cradlevae.benchmarking.worker``; its standard input says which.
 
-It claims one open cell after another until none is left, in whatever process. It ends when the process that started it
+It claims one open job after another until none is left in any process. It ends when the process that started it
 does: its standard input is closed then.
 """
 
@@ -16,58 +16,58 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cradlevae.benchmarking.jobs import Cell
-    from cradlevae.benchmarking.plan import DataSource
+    from cradlevae.benchmarking.data_source import DataSource
+    from cradlevae.benchmarking.jobs import Job
     from cradlevae.benchmarking.store import Store
 
 PAUSE = 0.5
-"""Seconds between looks at cells that others are at."""
+"""Seconds between looks at jobs that other processes compute."""
 
 TOUCH = 30.0
 """Seconds between touches of a claim."""
 
 
-def work(store: Store, cells: Sequence[Cell], sources: dict[str, DataSource]) -> None:
-    """Compute all open cells that nobody else computes; wait for those of others, which may die."""
-    waiting = list(cells)
+def work(store: Store, jobs: Sequence[Job], sources: dict[str, DataSource]) -> None:
+    """Compute all open jobs that no other process computes, and wait for the others, whose processes may die."""
+    waiting = list(jobs)
     while waiting:
-        waiting = [cell for cell in waiting if store.state(cell) == "open"]
-        claimed = next((cell for cell in waiting if store.claim(cell)), None)
+        waiting = [job for job in waiting if store.state(job) == "open"]
+        claimed = next((job for job in waiting if store.claim(job)), None)
         if claimed is None:
             time.sleep(PAUSE)
             continue
         with _alive(store, claimed):
-            compute_cell(store, claimed, sources[claimed.data])
+            compute_job(store, claimed, sources[claimed.data])
 
 
-def compute_cell(store: Store, cell: Cell, source: DataSource) -> None:
-    """Compute a claimed cell and write it, or that it failed."""
+def compute_job(store: Store, job: Job, source: DataSource) -> None:
+    """Compute a claimed job and write it, or that it failed."""
     from cradlevae.benchmarking.compute import compute
     from cradlevae.errors import CradleError
 
     try:
-        store.write(cell, compute(cell, source))
+        store.write(job, compute(job, source))
     except CradleError as error:
-        store.write_failure(cell, str(error))
-    except Exception as error:  # whatever it is: the other cells go on
-        store.write_failure(cell, f"{type(error).__name__}: {error}", traceback.format_exc())
+        store.write_failure(job, str(error))
+    except Exception as error:  # whatever it is: the other jobs go on
+        store.write_failure(job, f"{type(error).__name__}: {error}", traceback.format_exc())
     finally:
-        store.release(cell)
+        store.release(job)
 
 
 @contextmanager
-def _alive(store: Store, cell: Cell) -> Iterator[None]:
-    """Touch the claim of a cell while it is computed."""
+def _alive(store: Store, job: Job) -> Iterator[None]:
+    """Touch the claim of a job while it is computed."""
     done = threading.Event()
 
     def touch() -> None:
         while not done.wait(TOUCH):
-            store.touch(cell)
+            store.touch(job)
 
     thread = threading.Thread(target=touch, daemon=True)
     thread.start()
@@ -78,38 +78,40 @@ def _alive(store: Store, cell: Cell) -> Iterator[None]:
         thread.join()
 
 
-def job(store: Store, cells: Sequence[Cell], sources: dict[str, DataSource], threads: int, modules: Any) -> bytes:
-    """What a worker is told."""
-    told = {
+def instructions(
+    store: Store, jobs: Sequence[Job], sources: dict[str, DataSource], threads: int, modules: Sequence[str]
+) -> bytes:
+    """The line that a worker reads from its standard input."""
+    content = {
         "folder": str(store.folder),
-        "cells": [asdict(cell) for cell in cells],
+        "jobs": [asdict(job) for job in jobs],
         "sources": {name: asdict(source) for name, source in sources.items()},
         "threads": threads,
         "modules": list(modules),
     }
-    return json.dumps(told).encode() + b"\n"
+    return json.dumps(content).encode() + b"\n"
 
 
 def main() -> None:
-    """Read a job and do it."""
-    told = json.loads(sys.stdin.buffer.readline())
+    """Read the instructions, and compute the jobs that they name."""
+    content = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     import logging
     from importlib import import_module
 
     import torch
 
-    from cradlevae.benchmarking.jobs import Cell
-    from cradlevae.benchmarking.plan import source_of
+    from cradlevae.benchmarking.data_source import source_of
+    from cradlevae.benchmarking.jobs import Job
     from cradlevae.benchmarking.store import Store
 
-    torch.set_num_threads(told["threads"])
+    torch.set_num_threads(content["threads"])
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for module in told["modules"]:
+    for module in content["modules"]:
         import_module(module)
-    cells = [Cell(**cell) for cell in told["cells"]]
-    sources = {name: source_of(source) for name, source in told["sources"].items()}
-    work(Store(Path(told["folder"])), cells, sources)
+    jobs = [Job(**job) for job in content["jobs"]]
+    sources = {name: source_of(source) for name, source in content["sources"].items()}
+    work(Store(Path(content["folder"])), jobs, sources)
 
 
 def _leave_with_parent() -> None:

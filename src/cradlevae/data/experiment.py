@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cradlevae.data.cell_labels import condition_labels, condition_names, read_labels
+from cradlevae.data.cell_labels import CellLabels, condition_labels, read_labels
 from cradlevae.data.fields import DataFields, obs_column
-from cradlevae.data.labels import CONTROL, closest, dosage_table, indicator_table, singles_of
+from cradlevae.data.label_advice import likely_controls_first, warn_of_labels
+from cradlevae.data.labels import CONTROL, Condition, closest, condition_name, dosage_table, indicator_table, listed
 from cradlevae.data.storage.counts import Counts
 from cradlevae.data.storage.stored_matrix import CountMatrix, subset_rows
 from cradlevae.errors import DataError
@@ -39,7 +40,7 @@ class Experiment:
     condition
         Index into ``conditions`` per cell, (cells,).
     conditions
-        Canonical condition names; ``conditions[0]`` is ``control``.
+        The conditions, by their canonical names; ``conditions[0]`` is ``control``.
     perturbations
         Names of the single perturbations, in the order of the model's treatments.
     artifact
@@ -59,7 +60,7 @@ class Experiment:
     genes: pd.Index[str]
     counts: CountMatrix
     condition: IntArray
-    conditions: tuple[str, ...]
+    conditions: tuple[Condition, ...]
     perturbations: tuple[str, ...]
     artifact: Float32Array
     criteria: tuple[str, ...]
@@ -140,32 +141,32 @@ def read_experiment(
     counts = Counts(adata, fields.layer)
     check_unique(adata.obs_names, "cell", "adata.obs_names_make_unique()")
     check_unique(adata.var_names, "gene", "adata.var_names_make_unique()")
-    codes, singles = read_labels(adata, fields)
+    labels = read_labels(adata, fields)
     artifact = _artifact(adata, fields)
     columns = _gene_columns(adata, genes)
     library_size = counts.library_sizes(columns)
 
-    assigned = np.array([names is not None for names in singles], dtype=bool)[codes]
+    assigned = np.array([condition is not None for condition in labels.conditions], dtype=bool)[labels.codes]
     counted = library_size > 0
     usable = assigned & counted
     if not usable.any():
         raise DataError("no cell has both a count and a perturbation")
     _warn_left_out(counted, assigned, fields)
 
-    names = condition_names(singles)
-    occurring = {names[code] for code in np.unique(codes[usable])}
-    conditions = (CONTROL, *sorted(occurring - {CONTROL}))
-    own = sorted({single for name in conditions for single in singles_of(name)})
+    conditions = _conditions(labels, usable)
+    own = sorted({single for condition in conditions for single in condition.singles})
     if perturbations is not None:
         _check_known(own, perturbations, fields)
-    elif CONTROL not in occurring:
-        raise _no_controls(conditions[1:], fields)
-    position = {name: index for index, name in enumerate(conditions)}
+    else:
+        _check_controls(labels, usable, fields)
+        warn_of_labels(labels.written, adata.var_names, fields)
+    position = {condition: index for index, condition in enumerate(conditions)}
+    condition = np.array([-1 if name is None else position.get(name, -1) for name in labels.conditions], dtype=np.int64)
     data = Experiment(
         cells=pd.Index(adata.obs_names),
         genes=pd.Index(genes if genes is not None else adata.var_names),
         counts=counts.matrix(columns),
-        condition=np.array([position.get(name, -1) for name in names], dtype=np.int64)[codes],
+        condition=condition[labels.codes],
         conditions=conditions,
         perturbations=tuple(perturbations) if perturbations is not None else tuple(own),
         artifact=artifact,
@@ -194,11 +195,26 @@ def _check_known(own: Sequence[str], perturbations: Sequence[str], fields: DataF
             )
 
 
-def _no_controls(conditions: Sequence[str], fields: DataFields) -> DataError:
-    shown = ", ".join(map(repr, conditions[:5]))
-    return DataError(
-        f"no control cells: none of {', '.join(map(repr, fields.control_labels))} is in "
-        f"obs[{fields.perturbation_key!r}] (labels there: {shown}, …); name yours with control_labels="
+def _conditions(labels: CellLabels, usable: BoolArray) -> tuple[Condition, ...]:
+    """Return the conditions of the usable cells: the control, then the others by name."""
+    occurring = {labels.conditions[code] for code in np.unique(labels.codes[usable])}
+    treated = sorted(condition for condition in occurring if condition is not None and condition.singles)
+    return (condition_name(()), *treated)
+
+
+def _check_controls(labels: CellLabels, usable: BoolArray, fields: DataFields) -> None:
+    """Raise :class:`DataError` where no usable cell is a control; the message shows what may be one."""
+    n_cells = np.bincount(labels.codes[usable], minlength=len(labels.conditions))
+    present = [index for index, condition in enumerate(labels.conditions) if condition is not None and n_cells[index]]
+    if any(labels.conditions[index] == CONTROL for index in present):
+        return
+    column = fields.guides_key is None
+    names = [labels.written[index] if column else str(labels.conditions[index]) for index in present]
+    shown = likely_controls_first(names, [int(n_cells[index]) for index in present])
+    where = f"obs[{fields.perturbation_key!r}]" if column else f"obsm[{fields.guides_key!r}]"
+    raise DataError(
+        f"no control cells: none of {', '.join(map(repr, fields.control_labels))} is in {where} "
+        f"(labels there: {listed(shown)}); name yours with control_labels="
     )
 
 

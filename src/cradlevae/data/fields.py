@@ -28,7 +28,8 @@ class DataFields:
     control_labels
         Labels of unperturbed cells; case does not matter.
     separator
-        Text between the single perturbations of a combination in a label.
+        Text between the single perturbations of a combination in a label; ``None`` where no label is a combination, so
+        that names may hold any text (``Na+``).
     guides_key
         Key of ``obsm`` with a guide-count matrix (a DataFrame, cells × target genes), read instead of
         ``perturbation_key``; a column whose name is a control label holds non-targeting guide RNAs.
@@ -52,7 +53,7 @@ class DataFields:
     artifact_key: str | tuple[str, ...] = "artifact"
     layer: str | None = None
     control_labels: tuple[str, ...] = DEFAULT_CONTROLS
-    separator: str = "+"
+    separator: str | None = "+"
     guides_key: str | None = None
     guide_min_count: float = 1.0
 
@@ -62,8 +63,11 @@ class DataFields:
         for name in ("control_labels", "artifact_key"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not self.separator:
-            raise DataError("separator is empty; name what stands between the members of a combination, e.g. '+'")
+        if self.separator is not None and not self.separator.strip():
+            raise DataError(
+                "separator is empty; name what stands between the perturbations of a combination, e.g. '+', or use "
+                "separator=None where there are no combinations"
+            )
 
     @property
     def criteria(self) -> tuple[str, ...]:

@@ -1,14 +1,14 @@
-"""Perturbation labels as people write them, turned into canonical conditions and dosages.
+"""Perturbation labels as people write them, turned into conditions and dosages.
 
-A *condition* is what was done to a cell: ``control``, a single perturbation ``A`` or a combination ``A+B``. Its
-canonical name sorts the single perturbations and joins them with ``+``, so ``B_A``, ``A+B`` and ``B+A`` are one
-condition.
+A :class:`Condition` is what was done to a cell: ``control``, a single perturbation ``A`` or a combination ``A+B``. It
+consists of single perturbations; its name, which joins them, is only shown. The singles are sorted, so ``B+A`` and
+``A+B`` are one condition.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -18,41 +18,169 @@ from cradlevae.utils.types import Float32Array
 CONTROL = "control"
 """Canonical name of the unperturbed condition."""
 
-DEFAULT_CONTROLS = ("control", "ctrl", "non-targeting")
+DEFAULT_CONTROLS = ("control", "ctrl", "non-targeting", "non_targeting")
 """Labels that mean "unperturbed" unless the caller names others; case does not matter."""
+
+MISSING = frozenset({"", "nan", "-nan", "none", "na", "<na>", "n/a", "#n/a", "#na", "null"})
+"""Texts that stand for a missing label, in lower case; most of them come from tables that were written and read."""
+
+BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"))
+"""A part with one bracket of a pair was cut out of a name, as in ``(+)-JQ1``."""
+
+
+class Condition(str):
+    """The canonical name of a condition, which knows its single perturbations.
+
+    It is a text like any other, but nobody has to split it to learn what it consists of: names such as ``Na+`` may hold
+    the text that joins the singles.
+
+    Attributes
+    ----------
+    singles
+        The single perturbations, sorted; empty for the control.
+    """
+
+    singles: tuple[str, ...]
+
+    def __new__(cls, name: str, singles: Iterable[str]) -> Condition:
+        """Name a condition."""
+        condition = super().__new__(cls, name)
+        condition.singles = tuple(singles)
+        return condition
+
+    def __getnewargs__(self) -> tuple[str, tuple[str, ...]]:  # type: ignore[override]
+        return str(self), self.singles
+
+
+def condition_name(singles: Iterable[str], separator: str | None = "+") -> Condition:
+    """Return the condition with these single perturbations; its name joins them with the separator.
+
+    Without a separator, ``+`` joins those of a cell that was found to have several guide RNAs.
+    """
+    parts = tuple(sorted(singles))
+    return Condition((separator or "+").join(parts) or CONTROL, parts)
+
+
+def singles_of(condition: str) -> tuple[str, ...]:
+    """Return the single perturbations of a canonical condition; empty for ``control``.
+
+    A :class:`Condition` knows them. A plain text is read as a name whose singles are joined with ``+``.
+    """
+    if isinstance(condition, Condition):
+        return condition.singles
+    return () if condition == CONTROL else tuple(condition.split("+"))
 
 
 def parse_label(
-    label: str, *, separator: str = "+", control_labels: Sequence[str] = DEFAULT_CONTROLS
+    label: str, *, separator: str | None = "+", control_labels: Sequence[str] = DEFAULT_CONTROLS
 ) -> tuple[str, ...]:
     """Return the single perturbations that a label means, sorted; empty for a control.
 
-    ``A+ctrl`` (GEARS style) is the single ``A``; ``A+A`` (two guide RNAs against one gene) is ``A``.
+    Control labels are recognised before the label is split, also as parts of it: ``A+ctrl`` (GEARS style) is the single
+    ``A``, and so is ``A_non_targeting`` with the separator ``_``. ``A+A`` (two guide RNAs against one gene) is ``A``.
 
     Parameters
     ----------
     label
         The label of a cell, e.g. ``"A+B"``.
     separator
-        Text between the single perturbations of a combination.
+        Text between the single perturbations of a combination; ``None`` where there are no combinations.
     control_labels
         Labels that mean "unperturbed"; case does not matter.
+
+    Raises
+    ------
+    DataError
+        If the label is missing, or has nothing that could be a name on one side of the separator.
     """
-    controls = {name.casefold() for name in control_labels} | {CONTROL}
-    if label.casefold() in controls:
-        return ()
-    parts = {part.strip() for part in label.split(separator)}
-    return tuple(sorted(part for part in parts if part and part.casefold() not in controls))
+    parts = _parts(label, separator, control_labels)
+    if is_missing(label, separator=separator, control_labels=control_labels):
+        raise DataError(f"label {label!r} is missing or empty; name the perturbation, or 'control'")
+    for part in parts:
+        if separator is not None and (not part or _cut_in_brackets(part)):
+            raise DataError(
+                f"label {label!r} has {part!r} on one side of the separator {separator!r}, which is no name; if "
+                f"{separator!r} belongs to a name, use separator=None (no combinations), or name what else stands "
+                "between the perturbations of a combination"
+            )
+    return tuple(sorted(set(parts)))
 
 
-def condition_name(singles: Iterable[str]) -> str:
-    """Return the canonical name of the condition with these single perturbations."""
-    return "+".join(sorted(singles)) or CONTROL
+def _cut_in_brackets(part: str) -> bool:
+    return any(part.count(opened) != part.count(closed) for opened, closed in BRACKETS)
 
 
-def singles_of(condition: str) -> tuple[str, ...]:
-    """Return the single perturbations of a canonical condition; empty for ``control``."""
-    return () if condition == CONTROL else tuple(condition.split("+"))
+def is_missing(label: str, *, separator: str | None = "+", control_labels: Sequence[str] = DEFAULT_CONTROLS) -> bool:
+    """Whether a label, or a part of it, stands for a missing value; a control label never does."""
+    parts = _parts(label, separator, control_labels)
+    if not all(parts):  # "+" is missing, but in "Na+" the separator belongs to the name
+        return not any(parts)
+    return any(part.casefold() in MISSING for part in parts)
+
+
+def _parts(label: str, separator: str | None, control_labels: Sequence[str]) -> list[str]:
+    """Split a label and leave out the controls, also those whose names hold the separator."""
+    controls = {_folded(name) for name in (*control_labels, CONTROL)}
+    if _folded(label) in controls:
+        return []
+    if separator is None:
+        return [label.strip()]
+    pieces = [piece.strip() for piece in label.split(separator)]
+    spelled = {tuple(_folded(piece) for piece in name.split(separator)) for name in (*control_labels, CONTROL)}
+    longest = max(map(len, spelled))
+    parts: list[str] = []
+    position = 0
+    while position < len(pieces):
+        ahead = [tuple(_folded(piece) for piece in pieces[position : position + n]) for n in range(longest, 0, -1)]
+        control = next((run for run in ahead if run in spelled), None)
+        if control is None:
+            parts.append(pieces[position])
+        position += 1 if control is None else len(control)
+    return parts
+
+
+def _folded(text: str) -> str:
+    return text.strip().casefold()
+
+
+def requested_conditions(
+    labels: str | Iterable[str],
+    *,
+    separator: str | None = "+",
+    control_labels: Sequence[str] = DEFAULT_CONTROLS,
+    perturbations: Collection[str] = (),
+) -> dict[str, Condition]:
+    """Return the conditions that a user asks for, by the label as the user wrote it, each label once and in order.
+
+    Two spellings of one condition (``A+B``, ``B+A``) are two entries with equal conditions.
+
+    Parameters
+    ----------
+    labels
+        One label or several.
+    separator, control_labels
+        As in :class:`~cradlevae.data.fields.DataFields`.
+    perturbations
+        Known single perturbations, if there are any. With another separator than ``+``, ``A+B`` is understood as well,
+        if no perturbation has this name, but ``A`` and ``B`` are known.
+
+    Raises
+    ------
+    DataError
+        If no label is given, or one of them is empty or missing.
+    """
+    written = [labels] if isinstance(labels, str) else [str(label) for label in labels]
+    if not written:
+        raise DataError("no perturbations were given")
+    conditions = {}
+    for label in written:
+        singles = set(parse_label(label, separator=separator, control_labels=control_labels))
+        for name in singles - set(perturbations):
+            others = {part.strip() for part in name.split("+")}
+            if len(others) > 1 and separator is not None and others <= set(perturbations):
+                singles = singles - {name} | others
+        conditions[label] = condition_name(singles, separator)
+    return conditions
 
 
 def dosage_table(conditions: Sequence[str], perturbations: Sequence[str]) -> Float32Array:

@@ -207,7 +207,7 @@ def _quarter_of_combinations(labels: pd.Series[str], generator: np.random.Genera
     if not names:
         raise DataError(
             "this recipe needs combinations (labels such as A+B), but there are none; "
-            "use recipe 'cells', or set separator= to what stands between the members"
+            "use recipe 'cells', or set separator= to what stands between the perturbations"
         )
     return _last_quarter(names, generator)
 
@@ -235,7 +235,9 @@ def _perturbations(labels: pd.Series[str], generator: np.random.Generator, n_sha
     seen = {single for name in conditions if name not in touched for single in singles_of(name)}
     test = {name for name in touched if sum(single in seen for single in singles_of(name)) == n_shared}
     if not test:
-        raise DataError(f"no condition has exactly {n_shared} members seen in training; use another n_shared or seed")
+        raise DataError(
+            f"no condition has exactly {n_shared} perturbations seen in training; use another n_shared or seed"
+        )
     return _held_out(labels, test, touched - test, generator)
 
 

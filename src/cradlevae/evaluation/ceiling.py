@@ -1,6 +1,6 @@
-"""The ceiling: how well even the truth would score against a reference measured from few cells.
+"""The ceiling: how well even the true effects would score against a reference measured from few cells.
 
-The held-out cells are split in halves, controls too; the correlation r of the two effect matrices tells how
+The held-out cells are split in halves, controls too; the correlation r of the two effect matrices shows how
 much of a half is noise. All cells together are less noisy than a half, R = 2r/(1+r) (Spearman-Brown), and
 the truth correlates with a measurement of reliability R at √R, the attainable ρ. Half against half, r
 itself, is not a ceiling: good shrinkage beats it.
@@ -23,7 +23,7 @@ from cradlevae.utils.types import AnyIntArray, FloatArray, IntArray
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What can be attained against a noisy reference.
+    """The best scores that can be expected against a noisy reference.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ def ceiling(
     Notes
     -----
     The bootstrap draws perturbations, not cells: a cell drawn twice would fall into both halves and pass
-    for reproducibility. The interval therefore speaks of other perturbations of the same kind, measured
+    for reproducibility. The interval is therefore about other perturbations of the same kind, measured
     with as many cells; with one perturbation it has no width. Conditions of fewer than two cells cannot be
     halved and are left out.
 
@@ -118,14 +118,15 @@ def split_half_scores(
     scale: Scale = "perturbseq",
     control: str = CONTROL,
 ) -> FloatArray:
-    """Any registered effect metric, one half of the cells scored against the other, (splits,).
+    """Score one half of the cells against the other by any registered effect metric, (splits,).
 
-    This is what others print as a ceiling. It is a landmark only: both halves carry twice the noise of the
-    whole. Parameters and errors as :func:`ceiling`; ``metric`` is a name in the metric registry.
+    Other packages print this as a ceiling. It is none: each half has twice the noise of all cells together, so a good
+    prediction can score better. Parameters and errors are those of :func:`ceiling`; ``metric`` is a name in the metric
+    registry.
     """
-    kept = [names[row] for row in _halvable(np.asarray(condition), names, control)]
+    halvable = [names[row] for row in _halvable(np.asarray(condition), names, control)]
     scores = [
-        effect_scores(first, second, perturbations=kept, genes=genes, names=[metric])[metric]
+        effect_scores(first, second, perturbations=halvable, genes=genes, names=[metric])[metric]
         for first, second in split_half_effects(
             counts, condition, names, n_splits=n_splits, seed=seed, scale=scale, control=control
         )

@@ -1,4 +1,4 @@
-"""Files for `cell-eval` (Arc Institute), so that its scores can be had beside ours.
+"""Files for `cell-eval` (Arc Institute): real and generated cells, which it scores in its own way.
 
 Our effects on log2 scale are its effects on natural-log scale, divided by ln 2.
 """
@@ -15,8 +15,9 @@ import scipy.sparse as sp
 from cradlevae.errors import DataError
 from cradlevae.evaluation.matched_cells import generate_alike
 from cradlevae.evaluation.metrics.pca_space import log_normalised
-from cradlevae.evaluation.predictor import Predictor
+from cradlevae.evaluation.predictor import Learner, Predictor, as_predictor
 from cradlevae.evaluation.reference_effects import ReferenceCells, reference_rows, scored_conditions
+from cradlevae.model.trained import TrainedModel
 from cradlevae.utils.atomic import make_folder, write_h5ad
 from cradlevae.utils.types import AnnDataLike, IntArray
 
@@ -25,7 +26,7 @@ PREDICTED_FILE = "predicted.h5ad"
 
 
 def to_cell_eval(
-    model: Predictor,
+    model: TrainedModel | Predictor,
     adata: AnnDataLike,
     folder: str | Path,
     *,
@@ -44,9 +45,9 @@ def to_cell_eval(
     Parameters
     ----------
     model
-        A trained model.
+        A trained model or a floor.
     adata
-        The experiment.
+        The experiment; it is read once.
     folder
         Where ``real.h5ad`` and ``predicted.h5ad`` go; made where it is missing.
     reference
@@ -70,25 +71,24 @@ def to_cell_eval(
     for path in (predicted, real):
         if path.exists() and not overwrite:
             raise DataError(f"{path} exists already; choose another folder, or overwrite=True")
-    data = model.read(adata)
-    rows = reference_rows(model, data, reference).rows
+    predictor = as_predictor(model)
+    data = predictor.read(adata)
+    rows = reference_rows(predictor, data, reference).rows
     passing = rows[~data.failed[rows]]
-    pair = generate_alike(model, data, passing, scored_conditions(model, data, passing)[0], seed=seed)
+    pair = generate_alike(predictor, data, passing, scored_conditions(predictor, data, passing)[0], seed=seed)
     if pair is None:
         raise DataError("no condition has two passing reference cells and two passing reference controls to write")
-    known = np.flatnonzero(pair.real_codes >= 0)
-    of_real = _cells(pair.real[known], pair.real_codes[known], pair.names, data.cells[passing[known]], model)
+    chosen = np.flatnonzero(pair.real_codes >= 0)
+    real_cells = _cells(pair.real[chosen], pair.real_codes[chosen], pair.names, data.cells[passing[chosen]], predictor)
     matched = pair.matched()
     names = pd.Index([f"predicted{cell}" for cell in range(len(matched))])
-    of_model = _cells(pair.generated[matched], pair.generated_codes[matched], pair.names, names, model)
-    write_h5ad(of_real, real)
-    write_h5ad(of_model, predicted)
+    generated = _cells(pair.generated[matched], pair.generated_codes[matched], pair.names, names, predictor)
+    write_h5ad(real_cells, real)
+    write_h5ad(generated, predicted)
     return predicted, real
 
 
-def _cells(
-    counts: sp.csr_matrix, codes: IntArray, names: tuple[str, ...], cells: pd.Index[str], model: Predictor
-) -> Any:
+def _cells(counts: sp.csr_matrix, codes: IntArray, names: tuple[str, ...], cells: pd.Index[str], model: Learner) -> Any:
     import anndata as ad
 
     obs = pd.DataFrame({"perturbation": pd.Categorical(np.array(names, dtype=object)[codes])}, index=cells)

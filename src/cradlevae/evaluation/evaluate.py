@@ -1,7 +1,8 @@
-"""The leak-proof harness: every score of a trained model with its floors, its ceiling and its interval.
+"""The evaluation: every score of a trained model or a floor, with all floors, the ceiling and intervals.
 
-Scores come as one tidy table: a row per reference, metric and predictor. ``fraction`` says where a score lies between
-the best floor (0) and the ceiling (1).
+This file reads the experiment, once, chooses the cells that make the reference (the predictor has not been trained on
+them) and lets the scorers add their rows to one tidy table, a row per reference, metric and predictor. ``fraction``
+says where a score lies between the best floor (0) and the ceiling (1).
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from cradlevae.data.experiment import Experiment
 from cradlevae.data.qc.confounding import confounding_alarm
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.training_moments import need_training_controls
-from cradlevae.evaluation.predictor import Predictor, predicted_effects
+from cradlevae.evaluation.inputs import ScoringInputs
+from cradlevae.evaluation.predictor import Predictor, as_predictor
 from cradlevae.evaluation.reference_effects import (
     ALL_CELLS_NOTE,
     MAX_UNMARKED,
     NO_ANSWER,
+    NOT_MEASURABLE,
     Reference,
     ReferenceCells,
-    clean_counts,
     measured_reference,
     reference_rows,
     scored_conditions,
@@ -32,17 +34,20 @@ from cradlevae.evaluation.reference_effects import (
 )
 from cradlevae.evaluation.score_table import COLUMNS, Scores, reference_label
 from cradlevae.evaluation.scorers.calibration import score_calibration
+from cradlevae.evaluation.scorers.clean import score_clean
 from cradlevae.evaluation.scorers.effects import score_effects
 from cradlevae.evaluation.scorers.generated import score_generated
-from cradlevae.evaluation.scorers.truth import score_truth
+from cradlevae.evaluation.scorers.latents import sampled_cells, score_leakage, score_likelihood
+from cradlevae.evaluation.scorers.qc import score_qc
+from cradlevae.evaluation.scorers.simulated import score_mask, score_signature
 from cradlevae.model.trained import TrainedModel
-from cradlevae.utils.types import AnnDataLike, IndexArray
+from cradlevae.utils.types import AnnDataLike
 
 __all__ = ["ALL_CELLS_NOTE", "COLUMNS", "evaluate", "measured_effects_of"]
 
 
 def evaluate(
-    model: Predictor,
+    model: TrainedModel | Predictor,
     adata: AnnDataLike,
     *,
     reference: ReferenceCells = "held-out",
@@ -57,10 +62,10 @@ def evaluate(
     Parameters
     ----------
     model
-        A trained model, or a floor. What it cannot answer is left out: scores of latents and of damage of a floor,
-        of the artifact of a model without one.
+        A trained model, or a floor. Scores of questions that it cannot answer are left out: those of latent states for
+        a floor, those of the artifact for a model without one.
     adata
-        The experiment: training cells make the floors, held-out cells the reference.
+        The experiment: training cells make the floors, held-out cells the reference. It is read once.
     reference
         ``"held-out"`` (test part, and cells unknown to the split), ``"validation"`` (to choose among models), or
         ``"all"``: the published all-cells reference, which contains training cells; the table then says so.
@@ -81,44 +86,70 @@ def evaluate(
     pandas.DataFrame
         Tidy: ``reference``, ``metric``, ``predictor`` (``model``, or a floor), ``value``, ``low``, ``high`` (95 %,
         bootstrap over perturbations), ``floor`` and ``best_floor`` (best of the floors), ``ceiling``, ``fraction``,
-        ``note``. ``attrs``: ``split_hash``, ``unanswered`` conditions, the ``confounding`` alarm and
-        ``fingerprint_overlap``, the share of the reference cells that have the counts of a training cell.
+        ``note``. Metrics of your own appear in it as soon as they are registered
+        (:mod:`cradlevae.evaluation.metrics.registry`). ``attrs``: ``split_hash``, ``unanswered`` conditions, the test
+        for ``confounding`` and ``fingerprint_overlap``, the share of the reference cells that have the counts of a
+        training cell.
 
     Raises
     ------
     DataError
         If no held-out cells are there, training cells are among them, or there are no training controls for floors.
     """
-    data = model.read(adata)
-    found = reference_rows(model, data, reference)
-    rows = found.rows
-    need_training_controls(model.split, data)
-    answered, unanswered = scored_conditions(model, data, rows)
+    predictor = as_predictor(model)
+    data = predictor.read(adata)
+    chosen = reference_rows(predictor, data, reference)
+    need_training_controls(predictor.split, data)
+    answered, unanswered = scored_conditions(predictor, data, chosen.rows)
     if not answered:
         raise DataError(NO_ANSWER)
+    inputs = ScoringInputs(predictor, adata, data, chosen.rows, tuple(answered), seed)
     scores = Scores(reference)
-    references = _references(adata, data, rows, answered, reference, truth=truth, seed=seed)
-    predicted = predicted_effects(model, answered, seed=seed)
-    score_effects(scores, model, data, references, predicted, published=published, seed=seed)
-    if "mc_error" in predicted.layers:  # floors have no posterior
-        score_calibration(scores, model, references, predicted, seed=seed)
+    _score_effects(scores, inputs, reference, truth=truth, published=published)
     if generated:
-        passing = rows[~data.failed[rows]]
-        score_generated(scores, model, adata, data, passing, answered, n_cells=n_cells, seed=seed)
-    if truth and isinstance(model, TrainedModel):
-        score_truth(scores, model, adata, data, rows, seed=seed)
-    alarm = confounding_alarm(data.condition, data.conditions, data.failed)
-    flagged = list(alarm.loc[alarm["flagged"], "perturbation"])
-    scores.add("all cells", "confounded_perturbations", "data", float(len(flagged)), note=", ".join(flagged))
+        score_qc(scores, inputs, n_cells=n_cells)
+        score_generated(scores, inputs)
+    if truth and predictor.latent_model is not None:
+        _score_latents(scores, inputs, predictor.latent_model)
+    confounding = _score_confounding(scores, data)
     table = scores.table()
     table.attrs = {
-        "split_hash": model.split.hash,
+        "split_hash": predictor.split.hash,
         "unanswered": unanswered,
-        "confounding": alarm.to_dict(orient="list"),
-        "fingerprint_overlap": found.overlap,
+        "confounding": confounding.to_dict(orient="list"),
+        "fingerprint_overlap": chosen.overlap,
     }
-    _warn(unanswered, found.unmarked if reference != "all" else 0.0)
+    _warn(unanswered, chosen.unmarked if reference != "all" else 0.0)
     return table
+
+
+def _score_effects(
+    scores: Scores, inputs: ScoringInputs, cells: ReferenceCells, *, truth: bool, published: bool
+) -> None:
+    """Add the rows of effects, and of their intervals where the predictor has them."""
+    references = _references(inputs, cells, truth=truth)
+    predicted = inputs.predictor.effects(list(inputs.conditions), seed=inputs.seed)
+    score_effects(scores, inputs, references, predicted, published=published)
+    if "mc_error" in predicted.layers:  # the intervals of floors are not from a posterior
+        score_calibration(scores, inputs.predictor, references, predicted, seed=inputs.seed)
+
+
+def _score_latents(scores: Scores, inputs: ScoringInputs, model: TrainedModel) -> None:
+    """Add the rows of likelihood and leakage, and of the truth where the data hold it."""
+    cells = sampled_cells(inputs)
+    score_likelihood(scores, model, cells, seed=inputs.seed)
+    score_leakage(scores, model, cells, seed=inputs.seed)
+    score_mask(scores, inputs, model)
+    score_signature(scores, inputs, model)
+    score_clean(scores, inputs, model)
+
+
+def _score_confounding(scores: Scores, data: Experiment) -> pd.DataFrame:
+    """Add the number of perturbations that change the failure rate, and return the test of each."""
+    confounding = confounding_alarm(data.condition, data.conditions, data.failed)
+    flagged = list(confounding.loc[confounding["flagged"], "perturbation"])
+    scores.add("all cells", "confounded_perturbations", "data", float(len(flagged)), note=", ".join(flagged))
+    return confounding
 
 
 def _warn(unanswered: Sequence[str], unmarked: float) -> None:
@@ -137,50 +168,56 @@ def _warn(unanswered: Sequence[str], unmarked: float) -> None:
         )
 
 
-def _references(
-    adata: AnnDataLike,
-    data: Experiment,
-    rows: IndexArray,
-    conditions: Sequence[str],
-    cells: ReferenceCells,
-    *,
-    truth: bool,
-    seed: int,
-) -> list[Reference]:
+def _references(inputs: ScoringInputs, cells: ReferenceCells, *, truth: bool) -> list[Reference]:
     """Effects to score against: of the passing reference cells first, then what the truth says."""
-    passing = rows[~data.failed[rows]]
-    name = reference_label(cells, "passing cells")
-    found = [measured_reference(name, data, sp.csr_matrix(data.counts[passing]), passing, conditions, seed=seed)]
+    data, rows, conditions, seed = inputs.data, inputs.rows, inputs.conditions, inputs.seed
+    references = [_measured_reference(inputs, cells)]
     if truth:
-        true_counts = clean_counts(adata, data)
-        if true_counts is not None:
-            counts = sp.csr_matrix(true_counts[rows])
+        if inputs.true_counts is not None:
             name = reference_label(cells, "clean counts (truth)")
-            found.append(measured_reference(name, data, counts, rows, conditions, seed=seed))
-        found.append(simulated_reference(adata, data, conditions))
-    references = [reference for reference in found if reference is not None]
-    if not references:
-        raise DataError("no condition has two passing reference cells and two passing reference controls to measure in")
-    return references
+            counts = sp.csr_matrix(inputs.true_counts[rows])
+            references.append(measured_reference(name, data, counts, rows, conditions, seed=seed))
+        references.append(simulated_reference(inputs.truth, list(data.genes), conditions))
+    measurable = [reference for reference in references if reference is not None]
+    if not measurable:
+        raise DataError(NOT_MEASURABLE)
+    return measurable
 
 
-def measured_effects_of(model: Predictor, adata: AnnDataLike, *, reference: ReferenceCells = "held-out") -> Any:
+def _measured_reference(inputs: ScoringInputs, cells: ReferenceCells) -> Reference | None:
+    """Effects in the passing reference cells; ``None`` where they cannot be measured."""
+    name = reference_label(cells, "passing cells")
+    counts = sp.csr_matrix(inputs.data.counts[inputs.passing])
+    return measured_reference(name, inputs.data, counts, inputs.passing, inputs.conditions, seed=inputs.seed)
+
+
+def measured_effects_of(
+    model: TrainedModel | Predictor, adata: AnnDataLike, *, reference: ReferenceCells = "held-out"
+) -> Any:
     """Effects measured in the passing reference cells, as an AnnData: conditions × genes.
 
     Parameters
     ----------
     model
-        A trained model.
+        A trained model or a floor.
     adata
-        The experiment.
+        The experiment; it is read once.
     reference
         As for :func:`evaluate`.
+
+    Raises
+    ------
+    DataError
+        If no condition has two passing reference cells and two passing reference controls.
     """
     import anndata as ad
 
-    data = model.read(adata)
-    rows = reference_rows(model, data, reference).rows
-    answered, _ = scored_conditions(model, data, rows)
-    found = _references(adata, data, rows, answered, reference, truth=False, seed=0)[0]
-    obs = pd.DataFrame(index=pd.Index(found.conditions, name="perturbation"))
-    return ad.AnnData(X=found.effects, obs=obs, var=model.var.copy())
+    predictor = as_predictor(model)
+    data = predictor.read(adata)
+    rows = reference_rows(predictor, data, reference).rows
+    answered, _ = scored_conditions(predictor, data, rows)
+    measured = _measured_reference(ScoringInputs(predictor, adata, data, rows, tuple(answered), seed=0), reference)
+    if measured is None:
+        raise DataError(NOT_MEASURABLE)
+    obs = pd.DataFrame(index=pd.Index(measured.conditions, name="perturbation"))
+    return ad.AnnData(X=measured.effects, obs=obs, var=predictor.var.copy())

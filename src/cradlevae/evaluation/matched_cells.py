@@ -1,4 +1,4 @@
-"""Real reference cells beside generated ones of the same conditions: what scores of cells are made of."""
+"""Real reference cells beside generated ones of the same conditions and library sizes, for scores that compare them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.labels import CONTROL
 from cradlevae.data.moments import condition_codes
-from cradlevae.evaluation.predictor import Predictor, generated_cells
+from cradlevae.evaluation.predictor import Predictor
 from cradlevae.utils.types import IndexArray, IntArray
 
 
@@ -47,7 +47,7 @@ class CellPair:
 
 
 def generate_alike(
-    model: Predictor, data: Experiment, rows: IndexArray, conditions: Sequence[str], *, seed: int
+    predictor: Predictor, data: Experiment, rows: IndexArray, conditions: Sequence[str], *, seed: int
 ) -> CellPair | None:
     """Generate cells, artifact off and at the library sizes of the real cells that they are compared with.
 
@@ -57,8 +57,8 @@ def generate_alike(
 
     Parameters
     ----------
-    model
-        A trained model.
+    predictor
+        The predictor that generates cells.
     data, rows
         The experiment and its reference cells (passing ones).
     conditions
@@ -73,6 +73,6 @@ def generate_alike(
     codes = condition_codes(data, rows, names)
     most = int(np.bincount(codes[codes >= 0]).max())
     sizes = {name: np.maximum(data.library_size[rows[codes == code]], 1) for code, name in enumerate(names)}
-    generated = generated_cells(model, names, n_cells=most, seed=seed, library_size=sizes)
+    generated = predictor.predict(names, most, library_size=sizes, seed=seed)
     each = np.repeat(np.arange(len(names)), most)
     return CellPair(names, sp.csr_matrix(data.counts[rows]), codes, sp.csr_matrix(generated.X), each)

@@ -1,31 +1,133 @@
-"""What the harness asks of whatever it scores: a trained model of the family, or a floor."""
+"""What the evaluation asks of whatever it scores: a trained model of the family, a floor, or a predictor of your own.
+
+The scorers see a :class:`Predictor` only. A floor is one as it is; :func:`as_predictor` makes one of a trained model,
+whose answers are functions of :mod:`cradlevae.query`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from cradlevae.evaluation.floors.model import FittedFloor
+import pandas as pd
+
+from cradlevae.data.experiment import Experiment
+from cradlevae.data.split import Split
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.effects import effects
 from cradlevae.query.library_sizes import LibrarySize
 from cradlevae.query.predict import predict
-
-Predictor = TrainedModel | FittedFloor
-"""Both know their genes, their split and the fingerprints of their training cells, and which conditions they answer."""
+from cradlevae.utils.types import AnnDataLike, IntArray
 
 
-def predicted_effects(model: Predictor, conditions: Sequence[str], *, seed: int, credible: float = 0.9) -> Any:
-    """Effects of conditions that it can answer, with intervals where it has them, an AnnData: conditions × genes."""
-    if isinstance(model, FittedFloor):
-        return model.effects(conditions, credible)
-    return effects(model, conditions, credible=credible, seed=seed)
+class Learner(Protocol):
+    """What has learned from some cells of an experiment, and knows which: a trained model or a floor."""
+
+    @property
+    def split(self) -> Split:
+        """Which cells it was trained on."""
+
+    @property
+    def fingerprints(self) -> IntArray:
+        """Fingerprints of the training cells' counts, sorted, (cells,)."""
+
+    @property
+    def var(self) -> pd.DataFrame:
+        """Annotation of the genes, a row per gene."""
+
+    @property
+    def genes(self) -> pd.Index[str]:
+        """Names of the genes."""
+
+    def read(self, cells: AnnDataLike | Experiment) -> Experiment:
+        """Read and check the cells of an AnnData; an experiment that has been read is given back as it is."""
+
+    def answerable(self, conditions: Sequence[str]) -> list[str]:
+        """Those of some canonical conditions that it can predict."""
 
 
-def generated_cells(
-    model: Predictor, conditions: Sequence[str], *, n_cells: int, seed: int, library_size: LibrarySize = "controls"
-) -> Any:
-    """Artifact-free cells of such conditions, an AnnData of counts."""
-    if isinstance(model, FittedFloor):
-        return model.predict(conditions, n_cells, library_size=library_size, seed=seed)
-    return predict(model, conditions, n_cells=n_cells, library_size=library_size, seed=seed)
+class Predictor(Learner, Protocol):
+    """A learner that predicts effects and cells of conditions."""
+
+    @property
+    def latent_model(self) -> TrainedModel | None:
+        """The trained model behind it; ``None`` for one without latent states, likelihood and published protocol."""
+
+    def effects(self, perturbations: Sequence[str], credible: float = 0.9, *, seed: int = 0) -> Any:
+        """Effects of conditions, an AnnData, conditions × genes.
+
+        Only effects with the layers ``sd``, ``mc_error``, ``low`` and ``high`` are scored for calibration;
+        ``uns["effects"]["credible"]`` is the probability of the intervals.
+        """
+
+    def predict(
+        self,
+        perturbations: Sequence[str],
+        n_cells: int = 500,
+        *,
+        library_size: LibrarySize = "controls",
+        seed: int = 0,
+    ) -> Any:
+        """Artifact-free cells of conditions, an AnnData of counts, ``n_cells`` for each condition in turn."""
+
+
+@dataclass(frozen=True)
+class ModelPredictor:
+    """A trained model as a predictor.
+
+    Attributes
+    ----------
+    latent_model
+        The model.
+    """
+
+    latent_model: TrainedModel
+
+    @property
+    def split(self) -> Split:
+        """Which cells the model was trained on."""
+        return self.latent_model.split
+
+    @property
+    def fingerprints(self) -> IntArray:
+        """Fingerprints of the training cells' counts, sorted."""
+        return self.latent_model.fingerprints
+
+    @property
+    def var(self) -> pd.DataFrame:
+        """Annotation of the genes."""
+        return self.latent_model.var
+
+    @property
+    def genes(self) -> pd.Index[str]:
+        """Names of the genes."""
+        return self.latent_model.genes
+
+    def read(self, cells: AnnDataLike | Experiment) -> Experiment:
+        """The cells as the model takes them; see :meth:`cradlevae.model.trained.TrainedModel.read`."""
+        return self.latent_model.read(cells)
+
+    def answerable(self, conditions: Sequence[str]) -> list[str]:
+        """Conditions whose treatments all had training cells."""
+        return self.latent_model.answerable(conditions)
+
+    def effects(self, perturbations: Sequence[str], credible: float = 0.9, *, seed: int = 0) -> Any:
+        """Effects with credible intervals; see :func:`cradlevae.query.effects.effects`."""
+        return effects(self.latent_model, perturbations, credible=credible, seed=seed)
+
+    def predict(
+        self,
+        perturbations: Sequence[str],
+        n_cells: int = 500,
+        *,
+        library_size: LibrarySize = "controls",
+        seed: int = 0,
+    ) -> Any:
+        """Cells with the artifact off; see :func:`cradlevae.query.predict.predict`."""
+        return predict(self.latent_model, perturbations, n_cells=n_cells, library_size=library_size, seed=seed)
+
+
+def as_predictor(model: TrainedModel | Predictor) -> Predictor:
+    """The predictor that answers for a trained model; a predictor is given back as it is."""
+    return ModelPredictor(model) if isinstance(model, TrainedModel) else model

@@ -1,13 +1,16 @@
-"""What predictions are scored against: measured effects of cells that the model has not seen, and truths."""
+"""What predictions are scored against: measured effects of cells that the model has not seen, and true effects.
+
+This file is responsible for which cells may be a reference (no training cells among them) and for the effects in them;
+it knows of a model only which cells it was trained on and which conditions it can answer for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
@@ -20,14 +23,11 @@ from cradlevae.data.moments import (
     measured_effects,
     moderated_variance,
 )
-from cradlevae.data.storage.counts import Counts
-from cradlevae.data.storage.stored_matrix import CountMatrix, subset_rows
 from cradlevae.errors import DataError
 from cradlevae.evaluation.ceiling import ceiling, random_halves
-from cradlevae.utils.types import AnnDataLike, FloatArray, IndexArray, IntArray
-
-if TYPE_CHECKING:
-    from cradlevae.evaluation.predictor import Predictor
+from cradlevae.evaluation.ground_truth import truth_columns
+from cradlevae.evaluation.predictor import Learner
+from cradlevae.utils.types import FloatArray, IndexArray, IntArray
 
 ReferenceCells = Literal["held-out", "validation", "all"]
 """Cells of the test part; of the validation part (to choose among models); or, as published, all cells."""
@@ -36,13 +36,17 @@ ALL_CELLS_NOTE = "reference contains training cells, as published"
 VALIDATION_NOTE = "chosen on these cells: early stopping and floor ranks looked at them"
 
 REFERENCE_NOTES: dict[ReferenceCells, str] = {"held-out": "", "validation": VALIDATION_NOTE, "all": ALL_CELLS_NOTE}
-"""What every score against such cells must say."""
+"""The note that every score against such cells has."""
 
 MAX_OVERLAP = 0.01
 """Share of the reference cells that may be mistaken for training cells by their counts."""
 
 MAX_UNMARKED = 0.5
 """Share of the reference cells without a fingerprint from which the check for training cells says little."""
+
+NOT_MEASURABLE = "no condition has two passing reference cells and two passing reference controls to measure in"
+NO_ANSWER = "none of the held-out conditions can be predicted: training cells that the model needs for them are absent"
+"""Messages of what makes an evaluation impossible."""
 
 MIN_CELLS = 20
 """Reference cells that a perturbation needs for its cells to be compared, and its standard errors relied on."""
@@ -57,7 +61,7 @@ class Noise:
     n_cells
         Cells of each condition, (conditions,).
     standard_error
-        Of the effects, (conditions, genes), from variances steadied by those of all conditions
+        Standard errors of the effects, (conditions, genes), from variances steadied by those of all conditions
         (:func:`~cradlevae.data.moments.moderated_variance`).
     halves
         The same effects, and their standard errors, measured in two halves of the cells, (conditions, genes) each.
@@ -75,7 +79,7 @@ class Reference:
     Attributes
     ----------
     name
-        What the reference is called in tables.
+        Name of the reference in tables.
     conditions
         Conditions, the rows of ``effects``.
     effects
@@ -85,7 +89,7 @@ class Reference:
     attainable_r2
         The same for ATE-R²: the reliability.
     noise
-        What is known of the measurement's error; ``None`` for an exact truth.
+        How noisy the measured effects are; ``None`` for an exact truth.
     """
 
     name: str
@@ -100,7 +104,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class ReferenceRows:
-    """Cells to measure effects in, and what their counts tell about where they come from.
+    """Cells to measure effects in, and how sure it is that no training cell is among them.
 
     Attributes
     ----------
@@ -117,7 +121,7 @@ class ReferenceRows:
     unmarked: float
 
 
-def reference_rows(model: Predictor, data: Experiment, cells: ReferenceCells) -> ReferenceRows:
+def reference_rows(model: Learner, data: Experiment, cells: ReferenceCells) -> ReferenceRows:
     """Cells to measure effects in, held-out controls included; passing and failed ones.
 
     Cells that the model's split does not know are held out. Where a split holds no controls out (``combinations``),
@@ -139,18 +143,18 @@ def reference_rows(model: Predictor, data: Experiment, cells: ReferenceCells) ->
             "that it has not seen, or ask for the published all-cells reference by name (reference='all')"
         )
     prints = cell_fingerprints(data.counts, list(data.genes), rows)
-    known = np.isin(prints, model.fingerprints) & (prints != 0)
-    if cells != "all" and known.mean() > MAX_OVERLAP:
-        example = data.cells[rows[int(np.flatnonzero(known)[0])]]
+    trained_on = np.isin(prints, model.fingerprints) & (prints != 0)
+    if cells != "all" and trained_on.mean() > MAX_OVERLAP:
+        example = data.cells[rows[int(np.flatnonzero(trained_on)[0])]]
         raise DataError(
-            f"{int(known.sum())} of the {len(rows)} reference cells have the counts of training cells (first "
+            f"{int(trained_on.sum())} of the {len(rows)} reference cells have the counts of training cells (first "
             f"{example!r}), so scores against them would mean nothing. Give cells that the model has not seen, or ask "
             "for the published all-cells reference by name (reference='all')"
         )
-    return ReferenceRows(rows, float(known.mean()), float((prints == 0).mean()))
+    return ReferenceRows(rows, float(trained_on.mean()), float((prints == 0).mean()))
 
 
-def _rows(model: Predictor, data: Experiment, cells: ReferenceCells) -> IndexArray:
+def _rows(model: Learner, data: Experiment, cells: ReferenceCells) -> IndexArray:
     if cells == "all":
         return np.arange(data.n_cells)
     parts = model.split.parts.reindex(data.cells)
@@ -176,17 +180,23 @@ def measured_reference(
     names = [CONTROL, *(name for name in conditions)]
     codes = condition_codes(data, rows, names)
     moments = condition_moments(counts, codes, names, genes=tuple(data.genes))
-    enough = [CONTROL] + [name for name, n in zip(names[1:], moments.n_cells[1:], strict=True) if n >= 2]
-    if len(enough) == 1 or moments.n_cells[0] < 2:
+    measurable = [CONTROL] + [name for name, n in zip(names[1:], moments.n_cells[1:], strict=True) if n >= 2]
+    if len(measurable) == 1 or moments.n_cells[0] < 2:
         return None
-    if len(enough) < len(names):
-        codes = condition_codes(data, rows, enough)
-        moments = condition_moments(counts, codes, enough, genes=tuple(data.genes))
+    if len(measurable) < len(names):
+        codes = condition_codes(data, rows, measurable)
+        moments = condition_moments(counts, codes, measurable, genes=tuple(data.genes))
     effects = measured_effects(moments)
-    top = ceiling(counts, codes, enough, seed=seed)
-    noise = _noise(counts, codes, moments, seed=seed)
+    highest = ceiling(counts, codes, measurable, seed=seed)
     return Reference(
-        name, effects.names, effects.value, top.attainable_rho, top.low, top.high, top.attainable_rho**2, noise
+        name=name,
+        conditions=effects.names,
+        effects=effects.value,
+        attainable_rho=highest.attainable_rho,
+        attainable_low=highest.low,
+        attainable_high=highest.high,
+        attainable_r2=highest.attainable_rho**2,
+        noise=_noise(counts, codes, moments, seed=seed),
     )
 
 
@@ -203,41 +213,32 @@ def _noise(counts: sp.csr_matrix, codes: IntArray, moments: ConditionMoments, *,
 
 
 def _standard_error(variance: FloatArray, n_cells: IntArray) -> FloatArray:
-    """Of each condition's mean minus that of the controls, which are first, (conditions, genes)."""
+    """Standard errors of each condition's mean minus that of the controls, which are first, (conditions, genes)."""
     share = 1.0 / np.maximum(n_cells, 1)
     squared = share[:, None] * variance
     return np.asarray(np.sqrt(squared[1:] + squared[0]))
 
 
 def left_out(names: Sequence[str]) -> str:
-    """What a row says of conditions with too few cells; nothing where there are none."""
+    """The note that names conditions with too few cells; empty where there are none."""
     return f"left out, with fewer than {MIN_CELLS} cells: {', '.join(names)}" if names else ""
 
 
-def clean_counts(adata: AnnDataLike, data: Experiment) -> CountMatrix | None:
-    """The true artifact-free counts of the experiment's cells, where they are known (``layers["clean"]``)."""
-    if "clean" not in adata.layers:
-        return None
-    rows = np.sort(adata.obs_names.get_indexer(data.cells))
-    columns = adata.var_names.get_indexer(data.genes)
-    return subset_rows(Counts(adata, "clean").matrix(columns), rows)
-
-
-def truth_columns(truth: Any, genes: Sequence[str]) -> IndexArray | None:
-    """Columns of the arrays in ``uns["truth"]`` that hold these genes; ``None`` where it does not know all of them."""
-    if truth is None or "genes" not in truth:
-        return None
-    columns = pd.Index([str(name) for name in truth["genes"]]).get_indexer(pd.Index(genes))
-    return None if (columns < 0).any() else np.asarray(columns)
-
-
-def simulated_reference(adata: AnnDataLike, data: Experiment, conditions: Sequence[str]) -> Reference | None:
-    """True effects of simulated data, without noise, where they are known (``uns["truth"]``).
+def simulated_reference(truth: Any, genes: Sequence[str], conditions: Sequence[str]) -> Reference | None:
+    """True effects of simulated data, without noise; ``None`` where they are not known.
 
     They are shares of the counts of all simulated genes, whichever genes are scored.
+
+    Parameters
+    ----------
+    truth
+        ``uns["truth"]`` of simulated data, or ``None``.
+    genes
+        Names of the genes that are scored.
+    conditions
+        Conditions that are scored.
     """
-    truth: Any = adata.uns.get("truth")
-    columns = truth_columns(truth, list(data.genes))
+    columns = truth_columns(truth, genes)
     if columns is None or "effects" not in truth:
         return None
     names = [str(name) for name in truth["effect_conditions"]]
@@ -248,10 +249,7 @@ def simulated_reference(adata: AnnDataLike, data: Experiment, conditions: Sequen
     return Reference("simulated truth", answered, effects[[names.index(name) for name in answered]], 1.0, 1.0, 1.0, 1.0)
 
 
-NO_ANSWER = "none of the held-out conditions can be predicted: training cells that the model needs for them are absent"
-
-
-def scored_conditions(model: Predictor, data: Experiment, rows: IndexArray) -> tuple[list[str], list[str]]:
+def scored_conditions(model: Learner, data: Experiment, rows: IndexArray) -> tuple[list[str], list[str]]:
     """Conditions of the reference cells that the model can answer for, and those that it cannot."""
     present = [data.conditions[code] for code in np.unique(data.condition[rows]) if code != 0]
     answered = model.answerable(present)

@@ -1,4 +1,7 @@
-"""The table of scores as it grows: which cells it speaks of, what every row must say, best floor and fraction."""
+"""The table of scores: its columns, its rows as the scorers add them, intervals, the best floor and the fraction.
+
+Scorers decide what is a row; this file decides what a row looks like.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,9 @@ COLUMNS = (
 )  # fmt: skip
 MODEL = "model"
 PUBLISHED = "model (published protocol)"
+REAL = "real cells"
+"""Names of what is scored, beside floors: the model, the model in the published protocol, and real cells."""
+
 N_BOOTSTRAP = 500
 LOW_CEILING_NOTE = "ceiling not above the best floor"
 
@@ -27,6 +33,11 @@ def reference_label(cells: ReferenceCells, what: str) -> str:
     return f"{cells} {what}"
 
 
+def join_notes(*notes: str) -> str:
+    """Notes of a row as one text; empty ones are left out."""
+    return "; ".join(note for note in notes if note)
+
+
 @dataclass
 class Scores:
     """Rows of the table as they come.
@@ -34,7 +45,7 @@ class Scores:
     Attributes
     ----------
     cells
-        Which cells are the reference; labels start with it, and what is to be said of such cells is on every row.
+        Which cells are the reference; labels start with it, and every row has the note that such cells need.
     rows
         The rows so far.
     """
@@ -48,8 +59,8 @@ class Scores:
 
     def add(self, reference: str, metric: str, predictor: str, value: float, *, note: str = "", **rest: Any) -> None:
         """Append a row; ``rest`` are further columns of :data:`COLUMNS`."""
-        said = "; ".join(text for text in (note, REFERENCE_NOTES[self.cells]) if text)
-        row = {"reference": reference, "metric": metric, "predictor": predictor, "value": value, "note": said}
+        notes = join_notes(note, REFERENCE_NOTES[self.cells])
+        row = {"reference": reference, "metric": metric, "predictor": predictor, "value": value, "note": notes}
         self.rows.append(row | rest)
 
     def table(self) -> pd.DataFrame:
@@ -60,7 +71,7 @@ class Scores:
 
 
 def drawn_interval(values: FloatArray, seed: int) -> tuple[float, float]:
-    """95 % interval of the mean over perturbations, drawn with replacement; of one alone, none.
+    """95 % interval of the mean over perturbations, drawn with replacement; NaN where there is one only.
 
     Parameters
     ----------
@@ -84,15 +95,15 @@ def best_of(metric: str, floors: Mapping[str, float]) -> tuple[float, str]:
     -------
     Score and name; NaN and ``""`` where no floor has a score.
     """
-    known = {name: value for name, value in floors.items() if np.isfinite(value)}
-    if not known:
+    answered = {name: value for name, value in floors.items() if np.isfinite(value)}
+    if not answered:
         return float("nan"), ""
-    name = min(known, key=lambda key: REGISTRY[metric].shortfall(known[key]))
-    return known[name], name
+    name = min(answered, key=lambda key: REGISTRY[metric].shortfall(answered[key]))
+    return answered[name], name
 
 
 def fraction_of(metric: str, value: float, floor: float, ceiling: float) -> tuple[float, str]:
-    """Where a score lies between the best floor (0) and the ceiling (1), and why it cannot be said.
+    """Where a score lies between the best floor (0) and the ceiling (1), and why it has no place there.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Tests that the scores rest on: false discovery rates, and whether A beats B over paired runs."""
+"""A test of whether one model scores better than another over paired runs."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.experiment import DataFields
-from cradlevae.data.labels import condition_name, parse_label
+from cradlevae.data.labels import Condition, requested_conditions
 from cradlevae.errors import DataError
 from cradlevae.model.trained import TrainedModel
 
@@ -24,33 +24,36 @@ def check_credible(credible: float) -> None:
         raise DataError(f"credible is {credible}; it must lie between 0 and 1, e.g. 0.9")
 
 
-def canonical_conditions(model: TrainedModel, labels: str | Sequence[str]) -> tuple[str, ...]:
-    """Canonical names of what a user asked for, in that order, each once.
+def asked_conditions(model: TrainedModel, labels: str | Sequence[str]) -> dict[str, Condition]:
+    """What a user asks for: a canonical condition for each label as it was written, in that order.
 
     Raises
     ------
     DataError
-        If nothing is asked for, or a perturbation is unknown to the model or had no training cells.
+        If nothing is asked for, a label is blank, or a perturbation is unknown to the model or had no training cells.
     """
-    conditions = canonical_names(model.fields, labels)
-    model.dosage(conditions)  # raises for what cannot be predicted
-    return conditions
+    asked = asked_names(model.fields, labels, model.perturbations)
+    model.dosage(tuple(asked.values()))  # raises for what cannot be predicted
+    return asked
 
 
-def canonical_names(fields: DataFields, labels: str | Sequence[str]) -> tuple[str, ...]:
-    """Canonical names of labels as the data's fields have them, whatever a model knows of them."""
-    labels = [labels] if isinstance(labels, str) else list(labels)
-    if not labels:
-        raise DataError("no perturbations were given")
-    names = (_condition(str(label), fields.separator, fields.control_labels) for label in labels)
-    return tuple(dict.fromkeys(names))
+def asked_names(
+    fields: DataFields, labels: str | Sequence[str], perturbations: Collection[str] = ()
+) -> dict[str, Condition]:
+    """Canonical conditions of labels by what was written, whatever a model knows of them.
 
-
-def _condition(label: str, separator: str, control_labels: Sequence[str]) -> str:
-    # the canonical "A+B" is always understood, beside the data's own separator
-    own = parse_label(label, separator=separator, control_labels=control_labels)
-    singles = {single for part in own for single in parse_label(part, separator="+", control_labels=control_labels)}
-    return condition_name(singles)
+    Parameters
+    ----------
+    fields
+        Separator and control labels of the data.
+    labels
+        What a user wrote.
+    perturbations
+        Single perturbations that are known, whose names may hold a separator.
+    """
+    return requested_conditions(
+        labels, separator=fields.separator, control_labels=fields.control_labels, perturbations=perturbations
+    )
 
 
 def need_artifact(model: TrainedModel, what: str) -> None:

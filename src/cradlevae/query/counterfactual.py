@@ -32,7 +32,7 @@ from cradlevae.model.module import failed_cells, sparse_counts
 from cradlevae.model.streams import CellStreams, padding, seeded
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.mlp import Gaussian
-from cradlevae.query.arguments import artifact_indicator, canonical_conditions, need_artifact
+from cradlevae.query.arguments import artifact_indicator, asked_conditions, need_artifact
 from cradlevae.utils.checks import check_at_least, check_choice
 from cradlevae.utils.constants import BLOCK_VALUES, ENCODED_CELLS
 from cradlevae.utils.progress import track_slow
@@ -177,7 +177,7 @@ def counterfactual(
         raise DataError("no cell failed QC, so there is none to clean; use cells='all'")
     target = _Target(
         None if artifact is None else artifact_indicator(model, artifact),
-        None if perturbation is None else model.dosage(canonical_conditions(model, perturbation))[0],
+        None if perturbation is None else model.dosage(tuple(asked_conditions(model, perturbation).values()))[0],
     )
     sizes = data.library_size[rows].copy()
     if library_size == "passing":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
 import anndata as ad
@@ -11,13 +11,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cradlevae.data.labels import CONTROL
+from cradlevae.data.labels import CONTROL, Condition
 from cradlevae.errors import DataError
 from cradlevae.model.effect_estimator import Scale, estimate_effects
 from cradlevae.model.latent_draws import Basal, draw_condition
 from cradlevae.model.streams import reseed, seeded
 from cradlevae.model.trained import TrainedModel
-from cradlevae.query.arguments import PUBLISHED_LIBRARY_SIZE, canonical_conditions, check_credible
+from cradlevae.query.arguments import PUBLISHED_LIBRARY_SIZE, asked_conditions, check_credible
 from cradlevae.utils.checks import check_at_least, check_choice
 from cradlevae.utils.constants import TARGET_SUM
 from cradlevae.utils.progress import track_slow
@@ -85,7 +85,8 @@ def effects(
     target = TARGET_ERROR[scale] if error is None else error
     if not target > 0:
         raise DataError(f"error is {error}; it must be positive, e.g. 0.02")
-    conditions = canonical_conditions(model, perturbations)
+    asked = asked_conditions(model, perturbations)
+    conditions = tuple(dict.fromkeys(asked.values()))
     dosage = model.dosage(conditions)
     estimates = estimate_effects(
         model, conditions, dosage, credible=credible, error=target, scale=scale, basal=basal, seed=seed
@@ -96,7 +97,17 @@ def effects(
     if residual and scale == "perturbseq" and model.residual is not None:
         _add_residual(layers, *model.residual.of(conditions, dosage.numpy()), model.residual.widening, credible)
     x = layers.pop("X")
-    return ad.AnnData(X=x, obs=obs, var=model.var.copy(), layers=layers, uns={"effects": settings})
+    effects = ad.AnnData(X=x, obs=obs, var=model.var.copy(), layers=layers, uns={"effects": settings})
+    return _as_written(effects, asked)
+
+
+def _as_written(effects: ad.AnnData, asked: Mapping[str, Condition]) -> ad.AnnData:
+    """A row for each label, named as it was written, of effects whose rows are canonical conditions."""
+    if list(asked) == list(effects.obs_names):
+        return effects
+    rows = effects[list(asked.values())].copy()
+    rows.obs_names = pd.Index(list(asked), name="perturbation")
+    return rows
 
 
 def _add_residual(
@@ -155,7 +166,8 @@ def published_effects(
     """
     check_choice("scale", scale, ("perturbseq", "mean"))
     check_at_least(1, n_particles=n_particles)
-    conditions = canonical_conditions(model, perturbations)
+    asked = asked_conditions(model, perturbations)
+    conditions = tuple(dict.fromkeys(asked.values()))
     names = (CONTROL, *conditions)
     dosage = torch.cat([torch.zeros(1, len(model.treatments)), model.dosage(conditions)])
     with seeded(seed):
@@ -165,7 +177,7 @@ def published_effects(
             means.append(_sampled_expression(model, treated, n_particles, library_size, scale))
     value = torch.stack(means[1:]) - means[0]
     obs = pd.DataFrame(index=pd.Index(conditions, name="perturbation"))
-    return ad.AnnData(X=value.numpy(), obs=obs, var=model.var.copy())
+    return _as_written(ad.AnnData(X=value.numpy(), obs=obs, var=model.var.copy()), asked)
 
 
 def _sampled_expression(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cradlevae.data.experiment import DataFields
-from cradlevae.data.labels import listed
+from cradlevae.data.labels import listed, singles_of
 from cradlevae.errors import DataError
 from cradlevae.model.streams import stream_seed
-from cradlevae.query.arguments import canonical_names
+from cradlevae.query.arguments import asked_names
 from cradlevae.utils.types import Float32Array
 
 LibrarySize = float | str | Mapping[str, npt.ArrayLike]
@@ -34,7 +35,10 @@ def chosen_sizes(
         return None
     if not isinstance(library_size, Mapping):
         return np.full((len(names), n_cells), _positive(library_size), dtype=np.float32)
-    by_name = {canonical_names(fields, name)[0]: np.ravel(sizes) for name, sizes in library_size.items()}
+    known = {single for name in names for single in singles_of(name)}
+    by_name: dict[str, npt.NDArray[Any]] = {
+        next(iter(asked_names(fields, name, known).values())): np.ravel(sizes) for name, sizes in library_size.items()
+    }
     missing = [name for name in names if not len(by_name.get(name, ()))]
     if missing:
         raise DataError(f"library_size has no sizes for {listed(missing)}; give some for every condition")

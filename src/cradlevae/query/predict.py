@@ -16,7 +16,7 @@ from cradlevae.data.storage.block_writer import Block, from_blocks
 from cradlevae.model.latent_draws import Basal, draw_basal, draw_cell_artifact, draw_condition
 from cradlevae.model.streams import reseed, seeded, stream_seed
 from cradlevae.model.trained import TrainedModel
-from cradlevae.query.arguments import artifact_indicator, canonical_conditions
+from cradlevae.query.arguments import artifact_indicator, asked_conditions
 from cradlevae.query.library_sizes import LibrarySize, chosen_sizes
 from cradlevae.utils.checks import check_at_least
 from cradlevae.utils.progress import track_slow
@@ -67,7 +67,8 @@ def predict(
     DataError
         If a perturbation is unknown or had no training cells, or damaged cells are asked of a model without artifact.
     """
-    conditions = canonical_conditions(model, perturbations)
+    asked = asked_conditions(model, perturbations)
+    conditions = tuple(asked.values())
     check_at_least(1, n_cells=n_cells)
     check_at_least(0, seed=seed)
     chosen = chosen_sizes(library_size, conditions, model.fields, n_cells, seed)
@@ -78,7 +79,7 @@ def predict(
     def obs() -> pd.DataFrame:
         return pd.DataFrame(
             {
-                "perturbation": pd.Categorical(np.repeat(np.array(conditions, dtype=object), n_cells)),
+                "perturbation": pd.Categorical(np.repeat(np.array(list(asked), dtype=object), n_cells)),
                 "artifact": bool(indicator.any()),
                 "library_size": sizes,
             },

@@ -1,4 +1,4 @@
-"""Cells that failed quality control, as they are and with the artifact taken away."""
+"""The figure of cells that failed quality control, before and after the artifact is taken away."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 MAX_PASSING = 3000
 MAX_FAILED = 2000
-"""Cells that are drawn at most, chosen at random."""
+"""Most passing and failed cells that are drawn; of more, so many are chosen at random."""
 N_COMPONENTS = 20
 SEED = 0
 
@@ -71,9 +71,9 @@ def cleaned_figure(
     Parameters
     ----------
     before
-        Real cells: counts, perturbations and artifact column(s).
+        Real cells, with counts, perturbations and artifact column(s).
     after
-        What ``clean`` returned for them, for all cells or the failed ones.
+        The AnnData that ``clean`` returned for these cells, all of them or the failed ones.
     perturbation_key
         Column of ``before.obs``; ``None`` compares failed cells with all passing ones.
     artifact_key
@@ -174,7 +174,7 @@ def _axis(cells: _Cells, index: int) -> str:
 
 
 def _plane(coordinates: FloatArray) -> FloatArray:
-    """First two components, zeros where there is but one."""
+    """The first two components; the second is zero where there is only one."""
     return np.column_stack([coordinates, np.zeros(len(coordinates))])[:, :2]
 
 
@@ -245,7 +245,8 @@ def passing_distances(
 ) -> tuple[FloatArray, ...]:
     """Distance of cells to the centroid of the passing cells of the same perturbation.
 
-    A passing cell is compared with the centroid of the *others*: it would else be nearer to a centroid of few.
+    A passing cell is compared with the centroid of the *other* ones: with few cells, its own part in the centroid would
+    bring the two together.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Perturbations that change how often cells fail quality control."""
+"""The figure of perturbations that change how often cells fail quality control."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_ROWS = 40
-"""Perturbations that are drawn: the flagged ones and those of largest log odds."""
+"""Most perturbations that are drawn: the flagged ones first, then those of the largest log odds."""
 NEEDED = ("perturbation", "n_cells", "n_failed", "log_odds", "low", "high", "flagged")
 
 
@@ -36,7 +36,7 @@ def confounding_figure(alarm: pd.DataFrame) -> Figure:
     Parameters
     ----------
     alarm
-        What :func:`cradlevae.data.qc.confounding.confounding_alarm` returns.
+        The table that :func:`cradlevae.confounding_alarm` returns.
 
     Returns
     -------
@@ -101,8 +101,8 @@ def _title(alarm: pd.DataFrame) -> str:
 
 def _caption(alarm: pd.DataFrame, rows: pd.DataFrame) -> str:
     text = (
-        "Bars: 95 % intervals. Orange: flagged (Fisher's exact test, Benjamini-Hochberg); what the model takes for an "
-        "artifact of these cells may be biology."
+        "Bars: 95 % intervals. Orange: flagged (Fisher's exact test, Benjamini-Hochberg); the artifact that the model "
+        "sees in these cells may be biology."
     )
     if len(rows) < len(alarm):
         text += f" Shown: {len(rows)} of {len(alarm):,}, the flagged first, then the largest."

@@ -1,4 +1,4 @@
-"""Predicted effects against measured ones."""
+"""The figure of predicted effects against measured ones."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 MAX_CONDITIONS = 9
 WITH_INTERVAL = 20
-"""Genes of a condition, those of largest measured effect, whose credible interval is drawn."""
+"""Number of genes of a condition, those of the largest measured effects, whose credible interval is drawn."""
 ROW_HEIGHT = {1: 4.2, 2: 3.2, 3: 2.2}
-"""Inches, by the number of panels in a row."""
+"""Height of a row in inches, by the number of its panels."""
 NAMED = 5
-"""Genes of a condition that are named."""
+"""Number of genes of a condition that are named."""
 
 
 def effects_figure(measured: AnnDataLike, predicted: AnnDataLike) -> Figure:
@@ -36,8 +36,8 @@ def effects_figure(measured: AnnDataLike, predicted: AnnDataLike) -> Figure:
         Measured effects, conditions × genes: a DataFrame, or an AnnData with the effects in ``X``. Conditions with a
         missing value throughout are left out.
     predicted
-        Predicted effects as :meth:`cradlevae.CradleVAE.effects` returns them: AnnData with layers ``low`` and
-        ``high`` (optional). Conditions and genes are matched by name.
+        Predicted effects as :meth:`cradlevae.CradleVAE.effects` returns them: an AnnData, with layers ``low`` and
+        ``high`` if intervals are to be drawn. Conditions and genes are matched by name.
 
     Returns
     -------
@@ -51,24 +51,24 @@ def effects_figure(measured: AnnDataLike, predicted: AnnDataLike) -> Figure:
     """
     real = _frame(measured)
     layers = {name: _frame(predicted, name) for name in ("low", "high") if name in getattr(predicted, "layers", {})}
-    guess = _frame(predicted)
-    genes = guess.columns[guess.columns.isin(real.columns)]
-    shared = real.index[real.index.isin(guess.index)]
+    forecast = _frame(predicted)
+    genes = forecast.columns[forecast.columns.isin(real.columns)]
+    shared = real.index[real.index.isin(forecast.index)]
     real = real.loc[shared, genes].dropna(how="all")
     if real.shape[0] == 0 or real.shape[1] == 0:
         what = "gene" if len(genes) == 0 else "condition"
         raise DataError(f"measured and predicted effects have no {what} in common; are their names the same?")
     size = np.sqrt((real**2).mean(axis=1)).sort_values(ascending=False, kind="stable")
     chosen = size.index[:MAX_CONDITIONS]
-    real, guess = real.loc[chosen], guess.loc[chosen, genes]
+    real, forecast = real.loc[chosen], forecast.loc[chosen, genes]
     layers = {name: frame.loc[chosen, genes] for name, frame in layers.items()}
 
     figure, axes = panels(len(chosen), row_height=ROW_HEIGHT[min(3, len(chosen))])
-    limit = _limit(real, guess)
+    limit = _limit(real, forecast)
     columns = min(3, len(chosen))
     unit = _unit(predicted)
     for index, (condition, ax) in enumerate(zip(chosen, axes, strict=True)):
-        x, y = real.loc[condition].to_numpy(), guess.loc[condition].to_numpy()
+        x, y = real.loc[condition].to_numpy(), forecast.loc[condition].to_numpy()
         bounds = tuple(layers[name].loc[condition].to_numpy() for name in ("low", "high") if name in layers)
         _panel(ax, x, y, bounds, limit)
         bottom, left = index + columns >= len(chosen), index % columns == 0
@@ -86,7 +86,7 @@ def effects_figure(measured: AnnDataLike, predicted: AnnDataLike) -> Figure:
     )
     settle(figure)
     for condition, ax in zip(chosen, axes, strict=True):
-        x, y = real.loc[condition].to_numpy(), guess.loc[condition].to_numpy()
+        x, y = real.loc[condition].to_numpy(), forecast.loc[condition].to_numpy()
         label_points(ax, x, y, list(genes.astype(str)), _largest(x, NAMED))
     return figure
 
@@ -100,15 +100,15 @@ def _frame(table: Any, layer: str | None = None) -> pd.DataFrame:
     return pd.DataFrame(dense.astype(np.float64), index=table.obs_names, columns=table.var_names)
 
 
-def _limit(real: pd.DataFrame, guess: pd.DataFrame) -> float:
+def _limit(real: pd.DataFrame, forecast: pd.DataFrame) -> float:
     """Half-width of all axes: the same for all conditions, so that they can be compared."""
-    size = np.abs(np.concatenate([real.to_numpy().ravel(), guess.to_numpy().ravel()]))
+    size = np.abs(np.concatenate([real.to_numpy().ravel(), forecast.to_numpy().ravel()]))
     size = size[np.isfinite(size)]
     return 1.12 * float(size.max()) if len(size) and size.max() > 0 else 1.0
 
 
 def _largest(x: FloatArray, n: int) -> IndexArray:
-    """Positions of the ``n`` largest |x|, missing ones never."""
+    """Positions of the ``n`` largest |x|; missing values are left out."""
     order = np.argsort(-np.nan_to_num(np.abs(x), nan=-1.0), kind="stable")[:n]
     return order[np.isfinite(x[order])]
 

@@ -1,4 +1,4 @@
-"""Names beside points, placed so that they cover neither each other nor the data."""
+"""Names beside the points of a figure, placed so that they cover neither each other nor the data."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def label_points(ax: Axes, x: FloatArray, y: FloatArray, names: Sequence[str], c
     x, y
         All points, (points,); names keep clear of them where they can.
     names
-        Names of all points.
+        The names of all points.
     chosen
         Positions of the points to name, the most important first. Points outside the axes are left out.
     """
@@ -88,7 +88,7 @@ def _best_box(
     obstacles: tuple[FloatArray, FloatArray],
     taken: list[FloatArray],
 ) -> tuple[FloatArray, FloatArray]:
-    """Box of a name, and its centre relative to the point, where it covers least and is closest."""
+    """The box in which a name covers least and is closest to its point, and the box's centre relative to the point."""
     best_cost, best_box, best_offset = np.inf, np.zeros(4), np.zeros(2)
     points, weight = obstacles
     others = np.array(taken).reshape(-1, 4)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURE_DPI = 200
-"""Sharp on screens of high density too."""
+"""Pixels per inch of an embedded figure: sharp on screens of high density too."""
 MAX_ROWS = 200
-"""Rows of a table that are written; the rest is in the tables beside the page."""
+"""Most rows of a table that are written; the files beside the page hold all."""
 MISSING = "–"
 
 

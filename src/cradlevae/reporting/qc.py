@@ -1,4 +1,4 @@
-"""What quality control saw: the values of each criterion and the thresholds that they were held against."""
+"""The figure of quality control: the values of each criterion, and its thresholds."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _histogram(ax: Axes, values: FloatArray, failed: BoolArray, thresholds: Floa
 
 
 def _edges(values: FloatArray, thresholds: FloatArray, *, log: bool) -> FloatArray:
-    """Edges of the bins; a single threshold is one of them, so that no bin holds failing and passing cells."""
+    """Edges of the bins; a single threshold is one of them, so that no bin mixes failing with passing cells."""
     low, high = np.quantile(values, [0.001, 0.999])
     low, high = float(min([low, *thresholds])), float(max([high, *thresholds]))
     if log:

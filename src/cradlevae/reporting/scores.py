@@ -1,4 +1,4 @@
-"""Scores of the model between its floors and its ceiling."""
+"""The figure of a model's scores, between those of its floors and the ceiling."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ METRICS = {
     "pearson_delta": "Pearson-Δ",
     "discrimination_l2": "Discrimination",
 }
-"""Metrics that are drawn, best at 1 all of them."""
+"""Metrics that are drawn; 1 is the best value of each."""
 MODEL_NAME = "model"
 LOWEST = -0.5
-"""Scores below are drawn at the edge with their value beside them, so that one bad floor does not flatten the rest."""
+"""Lower scores are drawn at the edge, with their value beside them, so that one bad floor does not flatten the rest."""
 NEEDED = ("metric", "predictor", "value")
 
 
@@ -94,29 +94,29 @@ def scores_figure(scores: pd.DataFrame) -> Figure:
                 label = textwrap.fill(reference, 24)
                 ax.set_ylabel(label, fontsize=LABEL_SIZE, color=INK, parse_math=False)
     against = f", against {references[0]}" if len(references) == 1 and references[0] else ""
-    headline(figure, f"Scores of the model and of what needs no model{against}", _caption(shown, silent))
+    headline(figure, f"Scores of the model and of its floors{against}", _caption(shown, silent))
     return figure
 
 
 def _caption(shown: pd.DataFrame, silent: list[str]) -> str:
     text = (
-        "Blue: the model. Grey: floors, what needs no model; the line marks the best of them. Bars: 95 % intervals, "
-        "where they were computed. 1 is perfect. "
+        "Blue: the model. Grey: floors, which need no trained model; the line marks the best of them. Bars: 95 % "
+        "intervals, where they were computed. 1 is perfect. "
     )
     if "ceiling" in shown and shown["ceiling"].notna().any():
-        text += "Green: what the truth itself would score against so noisy a reference, where that is known. "
+        text += "Green: the score of the truth itself against so noisy a reference, where that is known. "
     if (shown["value"] < LOWEST).any():
         text += f"Triangles: scores below {number(LOWEST, 1)}. "
     if any(_is_model(name) and name != MODEL_NAME for name in shown["predictor"]):
         text += "Hollow: the model's effects taken as the released evaluation takes them. "
     if silent:
-        text += f"Not shown, for they cannot answer: {', '.join(name.replace('_', ' ') for name in silent)}. "
+        text += f"Not shown, because they cannot answer: {', '.join(name.replace('_', ' ') for name in silent)}. "
     notes = dict.fromkeys(shown["note"].dropna().astype(str)) if "note" in shown else {}
     return text + " ".join(f"Note: {note}." for note in notes if note)
 
 
 def _ceiling_band(scores: pd.DataFrame, reference: str) -> tuple[float, float] | None:
-    """Interval of the attainable ATE-ρ, where it is among the scores."""
+    """Interval of the attainable ATE-ρ, if it is among the scores."""
     band = scores[scores["metric"] == "attainable_rho"]
     if "reference" in band:
         band = band[band["reference"].astype(str) == reference]
@@ -127,7 +127,7 @@ def _ceiling_band(scores: pd.DataFrame, reference: str) -> tuple[float, float] |
 
 
 def _is_model(predictor: object) -> bool:
-    """Whether a predictor is the model, in whatever protocol."""
+    """Whether a predictor is the model, under either protocol."""
     return str(predictor).startswith(MODEL_NAME)
 
 

@@ -1,4 +1,4 @@
-"""What the artifact does to each gene."""
+"""The figure of the artifact signature: how the artifact changes each gene."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 NAMED, NAMED_OF_MANY = 6, 3
-"""Genes named in each direction, in one or two panels and in more."""
+"""Number of genes named in each direction: in one or two panels, and in more."""
 NEEDED = ("log2_fold_change", "share")
 
 
@@ -41,7 +41,7 @@ def signature_figure(signature: pd.DataFrame) -> Figure:
     Parameters
     ----------
     signature
-        What :meth:`cradlevae.CradleVAE.artifact_signature` returns: indexed by gene, ``log2_fold_change``,
+        The table that :meth:`cradlevae.CradleVAE.artifact_signature` returns: indexed by gene, ``log2_fold_change``,
         ``share``, and optionally ``criterion``, ``low``, ``high``.
 
     Returns
@@ -76,8 +76,8 @@ def signature_figure(signature: pd.DataFrame) -> Figure:
         figure,
         "What the artifact does to each gene",
         "Fold change of a gene's share of the counts, artifact on against off, in control cells. Coloured: the "
-        "credible interval excludes no change. Named, with interval: the genes that change most for sure. Shares add "
-        "up to one: what rises makes all else fall.",
+        "credible interval excludes no change. Named, with interval: the genes whose interval is farthest from no "
+        "change. Shares add up to one: genes that rise make all others fall.",
     )
     settle(figure)
     for ax, block in zip(axes, blocks, strict=True):
@@ -87,7 +87,7 @@ def signature_figure(signature: pd.DataFrame) -> Figure:
 
 
 def _points(block: pd.DataFrame) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """Find counts per 10,000 and fold change of the genes that can be drawn, and which they are."""
+    """Counts per 10,000 and fold change of the genes that can be drawn, and which genes those are."""
     x = TARGET_SUM * block["share"].to_numpy(dtype=np.float64)
     y = block["log2_fold_change"].to_numpy(dtype=np.float64)
     keep = np.isfinite(x) & np.isfinite(y) & (x > 0)
@@ -95,7 +95,7 @@ def _points(block: pd.DataFrame) -> tuple[FloatArray, FloatArray, BoolArray]:
 
 
 def _moved(block: pd.DataFrame) -> IntArray:
-    """−1, 0 or 1 for each gene: the interval lies below, around or above no change."""
+    """Direction of each gene: −1, 0 or 1 where its interval lies below, around or above no change."""
     if not {"low", "high"} <= set(block.columns):
         return np.zeros(len(block), dtype=np.int64)
     low, high = (block[name].to_numpy(dtype=np.float64) for name in ("low", "high"))
@@ -110,7 +110,7 @@ def _tally(block: pd.DataFrame) -> str:
 
 
 def _extreme(y: FloatArray, bounds: tuple[FloatArray, FloatArray], n: int) -> IndexArray:
-    """Positions of the genes that surely rise and fall most: whose interval is farthest from no change."""
+    """Positions of the rising and falling genes whose intervals are farthest from no change."""
     low, high = bounds
     up = np.argsort(-low, kind="stable")[:n]
     down = np.argsort(high, kind="stable")[:n]

@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, told apart with any kind of colour vision.
 MODEL = "#0072B2"
-"""What the model says: predictions, cleaned cells, the model's own score."""
+"""Colour of the model: its predictions, cleaned cells and scores."""
 FAILED = "#D55E00"
-"""Cells that failed quality control, and what the artifact does."""
+"""Colour of cells that failed quality control, and of what the artifact does."""
 CEILING = "#009E73"
-"""What can be attained at best."""
+"""Colour of the best score that can be attained."""
 PASSING = "#9AA3AC"
-"""Cells that passed, and whatever else serves as a background."""
+"""Colour of cells that passed, and of other things in the background."""
 FLOOR = "#5F6770"
-"""What needs no model."""
+"""Colour of floors, which need no trained model."""
 INK = "#22262A"
-"""Text."""
+"""Colour of text."""
 MUTED = "#5F6770"
-"""Text of lesser weight, and reference lines."""
+"""Colour of less important text, and of reference lines."""
 GRID = "#E7EAED"
-"""Grid lines."""
+"""Colour of grid lines."""
 
 WIDTH = 7.2
 """Width of a figure in inches: two columns of a journal page."""
@@ -39,7 +39,7 @@ LABEL_SIZE = 7.5
 TICK_SIZE = 7.0
 NOTE_SIZE = 6.5
 CAPTION_CHARACTERS = 138
-"""How many characters of a caption fit on a line."""
+"""Number of characters of a caption that fit on a line."""
 
 
 def new_figure(height: float) -> Figure:
@@ -98,7 +98,7 @@ def name_axes(ax: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
 
 
 def headline(figure: Figure, title: str, caption: str = "") -> None:
-    """Write what is seen above the panels and how to read it below them."""
+    """Write above the panels what they show, and below them how to read it."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE_SIZE, fontweight="bold", color=INK, parse_math=False)
     if caption:
         figure.supxlabel(

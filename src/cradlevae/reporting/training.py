@@ -1,4 +1,4 @@
-"""How training went."""
+"""The figure of a training: loss and terms of the loss by epoch."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ TERMS = {
     "artifact": "Artifact (KL)",
     "counterfactual": "Counterfactual",
 }
-"""What the terms of the loss are called; others go by their column."""
+"""Names of the terms of the loss; other terms bear the name of their column."""
 COLUMNS = 3
 WARM_UP = 0.05
-"""Share of the epochs, the first, that the y axes need not show: their fall would flatten all the rest."""
+"""Share of the epochs, at the beginning, that the y axes need not show: their fall would flatten the others."""
 
 
 def training_figure(history: pd.DataFrame) -> Figure:
-    """Loss of training and validation cells by epoch, with the best epoch, and each term of the loss.
+    """Draw the loss of training and validation cells by epoch, the best epoch, and each term of the loss.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def _values(history: pd.DataFrame, column: str) -> FloatArray:
 
 
 def _best(history: pd.DataFrame) -> int | None:
-    """Row of the lowest validation loss, whose weights are kept; ``None`` without validation."""
+    """Row of the lowest validation loss, whose weights the model has; ``None`` without validation."""
     if "val_loss" not in history:
         return None
     loss = _values(history, "val_loss")
@@ -103,7 +103,7 @@ def _best(history: pd.DataFrame) -> int | None:
 
 
 def _curves(ax: Axes, epoch: FloatArray, history: pd.DataFrame, name: str, best: int | None) -> bool:
-    """Draw training and, where there is one, validation curve of a term; whether the first epochs are left out."""
+    """Draw training and, where there is one, validation curve of a term; true if the first epochs are left out."""
     from matplotlib.ticker import MaxNLocator
 
     dress(ax)
@@ -129,17 +129,17 @@ def _curves(ax: Axes, epoch: FloatArray, history: pd.DataFrame, name: str, best:
 
 
 def _zoom(ax: Axes, curves: list[FloatArray]) -> bool:
-    """Leave out the first epochs of a long run, if the curves fell a lot in them; whether that was done."""
+    """Leave out the first epochs of a long run, if the curves fell a lot in them; true if it was done."""
     if not curves:
         return False
     skip = round(WARM_UP * len(curves[0]))
-    kept = np.concatenate([values[skip:] for values in curves])
+    later = np.concatenate([values[skip:] for values in curves])
     every = np.concatenate(curves)
-    kept, every = kept[np.isfinite(kept)], every[np.isfinite(every)]
-    if len(kept) == 0 or np.ptp(kept) == 0 or np.ptp(every) < 1.5 * np.ptp(kept):
+    later, every = later[np.isfinite(later)], every[np.isfinite(every)]
+    if len(later) == 0 or np.ptp(later) == 0 or np.ptp(every) < 1.5 * np.ptp(later):
         return False
-    margin = 0.06 * np.ptp(kept)
-    ax.set_ylim(kept.min() - margin, kept.max() + margin)
+    margin = 0.06 * np.ptp(later)
+    ax.set_ylim(later.min() - margin, later.max() + margin)
     ax.text(
         0.006,
         1.0,

@@ -1,1 +1,5 @@
-"""Floors: what a line of algebra predicts, as functions and in the form of models."""
+"""Floors: what a line of algebra predicts. Importing the package registers its own floors."""
+
+from cradlevae.evaluation.floors import algebra
+
+__all__ = ["algebra"]

@@ -1,45 +1,60 @@
-"""Floors: predictions of effects that need no model, from the moments of training cells alone.
+"""The register of floors: predictions of effects by a line of algebra, from the moments of training cells alone.
 
-A score means little until it is compared with what a line of algebra reaches. Every floor is a function
-registered by name in :data:`FLOORS`; it answers for a list of conditions and gives NaN for those it cannot
-answer.
+A score means little until it is compared with such a prediction. A floor is one declaration, made by :func:`floor`: a
+function with a name, a description and what it needs. Every registered floor is scored by
+:func:`cradlevae.evaluate`, can be trained and asked as a :class:`cradlevae.FloorModel`, and is listed by
+:func:`cradlevae.models`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import dataclass
 
 from cradlevae.data.labels import singles_of
-from cradlevae.data.moments import ConditionMoments, Effects, control_row
+from cradlevae.data.moments import ConditionMoments, control_row
 from cradlevae.errors import DataError
-from cradlevae.evaluation.floors.shrinkage import hierarchical_effects, lowrank_shrink, seen_effects, shrink, shrinkage
 from cradlevae.utils.types import FloatArray
 
 FloorFunction = Callable[[ConditionMoments, ConditionMoments | None, Sequence[str]], FloatArray]
 
-LOADINGS = 10
-"""Dimensions of the gene loadings of the bilinear floor (Ahlmann-Eltze et al., Nature Methods 2025)."""
-
-RIDGE = 0.1
-"""Ridge penalty of the bilinear floor (same source)."""
-
 
 @dataclass(frozen=True)
 class Floor:
-    """A registered floor: its name, one line of description and its function.
+    """A registered floor.
 
-    The function takes the moments of the training cells, those of the validation cells (``None`` where
-    there are none) and the conditions to answer for; it returns effects, (conditions, genes). So does ``error``, which
-    returns their standard errors (or standard deviations a posteriori); ``None`` where the floor does not know them.
+    Attributes
+    ----------
+    name
+        Name of the floor in tables.
+    description
+        One line for tables and reports.
+    function
+        Takes the moments of the training cells, those of the validation cells (or ``None``) and the conditions to
+        answer for; returns their effects, (conditions, genes), with rows of NaN for those that it cannot answer.
+    error
+        Takes the same and returns the standard errors of the effects (or their standard deviations a posteriori);
+        ``None`` where the floor does not know them.
+    needs_validation
+        Whether the function looks at validation cells.
     """
 
     name: str
     description: str
     function: FloorFunction
     error: FloorFunction | None = None
+    needs_validation: bool = False
+
+    def usable(self, train: ConditionMoments, validation: ConditionMoments) -> bool:
+        """Whether the cells have what the floor needs.
+
+        A floor that needs validation cells needs two validation controls, and a perturbation with training cells and
+        two validation cells.
+        """
+        if not self.needs_validation:
+            return True
+        both = (train.n_cells[1:] > 0) & (validation.n_cells[1:] > 1)
+        return bool(validation.n_cells[0] > 1 and both.any())
 
 
 FLOORS: dict[str, Floor] = {}
@@ -47,14 +62,39 @@ FLOORS: dict[str, Floor] = {}
 
 
 def floor(
-    name: str, description: str, *, error: FloorFunction | None = None
+    name: str, description: str, *, error: FloorFunction | None = None, needs_validation: bool = False
 ) -> Callable[[FloorFunction], FloorFunction]:
-    """Register a floor; :class:`DataError` if the name is taken."""
+    """Register a function as a floor.
+
+    Parameters
+    ----------
+    name, description, error, needs_validation
+        As the attributes of :class:`Floor`.
+
+    Raises
+    ------
+    DataError
+        If the name is taken.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cradlevae.evaluation.floors.registry import FLOORS, floor
+    >>> @floor("one_everywhere", "every gene doubles")
+    ... def one_everywhere(train, validation, conditions):
+    ...     return np.ones((len(conditions), train.mean.shape[1]))
+    >>> FLOORS["one_everywhere"].description
+    'every gene doubles'
+
+    Take it out again:
+
+    >>> del FLOORS["one_everywhere"]
+    """
 
     def register(function: FloorFunction) -> FloorFunction:
         if name in FLOORS:
             raise DataError(f"a floor named {name!r} is already registered; choose another name")
-        FLOORS[name] = Floor(name, description, function, error)
+        FLOORS[name] = Floor(name, description, function, error, needs_validation)
         return function
 
     return register
@@ -70,8 +110,8 @@ def floor_effects(
     name
         A name in :data:`FLOORS`.
     train, validation
-        Moments of training and of validation cells, controls among both. Only ``lowrank_shrunk_mean`` looks
-        at validation cells.
+        Moments of training and of validation cells, controls among both. Validation cells may be ``None`` for floors
+        that do not need them.
     conditions
         Canonical names of the perturbed conditions to answer for.
 
@@ -86,193 +126,7 @@ def floor_effects(
     if any(not singles_of(condition) for condition in conditions):
         raise DataError("the control has no effect of its own; leave it out of the conditions")
     control_row(train)
-    return FLOORS[name].function(train, validation, conditions)
-
-
-@floor("zero", "no change")
-def _zero(train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]) -> FloatArray:
-    return np.zeros((len(conditions), train.mean.shape[1]))
-
-
-@floor("perturbed_mean", "mean of all perturbed training cells")
-def _perturbed_mean(
-    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
-) -> FloatArray:
-    effects = seen_effects(train)
-    if not effects.names:
-        return _unanswered(train, conditions)
-    weights = [float(train.n_cells[train.names.index(name)]) for name in effects.names]
-    return np.tile(np.average(effects.value, axis=0, weights=weights), (len(conditions), 1))
-
-
-def _training_error(
-    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
-) -> FloatArray:
-    effects = seen_effects(train)
-    return _look_up(replace(effects, value=effects.standard_error), conditions)
-
-
-def _shrunk_error(
-    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
-) -> FloatArray:
-    """Standard deviation a posteriori: what is shrunk by a factor f keeps f of its error's variance."""
-    effects = seen_effects(train)
-    deviation = effects.standard_error * np.sqrt(shrinkage(effects.value, effects.standard_error))
-    return _look_up(replace(effects, value=deviation), conditions)
-
-
-def _additive_error(
-    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
-) -> FloatArray:
-    """All singles are measured against the same controls, whose error is added once for each pair of members."""
-    singles, base = _singles(train), control_row(train)
-    of_control = train.variance[base] / train.n_cells[base]
-    squared = replace(singles, value=singles.standard_error**2)
-    n_members = np.array([len(singles_of(condition)) for condition in conditions])[:, None]
-    return np.asarray(np.sqrt(_of_singles(squared, conditions, np.sum) + n_members * (n_members - 1) * of_control))
-
-
-@floor("training_mean", "mean of the perturbation's own training cells", error=_training_error)
-def _training_mean(
-    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
-) -> FloatArray:
-    return _look_up(seen_effects(train), conditions)
-
-
-@floor("shrunk_mean", "training mean, shrunk by empirical Bayes", error=_shrunk_error)
-def _shrunk_mean(train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]) -> FloatArray:
-    return _look_up(_shrunk(seen_effects(train)), conditions)
-
-
-@floor("lowrank_shrunk_mean", "training mean at low rank plus its shrunk residual")
-def _lowrank_shrunk_mean(
-    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
-) -> FloatArray:
-    if validation is None:
-        raise DataError("lowrank_shrunk_mean chooses its rank on validation cells; give their moments")
-    return _look_up(lowrank_shrink(train, validation), conditions)
-
-
-def _hierarchical_error(
-    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
-) -> FloatArray:
-    effects = hierarchical_effects(train)
-    return _look_up(replace(effects, value=effects.standard_error), conditions)
-
-
-@floor(
-    "hierarchical_mean",
-    "training mean, shrunk by a scale of the gene and one of the perturbation, on a base that all conditions share",
-    error=_hierarchical_error,
-)
-def _hierarchical_mean(
-    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
-) -> FloatArray:
-    return _look_up(hierarchical_effects(train), conditions)
-
-
-@floor("additive", "control plus the effects of the single perturbations", error=_additive_error)
-def _additive(train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]) -> FloatArray:
-    return _of_singles(_singles(train), conditions, np.sum)
-
-
-@floor("additive_shrunk", "control plus the shrunk effects of the single perturbations")
-def _additive_shrunk(
-    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
-) -> FloatArray:
-    # Singles alone set τ²: combinations move genes further and would undo part of the shrinkage.
-    return _of_singles(_shrunk(_singles(train)), conditions, np.sum)
-
-
-@floor("additive_hierarchical", "control plus the hierarchically shrunk effects of the single perturbations")
-def _additive_hierarchical(
-    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
-) -> FloatArray:
-    return _of_singles(hierarchical_effects(train, singles=True), conditions, np.sum)
-
-
-@floor("matching_mean", "mean of the cells' means of the constituent single perturbations")
-def _matching_mean(
-    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
-) -> FloatArray:
-    return _of_singles(_singles(train), conditions, np.mean)
-
-
-@floor("bilinear_ridge", "ridge regression between PCA loadings of genes and of perturbed genes")
-def _bilinear_ridge(
-    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
-) -> FloatArray:
-    """Y ≈ G W Pᵀ + b (Ahlmann-Eltze et al., Nature Methods 2025, "linear model").
-
-    G are PCA scores of the genes over the training means, P the rows of G of the perturbed genes (their sum
-    for a combination), b the mean training effect. Answers for any condition whose genes were measured,
-    seen or not.
-    """
-    if not train.genes:
-        raise DataError("bilinear_ridge looks up the perturbed genes; give genes= to condition_moments")
-    effects = seen_effects(train)
-    loadings = _gene_loadings(train)
-    row = {gene: position for position, gene in enumerate(train.genes)}
-
-    def embedding(condition: str) -> FloatArray | None:
-        targets = [row[gene] for gene in singles_of(condition) if gene in row]
-        complete = len(targets) == len(singles_of(condition))
-        return np.asarray(loadings[targets].sum(axis=0)) if complete else None
-
-    fitted = [(i, p) for i, name in enumerate(effects.names) if (p := embedding(name)) is not None]
-    answer = _unanswered(train, conditions)
-    if not fitted:
-        return answer
-    perturbed = np.array([p for _, p in fitted])  # (perturbations, loadings)
-    response = effects.value[[i for i, _ in fitted]].T  # (genes, perturbations)
-    offset = response.mean(axis=1)
-    penalty = RIDGE * np.eye(loadings.shape[1])
-    by_gene = np.linalg.solve(loadings.T @ loadings + penalty, loadings.T @ (response - offset[:, None]))
-    weights = np.linalg.solve(perturbed.T @ perturbed + penalty, perturbed.T @ by_gene.T).T
-    for position, condition in enumerate(conditions):
-        p = embedding(condition)
-        if p is not None:
-            answer[position] = loadings @ weights @ p + offset
-    return answer
-
-
-def _gene_loadings(train: ConditionMoments) -> FloatArray:
-    """PCA scores of the genes over the means of all training conditions, (genes, ≤ 10)."""
-    means = train.mean[train.n_cells > 0].T  # (genes, conditions)
-    left, size, _ = np.linalg.svd(means - means.mean(axis=0), full_matrices=False)
-    return np.asarray(left[:, :LOADINGS] * size[:LOADINGS])
-
-
-def _unanswered(train: ConditionMoments, conditions: Sequence[str]) -> FloatArray:
-    return np.full((len(conditions), train.mean.shape[1]), np.nan)
-
-
-def _look_up(effects: Effects, conditions: Sequence[str]) -> FloatArray:
-    """Rows of ``effects`` for ``conditions``, NaN for those it has not, (conditions, genes)."""
-    row = {name: position for position, name in enumerate(effects.names)}
-    answer = np.full((len(conditions), effects.value.shape[1]), np.nan)
-    for position, condition in enumerate(conditions):
-        if condition in row:
-            answer[position] = effects.value[row[condition]]
-    return answer
-
-
-def _shrunk(effects: Effects) -> Effects:
-    value = shrink(effects.value, effects.standard_error)
-    return Effects(effects.names, value, effects.standard_error, effects.genes)
-
-
-def _singles(train: ConditionMoments) -> Effects:
-    """Measured effects of the single perturbations with training cells."""
-    effects = seen_effects(train)
-    rows = [row for row, name in enumerate(effects.names) if len(singles_of(name)) == 1]
-    names = tuple(effects.names[row] for row in rows)
-    return Effects(names, effects.value[rows], effects.standard_error[rows], effects.genes)
-
-
-def _of_singles(singles: Effects, conditions: Sequence[str], combine: Callable[..., FloatArray]) -> FloatArray:
-    """Combine the effects of each condition's members; NaN where a member has not been seen alone."""
-    answer = np.full((len(conditions), singles.value.shape[1]), np.nan)
-    for position, condition in enumerate(conditions):
-        answer[position] = combine(_look_up(singles, singles_of(condition)), axis=0)
-    return answer
+    entry = FLOORS[name]
+    if entry.needs_validation and validation is None:
+        raise DataError(f"the floor {name!r} looks at validation cells; give their moments")
+    return entry.function(train, validation, conditions)

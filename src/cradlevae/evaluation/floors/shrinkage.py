@@ -34,7 +34,7 @@ def shrink(value: FloatArray, standard_error: FloatArray) -> FloatArray:
 
 
 def shrinkage(value: FloatArray, standard_error: FloatArray) -> FloatArray:
-    """What empirical Bayes leaves of each effect, ``τ²/(τ²+se²)``, (perturbations, genes).
+    """The factor by which empirical Bayes shrinks each effect, ``τ²/(τ²+se²)``, (perturbations, genes).
 
     ``τ²_g = max(mean_t R²_tg − mean_t se²_tg, 0)`` over the perturbations with data; arguments as of :func:`shrink`.
     """
@@ -51,9 +51,9 @@ def shrinkage(value: FloatArray, standard_error: FloatArray) -> FloatArray:
 def lowrank_shrink(train: ConditionMoments, validation: ConditionMoments) -> Effects:
     """Effects approximated at low rank, plus the shrunk rest; the rank is the best one on validation cells.
 
-    Effects are brought to unit noise (each perturbation divided by √(1/n_t + 1/n_control), each gene by its
-    pooled standard deviation within conditions), decomposed by SVD, cut at rank r and brought back. What
-    the cut leaves is shrunk by :func:`shrink`. Of the ranks 0 (plain shrinkage) to 50, the one of smallest
+    Effects are scaled to unit noise (each perturbation divided by √(1/n_t + 1/n_control), each gene by its
+    pooled standard deviation within conditions), decomposed by SVD, cut at rank r and brought back. The rest
+    is shrunk by :func:`shrink`. Of the ranks 0 (plain shrinkage) to 50, the one of smallest
     squared error against the effects in the validation cells is taken.
 
     Parameters
@@ -96,17 +96,17 @@ def lowrank_shrink(train: ConditionMoments, validation: ConditionMoments) -> Eff
 
 
 def hierarchical_effects(train: ConditionMoments, *, singles: bool = False) -> Effects:
-    """Effects shrunk by a scale of their gene and one of their perturbation; :func:`shrink` has the former alone.
+    """Effects shrunk by a scale of their gene and one of their perturbation; :func:`shrink` has only that of the gene.
 
-    Perturbations that do nothing are silenced whatever their genes, and serve as controls beside the controls: the base
-    is shared. See :func:`cradlevae.nn.hierarchy.hierarchical_shrink`.
+    Perturbations without effect are shrunk to zero on all genes, and add to the controls as a base that all conditions
+    share. See :func:`cradlevae.nn.hierarchy.hierarchical_shrink`.
 
     Parameters
     ----------
     train
         Moments of training cells, controls among them.
     singles
-        Look at conditions of one perturbation only.
+        Whether conditions of one perturbation only are used.
 
     Returns
     -------

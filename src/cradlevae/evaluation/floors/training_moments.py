@@ -1,4 +1,4 @@
-"""Moments of training and validation cells: what floors are made of."""
+"""Moments of training and validation cells, from which floors are computed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cradlevae.utils.types import IndexArray
 
 
 def part_moments(split: Split, data: Experiment, part: str) -> ConditionMoments:
-    """Moments of the passing cells of a part of a split: what floors are made of."""
+    """Moments of the passing cells of a part of a split (``"train"``, ``"val"`` or ``"test"``)."""
     rows = _passing(split, data, part)
     return condition_moments(
         subset_rows(data.counts, rows), data.condition[rows], data.conditions, genes=tuple(data.genes)

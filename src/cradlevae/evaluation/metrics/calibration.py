@@ -12,11 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cradlevae.errors import DataError
+from cradlevae.evaluation.metrics.kinds import ALL_GENES, CREDIBLE, LARGEST_GENES, LEVELS, PREDICTIVE
 from cradlevae.evaluation.metrics.registry import metric
 from cradlevae.utils.types import BoolArray, FloatArray
-
-LEVELS = (50, 90)
-"""Nominal coverage in percent."""
 
 LARGEST = 20
 """Genes of largest real effect that are also looked at on their own, as in the other scores."""
@@ -32,13 +30,14 @@ def predictive_interval(
     effect, deviation
         Mean and standard deviation of the posterior, (conditions, genes).
     standard_error
-        Of the measurement, (conditions, genes).
+        Standard error of the measurement, (conditions, genes).
     level
         Nominal coverage in percent.
 
     Notes
     -----
-    Taken as normal. The posterior need not be, but a mean over cells is nearly so and mostly the wider of the two.
+    Both errors are taken as normal. The posterior need not be normal, but the mean over cells nearly is, and mostly it
+    has the larger error of the two.
     """
     from scipy.stats import norm
 
@@ -49,20 +48,23 @@ def predictive_interval(
     return middle - reach, middle + reach
 
 
-def coverage(real: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike) -> float:
+def coverage(real: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike, where: BoolArray | None = None) -> float:
     """Share of real effects within their intervals, ends included.
 
     Parameters
     ----------
     real, low, high
         Effects and the ends of their intervals, of one shape.
+    where
+        Which effects count, of the same shape; all by default.
 
     Raises
     ------
     DataError
         If shapes differ, or are empty.
     """
-    return float(covered(real, low, high).mean())
+    inside = covered(real, low, high)
+    return float(inside.mean() if where is None else (inside & where).sum() / where.sum())
 
 
 def covered(real: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike) -> BoolArray:
@@ -73,9 +75,10 @@ def covered(real: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike) -> Boo
     return np.asarray((below <= truth) & (truth <= above))
 
 
-def mean_width(low: npt.ArrayLike, high: npt.ArrayLike) -> float:
-    """Mean width of intervals, in units of the effects."""
-    return float((np.asarray(high, dtype=np.float64) - np.asarray(low, dtype=np.float64)).mean())
+def mean_width(low: npt.ArrayLike, high: npt.ArrayLike, where: BoolArray | None = None) -> float:
+    """Mean width of the intervals that count (all by default), in units of the effects."""
+    width = np.asarray(high, dtype=np.float64) - np.asarray(low, dtype=np.float64)
+    return float(width.mean() if where is None else (width * where).sum() / where.sum())
 
 
 def largest_genes(effects: npt.ArrayLike) -> BoolArray:
@@ -86,18 +89,28 @@ def largest_genes(effects: npt.ArrayLike) -> BoolArray:
     return chosen
 
 
-for _kind, _of in (("predictive", "measured effects"), ("credible", "true effects")):
+def _register(interval: str, level: int, genes: str, *, effects: str) -> None:
+    """Register coverage and width of one sort of interval."""
+    suffix, on_genes = ("", "") if genes == ALL_GENES else (
+        f"_top{LARGEST}", f" on the {LARGEST} genes of largest real effect"
+    )  # fmt: skip
+    metric(
+        f"{interval}_coverage_{level}{suffix}",
+        kind="calibration",
+        best=level / 100,
+        on=(interval, level, genes),
+        description=f"share of {effects}{on_genes} within the {level} % {interval} intervals",
+    )(coverage)
+    metric(
+        f"{interval}_width_{level}{suffix}",
+        kind="calibration",
+        best=0.0,
+        on=(interval, level, genes),
+        description=f"mean width of the {level} % {interval} intervals{on_genes}, in units of the effect",
+    )(mean_width)
+
+
+for _interval, _effects in ((PREDICTIVE, "measured effects"), (CREDIBLE, "true effects")):
     for _level in LEVELS:
-        for _suffix, _where in (("", ""), (f"_top{LARGEST}", f" on the {LARGEST} genes of largest real effect")):
-            metric(
-                f"{_kind}_coverage_{_level}{_suffix}",
-                kind="calibration",
-                best=_level / 100,
-                description=f"share of {_of}{_where} within the {_level} % {_kind} intervals",
-            )(coverage)
-            metric(
-                f"{_kind}_width_{_level}{_suffix}",
-                kind="calibration",
-                best=0.0,
-                description=f"mean width of the {_level} % {_kind} intervals{_where}, in units of the effect",
-            )(mean_width)
+        for _genes in (ALL_GENES, LARGEST_GENES):
+            _register(_interval, _level, _genes, effects=_effects)

@@ -32,7 +32,7 @@ class DETest:
         Canonical names of the perturbed conditions, (conditions,).
     z
         Standardised rank sum, positive where the gene is higher than in controls, (conditions, genes); 0
-        where nothing can be told (no cells, or one value throughout).
+        where there is nothing to test (no cells, or one value throughout).
     p_value, q_value
         Two-sided p and its Benjamini-Hochberg adjustment over the genes of a condition, (conditions, genes).
     """
@@ -89,10 +89,10 @@ def rank_sum_tests(
     shares = _shares_by_gene(matrix, condition)
     n_cells = np.bincount(condition[condition >= 0], minlength=len(names)).astype(np.float64)
     z = np.zeros((len(names), matrix.shape[1]))
-    kept_condition = condition[condition >= 0]
+    assigned = condition[condition >= 0]
     for gene in range(matrix.shape[1]):
         stored = slice(shares.indptr[gene], shares.indptr[gene + 1])
-        values, groups = shares.data[stored], kept_condition[shares.indices[stored]]
+        values, groups = shares.data[stored], assigned[shares.indices[stored]]
         z[:, gene] = _standardised_rank_sums(values[values > 0], groups[values > 0], n_cells, base)
     perturbed = [row for row in range(len(names)) if row != base]
     z = z[perturbed]
@@ -103,10 +103,10 @@ def rank_sum_tests(
 
 def _shares_by_gene(matrix: sp.csr_matrix, condition: AnyIntArray) -> sp.csc_matrix:
     """Count / library size of the cells that have a condition, by column."""
-    kept = sp.csr_matrix(matrix[np.flatnonzero(condition >= 0)], dtype=np.float64)
-    kept.sum_duplicates()
-    kept.data = library_share(kept)
-    return sp.csc_matrix(kept)
+    shares = sp.csr_matrix(matrix[np.flatnonzero(condition >= 0)], dtype=np.float64)
+    shares.sum_duplicates()
+    shares.data = library_share(shares)
+    return sp.csc_matrix(shares)
 
 
 def _standardised_rank_sums(values: FloatArray, groups: AnyIntArray, n_cells: FloatArray, base: int) -> FloatArray:
@@ -129,10 +129,10 @@ def _standardised_rank_sums(values: FloatArray, groups: AnyIntArray, n_cells: Fl
     n = n_cells + n_control
     variance = n_cells * n_control / 12.0 * (n + 1.0 - ties / np.maximum(n * (n - 1.0), 1.0))
     centred = wins - 0.5 * n_cells * n_control
-    # One value throughout leaves no variance but rounding: nothing can be told.
-    told = variance > 1e-6 * np.maximum(n_cells, 1.0) * n_control
+    # One value throughout leaves no variance but rounding: there is nothing to test.
+    testable = variance > 1e-6 * np.maximum(n_cells, 1.0) * n_control
     deviation = np.sqrt(np.maximum(variance, 0.0))
-    return np.asarray(np.divide(centred, deviation, out=np.zeros(n_groups), where=told))
+    return np.asarray(np.divide(centred, deviation, out=np.zeros(n_groups), where=testable))
 
 
 def _tie_terms(values: FloatArray, groups: AnyIntArray, controls: FloatArray, n_groups: int) -> FloatArray:

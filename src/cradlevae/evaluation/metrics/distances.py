@@ -11,11 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cradlevae.errors import DataError
-from cradlevae.evaluation.metrics.registry import metric
 from cradlevae.utils.types import FloatArray
 
 
-@metric("e_distance", kind="cells", best=0.0, description="E-distance of generated to real cells, unbiased")
 def energy_distance(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     """E-distance of two samples: 2·E|X − Y| − E|X − X'| − E|Y − Y'|, Euclidean (Székely & Rizzo 2013).
 
@@ -26,8 +24,8 @@ def energy_distance(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
 
     Notes
     -----
-    Of plain distances, not of squared ones, which would see means alone. In units of the coordinates; below 0 by
-    chance only.
+    Distances are plain, not squared: squared ones would compare means alone. The result has the units of the
+    coordinates and is below 0 by chance only.
 
     Raises
     ------
@@ -38,7 +36,6 @@ def energy_distance(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     return float(unbiased_gap(pairwise_distances(pooled), one, other)[0])
 
 
-@metric("mmd2", kind="cells", best=0.0, description="squared MMD of generated to real cells, unbiased")
 def squared_mmd(first: npt.ArrayLike, second: npt.ArrayLike, precisions: npt.ArrayLike) -> float:
     """Squared maximum mean discrepancy of two samples under a mean of Gaussian kernels (Gretton et al. 2012, eq. 3).
 
@@ -81,13 +78,29 @@ def unbiased_gap(values: FloatArray, first: FloatArray, second: FloatArray) -> F
     Parameters
     ----------
     values
-        What every two cells have, symmetric: a distance (the gap is the E-distance), or a kernel (the gap is −MMD²).
+        A value of every two cells, (cells, cells), symmetric: a distance (the gap is the E-distance), or a kernel (the
+        gap is −MMD²).
     first, second
         1 for the cells of a sample, else 0, (comparisons, cells); at least two cells in each, none in both.
     """
+    return unbiased_gap_of_sums(first, second, first @ values, second @ values, np.diag(values))
+
+
+def unbiased_gap_of_sums(
+    first: FloatArray, second: FloatArray, of_first: FloatArray, of_second: FloatArray, own: FloatArray
+) -> FloatArray:
+    """The gap of :func:`unbiased_gap` from sums of the values that every cell has with the cells of a sample.
+
+    Parameters
+    ----------
+    first, second
+        1 for the cells of a sample, else 0, (comparisons, cells).
+    of_first, of_second
+        Sums of each cell's values with the cells of the sample, (comparisons, cells).
+    own
+        The value of each cell with itself, (cells,).
+    """
     n, m = first.sum(axis=1), second.sum(axis=1)
-    own = np.diag(values)
-    of_first, of_second = first @ values, second @ values
     between = (of_first * second).sum(axis=1) / (n * m)
     within_first = ((of_first * first).sum(axis=1) - first @ own) / (n * (n - 1))
     within_second = ((of_second * second).sum(axis=1) - second @ own) / (m * (m - 1))

@@ -1,12 +1,7 @@
-"""Scores of predicted effects: plain functions, registered by name.
+"""Metrics of kind "effect": predicted effects against real ones, (perturbations, genes) each.
 
-An effect metric takes the real and the predicted effects, both (perturbations, genes), and, by keyword, the
-names it needs (``perturbations=``, ``genes=``). It returns one float. Register your own with
-:func:`cradlevae.evaluation.metrics.registry.metric`.
-
-Conventions, so that no score is undefined and none warns: a correlation with a constant is 0; a prediction
-that is missing (NaN) for any perturbation scores NaN, because a mean over fewer perturbations is another
-score.
+Conventions, so that no score is undefined and none warns: a correlation with a constant is 0; a prediction that is
+missing (NaN) for any perturbation scores NaN, because a mean over fewer perturbations is another score.
 """
 
 from __future__ import annotations
@@ -19,7 +14,7 @@ import numpy.typing as npt
 
 from cradlevae.data.labels import singles_of
 from cradlevae.errors import DataError
-from cradlevae.evaluation.metrics.registry import REGISTRY, metric
+from cradlevae.evaluation.metrics.registry import REGISTRY, metric, metrics_of
 from cradlevae.utils.types import FloatArray, IndexArray
 
 Distance = Literal["l1", "l2", "cosine"]
@@ -52,16 +47,13 @@ def effect_scores(
     DataError
         If a metric is unknown or of another kind, or shapes do not agree.
     """
-    chosen = names if names is not None else [m.name for m in REGISTRY.values() if m.kind == "effect"]
+    known = [entry.name for entry in metrics_of("effect")]
     available: dict[str, Sequence[str]] = {"perturbations": perturbations, "genes": genes}
     scores: dict[str, float] = {}
-    for name in chosen:
-        if name not in REGISTRY or REGISTRY[name].kind != "effect":
-            known = ", ".join(sorted(m.name for m in REGISTRY.values() if m.kind == "effect"))
-            raise DataError(f"unknown effect metric {name!r}; known: {known}")
-        entry = REGISTRY[name]
-        wanted = {need: available[need] for need in entry.needs if need in available}
-        scores[name] = entry.function(real, predicted, **wanted)
+    for name in known if names is None else names:
+        if name not in known:
+            raise DataError(f"unknown effect metric {name!r}; known: {', '.join(sorted(known))}")
+        scores[name] = REGISTRY[name].value(real, predicted, **available)
     return scores
 
 
@@ -258,8 +250,8 @@ def discrimination(
     ranks = []
     for row, name in enumerate(perturbations):
         targets = [column[gene] for gene in singles_of(name) if gene in column]
-        kept = np.delete(np.arange(real.shape[1]), targets)
-        ranks.append(_rank(_distances(real[:, kept], predicted[row, kept], distance), row))
+        others = np.delete(np.arange(real.shape[1]), targets)
+        ranks.append(_rank(_distances(real[:, others], predicted[row, others], distance), row))
     return float(1.0 - np.mean(ranks) / n)
 
 

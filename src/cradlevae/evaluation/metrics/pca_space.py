@@ -16,7 +16,7 @@ FITTED_CELLS = 5000
 """At most so many training cells, drawn at random, make the components."""
 
 SCALE_CELLS = 1000
-"""At most so many of them tell the typical distance of two cells."""
+"""From at most so many of them the typical distance of two cells is taken."""
 
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Squared bandwidths of the kernels, in units of the squared median distance."""
@@ -24,7 +24,7 @@ BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 @dataclass(frozen=True)
 class CellSpace:
-    """Principal components of ln(1 + 1e4·x/Σx), fitted on training cells; nothing of it depends on what is compared.
+    """Principal components of ln(1 + 1e4·x/Σx), fitted on training cells alone, whichever cells are compared later.
 
     Attributes
     ----------
@@ -52,9 +52,9 @@ class CellSpace:
 
 def log_normalised(counts: CountMatrix) -> sp.csr_matrix:
     """ln(1 + 1e4·x/Σx) of every count, (cells, genes), sparse, float64; a cell without counts is all zero."""
-    found = sp.csr_matrix(sp.vstack([block for _, block in expression_blocks(counts)]))
-    found.data *= np.log(2.0)
-    return found
+    expression = sp.csr_matrix(sp.vstack([block for _, block in expression_blocks(counts)]))
+    expression.data *= np.log(2.0)
+    return expression
 
 
 def fit_space(counts: CountMatrix, rows: IndexArray, *, seed: int) -> CellSpace:
@@ -67,12 +67,12 @@ def fit_space(counts: CountMatrix, rows: IndexArray, *, seed: int) -> CellSpace:
     rows
         Passing training cells, at least two.
     seed
-        Seed of which of them are looked at.
+        Seed of the random choice among them.
 
     Notes
     -----
-    Up to 50 components, of up to 5,000 cells drawn at random (all, where there are fewer). Components are few where
-    cells or genes are.
+    There are up to 50 components, of up to 5,000 cells drawn at random, and fewer components where there are fewer
+    cells or genes.
     """
     from scipy.spatial.distance import pdist
     from sklearn.decomposition import PCA

@@ -1,37 +1,71 @@
-"""Rows of calibration: the model's intervals against held-out measurements, and against the truth where it is exact."""
+"""Rows of calibration: the model's intervals against held-out measurements, and against the truth where it is exact.
+
+A scorer makes the sorts of interval that metrics of kind "calibration" are computed on; a metric's ``on`` chooses one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from cradlevae.evaluation.metrics.calibration import LARGEST, LEVELS, covered, largest_genes, predictive_interval
-from cradlevae.evaluation.predictor import Predictor, predicted_effects
+from cradlevae.evaluation.metrics.calibration import LARGEST, largest_genes, predictive_interval
+from cradlevae.evaluation.metrics.kinds import ALL_GENES, CREDIBLE, LARGEST_GENES, LEVELS, PREDICTIVE
+from cradlevae.evaluation.metrics.registry import Metric, metrics_of
+from cradlevae.evaluation.predictor import Predictor
 from cradlevae.evaluation.reference_effects import MIN_CELLS, Noise, Reference, left_out
-from cradlevae.evaluation.score_table import MODEL, Scores, drawn_interval
-from cradlevae.utils.types import AnnDataLike, BoolArray, FloatArray
+from cradlevae.evaluation.score_table import MODEL, Scores, drawn_interval, join_notes
+from cradlevae.utils.types import AnnDataLike, BoolArray, FloatArray, IndexArray
 
 MEASURED = "measured effect; interval widened by its standard error"
 HALVED = f"the same, measured in one half of the cells; its {LARGEST} genes chosen by the other half"
 EXACT = "true effect; the credible interval itself"
+WIDTH_ALONE = "the credible interval itself"
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """One sort of interval of the effects of some perturbations, (perturbations, genes) each.
+
+    Attributes
+    ----------
+    low, high
+        Ends of the intervals.
+    where
+        Which effects count.
+    note
+        What the intervals are compared with, in words.
+    real
+        Effects that they should hold; ``None`` where these are not known.
+    """
+
+    low: FloatArray
+    high: FloatArray
+    where: BoolArray
+    note: str
+    real: FloatArray | None = None
+
+
+IntervalSorts = Mapping[tuple[str, int, str], Intervals]
+"""Intervals by sort: predictive or credible, nominal coverage in percent, and the effects that count."""
 
 
 def score_calibration(
-    scores: Scores, model: Predictor, references: Sequence[Reference], predicted: AnnDataLike, *, seed: int
+    scores: Scores, predictor: Predictor, references: Sequence[Reference], predicted: AnnDataLike, *, seed: int
 ) -> None:
-    """Add the rows of coverage and width.
+    """Add the rows of metrics of kind ``"calibration"``.
 
     Parameters
     ----------
     scores
         Table to add to.
-    model
-        A trained model.
+    predictor
+        What is scored.
     references
-        What to score against.
+        Effects to score against.
     predicted
-        The model's effects with their 90 % intervals, an AnnData: conditions × genes.
+        Its effects with their 90 % intervals, an AnnData: conditions × genes.
     seed
         Seed of the bootstrap, and of the effects, whose intervals of other levels have the same draws.
 
@@ -41,72 +75,100 @@ def score_calibration(
     interval would cover them too rarely. So one half of the cells chooses and the other is scored, and the other way
     round.
     """
-    by_level = {round(100 * predicted.uns["effects"]["credible"]): predicted}
+    by_level = {_level(predicted): predicted}
+
+    def effects_at(level: int) -> AnnDataLike:
+        if level not in by_level:
+            by_level[level] = predictor.effects(list(predicted.obs_names), level / 100, seed=seed)
+        return by_level[level]
+
     for reference in references:
-        if reference.noise is not None:
-            _score_measured(scores, reference, reference.noise, predicted, seed=seed)
+        if reference.noise is None:
+            _add_rows(scores, reference.name, _exact_intervals(reference, effects_at), seed)
             continue
-        for level in LEVELS:
-            if level not in by_level:
-                by_level[level] = predicted_effects(model, list(predicted.obs_names), seed=seed, credible=level / 100)
-            layers = by_level[level][list(reference.conditions)].layers
-            low, high = (np.asarray(layers[name], dtype=np.float64) for name in ("low", "high"))
-            inside = covered(reference.effects, low, high)
-            everywhere, largest = np.ones_like(inside), largest_genes(reference.effects)
-            for suffix, where in (("", everywhere), (f"_top{LARGEST}", largest)):
-                _add(scores, reference.name, "credible", f"{level}{suffix}", inside, high - low, where, EXACT, seed)
+        rows = np.flatnonzero(reference.noise.n_cells >= MIN_CELLS)
+        counted = zip(reference.conditions, reference.noise.n_cells, strict=True)
+        unscored = left_out([name for name, n in counted if n < MIN_CELLS])
+        if len(rows):
+            _add_rows(
+                scores, reference.name, _measured_intervals(reference, reference.noise, rows, predicted, unscored), seed
+            )
+            continue
+        for entry in metrics_of("calibration"):
+            interval, _, genes = entry.on
+            if interval == PREDICTIVE and genes == ALL_GENES and "real" in entry.needs:
+                scores.add(reference.name, entry.name, MODEL, float("nan"), note=unscored)
 
 
-def _score_measured(scores: Scores, reference: Reference, noise: Noise, predicted: AnnDataLike, *, seed: int) -> None:
-    enough = np.flatnonzero(noise.n_cells >= MIN_CELLS)
-    unscored = left_out([name for name, n in zip(reference.conditions, noise.n_cells, strict=True) if n < MIN_CELLS])
-    if not len(enough):
-        for level in LEVELS:
-            scores.add(reference.name, f"predictive_coverage_{level}", MODEL, float("nan"), note=unscored)
-        return
-    chosen = predicted[[reference.conditions[row] for row in enough]]
+def _level(predicted: AnnDataLike) -> int:
+    """Nominal coverage of the intervals that come with effects, in percent."""
+    return round(100 * float(predicted.uns["effects"]["credible"]))
+
+
+def _exact_intervals(reference: Reference, effects_at: Callable[[int], AnnDataLike]) -> IntervalSorts:
+    """Credible intervals for true effects."""
+    sorts = {}
+    largest = largest_genes(reference.effects)
+    for level in LEVELS:
+        layers = effects_at(level)[list(reference.conditions)].layers
+        low, high = (np.asarray(layers[name], dtype=np.float64) for name in ("low", "high"))
+        for genes, where in ((ALL_GENES, np.ones_like(largest)), (LARGEST_GENES, largest)):
+            sorts[CREDIBLE, level, genes] = Intervals(low, high, where, EXACT, reference.effects)
+    return sorts
+
+
+def _measured_intervals(
+    reference: Reference, noise: Noise, rows: IndexArray, predicted: AnnDataLike, unscored: str
+) -> IntervalSorts:
+    """Predictive intervals for the measured effects of some rows of a reference, and the credible intervals' width."""
+    chosen = predicted[[reference.conditions[row] for row in rows]]
     effect = np.asarray(chosen.X, dtype=np.float64)
     layers = {name: np.asarray(chosen.layers[name], dtype=np.float64) for name in ("sd", "mc_error", "low", "high")}
     deviation = np.hypot(layers["sd"], layers["mc_error"])
     everywhere = np.ones(effect.shape, dtype=bool)
-    first, second = (tuple(values[enough] for values in half) for half in noise.halves)
+    sorts = {}
     for level in LEVELS:
-        low, high = predictive_interval(effect, deviation, noise.standard_error[enough], level)
-        inside = covered(reference.effects[enough], low, high)
-        note = "; ".join(text for text in (MEASURED, unscored) if text)
-        _add(scores, reference.name, "predictive", f"{level}", inside, high - low, everywhere, note, seed)
-        of_halves = []
-        for (chooser, _), (value, error) in ((first, second), (second, first)):
-            low, high = predictive_interval(effect, deviation, error, level)
-            of_halves.append((covered(value, low, high), high - low, largest_genes(chooser)))
-        inside, width, where = (np.concatenate(parts, axis=1) for parts in zip(*of_halves, strict=True))
-        note = "; ".join(text for text in (HALVED, unscored) if text)
-        _add(scores, reference.name, "predictive", f"{level}_top{LARGEST}", inside, width, where, note, seed)
-    width = layers["high"] - layers["low"]
-    level = round(100 * predicted.uns["effects"]["credible"])
-    _add_mean(
-        scores, reference.name, f"credible_width_{level}", width.mean(axis=1), "the credible interval itself", seed
-    )
+        low, high = predictive_interval(effect, deviation, noise.standard_error[rows], level)
+        note = join_notes(MEASURED, unscored)
+        sorts[PREDICTIVE, level, ALL_GENES] = Intervals(low, high, everywhere, note, reference.effects[rows])
+        halves = _halved_intervals(noise, rows, effect, deviation, level, join_notes(HALVED, unscored))
+        sorts[PREDICTIVE, level, LARGEST_GENES] = halves
+    own = (CREDIBLE, _level(predicted), ALL_GENES)
+    sorts[own] = Intervals(layers["low"], layers["high"], everywhere, WIDTH_ALONE)
+    return sorts
 
 
-def _add(
-    scores: Scores,
-    reference: str,
-    kind: str,
-    which: str,
-    inside: BoolArray,
-    width: FloatArray,
-    where: BoolArray,
-    note: str,
-    seed: int,
-) -> None:
-    """Rows of coverage and mean width over the effects ``where`` says, (conditions, genes) each."""
-    n = where.sum(axis=1)
-    _add_mean(scores, reference, f"{kind}_coverage_{which}", (inside & where).sum(axis=1) / n, note, seed)
-    _add_mean(scores, reference, f"{kind}_width_{which}", (width * where).sum(axis=1) / n, note, seed)
+def _halved_intervals(
+    noise: Noise, rows: IndexArray, effect: FloatArray, deviation: FloatArray, level: int, note: str
+) -> Intervals:
+    """Predictive intervals for effects in each half of the cells, on genes that the other half chooses."""
+    first, second = (tuple(values[rows] for values in half) for half in noise.halves)
+    parts = []
+    for (chooser, _), (value, error) in ((first, second), (second, first)):
+        low, high = predictive_interval(effect, deviation, error, level)
+        parts.append((low, high, largest_genes(chooser), value))
+    low, high, where, real = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
+    return Intervals(low, high, where, note, real)
 
 
-def _add_mean(scores: Scores, reference: str, metric: str, each: FloatArray, note: str, seed: int) -> None:
-    """A row of the mean over perturbations."""
-    low, high = drawn_interval(each, seed)
-    scores.add(reference, metric, MODEL, float(each.mean()), low=low, high=high, note=note)
+def _add_rows(scores: Scores, reference: str, sorts: IntervalSorts, seed: int) -> None:
+    """Add a row for each metric whose intervals are there: the mean over perturbations."""
+    for entry in metrics_of("calibration"):
+        intervals = sorts.get(entry.on)
+        if intervals is None or (intervals.real is None and "real" in entry.needs):
+            continue
+        values = _of_perturbations(entry, intervals)
+        low, high = drawn_interval(values, seed)
+        note = join_notes(intervals.note, entry.note)
+        scores.add(reference, entry.name, MODEL, float(values.mean()), low=low, high=high, note=note)
+
+
+def _of_perturbations(entry: Metric, intervals: Intervals) -> FloatArray:
+    """The metric of each perturbation, (perturbations,)."""
+    values = []
+    for row in range(len(intervals.low)):
+        arrays = {name: getattr(intervals, name)[row] for name in ("low", "high", "where")}
+        if intervals.real is not None:
+            arrays["real"] = intervals.real[row]
+        values.append(entry.value(**arrays))
+    return np.array(values)

@@ -1,4 +1,4 @@
-"""Rows of predicted effects: the model and every floor, by every effect metric, against every reference."""
+"""Rows of predicted effects: the model and every floor, by every metric of kind "effect", against every reference."""
 
 from __future__ import annotations
 
@@ -6,77 +6,68 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cradlevae.data.experiment import Experiment
-from cradlevae.data.moments import ConditionMoments
 from cradlevae.evaluation.floors.registry import FLOORS, floor_effects
-from cradlevae.evaluation.floors.training_moments import part_moments
+from cradlevae.evaluation.inputs import ScoringInputs
 from cradlevae.evaluation.metrics.effects import CONSTANT, effect_scores
 from cradlevae.evaluation.metrics.registry import REGISTRY
-from cradlevae.evaluation.predictor import Predictor
 from cradlevae.evaluation.reference_effects import Reference
-from cradlevae.evaluation.score_table import MODEL, N_BOOTSTRAP, PUBLISHED, Scores, best_of, drawn_interval, fraction_of
-from cradlevae.model.trained import TrainedModel
+from cradlevae.evaluation.score_table import (
+    MODEL,
+    N_BOOTSTRAP,
+    PUBLISHED,
+    Scores,
+    best_of,
+    drawn_interval,
+    fraction_of,
+    join_notes,
+)
 from cradlevae.query.effects import published_effects
 from cradlevae.utils.types import AnnDataLike, FloatArray, IntArray
 
 MEANS = ("jaccard_20", "pearson_delta")
-"""Metrics that are means over perturbations and get an interval too, for the model."""
+"""Metrics that are means over perturbations and have an interval too, for the model."""
 
 
 def score_effects(
-    scores: Scores,
-    model: Predictor,
-    data: Experiment,
-    references: Sequence[Reference],
-    predicted: AnnDataLike,
-    *,
-    published: bool,
-    seed: int,
+    scores: Scores, inputs: ScoringInputs, references: Sequence[Reference], predicted: AnnDataLike, *, published: bool
 ) -> None:
-    """Add the rows of the model's effects and of the floors.
+    """Add the rows of metrics of kind ``"effect"``, of the model and of every floor that the data allow.
 
     Parameters
     ----------
     scores
         Table to add to.
-    model, data
-        A trained model (or a floor) and the experiment, whose training cells make the floors.
+    inputs
+        What is scored.
     references
-        What to score against.
+        Effects to score against.
     predicted
         The model's effects, an AnnData: conditions × genes.
     published
-        Whether to score the effects as the released evaluation takes them, too.
-    seed
-        Seed of the draws and of the bootstrap.
+        Whether to score a trained model's effects as the released evaluation takes them, too.
     """
-    train, validation = (part_moments(model.split, data, part) for part in ("train", "val"))
-    usable = [name for name in FLOORS if name != "lowrank_shrunk_mean" or _rank_can_be_chosen(train, validation)]
+    model, seed = inputs.predictor.latent_model, inputs.seed
+    floors = [name for name, entry in FLOORS.items() if entry.usable(inputs.train, inputs.validation)]
     as_published = None
-    if published and isinstance(model, TrainedModel):
+    if published and model is not None:
         as_published = published_effects(model, list(predicted.obs_names), seed=seed)
     for reference in references:
         names = list(reference.conditions)
         predictions = {MODEL: np.asarray(predicted[names].X, dtype=np.float64)}
         if as_published is not None:
             predictions[PUBLISHED] = np.asarray(as_published[names].X, dtype=np.float64)
-        predictions |= {floor: floor_effects(floor, train, validation, names) for floor in usable}
-        _score_predictions(scores, reference, predictions, list(model.genes), seed)
+        predictions |= {floor: floor_effects(floor, inputs.train, inputs.validation, names) for floor in floors}
+        _score_predictions(scores, reference, predictions, list(inputs.predictor.genes), seed)
         scores.add(
             reference.name, "attainable_rho", "ceiling", reference.attainable_rho,
             low=reference.attainable_low, high=reference.attainable_high,
         )  # fmt: skip
 
 
-def _rank_can_be_chosen(train: ConditionMoments, validation: ConditionMoments) -> bool:
-    """Whether controls and a perturbation of the training cells were measured in validation cells, too."""
-    both = (train.n_cells[1:] > 0) & (validation.n_cells[1:] > 1)
-    return bool(validation.n_cells[0] > 1 and both.any())
-
-
 def _score_predictions(
     scores: Scores, reference: Reference, predictions: dict[str, FloatArray], genes: list[str], seed: int
 ) -> None:
+    """Add the rows of some predictions, (conditions, genes) each, against one reference."""
     values = {
         name: effect_scores(reference.effects, value, perturbations=list(reference.conditions), genes=genes)
         for name, value in predictions.items()
@@ -85,15 +76,15 @@ def _score_predictions(
     intervals[MODEL] |= mean_intervals(reference.effects, predictions[MODEL], seed)
     ceilings = {"ate_rho": reference.attainable_rho, "ate_r2": reference.attainable_r2}
     for metric in values[MODEL]:
-        top = ceilings.get(metric, float("nan"))
+        highest = ceilings.get(metric, float("nan"))
         floor, best_floor = best_of(metric, {name: values[name][metric] for name in FLOORS if name in values})
         for name in predictions:
             value = values[name][metric]
             low, high = intervals[name].get(metric, (np.nan, np.nan))
-            fraction, note = fraction_of(metric, value, floor, top)
+            fraction, note = fraction_of(metric, value, floor, highest)
             scores.add(
                 reference.name, metric, name, value, low=low, high=high, floor=floor, best_floor=best_floor,
-                ceiling=top, fraction=fraction, note=note,
+                ceiling=highest, fraction=fraction, note=join_notes(note, REGISTRY[metric].note),
             )  # fmt: skip
 
 
@@ -123,8 +114,8 @@ def flattened_intervals(real: FloatArray, predicted: FloatArray, seed: int) -> d
     n, x, y, xx, yy, xy, residual = sums @ weights.T
     spread_x, spread_y = xx - x**2 / n, yy - y**2 / n
     # What is left of a constant is rounding: its correlation is 0, as in the scores.
-    told = (spread_x > CONSTANT * xx) & (spread_y > CONSTANT * yy)
-    rho = np.divide(xy - x * y / n, np.sqrt(np.abs(spread_x * spread_y)), out=np.zeros_like(x), where=told)
+    varies = (spread_x > CONSTANT * xx) & (spread_y > CONSTANT * yy)
+    rho = np.divide(xy - x * y / n, np.sqrt(np.abs(spread_x * spread_y)), out=np.zeros_like(x), where=varies)
     exact = (residual == 0).astype(np.float64)  # a constant truth is predicted exactly or not at all
     r2 = 1 - np.divide(residual, spread_x, out=1 - exact, where=spread_x > CONSTANT * xx)
     return {"ate_rho": _interval(rho), "ate_r2": _interval(r2)}
@@ -134,11 +125,11 @@ def mean_intervals(real: FloatArray, predicted: FloatArray, seed: int) -> dict[s
     """95 % intervals, as of :func:`flattened_intervals`, of the metrics that are means over perturbations."""
     if not np.isfinite(predicted).all() or len(real) < 2:
         return {}
-    found = {}
+    intervals = {}
     for name in MEANS:
         each = [REGISTRY[name].function(real[[row]], predicted[[row]]) for row in range(len(real))]
-        found[name] = drawn_interval(np.array(each), seed)
-    return found
+        intervals[name] = drawn_interval(np.array(each), seed)
+    return intervals
 
 
 def _weights(real: FloatArray, predicted: FloatArray, seed: int) -> IntArray | None:
@@ -150,5 +141,6 @@ def _weights(real: FloatArray, predicted: FloatArray, seed: int) -> IntArray | N
 
 
 def _interval(samples: FloatArray) -> tuple[float, float]:
+    """Central 95 % of some samples."""
     low, high = np.quantile(samples, [0.025, 0.975])
     return float(low), float(high)

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import pandas as pd
 
-def effects_table(found: Any) -> Any:
+from cradlevae.utils.types import AnnDataLike
+
+IMPORTANT = ("ate_rho", "ate_r2", "jaccard_20", "pearson_delta", "discrimination_l2", "clean_deviance")
+"""Metrics that are shown with their floors and their ceiling."""
+
+WIDTH = 160
+"""Fewest columns of characters for which a table is laid out where the output is no terminal."""
+
+
+def effects_table(effects: AnnDataLike) -> pd.DataFrame:
     """Effects as a tidy table: perturbation, gene, effect, low, high, sd, mc_error."""
-    import numpy as np
-    import pandas as pd
-
-    n_conditions, n_genes = found.shape
+    n_conditions, n_genes = effects.shape
     return pd.DataFrame(
         {
-            "perturbation": np.repeat(found.obs_names.to_numpy(), n_genes),
-            "gene": np.tile(found.var_names.to_numpy(), n_conditions),
-            "effect": np.asarray(found.X).ravel(),
-            **{name: np.asarray(found.layers[name]).ravel() for name in ("low", "high", "sd", "mc_error")},
+            "perturbation": np.repeat(effects.obs_names.to_numpy(), n_genes),
+            "gene": np.tile(effects.var_names.to_numpy(), n_conditions),
+            "effect": np.asarray(effects.X).ravel(),
+            **{name: np.asarray(effects.layers[name]).ravel() for name in ("low", "high", "sd", "mc_error")},
         }
     )
 
 
-def print_scores(scores: Any) -> None:
-    """The scores that matter most, as a table on the terminal."""
-    chosen = ("ate_rho", "ate_r2", "jaccard_20", "pearson_delta", "discrimination_l2", "clean_deviance")
-    for reference, part in scores[scores["metric"].isin(chosen)].groupby("reference", sort=False):
+def print_scores(scores: pd.DataFrame) -> None:
+    """Print the scores that matter most, and those of metrics of your own, as one table for each reference."""
+    from cradlevae.evaluation.metrics.registry import metrics_of
+
+    by_floor = [entry.name for kind in ("effect", "clean") for entry in metrics_of(kind) if entry.own]
+    shown = scores["metric"].isin((*IMPORTANT, *by_floor))
+    for reference, part in scores[shown].groupby("reference", sort=False):
         wide = part.pivot_table(index="metric", columns="predictor", values="value", sort=False)
         first = [name for name in ("model", "model (published protocol)") if name in wide]
         wide = wide[[*first, *(name for name in wide if name not in first)]].dropna(axis=1, how="all")
@@ -34,12 +45,12 @@ def print_scores(scores: Any) -> None:
                 wide.insert(min(place, wide.shape[1]), name, of_model[name])
         show(wide.reset_index(), f"{reference} (fraction: 0 = best floor, 1 = ceiling)")
     single = scores[~scores["metric"].isin(scores.loc[scores["predictor"] == "zero", "metric"])]
-    single = single[~single["metric"].isin(("clean_deviance", "attainable_rho"))]
+    single = single[~single["metric"].isin((*IMPORTANT, *by_floor, "attainable_rho"))]
     show(single[["reference", "metric", "predictor", "value", "note"]], "further scores")
 
 
-def show(table: Any, title: str) -> None:
-    """Print a table."""
+def show(table: pd.DataFrame, title: str) -> None:
+    """Print a table on the terminal."""
     from rich.console import Console
     from rich.table import Table
 
@@ -50,12 +61,10 @@ def show(table: Any, title: str) -> None:
         shown.add_column(str(name).replace("_", " "), justify="left" if text else "right", min_width=width)
     for row in table.itertuples(index=False):
         shown.add_row(*(_text(value) for value in row))
-    Console(width=max(Console().width, 160) if not Console().is_terminal else None).print(shown)
+    Console(width=max(Console().width, WIDTH) if not Console().is_terminal else None).print(shown)
 
 
 def _text(value: Any) -> str:
-    import pandas as pd
-
     if pd.isna(value):
         return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,10 @@ import pandas as pd
 import pytest
 
 import cradlevae as cv
+from cradlevae.cli import main
+from cradlevae.cli.options import options_of
+from cradlevae.commands.registry import COMMANDS, Command
+from cradlevae.model.family import FAMILY
 
 TINY = ["--n_latent", "8", "--width", "24", "--basal_width", "16", "--max_epochs", "2", "--progress", "false"]
 
@@ -46,15 +51,37 @@ def model(folder: Path, data: Path) -> Path:
     return folder / "run"
 
 
-def test_overview_and_help_name_commands_and_options() -> None:
+def test_overview_and_hints_are_those_of_the_registry() -> None:
     overview = run("--help").stdout
-    for command in ("qc", "split", "train", "predict", "effects", "clean", "evaluate", "download", "simulate",
-                    "benchmark", "sweep", "reproduce", "demo"):  # fmt: skip
-        assert f"\n  {command} " in overview
-    options = run("train", "--help").stdout
-    for option in ("--output", "--max_epochs", "--n_latent", "--perturbation_key", "--config"):
-        assert option in options
+    listed = re.findall(r"^  (\w+) +(.+)$", overview, re.MULTILINE)
+    assert listed == [(command.name, command.summary) for command in COMMANDS.values()]
+    assert list(COMMANDS) == ["qc", "split", "train", "predict", "effects", "clean", "evaluate", "download", "simulate",
+                              "benchmark", "sweep", "reproduce", "demo"]  # fmt: skip
     assert "did you mean 'train'" in run("trian", status=2).stderr
+    assert run(status=2).stdout == overview
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_help_of_every_command_describes_every_option_in_plain_words(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command.name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    texts = re.split(r"\n  (?=\S)", shown.split("\n\n", 2)[2])
+    for option in options_of(command.function()).values():
+        [text] = [text for text in texts if re.match(rf"{re.escape(option.shown)}(?![\w-])", text)]
+        words = re.sub(r"^\S+(, --\S+)?( \S+| WORD \.\.\.)?\s", "", text).split(" (default")[0].split()
+        assert len(words) > 1, f"{option.shown} is not described: {text}"
+    assert "``" not in shown
+    assert ":func:" not in shown
+    assert ":class:" not in shown
+    assert "<class" not in shown
+    assert "[A+B,C]" not in shown
+
+
+def test_models_of_the_family_are_named_where_one_is_chosen() -> None:
+    shown = run("train", "--help").stdout
+    assert all(key in shown for key in FAMILY)
 
 
 def test_overview_imports_nothing_heavy() -> None:
@@ -69,7 +96,7 @@ def test_overview_imports_nothing_heavy() -> None:
 def test_simulate_then_qc_writes_annotation_picture_and_settings(folder: Path) -> None:
     raw, annotated, figure = folder / "raw.h5ad", folder / "annotated.h5ad", folder / "qc.png"
     run("simulate", "--output", raw, "--n_cells", 300, "--n_genes", 80, "--n_perturbations", 3, "--n_combinations", 2)
-    shown = run("qc", raw, "--output", annotated, "--figure", figure, "--criteria", "umi", "genes", "mito").stdout
+    shown = run("qc", "--criteria", "umi", "genes", "mito", raw, "--output", annotated, "--figure", figure).stdout
     assert "mito" in shown
     assert ad.read_h5ad(annotated).obs["artifact"].dtype == bool
     assert figure.stat().st_size > 10_000
@@ -90,10 +117,11 @@ def test_predict_effects_and_clean_write_what_they_say(folder: Path, data: Path,
     predicted = ad.read_h5ad(folder / "predicted.h5ad")
     assert predicted.shape == (14, 80)
     assert list(predicted.obs["perturbation"].unique()) == ["A", "A+B"]
-    run("effects", model, "--output", folder / "effects.csv", "--perturbations", "A", "--error", 0.05)
+    run("effects", "--perturbations", "A", "B", model, "--output", folder / "effects.csv", "--error", 0.05)
     table = pd.read_csv(folder / "effects.csv")
     assert list(table.columns) == ["perturbation", "gene", "effect", "low", "high", "sd", "mc_error"]
     assert (table["low"] <= table["high"]).all()
+    assert list(table["perturbation"].unique()) == ["A", "B"]
     run("clean", model, data, "--output", folder / "clean.h5ad", "--cells", "failed", "--n_draws", 2)
     assert ad.read_h5ad(folder / "clean.h5ad").obs["failed_qc"].all()
 
@@ -113,8 +141,32 @@ def test_options_come_from_a_yaml_file_and_an_interrupted_run_resumes(folder: Pa
     run("train", data, "--output", output, "--config", config)
     assert "already holds a run" in run("train", data, "--output", output, "--config", config, status=1).stderr
     (output / "model.json").unlink()  # as if it had been killed before the end
-    run("train", data, "--output", output, "--config", config, "--resume", "true", "--max_epochs", 2)
+    run("train", data, "--output", output, "--resume", "--max-epochs", 2, "--config", config)
     assert len(pd.read_csv(output / "history.csv")) == 2
+
+
+def test_the_settings_of_a_run_can_be_given_back(folder: Path, model: Path) -> None:
+    settings = (model / "settings.yaml").read_text()
+    (folder / "again.yaml").write_text(settings.replace(f"output: {model}", f"output: {folder / 'again'}"))
+    run("train", "--config", folder / "again.yaml")
+    assert (folder / "again" / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
+    shown = run("train", "--config", folder / "again.yaml", "--print_config", "--n_latent", 9).stdout
+    assert "n_latent: 9" in shown
+
+
+def test_labels_and_columns_are_given_as_words(folder: Path, data: Path) -> None:
+    adata = ad.read_h5ad(data)
+    labels = adata.obs["perturbation"].astype(str)
+    adata.obs["perturbation"] = labels.where(labels != "control", np.where(np.arange(len(labels)) % 2, "NT", "sg_ctrl"))
+    kind = adata.obs["true_artifact_kind"].astype(str)
+    adata.obs["low_umi"], adata.obs["other"] = kind == "low_umi", ~kind.isin(["low_umi", "none"])
+    adata.write_h5ad(folder / "labels.h5ad")
+    given = ["--control_labels", "NT", "sg_ctrl", "--artifact_key=low_umi,other", folder / "labels.h5ad"]
+    brief = ["--split", "cells", "--no-progress", "--max-epochs", 1, *TINY[:6]]
+    run("train", *given, "--output", folder / "labels", *brief)
+    trained = cv.CradleVAE.load(folder / "labels").trained
+    assert trained.criteria == ("low_umi", "other")
+    assert trained.fields.control_labels == ("NT", "sg_ctrl")
 
 
 def _damaged(folder: Path, data: Path) -> Path:
@@ -151,7 +203,14 @@ def test_other_mistakes_are_refused_in_one_line(folder: Path, data: Path, model:
     predicted = folder / "never.h5ad"
     assert "did you mean" in run("predict", model, "a", "--output", predicted, status=1).stderr
     assert "no model in" in run("predict", folder, "A", "--output", predicted, status=1).stderr
-    assert "--output" in run("predict", model, "A", status=2).stderr
+    for arguments, message in (
+        ((model, "A"), "--output is missing"),
+        ((model, "A", "--output", predicted, "--n_cell", 3), "unknown option --n_cell; did you mean 'n_cells'"),
+        ((model, "A", "--output", predicted, "--n_cells", "few"), "--n_cells is 'few'; it must be a whole number"),
+    ):
+        refused = run("predict", *arguments, status=2).stderr
+        assert message in refused
+        assert refused.count("\n") == 1
     existing = folder / "data.h5ad"
     assert "exists already" in run("predict", model, "A", "--output", existing, status=1).stderr
     assert "cannot write into" in run("predict", model, "A", "--output", "/proc/x/y.h5ad", status=1).stderr

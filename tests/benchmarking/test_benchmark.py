@@ -21,11 +21,11 @@ import pytest
 import yaml
 
 import cradlevae as cv
-from cradlevae.benchmarking import run as run_module
+from cradlevae.benchmarking import benchmark as benchmark_module
 from cradlevae.benchmarking import store as store_module
-from cradlevae.benchmarking.jobs import FLOORS, Cell, expand
+from cradlevae.benchmarking.jobs import FLOORS, Job, expand
 from cradlevae.benchmarking.plan import Plan, plan_dict, plan_of
-from cradlevae.benchmarking.results import Benchmark
+from cradlevae.benchmarking.record import Benchmark
 from cradlevae.benchmarking.store import Store
 from cradlevae.benchmarking.worker import work
 from cradlevae.errors import CradleError, DataError
@@ -52,12 +52,12 @@ TINY: dict[str, Any] = {
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cells are computed in this process."""
+    """Jobs are computed in this process."""
 
-    def compute(store: Store, cells: Sequence[Cell], plan: Plan, workers: int) -> None:
-        work(store, cells, {source.name: source for source in plan.data})
+    def compute(store: Store, jobs: Sequence[Job], plan: Plan, workers: int) -> None:
+        work(store, jobs, {source.name: source for source in plan.data})
 
-    monkeypatch.setattr(run_module, "compute_cells", compute)
+    monkeypatch.setattr(benchmark_module, "compute_jobs", compute)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_results_are_tidy_and_floors_stand_once_a_split(found: Benchmark, folder
     assert not list((folder / "cells").glob("*.claim"))
 
 
-def test_a_cell_has_the_scores_of_the_same_run_by_hand(found: Benchmark) -> None:
+def test_a_job_has_the_scores_of_the_same_training_by_hand(found: Benchmark) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # so few cells are warned about
         adata = cv.simulate(**TINY["data"][0]["simulate"])
@@ -127,6 +127,67 @@ def test_a_floor_of_the_plan_adds_its_generated_cells(tmp_path: Path) -> None:
     assert "qc_pass_rate_mad3" in (tmp_path / "table.md").read_text()
 
 
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("label", ["my floor", "model of nothing"])
+def test_a_floor_under_a_label_of_the_user_stays_a_floor(label: str, tmp_path: Path) -> None:
+    content = TINY | {
+        "models": [{"model": "additive", "label": label}, {"model": "cpa_vae", "settings": SIZES}],
+        "split_seeds": [0], "scoring": {"truth": False, "n_cells": 5}, "baseline": "additive",
+    }  # fmt: skip
+    found = cv.benchmark(plan_of(content), tmp_path)
+    assert found is not None
+    kinds = found.results.groupby("model")["kind"].unique()
+    assert list(kinds[label]) == ["floor"]
+    assert "additive" not in kinds.index
+    assert not (found.results[["predictor", "best_floor"]] == "additive").any(axis=None)
+    metrics = set(found.results.loc[found.results["model"] == label, "metric"])
+    assert {"ate_rho", "de_overlap"} <= metrics  # its effects, and the cells that it generates
+    table = pd.read_csv(tmp_path / "table.csv").set_index(["metric", "model"])
+    assert table.loc[("ate_rho", "cpa_vae"), "baseline"] == label
+    assert f"| floor: {label} |" in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.usefixtures("here")
+def test_simulated_data_are_restricted_as_files_are(tmp_path: Path) -> None:
+    from cradlevae.benchmarking import compute as compute_module
+
+    source = plan_of(TINY).data[0]
+    whole = cv.simulate(**TINY["data"][0]["simulate"])
+    limited = replace(source, max_genes=30, max_cells_per_condition=9)
+    whole.write_h5ad(tmp_path / "a.h5ad")
+    from_file = replace(limited, simulate=None, path=str(tmp_path / "a.h5ad"))
+    plan = plan_of(TINY | {"models": ["zero"], "split_seeds": [0], "scoring": {"generated": False}})
+    compute_module._cache.cache_clear()
+    read = []
+    for one in (limited, from_file):
+        job = expand(replace(plan, data=(one,)))[0]
+        read.append(compute_module._read(job.key["data"] | {"simulate": one.simulate}, job.n_mads, one))
+    pd.testing.assert_frame_equal(read[0].obs, read[1].obs)
+    assert read[0].n_vars == 30
+    assert read[0].obs["perturbation"].value_counts().drop("control").max() <= 9
+    assert (read[0].X != read[1].X).nnz == 0
+    found = cv.benchmark(replace(plan, data=(limited,)), tmp_path / "out")  # the truth is of the genes that are left
+    assert found is not None
+    assert found.failures.empty
+
+
+@pytest.mark.usefixtures("here")
+def test_the_column_that_models_read_is_the_one_that_is_annotated(tmp_path: Path) -> None:
+    from cradlevae.benchmarking import compute as compute_module
+
+    adata = cv.simulate(**TINY["data"][0]["simulate"])
+    adata.obs["bad"] = False
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    source = {"path": str(tmp_path / "a.h5ad"), "fields": {"artifact_key": "bad"}, "n_mads": [3],
+              "qc": {"criteria": ["umi"]}}  # fmt: skip
+    plan = plan_of(TINY | {"data": [source], "models": ["zero"], "split_seeds": [0]})
+    job = expand(plan)[0]
+    with pytest.warns(UserWarning, match="'bad'. held other values, which are replaced"):
+        read = compute_module._read(job.key["data"], job.n_mads, plan.data[0])
+    assert read.obs["bad"].any()
+    assert (read.obs["bad"] == read.obs["qc_umi"]).all()
+
+
 def test_a_model_that_cannot_answer_is_recorded_and_the_rest_goes_on(found: Benchmark) -> None:
     assert list(found.failures["model"]) == ["svae_plus"] * 2
     assert found.failures["error"].str.contains("none of the held-out conditions can be predicted").all()
@@ -142,7 +203,7 @@ def test_it_is_refused_before_it_is_trained(
     assert found.failures["error"].str.contains("none of the held-out conditions can be predicted").all()
 
 
-def test_finished_and_failed_cells_are_not_computed_again(plan: Plan, folder: Path, found: Benchmark) -> None:
+def test_finished_and_failed_jobs_are_not_computed_again(plan: Plan, folder: Path, found: Benchmark) -> None:
     files = ("results.parquet", "table.csv", "table.md", "failures.csv", "timings.csv")
     before = {path.name: path.stat().st_mtime_ns for path in (folder / "cells").glob("*.json")}
     content = {name: (folder / name).read_bytes() for name in files}
@@ -165,17 +226,17 @@ def test_parts_make_the_whole(plan: Plan, folder: Path, found: Benchmark, tmp_pa
 
 
 @pytest.mark.usefixtures("here")
-def test_failed_cells_are_computed_again_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_jobs_are_computed_again_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cradlevae.benchmarking import compute as compute_module
 
     floors_only = plan_of(TINY | {"models": ["zero"], "split_seeds": [0]})
 
-    def broken(cell: Cell, source: Any) -> Any:
+    def broken(job: Job, source: Any) -> Any:
         raise ValueError("a bug")
 
     with monkeypatch.context() as patched:
         patched.setattr(compute_module, "compute", broken)
-        with pytest.raises(CradleError, match="no cell gave a score; the first failed with: ValueError: a bug"):
+        with pytest.raises(CradleError, match="no job gave a score; the first failed with: ValueError: a bug"):
             cv.benchmark(floors_only, tmp_path)
     with pytest.raises(CradleError, match="a bug"):
         cv.benchmark(floors_only, tmp_path)
@@ -184,43 +245,43 @@ def test_failed_cells_are_computed_again_when_asked(tmp_path: Path, monkeypatch:
     assert again.failures.empty
 
 
-def test_a_cell_is_claimed_by_one_and_freed_by_death(plan: Plan, tmp_path: Path) -> None:
+def test_a_job_is_claimed_by_one_and_freed_by_death(plan: Plan, tmp_path: Path) -> None:
     store = Store(tmp_path)
-    cell = expand(plan)[0]
-    assert store.claim(cell)
-    assert not store.claim(cell)
-    store.release(cell)
+    job = expand(plan)[0]
+    assert store.claim(job)
+    assert not store.claim(job)
+    store.release(job)
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     owner = store_module.socket.gethostname()
 
     def claimed(host: str, pid: int, age: float = 0.0) -> None:
-        store.claim_path(cell).write_text(json.dumps({"host": host, "pid": pid}))
-        os.utime(store.claim_path(cell), (time.time() - age,) * 2)
+        store.claim_path(job).write_text(json.dumps({"host": host, "pid": pid}))
+        os.utime(store.claim_path(job), (time.time() - age,) * 2)
 
     claimed(owner, os.getpid())
-    assert not store.claim(cell)
+    assert not store.claim(job)
     claimed("another machine", gone.pid)
-    assert not store.claim(cell)
+    assert not store.claim(job)
     claimed("another machine", gone.pid, age=2 * store_module.STALE)
-    assert store.claim(cell)
+    assert store.claim(job)
     claimed(owner, gone.pid)
-    assert store.claim(cell)
-    store.write_failure(cell, "no")
-    store.release(cell)
-    assert not store.claim(cell)
+    assert store.claim(job)
+    store.write_failure(job, "no")
+    store.release(job)
+    assert not store.claim(job)
 
 
 def test_what_another_process_is_at_is_waited_for(tmp_path: Path) -> None:
     floors_only = plan_of(TINY | {"models": ["zero"], "split_seeds": [0]})
-    cells, store = expand(floors_only), Store(tmp_path)
+    jobs, store = expand(floors_only), Store(tmp_path)
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(2)"]) as other:
         claim = {"host": store_module.socket.gethostname(), "pid": other.pid}
-        store.claim_path(cells[0]).write_text(json.dumps(claim))
+        store.claim_path(jobs[0]).write_text(json.dumps(claim))
         threading.Thread(target=other.wait, daemon=True).start()  # its parent must take note that it ended
-        work(store, cells, {source.name: source for source in floors_only.data})
+        work(store, jobs, {source.name: source for source in floors_only.data})
         assert other.poll() == 0
-    assert [store.state(cell) for cell in cells] == ["done"]
+    assert [store.state(job) for job in jobs] == ["done"]
 
 
 @pytest.mark.slow
@@ -246,7 +307,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_results(plan: Plan, fold
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_takes_one_cell_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_dies_takes_one_job_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "deadly_model.py").write_text(
         "import os\n"
         "from dataclasses import replace\n"

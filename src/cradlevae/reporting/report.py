@@ -18,6 +18,7 @@ from cradlevae.reporting.figures import (
     cleaned_figure,
     confounding_figure,
     effects_figure,
+    own_scores_figure,
     qc_figure,
     save_figure,
     scores_figure,
@@ -28,7 +29,7 @@ from cradlevae.reporting.page import write_page
 from cradlevae.utils.types import AnnDataLike
 
 MOST_CELLS = 3000
-"""At most so many cells are cleaned for the figure."""
+"""Most cells that are cleaned for the figure."""
 
 
 def write_report(
@@ -48,11 +49,11 @@ def write_report(
     adata
         The experiment that it was evaluated on.
     scores
-        What :func:`cradlevae.evaluate` returned.
+        The table that :func:`cradlevae.evaluate` returned.
     folder
-        Where to write.
+        Folder to write into.
     reference
-        Which cells the effects figure compares with.
+        Cells whose measured effects the figure of effects compares with.
 
     Returns
     -------
@@ -67,6 +68,9 @@ def write_report(
         "Confounding alarm": confounding_figure(pd.DataFrame(scores.attrs["confounding"])),
         "Training": training_figure(model.history),
     }
+    own = own_scores_figure(scores)
+    if own is not None:
+        figures["Own scores"] = own
     if model.declaration.artifact:
         figures |= _artifact_figures(model, _sample(adata))
     if QC_KEY in adata.uns:
@@ -86,7 +90,7 @@ def write_report(
         "objective": model.config.objective,
         "epochs": f"{len(model.history)}",
         "reference": reference,
-        "not scored (a member had no training cells)": ", ".join(scores.attrs["unanswered"]) or "none",
+        "not scored (one of its perturbations had no training cells)": ", ".join(scores.attrs["unanswered"]) or "none",
     }
     main = scores[scores["predictor"].isin(["model", "ceiling", "data"])].dropna(axis=1, how="all")
     write_page(
@@ -100,7 +104,7 @@ def write_report(
 
 
 def _artifact_figures(model: TrainedModel, cells: AnnDataLike) -> dict[str, Any]:
-    """What the artifact does, and cells without it."""
+    """Figures of the artifact signature and of cleaned cells."""
     figures = {"Artifact signature": signature_figure(artifact_signature(model))}
     cleaned = clean(model, cells)
     if cleaned.obs["failed_qc"].any():
@@ -115,6 +119,6 @@ def _artifact_figures(model: TrainedModel, cells: AnnDataLike) -> dict[str, Any]
 
 
 def _sample(adata: AnnDataLike) -> Any:
-    """At most :data:`MOST_CELLS` cells, evenly taken."""
+    """At most :data:`MOST_CELLS` cells, taken at equal distances."""
     step = max(1, -(-adata.n_obs // MOST_CELLS))
     return adata[::step]

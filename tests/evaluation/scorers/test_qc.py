@@ -12,9 +12,13 @@ import pytest
 import scipy.sparse as sp
 
 import cradlevae as cv
-from cradlevae.data.experiment import read_experiment
 from cradlevae.data.qc.criteria import QC_KEY
-from cradlevae.evaluation.scorers.generated import MADS, pass_rate, qc_pass_rates
+from cradlevae.evaluation.inputs import ScoringInputs
+from cradlevae.evaluation.metrics.kinds import MADS
+from cradlevae.evaluation.metrics.qc import pass_rate
+from cradlevae.evaluation.predictor import as_predictor
+from cradlevae.evaluation.score_table import MODEL, PUBLISHED, REAL, Scores
+from cradlevae.evaluation.scorers.qc import score_qc
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +30,17 @@ def annotated(simulated: ad.AnnData) -> ad.AnnData:
 
 def rates(model: cv.CradleVAE, adata: ad.AnnData, layer: str | None = None) -> pd.DataFrame:
     trained = replace(model.trained, fields=replace(model.trained.fields, layer=layer))
-    data = read_experiment(adata, trained.fields, genes=list(trained.genes), perturbations=trained.perturbations)
-    return qc_pass_rates(trained, adata, data, ["A", "B"], n_cells=30, seed=0)
+    predictor = as_predictor(trained)
+    data = predictor.read(adata)
+    inputs = ScoringInputs(predictor, adata, data, np.arange(data.n_cells), ("A", "B"), seed=0)
+    scores = Scores("held-out")
+    score_qc(scores, inputs, n_cells=30)
+    table = scores.table()
+    table = table[table["metric"].str.startswith("qc_pass_rate_mad")]
+    table = table.assign(n_mads=table["metric"].str.removeprefix("qc_pass_rate_mad").astype(float))
+    columns = {MODEL: "model", PUBLISHED: "published_library", REAL: "real_cells"}
+    rates = table.pivot(index="n_mads", columns="predictor", values="value")[list(columns)].rename(columns=columns)
+    return rates.assign(note=table.groupby("n_mads")["note"].first()).reset_index()
 
 
 def test_real_cells_pass_at_the_rate_of_their_annotation(model: cv.CradleVAE, annotated: ad.AnnData) -> None:

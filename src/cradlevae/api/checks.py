@@ -1,0 +1,87 @@
+"""Checks of what a user gives to a model: its options, its split, its data, its folder."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cradlevae.data.experiment import Experiment
+from cradlevae.data.labels import closest, listed
+from cradlevae.data.split import Split
+from cradlevae.data.storage.stored_matrix import StoredMatrix, row_blocks
+from cradlevae.errors import DataError
+from cradlevae.model.config import ModelConfig, TrainConfig
+from cradlevae.model.store import MODEL_FILE
+from cradlevae.model.trained import training_rows
+from cradlevae.model.training.trainer import CHECKPOINTS
+from cradlevae.utils.types import IndexArray
+
+
+def model_config(options: dict[str, Any]) -> ModelConfig:
+    """A configuration of a model from keyword arguments; :class:`DataError` names one that does not exist."""
+    _refuse_unknown(options, ModelConfig)
+    return ModelConfig(**options)
+
+
+def train_config(options: dict[str, Any]) -> TrainConfig:
+    """Settings of training from keyword arguments; :class:`DataError` names one that does not exist."""
+    _refuse_unknown(options, TrainConfig)
+    return TrainConfig(**options)
+
+
+def _refuse_unknown(options: dict[str, Any], kind: Any) -> None:
+    for name in options:
+        if name not in kind.__dataclass_fields__:
+            raise DataError(f"unknown option {name!r}{closest(name, list(kind.__dataclass_fields__))}")
+
+
+def refuse_existing_run(folder: Path) -> None:
+    """Raise :class:`DataError` if a folder already holds a model or the checkpoints of one."""
+    if (folder / MODEL_FILE).exists() or (folder / CHECKPOINTS).exists():
+        raise DataError(f"{folder} already holds a run; choose another folder, or resume it")
+
+
+def refuse_changed(data: Experiment) -> None:
+    """Raise :class:`DataError` if counts in memory, which may be the AnnData's own, are no longer whole numbers."""
+    if isinstance(data.counts, StoredMatrix):
+        return
+    if any((block.data != np.round(block.data)).any() for _, block in row_blocks(data.counts)):
+        raise DataError("the counts of the AnnData were changed in place after the model was made; make it anew")
+
+
+def check_split(data: Experiment, split: Split, config: ModelConfig) -> None:
+    """Raise :class:`DataError` if a model cannot be trained on a split; warn of what it will not be able to do."""
+    if len(split.rows(data.cells, "train")) == 0:
+        raise DataError("none of the split's training cells are in the data; was it made for other data?")
+    train = training_rows(data, split, config)
+    passing = "" if config.trained_on == "all" else "passing "
+    if not data.is_control[train].any():
+        raise DataError(f"no {passing}control cells are in the training part of the split; move some there")
+    _check_unseen(data, split, train, config)
+    failed = data.failed[train]
+    if config.declaration.artifact and config.trained_on == "all" and (failed.all() or not failed.any()):
+        outcome = "failed" if failed.any() else "passed"
+        warnings.warn(
+            f"all training cells {outcome} QC: there is no artifact to disentangle, and `clean` will change nothing",
+            stacklevel=3,
+        )
+
+
+def _check_unseen(data: Experiment, split: Split, train: IndexArray, config: ModelConfig) -> None:
+    """Warn of treatments without training cells; single perturbations of a split by cell are an error."""
+    dosage = data.dosage[np.unique(data.condition[train])]
+    names = data.treatments or data.perturbations
+    unseen = [name for name, seen in zip(names, (dosage != 0).any(axis=0), strict=True) if not seen]
+    if not unseen:
+        return
+    if data.treatments is not None:
+        text = f"no training cells for {listed(unseen)} ({len(unseen)} conditions)"
+        warnings.warn(f"{text}: {config.declaration.name} cannot predict conditions that it has not seen", stacklevel=4)
+        return
+    text = f"no training cells for {listed(unseen)} ({len(unseen)} perturbations)"
+    if config.trained_on == "all" and split.recipe in ("cells", "column"):
+        raise DataError(f"{text} in the split {split.recipe!r}; move some of their cells to train, or drop them")
+    warnings.warn(f"{text}: the model cannot predict them or their combinations", stacklevel=4)

@@ -1,0 +1,250 @@
+"""A model of the family for an experiment: construct it, train it, keep it, and ask it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import pandas as pd
+
+from cradlevae.api.checks import check_split, model_config, refuse_changed, refuse_existing_run, train_config
+from cradlevae.api.questions import Questions
+from cradlevae.data.experiment import DataFields, Experiment, read_experiment
+from cradlevae.data.labels import DEFAULT_CONTROLS
+from cradlevae.data.qc.criteria import QC_KEY
+from cradlevae.data.split import Split
+from cradlevae.data.split import split as make_split
+from cradlevae.data.storage.stored_matrix import StoredMatrix
+from cradlevae.errors import DataError
+from cradlevae.model.config import ModelConfig
+from cradlevae.model.family import ModelDeclaration
+from cradlevae.model.store import load_model, save_model
+from cradlevae.model.trained import TrainedModel, as_treated, new_model, training_rows, with_banks
+from cradlevae.model.training.fit import fit
+from cradlevae.model.training.residual import with_residual
+from cradlevae.utils.docs import documented_by
+from cradlevae.utils.types import AnnDataLike
+
+CLASSES: dict[str, type[PerturbationVAE]] = {}
+"""The class that declares each model of the family, by the key of the declaration."""
+
+
+@documented_by(DataFields)
+class PerturbationVAE(Questions):
+    """A model of the family for an AnnData of Perturb-seq counts: what :class:`CradleVAE` and its siblings share.
+
+    A subclass that declares a model is a new model of the family: ``class MyVAE(PerturbationVAE): declaration =
+    register(ModelDeclaration(...))``. A subclass without a declaration of its own is the same model with other methods.
+
+    Parameters
+    ----------
+    adata
+        Raw counts, perturbation labels and an artifact column: an AnnData in memory or backed, or what
+        :func:`cradlevae.open_cells` gives. Counts on disk stay there.
+    split
+        Which cells to train on, from :func:`cradlevae.split`; ``None`` splits 64/16/20 by cell, seed 0.
+    seed
+        Seed of the weights.
+    **config
+        Fields of :class:`cradlevae.ModelConfig`, e.g. ``n_latent=50``, ``train_on="passing"``.
+
+    Raises
+    ------
+    DataError
+        If the data do not fit; the message says what, where and how to mend it.
+    """
+
+    declaration: ClassVar[ModelDeclaration]
+    """What the model declares."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "declaration" in cls.__dict__:
+            _register_class(cls)
+
+    def __init__(
+        self,
+        adata: AnnDataLike,
+        perturbation_key: str = "perturbation",
+        artifact_key: str | Sequence[str] = "artifact",
+        split: Split | None = None,
+        *,
+        layer: str | None = None,
+        control_labels: str | Sequence[str] = DEFAULT_CONTROLS,
+        separator: str | None = "+",
+        guides_key: str | None = None,
+        guide_min_count: float = 1.0,
+        seed: int = 0,
+        **config: Any,
+    ) -> None:
+        fields = DataFields(
+            perturbation_key=perturbation_key,
+            artifact_key=artifact_key if isinstance(artifact_key, str) else tuple(artifact_key),
+            layer=layer,
+            control_labels=(control_labels,) if isinstance(control_labels, str) else tuple(control_labels),
+            separator=separator,
+            guides_key=guides_key,
+            guide_min_count=guide_min_count,
+        )
+        settings = model_config({"model": self.declaration.key, **config})
+        if settings.declaration is not self.declaration:
+            raise DataError(
+                f"model={settings.model!r} is not a {self.declaration.name}; use {settings.declaration.name}"
+            )
+        if settings.objective == "released" and len(fields.criteria) > 1:
+            raise DataError(
+                f"objective='released' knows one artifact class, but artifact_key names {len(fields.criteria)}; "
+                "give one column, or use objective='corrected'"
+            )
+        data = as_treated(read_experiment(adata, fields), self.declaration)
+        if split is None:
+            split = make_split(adata, "cells", fields=fields)
+        check_split(data, split, settings)
+        self.data: Experiment | None = data
+        self.trained = new_model(data, adata.var.copy(), fields, split, settings, qc=adata.uns.get(QC_KEY), seed=seed)
+
+    # -- training and files ------------------------------------------------------------------------------------
+
+    def train(
+        self, max_epochs: int | None = None, *, output: str | Path | None = None, resume: bool = False, **config: Any
+    ) -> None:
+        """Train the model, and keep the weights of the epoch with the lowest validation loss.
+
+        A second call goes on from these weights with a fresh optimiser.
+
+        Parameters
+        ----------
+        max_epochs
+            Largest number of passes over the training cells; by default as many as make 6,000 steps (30 to 200).
+        output
+            Folder for the checkpoints and the learning curves (CSV); without one, none are kept after training.
+        resume
+            Go on from the last checkpoint in ``output`` where there is one, for instance after the process was killed.
+        **config
+            Fields of :class:`cradlevae.TrainConfig`, e.g. ``batch_size=256``, ``accelerator="gpu"``.
+
+        Raises
+        ------
+        DataError
+            If ``output`` already holds a run and ``resume`` is not set, or cannot be written.
+        TrainingError
+            If the loss is no longer a finite number.
+        """
+        if self.data is None:
+            raise DataError(
+                f"this model was loaded without data; make a new {self.declaration.name}(adata, ...) to train"
+            )
+        settings = train_config({"max_epochs": max_epochs, **config})
+        folder = None if output is None else Path(output)
+        if folder is not None and not resume:
+            refuse_existing_run(folder)
+        split = self.trained.split
+        rows = {part: training_rows(self.data, split, self.trained.config, part) for part in ("train", "val")}
+        refuse_changed(self.data)
+        record = {
+            "split_hash": split.hash,
+            "training_cells": hashlib.sha256(self.trained.fingerprints.tobytes()).hexdigest(),
+            "model": asdict(self.trained.config),
+            "on_disk": isinstance(self.data.counts, StoredMatrix),  # the cells then come in another order
+        }
+        history = fit(self.trained.module, self.data, rows, settings, output=folder, resume=resume, record=record)
+        self.trained = with_residual(with_banks(replace(self.trained, history=history), self.data), self.data)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the trained model into a folder, from which :meth:`load` reads it.
+
+        Parameters
+        ----------
+        folder
+            Where to write; the folder is made where it is missing.
+        overwrite
+            Replace a model that the folder holds already.
+
+        Raises
+        ------
+        DataError
+            If the folder already holds a model and ``overwrite`` is not set, or is not writable.
+        """
+        save_model(self.trained, folder, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read a model that :meth:`save` has written; nothing that the files contain is executed.
+
+        Parameters
+        ----------
+        folder
+            Folder of the model.
+
+        Raises
+        ------
+        DataError
+            If the folder holds no model, a damaged one or another model of the family.
+        """
+        trained = load_model(folder)
+        if trained.declaration is not cls.declaration:
+            raise DataError(
+                f"{folder} holds a {trained.declaration.name}, not a {cls.declaration.name}; load it with "
+                f"{trained.declaration.name}.load, or cradlevae.load"
+            )
+        return cls.of_trained(trained)
+
+    @classmethod
+    def of_trained(cls, trained: TrainedModel) -> Self:
+        """An object of this class around a trained model, without the experiment.
+
+        Parameters
+        ----------
+        trained
+            The trained model.
+        """
+        model = cls.__new__(cls)
+        model.data = None
+        model.trained = trained
+        return model
+
+    # -- facts -------------------------------------------------------------------------------------------------
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """Learning curves: a row for each epoch."""
+        return self.trained.history
+
+    @property
+    def perturbations(self) -> tuple[str, ...]:
+        """Single perturbations that the model can predict, as can their combinations; of SVAE+, the conditions."""
+        return self.trained.trained
+
+    @property
+    def config(self) -> ModelConfig:
+        """The configuration, with what depended on the data filled in."""
+        return self.trained.config
+
+    @property
+    def split(self) -> Split:
+        """Which cells the model was (or will be) trained on."""
+        return self.trained.split
+
+    def __repr__(self) -> str:
+        trained = self.trained
+        state = f"trained, {len(trained.history)} epochs" if trained.controls is not None else "not trained"
+        artifact = f"artifacts: {', '.join(trained.criteria)}" if self.declaration.artifact else "no artifact"
+        return (
+            f"{self.declaration.name}({len(trained.genes):,} genes, "
+            f"{len(trained.treatments)} {self.declaration.treatments}, {artifact}; {state})"
+        )
+
+
+def _register_class(kind: type[PerturbationVAE]) -> None:
+    """Make a class the one that its declaration's models are loaded as; :class:`DataError` if another one is."""
+    key = kind.declaration.key
+    known = CLASSES.get(key, kind)
+    if (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
+        raise DataError(
+            f"{kind.__name__} declares the model {key!r}, which is {known.__name__}'s; register a ModelDeclaration of "
+            f"its own, or derive {kind.__name__} from {known.__name__} without a declaration"
+        )
+    CLASSES[key] = kind

@@ -1,0 +1,110 @@
+"""The commands that ask a trained model: predict, effects and clean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from cradlevae.commands.files import load_run, refuse_file, with_labels, wrote
+from cradlevae.data.storage.stored_cells import open_cells
+from cradlevae.errors import DataError
+from cradlevae.reporting.tables import effects_table
+from cradlevae.utils.atomic import write_csv, write_h5ad
+
+
+def predict(
+    run: Path,
+    perturbations: list[str],
+    *,
+    output: Path,
+    n_cells: int = 500,
+    artifact: bool | str | list[str] = False,
+    library_size: float | Literal["controls"] = "controls",
+    basal: Literal["controls", "prior"] = "controls",
+    seed: int = 0,
+) -> None:
+    """Predict counts for perturbations and unseen combinations.
+
+    Parameters
+    ----------
+    run
+        Folder of a trained model.
+    perturbations
+        Conditions, e.g. A+B C control; combinations need not have been seen.
+    output
+        AnnData file (.h5ad) to write.
+    artifact
+        Predict damaged cells in place of artifact-free ones; or the names of artifact classes.
+    library_size
+        Total count that each cell is expected to have; "controls" draws those of real passing training controls.
+    """
+    refuse_file(output)
+    model = load_run(run)
+    model.predict(
+        perturbations, n_cells, artifact=artifact, library_size=library_size, basal=basal, seed=seed, output=output
+    )
+    wrote(output)
+
+
+def effects(
+    run: Path,
+    *,
+    output: Path,
+    perturbations: list[str] | None = None,
+    credible: float = 0.9,
+    error: float | None = None,
+    seed: int = 0,
+) -> None:
+    """Effect of each perturbation on each gene, artifact-free, with credible intervals.
+
+    Parameters
+    ----------
+    run
+        Folder of a trained model.
+    output
+        Table (.csv: perturbation, gene, effect, low, high, sd, mc_error) or AnnData file (.h5ad) to write.
+    perturbations
+        Conditions, e.g. A+B C; all known single perturbations by default.
+    error
+        Monte-Carlo standard error to reach on 99 % of the genes, log2 units; 0.02 by default.
+    """
+    refuse_file(output)
+    if output.suffix not in (".csv", ".h5ad"):
+        raise DataError(f"{output} ends in {output.suffix!r}; effects are written as .csv or .h5ad")
+    model = load_run(run)
+    answer = model.effects(perturbations or list(model.perturbations), credible, error=error, seed=seed)
+    if output.suffix == ".h5ad":
+        write_h5ad(answer, output)
+    else:
+        write_csv(effects_table(answer), output)
+    wrote(output)
+
+
+def clean(
+    run: Path,
+    data: Path,
+    *,
+    output: Path,
+    cells: Literal["all", "failed"] = "all",
+    library_size: Literal["passing", "own"] = "passing",
+    n_draws: int = 16,
+    seed: int = 0,
+) -> None:
+    """The artifact-free twin of each cell.
+
+    Parameters
+    ----------
+    run
+        Folder of a trained model.
+    data
+        Raw counts: an AnnData file (.h5ad), a zarr store, or a folder of several.
+    output
+        AnnData file (.h5ad) to write.
+    """
+    refuse_file(output)
+    model = load_run(run)
+    model.clean(
+        with_labels(open_cells(data), model, run), cells, library_size=library_size, n_draws=n_draws, seed=seed,
+        output=output,
+    )  # fmt: skip
+    wrote(output)

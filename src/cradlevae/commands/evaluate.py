@@ -1,0 +1,55 @@
+"""The command that scores a model and writes the tables, the figures and the page about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from cradlevae.commands.files import load_run, with_labels, wrote
+from cradlevae.data.storage.stored_cells import open_cells
+from cradlevae.errors import DataError
+from cradlevae.reporting.tables import print_scores
+from cradlevae.utils.atomic import make_folder, write_csv
+
+SCORES_FILE = "scores.csv"
+
+
+def evaluate(
+    run: Path,
+    data: Path,
+    *,
+    output: Path,
+    reference: Literal["held-out", "validation", "all"] = "held-out",
+    published: bool = False,
+    n_cells: int = 200,
+    seed: int = 0,
+) -> None:
+    """Score a trained model on held-out cells, with floors, ceiling and intervals.
+
+    Parameters
+    ----------
+    run
+        Folder of a trained model.
+    data
+        The cells that the model was trained on: an AnnData file (.h5ad), a zarr store, or a folder of several.
+    output
+        Folder for scores.csv, confounding.csv, the figures and report.html.
+    """
+    import pandas as pd
+
+    from cradlevae.api import evaluate as score
+    from cradlevae.model.store import MODEL_FILE
+    from cradlevae.reporting.report import write_report
+
+    for name in (SCORES_FILE, MODEL_FILE):
+        if (output / name).exists():
+            raise DataError(f"{output} already holds {name}; choose another folder for the scores")
+    model = load_run(run)
+    make_folder(output)
+    cells = with_labels(open_cells(data), model, run)
+    scores = score(model, cells, reference=reference, published=published, n_cells=n_cells, seed=seed)
+    write_csv(scores, output / SCORES_FILE)
+    write_csv(pd.DataFrame(scores.attrs["confounding"]), output / "confounding.csv")
+    write_report(model.trained, cells, scores, output, reference=reference)
+    print_scores(scores)
+    wrote(output)

@@ -1,0 +1,172 @@
+"""The commands that make data ready for training: simulate, download, qc and split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from cradlevae.commands.files import refuse_file, wrote
+from cradlevae.data.experiment import DataFields
+from cradlevae.data.qc.criteria import QC_KEY
+from cradlevae.data.storage.stored_cells import open_cells
+from cradlevae.errors import DataError
+from cradlevae.reporting.tables import show
+from cradlevae.utils.atomic import write_h5ad
+
+PICTURES = ".png", ".svg", ".pdf"
+"""Forms in which pictures are written."""
+
+
+def qc(
+    data: Path,
+    *,
+    output: Path,
+    criteria: list[str] | None = None,
+    n_mads: float = 3.0,
+    layer: str | None = None,
+    batch_key: str | None = None,
+    gene_symbols: str | None = None,
+    max_fail_share: float = 0.2,
+    key_added: str = "artifact",
+    figure: Path | None = None,
+    seed: int = 0,
+) -> None:
+    """Annotate cells that fail quality control.
+
+    Parameters
+    ----------
+    data
+        Raw counts: an AnnData file (.h5ad), a zarr store, or a folder of several.
+    output
+        Annotated copy to write: a file, or a folder for a zarr store or a folder.
+    criteria
+        Which of umi, genes, mito, ribo, haemo and doublet to assess; all by default.
+    figure
+        Picture of the criteria with their thresholds to write (.png, .svg, .pdf).
+    """
+    from cradlevae.data.qc.annotate import annotate_qc
+    from cradlevae.data.qc.criteria import CRITERIA
+    from cradlevae.data.storage.annotated_copy import check_output, write_annotated
+
+    refuse_file(output)
+    if figure is not None:
+        refuse_file(figure)
+        if figure.suffix not in PICTURES:
+            raise DataError(f"{figure} ends in {figure.suffix!r}; pictures are written as .png, .svg or .pdf")
+    cells = open_cells(data)
+    check_output(data, output)
+    report = annotate_qc(
+        cells, criteria=tuple(criteria) if criteria else CRITERIA, n_mads=n_mads, layer=layer, batch_key=batch_key,
+        gene_symbols=gene_symbols, max_fail_share=max_fail_share, key_added=key_added, seed=seed,
+    )  # fmt: skip
+    show(report, "quality control")
+    write_annotated(cells, output, [QC_KEY])
+    if figure is None:
+        wrote(output)
+        return
+    from cradlevae.reporting.figures import qc_figure, save_figure
+
+    save_figure(qc_figure(cells), figure)
+    wrote(output, figure)
+
+
+def split(
+    data: Path,
+    *,
+    output: Path,
+    recipe: Literal["cells", "combinations", "perturbations", "column"] = "cells",
+    seed: int = 0,
+    n_shared: int = 0,
+    column: str | None = None,
+    fields: DataFields = DataFields(),  # noqa: B008
+) -> None:
+    """Assign cells to train, validation and test, and write the manifest.
+
+    Parameters
+    ----------
+    data
+        An AnnData file (.h5ad), a zarr store, or a folder of several.
+    output
+        Manifest to write (.json).
+    """
+    from cradlevae.data.split import split as make_split
+
+    refuse_file(output)
+    manifest = make_split(open_cells(data), recipe, seed=seed, n_shared=n_shared, column=column, fields=fields)
+    manifest.save(output)
+    print(manifest)
+    wrote(output)
+
+
+def simulate(
+    *,
+    output: Path,
+    n_cells: int = 6000,
+    n_genes: int = 600,
+    n_perturbations: int = 16,
+    n_combinations: int = 24,
+    artifact_rate: float = 0.2,
+    confounded: float = 0.0,
+    seed: int = 0,
+) -> None:
+    """Simulate a Perturb-seq experiment with known artifacts; the file holds the truth as well.
+
+    Parameters
+    ----------
+    output
+        AnnData file (.h5ad) to write.
+    n_cells
+        Number of cells.
+    n_genes
+        Number of genes.
+    """
+    from cradlevae.data.simulation.simulate import simulate as make
+
+    refuse_file(output)
+    adata = make(
+        n_cells=n_cells, n_genes=n_genes, n_perturbations=n_perturbations, n_combinations=n_combinations,
+        artifact_rate=artifact_rate, confounded=confounded, seed=seed,
+    )  # fmt: skip
+    write_h5ad(adata, output)
+    print(f"{adata.n_obs:,} cells × {adata.n_vars:,} genes")
+    wrote(output)
+
+
+def download(
+    dataset: Literal["norman", "dixit", "adamson", "replogle"],
+    *,
+    output: Path,
+    path: Path | None = None,
+    cache: Path | None = None,
+    mirror: str | None = None,
+) -> None:
+    """Download a published data set, once, and convert it into what the other commands read.
+
+    Parameters
+    ----------
+    dataset
+        Name of the data set.
+    output
+        AnnData file (.h5ad) to write.
+    path
+        The published file, where it is here already; nothing is downloaded then.
+    cache
+        Folder to keep the download in; by default CRADLEVAE_CACHE, or the system's.
+    mirror
+        Address to download from instead of the published one; by default CRADLEVAE_MIRROR.
+    """
+    import pandas as pd
+
+    from cradlevae.data.datasets.convert import KEY, convert
+    from cradlevae.data.datasets.download import cache_folder, fetch
+    from cradlevae.data.datasets.published import published
+
+    refuse_file(output)
+    declared = published(dataset)
+    convert(path or fetch(declared, cache_folder(cache), mirror), declared, output)
+    cells = open_cells(output)
+    conversion = cells.uns[KEY]
+    print(f"{declared.citation}\n{cells.n_obs:,} cells × {cells.n_vars:,} genes; counts from {conversion['counts']}")
+    if conversion["left_out"]:
+        show(pd.DataFrame(conversion["left_out"].items(), columns=["left out", "cells"]), "")
+    wrote(output)

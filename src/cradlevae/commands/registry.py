@@ -1,0 +1,121 @@
+"""Every command of the command line: its name, one line about it, and where its function is.
+
+This module imports none of the functions, so that an overview of the commands takes no time. A new command is a
+function in a module beside this one and an entry in :data:`COMMANDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Attributes
+    ----------
+    name
+        What follows ``cradlevae`` on the command line.
+    summary
+        One line for the overview.
+    module
+        Module that holds the command's function, under the command's name. Parameters without a default are the
+        words that follow the command; all others are options.
+    texts
+        Functions, ``module:name``, whose docstrings describe the options that the command's own does not.
+    """
+
+    name: str
+    summary: str
+    module: str
+    texts: tuple[str, ...] = ()
+
+    def function(self) -> Callable[..., None]:
+        """What the command does; imports it."""
+        function: Callable[..., None] = getattr(import_module(self.module), self.name)
+        return function
+
+    def described_by(self) -> tuple[Any, ...]:
+        """The command's function, and those that describe its other options; imports them."""
+        homes = [text.split(":") for text in self.texts]
+        return (self.function(), *(getattr(import_module(module), name) for module, name in homes))
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command(
+            "qc",
+            "annotate cells that fail quality control",
+            "cradlevae.commands.prepare",
+            ("cradlevae.data.qc.annotate:annotate_qc",),
+        ),
+        Command(
+            "split",
+            "assign cells to train, validation and test",
+            "cradlevae.commands.prepare",
+            ("cradlevae.data.split:split",),
+        ),
+        Command("train", "train CRADLE-VAE, or a sibling (--model)", "cradlevae.commands.train"),
+        Command(
+            "predict",
+            "predict counts for perturbations and unseen combinations",
+            "cradlevae.commands.ask",
+            ("cradlevae.query.predict:predict",),
+        ),
+        Command(
+            "effects",
+            "effect of each perturbation on each gene, with intervals",
+            "cradlevae.commands.ask",
+            ("cradlevae.query.effects:effects",),
+        ),
+        Command(
+            "clean",
+            "the artifact-free twin of each cell",
+            "cradlevae.commands.ask",
+            ("cradlevae.query.counterfactual:clean",),
+        ),
+        Command(
+            "evaluate",
+            "score a model on held-out cells, with floors and ceiling",
+            "cradlevae.commands.evaluate",
+            ("cradlevae.evaluation.evaluate:evaluate",),
+        ),
+        Command("download", "download a published data set and convert it", "cradlevae.commands.prepare"),
+        Command(
+            "simulate",
+            "simulate an experiment with known artifacts",
+            "cradlevae.commands.prepare",
+            ("cradlevae.data.simulation.simulate:simulate",),
+        ),
+        Command(
+            "benchmark",
+            "models × data sets × seeds by a plan; resumable, in parallel",
+            "cradlevae.commands.benchmark",
+            ("cradlevae.benchmarking.benchmark:benchmark",),
+        ),
+        Command(
+            "sweep",
+            "search hyper-parameters of a model, on validation cells",
+            "cradlevae.commands.benchmark",
+            ("cradlevae.benchmarking.sweep:sweep",),
+        ),
+        Command(
+            "reproduce",
+            "the published settings on a published data set",
+            "cradlevae.commands.benchmark",
+            ("cradlevae.benchmarking.benchmark:benchmark",),
+        ),
+        Command(
+            "demo",
+            "all of it on simulated data, in a few minutes",
+            "cradlevae.commands.demo",
+            ("cradlevae.demo:run_demo",),
+        ),
+    )
+}
+"""The commands by name, in the order of the overview."""

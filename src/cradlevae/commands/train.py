@@ -1,0 +1,130 @@
+"""The command that trains a model and writes its run: the model, its checkpoints and what it used."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from cradlevae.commands.files import ARTIFACT, LABELS_FILE, wrote
+from cradlevae.data.experiment import DataFields
+from cradlevae.data.split import Split
+from cradlevae.data.storage.stored_cells import StoredCells, open_cells
+from cradlevae.errors import DataError
+from cradlevae.model.config import ModelConfig, TrainConfig
+from cradlevae.reporting.tables import show
+from cradlevae.utils.atomic import make_folder, write_csv
+
+ENOUGH_COMBINATIONS = 4
+"""Combinations from which the split "auto" holds some of them out."""
+
+MEMORY_SHARE = 1 / 3
+"""Share of the machine's memory above which counts stay on disk."""
+
+
+def train(
+    data: Path,
+    *,
+    output: Path,
+    split: str = "auto",
+    split_seed: int = 0,
+    resume: bool = False,
+    backed: bool | Literal["auto"] = "auto",
+    fields: DataFields = DataFields(),  # noqa: B008
+    model: ModelConfig = ModelConfig(),  # noqa: B008
+    training: TrainConfig = TrainConfig(),  # noqa: B008
+) -> None:
+    """Train CRADLE-VAE or a sibling (--model).
+
+    Quality control is annotated first where the artifact column is absent.
+
+    Parameters
+    ----------
+    data
+        Raw counts: an AnnData file (.h5ad), a zarr store, or a folder of several.
+    output
+        Folder of the run; it must not hold another one.
+    split
+        A manifest (.json), a recipe ("cells", "combinations", "perturbations"), or "auto": "combinations" where
+        there are at least four, else "cells".
+    split_seed
+        Seed of the recipe.
+    resume
+        Go on from the last checkpoint in the output folder.
+    backed
+        Leave the counts on disk, so that memory does not grow with the cells; "auto": where they would take
+        more than a third of the machine's memory. Cells then come in another random order.
+    model
+        Key of a model of the family: cradle_vae, sams_vae, svae_plus, cpa_vae or conditional_vae.
+    """
+    from cradlevae.api import CLASSES
+    from cradlevae.api.checks import refuse_existing_run
+    from cradlevae.model.store import MODEL_FILE, SPLIT_FILE
+    from cradlevae.reporting.figures import save_figure, training_figure
+
+    if not resume:
+        refuse_existing_run(output)
+    elif (output / MODEL_FILE).exists():
+        raise DataError(f"the run in {output} is complete; there is nothing to resume")
+    cells = open_cells(data)
+    _load_counts(cells, fields.layer, backed)
+    labels = _annotate(cells, fields)
+    manifest = _split(cells, split, split_seed, fields)
+    print(manifest)
+    vae = CLASSES[model.model](cells, split=manifest, seed=training.seed, **asdict(fields), **asdict(model))
+    make_folder(output)
+    manifest.save(output / SPLIT_FILE)
+    if labels is not None:
+        write_csv(labels.reset_index(names="cell"), output / LABELS_FILE)
+    options = asdict(training)
+    vae.train(options.pop("max_epochs"), output=output, resume=resume, **options)
+    vae.save(output)
+    save_figure(training_figure(vae.history), output / "training.png")
+    print(vae)
+    wrote(output)
+
+
+def _load_counts(cells: StoredCells, layer: str | None, backed: bool | Literal["auto"]) -> None:
+    """Read the counts into memory unless they are to stay on disk, and say which of the two happens and why."""
+    from cradlevae.utils.machine import machine_memory
+
+    size = cells.memory(layer)
+    if backed is False or (backed == "auto" and size < machine_memory() * MEMORY_SHARE):
+        cells.load(layer)
+    elif cells.by_genes(layer):
+        print(
+            f"counts are stored by genes (CSC), so they are read whole ({size / 1e9:.1f} GB); "
+            "written as CSR they could stay on disk"
+        )
+        cells.load(layer)
+    else:
+        print(f"counts stay on disk (in memory they would take {size / 1e9:.1f} GB)")
+
+
+def _annotate(cells: StoredCells, fields: DataFields) -> pd.DataFrame | None:
+    """Annotate quality control where the artifact column is absent; the labels, or ``None`` where it was there."""
+    if fields.artifact_key != ARTIFACT or ARTIFACT in cells.obs:
+        return None
+    from cradlevae.data.qc.annotate import annotate_qc
+
+    print(f"no obs[{ARTIFACT!r}]: annotating quality control")
+    show(annotate_qc(cells, layer=fields.layer), "quality control")
+    labels: pd.DataFrame = cells.obs[[name for name in cells.obs if name == ARTIFACT or str(name).startswith("qc_")]]
+    return labels
+
+
+def _split(cells: StoredCells, split: str, seed: int, fields: DataFields) -> Split:
+    """The manifest of a file, or one by a recipe."""
+    from cradlevae.data.experiment import condition_labels
+    from cradlevae.data.labels import singles_of
+    from cradlevae.data.split import split as make_split
+
+    if split.endswith(".json"):
+        return Split.load(split)
+    if split == "auto":
+        conditions = condition_labels(cells, fields).unique()
+        n_combinations = sum(len(singles_of(name)) > 1 for name in conditions)
+        split = "combinations" if n_combinations >= ENOUGH_COMBINATIONS else "cells"
+    return make_split(cells, split, seed=seed, fields=fields)

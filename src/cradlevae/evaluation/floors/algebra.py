@@ -1,0 +1,209 @@
+"""The floors of this package, one function each, registered by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from cradlevae.data.labels import singles_of
+from cradlevae.data.moments import ConditionMoments, Effects, control_row
+from cradlevae.errors import DataError
+from cradlevae.evaluation.floors.registry import floor
+from cradlevae.evaluation.floors.shrinkage import hierarchical_effects, lowrank_shrink, seen_effects, shrink, shrinkage
+from cradlevae.utils.types import FloatArray
+
+LOADINGS = 10
+"""Dimensions of the gene loadings of the bilinear floor (Ahlmann-Eltze et al., Nature Methods 2025)."""
+
+RIDGE = 0.1
+"""Ridge penalty of the bilinear floor (same source)."""
+
+
+@floor("zero", "no change")
+def _zero(train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]) -> FloatArray:
+    return np.zeros((len(conditions), train.mean.shape[1]))
+
+
+@floor("perturbed_mean", "mean of all perturbed training cells")
+def _perturbed_mean(
+    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray:
+    effects = seen_effects(train)
+    if not effects.names:
+        return _unanswered(train, conditions)
+    weights = [float(train.n_cells[train.names.index(name)]) for name in effects.names]
+    return np.tile(np.average(effects.value, axis=0, weights=weights), (len(conditions), 1))
+
+
+def _training_error(
+    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray:
+    effects = seen_effects(train)
+    return _look_up(replace(effects, value=effects.standard_error), conditions)
+
+
+def _shrunk_error(
+    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray:
+    """Standard deviation a posteriori: what is shrunk by a factor f keeps f of its error's variance."""
+    effects = seen_effects(train)
+    deviation = effects.standard_error * np.sqrt(shrinkage(effects.value, effects.standard_error))
+    return _look_up(replace(effects, value=deviation), conditions)
+
+
+def _additive_error(
+    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray:
+    """All singles are measured against the same controls, whose error is added once for each pair of members."""
+    singles, base = _singles(train), control_row(train)
+    of_control = train.variance[base] / train.n_cells[base]
+    squared = replace(singles, value=singles.standard_error**2)
+    n_members = np.array([len(singles_of(condition)) for condition in conditions])[:, None]
+    return np.asarray(np.sqrt(_of_singles(squared, conditions, np.sum) + n_members * (n_members - 1) * of_control))
+
+
+@floor("training_mean", "mean of the perturbation's own training cells", error=_training_error)
+def _training_mean(
+    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray:
+    return _look_up(seen_effects(train), conditions)
+
+
+@floor("shrunk_mean", "training mean, shrunk by empirical Bayes", error=_shrunk_error)
+def _shrunk_mean(train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]) -> FloatArray:
+    return _look_up(_shrunk(seen_effects(train)), conditions)
+
+
+@floor("lowrank_shrunk_mean", "training mean at low rank plus its shrunk residual", needs_validation=True)
+def _lowrank_shrunk_mean(
+    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray:
+    assert validation is not None  # floor_effects has asked for them
+    return _look_up(lowrank_shrink(train, validation), conditions)
+
+
+def _hierarchical_error(
+    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray:
+    effects = hierarchical_effects(train)
+    return _look_up(replace(effects, value=effects.standard_error), conditions)
+
+
+@floor(
+    "hierarchical_mean",
+    "training mean, shrunk by a scale of the gene and one of the perturbation, on a base that all conditions share",
+    error=_hierarchical_error,
+)
+def _hierarchical_mean(
+    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray:
+    return _look_up(hierarchical_effects(train), conditions)
+
+
+@floor("additive", "control plus the effects of the single perturbations", error=_additive_error)
+def _additive(train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]) -> FloatArray:
+    return _of_singles(_singles(train), conditions, np.sum)
+
+
+@floor("additive_shrunk", "control plus the shrunk effects of the single perturbations")
+def _additive_shrunk(
+    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray:
+    # Singles alone set τ²: combinations move genes further and would undo part of the shrinkage.
+    return _of_singles(_shrunk(_singles(train)), conditions, np.sum)
+
+
+@floor("additive_hierarchical", "control plus the hierarchically shrunk effects of the single perturbations")
+def _additive_hierarchical(
+    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray:
+    return _of_singles(hierarchical_effects(train, singles=True), conditions, np.sum)
+
+
+@floor("matching_mean", "mean of the cells' means of the constituent single perturbations")
+def _matching_mean(
+    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray:
+    return _of_singles(_singles(train), conditions, np.mean)
+
+
+@floor("bilinear_ridge", "ridge regression between PCA loadings of genes and of perturbed genes")
+def _bilinear_ridge(
+    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray:
+    """Y ≈ G W Pᵀ + b (Ahlmann-Eltze et al., Nature Methods 2025, "linear model").
+
+    G are PCA scores of the genes over the training means, P the rows of G of the perturbed genes (their sum
+    for a combination), b the mean training effect. Answers for any condition whose genes were measured,
+    seen or not.
+    """
+    if not train.genes:
+        raise DataError("bilinear_ridge looks up the perturbed genes; give genes= to condition_moments")
+    effects = seen_effects(train)
+    loadings = _gene_loadings(train)
+    row = {gene: position for position, gene in enumerate(train.genes)}
+
+    def embedding(condition: str) -> FloatArray | None:
+        targets = [row[gene] for gene in singles_of(condition) if gene in row]
+        complete = len(targets) == len(singles_of(condition))
+        return np.asarray(loadings[targets].sum(axis=0)) if complete else None
+
+    fitted = [(i, p) for i, name in enumerate(effects.names) if (p := embedding(name)) is not None]
+    answer = _unanswered(train, conditions)
+    if not fitted:
+        return answer
+    perturbed = np.array([p for _, p in fitted])  # (perturbations, loadings)
+    response = effects.value[[i for i, _ in fitted]].T  # (genes, perturbations)
+    offset = response.mean(axis=1)
+    penalty = RIDGE * np.eye(loadings.shape[1])
+    by_gene = np.linalg.solve(loadings.T @ loadings + penalty, loadings.T @ (response - offset[:, None]))
+    weights = np.linalg.solve(perturbed.T @ perturbed + penalty, perturbed.T @ by_gene.T).T
+    for position, condition in enumerate(conditions):
+        p = embedding(condition)
+        if p is not None:
+            answer[position] = loadings @ weights @ p + offset
+    return answer
+
+
+def _gene_loadings(train: ConditionMoments) -> FloatArray:
+    """PCA scores of the genes over the means of all training conditions, (genes, ≤ 10)."""
+    means = train.mean[train.n_cells > 0].T  # (genes, conditions)
+    left, size, _ = np.linalg.svd(means - means.mean(axis=0), full_matrices=False)
+    return np.asarray(left[:, :LOADINGS] * size[:LOADINGS])
+
+
+def _unanswered(train: ConditionMoments, conditions: Sequence[str]) -> FloatArray:
+    return np.full((len(conditions), train.mean.shape[1]), np.nan)
+
+
+def _look_up(effects: Effects, conditions: Sequence[str]) -> FloatArray:
+    """Rows of ``effects`` for ``conditions``, NaN for those it has not, (conditions, genes)."""
+    row = {name: position for position, name in enumerate(effects.names)}
+    answer = np.full((len(conditions), effects.value.shape[1]), np.nan)
+    for position, condition in enumerate(conditions):
+        if condition in row:
+            answer[position] = effects.value[row[condition]]
+    return answer
+
+
+def _shrunk(effects: Effects) -> Effects:
+    value = shrink(effects.value, effects.standard_error)
+    return Effects(effects.names, value, effects.standard_error, effects.genes)
+
+
+def _singles(train: ConditionMoments) -> Effects:
+    """Measured effects of the single perturbations with training cells."""
+    effects = seen_effects(train)
+    rows = [row for row, name in enumerate(effects.names) if len(singles_of(name)) == 1]
+    names = tuple(effects.names[row] for row in rows)
+    return Effects(names, effects.value[rows], effects.standard_error[rows], effects.genes)
+
+
+def _of_singles(singles: Effects, conditions: Sequence[str], combine: Callable[..., FloatArray]) -> FloatArray:
+    """Combine the effects of each condition's single perturbations; NaN where one has not been seen alone."""
+    answer = np.full((len(conditions), singles.value.shape[1]), np.nan)
+    for position, condition in enumerate(conditions):
+        answer[position] = combine(_look_up(singles, singles_of(condition)), axis=0)
+    return answer

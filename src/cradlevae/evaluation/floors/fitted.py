@@ -1,0 +1,247 @@
+"""A floor after training: the moments that it is made of, and its answers to questions about effects and cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from cradlevae.data.experiment import DataFields, Experiment, read_experiment
+from cradlevae.data.fingerprint import cell_fingerprints
+from cradlevae.data.labels import CONTROL, Condition, listed, singles_of
+from cradlevae.data.moments import ConditionMoments
+from cradlevae.data.split import Split
+from cradlevae.errors import DataError
+from cradlevae.evaluation.floors.generation import ControlCells
+from cradlevae.evaluation.floors.registry import FLOORS, floor_effects
+from cradlevae.evaluation.floors.training_moments import part_moments
+from cradlevae.query.arguments import asked_names, check_credible
+from cradlevae.query.library_sizes import LibrarySize, chosen_sizes
+from cradlevae.utils.checks import check_at_least
+from cradlevae.utils.types import AnnDataLike, FloatArray, IntArray
+
+CONTROLS = 2000
+"""At most so many passing training controls are kept, to draw predicted cells from."""
+
+
+def fit_floor(name: str, data: Experiment, var: pd.DataFrame, fields: DataFields, split: Split) -> FittedFloor:
+    """Measure the moments that a floor is made of.
+
+    Parameters
+    ----------
+    name
+        Name of the floor.
+    data, var, fields
+        The experiment, the annotation of its genes, and where its AnnData held labels and counts.
+    split
+        Which cells to learn from.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two passing training controls.
+    """
+    train = split.rows(data.cells, "train")
+    passing = train[~data.failed[train]]
+    controls = passing[data.is_control[passing]]
+    if len(controls) < 2:
+        raise DataError(f"{len(controls)} passing training controls: effects need at least two; move some to train")
+    chosen = np.sort(np.random.default_rng(0).permutation(controls)[:CONTROLS])
+    return FittedFloor(
+        name=name,
+        fields=fields,
+        var=var,
+        perturbations=data.perturbations,
+        split=split,
+        fingerprints=np.sort(cell_fingerprints(data.counts, list(data.genes), train)),
+        train=part_moments(split, data, "train"),
+        validation=part_moments(split, data, "val"),
+        controls=ControlCells(sp.csr_matrix(data.counts[chosen])),
+    )
+
+
+@dataclass(frozen=True)
+class FittedFloor:
+    """A floor with the moments that it is made of: it answers with effects, and with cells made of real controls.
+
+    It is a :class:`~cradlevae.evaluation.predictor.Predictor`; no latent model stands behind it.
+
+    Attributes
+    ----------
+    name
+        Name of the floor.
+    fields
+        Where the data held labels and counts.
+    var
+        Annotation of the genes.
+    perturbations
+        Single perturbations of the data.
+    split
+        Which cells the floor has seen.
+    fingerprints
+        Fingerprints of the training cells' counts, sorted.
+    train, validation
+        Moments of the passing training and validation cells.
+    controls
+        Passing training controls, which generated cells are made of.
+    """
+
+    name: str
+    fields: DataFields
+    var: pd.DataFrame
+    perturbations: tuple[str, ...]
+    split: Split
+    fingerprints: IntArray
+    train: ConditionMoments
+    validation: ConditionMoments
+    controls: ControlCells
+    latent_model: None = field(default=None, init=False, repr=False)
+    _known: dict[str, FloatArray] = field(default_factory=dict, repr=False)
+
+    @property
+    def genes(self) -> pd.Index[str]:
+        """Names of the genes."""
+        names: pd.Index[str] = self.var.index
+        return names
+
+    def read(self, cells: AnnDataLike | Experiment) -> Experiment:
+        """The cells of an AnnData; :class:`DataError` if they do not fit. An experiment is given back as it is."""
+        if isinstance(cells, Experiment):
+            return cells
+        return read_experiment(cells, self.fields, genes=list(self.genes), perturbations=self.perturbations)
+
+    def answerable(self, conditions: Sequence[str]) -> list[str]:
+        """Those of some canonical conditions that the floor has an answer for."""
+        self._answer(conditions)
+        return [name for name in conditions if name == CONTROL or np.isfinite(self._known[name]).all()]
+
+    def effects(self, perturbations: str | Sequence[str], credible: float = 0.9, *, seed: int = 0) -> Any:
+        """Effect of each condition on each gene, on the scale of log2(1 + 1e4·x/Σx).
+
+        Parameters
+        ----------
+        perturbations
+            Conditions, e.g. ``["A+B", "C"]``.
+        credible
+            Probability of the intervals.
+        seed
+            A floor draws nothing: the effects are the same for every seed.
+
+        Returns
+        -------
+        anndata.AnnData
+            Conditions × genes: ``X`` the effect; where the floor knows its error, layers ``sd``, ``low`` and ``high``
+            (normal intervals).
+
+        Raises
+        ------
+        DataError
+            If the floor has no answer for a condition.
+        """
+        import anndata as ad
+
+        check_credible(credible)
+        asked = self._asked(perturbations)
+        names = list(asked.values())
+        value = np.stack([self._effect(name) for name in names])
+        obs = pd.DataFrame(index=pd.Index(list(asked), name="perturbation"))
+        answer = ad.AnnData(X=value.astype(np.float32), obs=obs, var=self.var.copy())
+        error = self._error(names)
+        if error is not None:
+            reach = NormalDist().inv_cdf((1 + credible) / 2) * error
+            for layer, numbers in (("sd", error), ("low", value - reach), ("high", value + reach)):
+                answer.layers[layer] = numbers.astype(np.float32)
+        answer.uns["effects"] = {"floor": self.name, "credible": credible}
+        return answer
+
+    def predict(
+        self,
+        perturbations: str | Sequence[str],
+        n_cells: int = 500,
+        *,
+        library_size: LibrarySize = "controls",
+        seed: int = 0,
+    ) -> Any:
+        """Generate cells: real passing training controls, drawn at random, whose genes are moved by the effect.
+
+        Each gene's counts are multiplied by the factor that moves the controls' mean of log2(1 + 1e4·x/Σx) by the
+        effect, as far as one can (a gene without counts stays without), brought to the library size and drawn anew
+        from a Poisson distribution. This adds counting noise to that of the real cells, to the predicted controls as
+        well as to the treated cells.
+
+        Parameters
+        ----------
+        perturbations
+            Conditions; ``"control"`` too.
+        n_cells
+            Cells for each.
+        library_size
+            Total count that each cell is expected to have: a number, ``"controls"`` for that of the real control, or
+            sizes to draw from by condition.
+        seed
+            Seed of the draws.
+
+        Returns
+        -------
+        anndata.AnnData
+            Counts (CSR) with ``obs``: ``perturbation``, ``artifact``, ``library_size``.
+
+        Raises
+        ------
+        DataError
+            If the floor has no answer for a condition.
+        """
+        import anndata as ad
+
+        asked = self._asked(perturbations)
+        names = list(asked.values())
+        check_at_least(1, n_cells=n_cells)
+        check_at_least(0, seed=seed)
+        wanted = chosen_sizes(library_size, names, self.fields, n_cells, seed)
+        effects = np.stack([self._effect(name) for name in names])
+        counts, sizes = self.controls.moved(effects, n_cells, wanted, seed)
+        obs = pd.DataFrame(
+            {
+                "perturbation": pd.Categorical(np.repeat(np.array(list(asked), dtype=object), n_cells)),
+                "artifact": False,
+                "library_size": sizes.astype(np.float32),
+            },
+            index=[f"predicted{i}" for i in range(n_cells * len(names))],
+        )
+        return ad.AnnData(counts, obs=obs, var=self.var.copy())
+
+    def _asked(self, perturbations: str | Sequence[str]) -> dict[str, Condition]:
+        """Canonical conditions by what was written; :class:`DataError` if there is no answer for one."""
+        known = {single for name in self.train.names for single in singles_of(name)}
+        asked = asked_names(self.fields, perturbations, known)
+        unanswered = sorted(set(asked.values()) - set(self.answerable(list(asked.values()))))
+        if unanswered:
+            raise DataError(
+                f"the floor {self.name!r} ({FLOORS[self.name].description}) has no answer for {listed(unanswered)}: "
+                "the training cells that it needs are absent"
+            )
+        return asked
+
+    def _answer(self, conditions: Sequence[str]) -> None:
+        """Ask the floor for what it has not been asked yet."""
+        new = [name for name in dict.fromkeys(conditions) if name != CONTROL and name not in self._known]
+        if new:
+            answers = floor_effects(self.name, self.train, self.validation, new)
+            self._known.update(zip(new, answers, strict=True))
+
+    def _effect(self, condition: str) -> FloatArray:
+        return np.zeros(len(self.var)) if condition == CONTROL else self._known[condition]
+
+    def _error(self, names: Sequence[str]) -> FloatArray | None:
+        """Standard error of the effects, 0 for the control; ``None`` where the floor does not know it."""
+        function = FLOORS[self.name].error
+        treated = [name for name in names if name != CONTROL]
+        if function is None:
+            return None
+        errors = dict(zip(treated, function(self.train, self.validation, treated), strict=True)) if treated else {}
+        return np.stack([errors.get(name, np.zeros(len(self.var))) for name in names])

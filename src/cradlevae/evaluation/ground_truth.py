@@ -1,0 +1,47 @@
+"""What simulated data, and data with planted artifacts, know of the truth: counts without artifact, and a signature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cradlevae.data.experiment import Experiment
+from cradlevae.data.storage.counts import Counts
+from cradlevae.data.storage.stored_matrix import CountMatrix, subset_rows
+from cradlevae.utils.types import AnnDataLike, FloatArray, IndexArray
+
+
+def clean_counts(adata: AnnDataLike, data: Experiment) -> CountMatrix | None:
+    """The true artifact-free counts of the experiment's cells, where they are known (``layers["clean"]``)."""
+    if "clean" not in adata.layers:
+        return None
+    rows = np.sort(adata.obs_names.get_indexer(data.cells))
+    columns = adata.var_names.get_indexer(data.genes)
+    return subset_rows(Counts(adata, "clean").matrix(columns), rows)
+
+
+def truth_columns(truth: Any, genes: Sequence[str]) -> IndexArray | None:
+    """Columns of the arrays in ``uns["truth"]`` that hold these genes; ``None`` where it does not know all of them."""
+    if truth is None or "genes" not in truth:
+        return None
+    columns = pd.Index([str(name) for name in truth["genes"]]).get_indexer(pd.Index(genes))
+    return None if (columns < 0).any() else np.asarray(columns)
+
+
+def true_signature(truth: Any, genes: Sequence[str]) -> FloatArray | None:
+    """True artifact signature of these genes in simulated data, (genes,); ``None`` where it is not known.
+
+    Parameters
+    ----------
+    truth
+        ``uns["truth"]`` of simulated data, or ``None``.
+    genes
+        Names of the genes.
+    """
+    columns = truth_columns(truth, genes)
+    if columns is None or "artifact_signature" not in truth:
+        return None
+    return np.asarray(truth["artifact_signature"], dtype=np.float64)[columns]

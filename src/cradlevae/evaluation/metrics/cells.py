@@ -1,0 +1,45 @@
+"""Metrics of generated cells against real ones: the distance of two samples of one size.
+
+E-distance and MMD compare distributions, the others mean expression. All are 0 for two samples of one distribution: the
+former two on average, the errors of means only in the limit of many cells.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cradlevae.evaluation.metrics.distances import unbiased_gap_of_sums
+from cradlevae.evaluation.metrics.registry import metric
+from cradlevae.evaluation.metrics.samples import CellSample
+
+
+@metric("e_distance", kind="cells", best=0.0, description="E-distance of generated to real cells, unbiased")
+def e_distance(real: CellSample, generated: CellSample) -> float:
+    """E-distance; see :func:`~cradlevae.evaluation.metrics.distances.energy_distance`."""
+    return _gap(real, generated, real.summed_distances, generated.summed_distances, own=0.0)
+
+
+@metric("mmd2", kind="cells", best=0.0, description="squared MMD of generated to real cells, unbiased")
+def mmd2(real: CellSample, generated: CellSample) -> float:
+    """Squared maximum mean discrepancy; see :func:`~cradlevae.evaluation.metrics.distances.squared_mmd`."""
+    return -_gap(real, generated, real.summed_kernel, generated.summed_kernel, own=1.0)
+
+
+def _gap(
+    real: CellSample, generated: CellSample, of_real: np.ndarray, of_generated: np.ndarray, *, own: float
+) -> float:
+    """The unbiased gap of two samples, from the sums of every cell's values with each; ``own`` is that with itself."""
+    membership = real.membership[None], generated.membership[None]
+    return float(unbiased_gap_of_sums(*membership, of_real[None], of_generated[None], np.full(of_real.shape, own))[0])
+
+
+@metric("mse_mean", kind="cells", best=0.0, description="mean squared error of mean expression of generated cells")
+def mse_mean(real: CellSample, generated: CellSample) -> float:
+    """Mean squared difference of mean log2 expression over genes."""
+    return float(((real.mean_expression - generated.mean_expression) ** 2).mean())
+
+
+@metric("mae_mean", kind="cells", best=0.0, description="mean absolute error of mean expression of generated cells")
+def mae_mean(real: CellSample, generated: CellSample) -> float:
+    """Mean absolute difference of mean log2 expression over genes."""
+    return float(np.abs(real.mean_expression - generated.mean_expression).mean())

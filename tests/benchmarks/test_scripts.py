@@ -1,0 +1,92 @@
+"""Every script of ``benchmarks/`` runs, with arguments so small that it takes seconds, and writes where it is told."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+IMPORTED = {"direct.py"}
+"""Scripts that others import and nobody runs."""
+
+ELSEWHERE = {"same_numbers.py"}
+"""Scripts with tests of their own."""
+
+SMALL = ("--cells", "300", "--genes", "60")
+ONE_THREAD = ("--threads", "1")
+SPEED = ("--cells", "200", "--genes", "60", "--perturbations", "4", "--particles", "2", "--batch", "32", *ONE_THREAD)
+RUNS: dict[str, list[tuple[str, ...]]] = {
+    "effects": [("effects.py", "effects.json", "--cells", "200", "--genes", "60", "--perturbations", "4",
+                 "--conditions", "2", "--sampled", "1", "--particles", "100", "--runs", "2")],
+    "epoch": [("memory.py", "simulate", "cells.h5ad", *SMALL),
+              ("epoch.py", "cells.h5ad", *ONE_THREAD, "--batch-size", "64", "--rounds", "1", "--output", "epoch.json"),
+              ("epoch.py", "cells.h5ad", *ONE_THREAD, "--backed", "--batch-size", "64", "--rounds", "1")],
+    "held_out": [("held_out.py", "combinations", *SMALL, *ONE_THREAD, "--epochs", "2", "--output", "held_out.csv")],
+    "memory": [("memory.py", "simulate", "files", "--files", "2", *SMALL),
+               ("memory.py", "train", "files", "--backed", "--option", "batch_size=64"),
+               ("memory.py", "qc", "files")],
+    "overhead": [("overhead.py", "--cells", "200", "--genes", "60", "--repeats", "1")],
+    "scores": [("scores.py", "simulated", *SMALL, *ONE_THREAD, "--epochs", "2", "--output", "scores.csv"),
+               ("table.py", "scores.csv")],
+    "speed": [("speed.py", "run", *SPEED, "--precision", "float32", "--model", "default", "--pairs", "1", "--output",
+               "results.json"),
+              ("speed.py", "profile", *SPEED)],
+}  # fmt: skip
+"""Command lines that belong together, one after the other in one folder."""
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run a script in an empty folder, as the command line would."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    threads = torch.get_num_threads()
+
+    def run(script: str, *arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # so few cells are warned about
+                runpy.run_path(str(BENCHMARKS / script), run_name="__main__")
+        finally:
+            torch.set_num_threads(threads)
+
+    return run
+
+
+def test_every_script_is_run_by_a_test() -> None:
+    scripts = {path.name for path in BENCHMARKS.glob("*.py")}
+    assert {script for runs in RUNS.values() for script, *_ in runs} == scripts - IMPORTED - ELSEWHERE
+
+
+@pytest.mark.parametrize("name", list(RUNS))
+def test_it_runs(name: str, run: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for script, *arguments in RUNS[name]:
+        run(script, *arguments)
+        assert capsys.readouterr().out.strip()
+        written = [tmp_path / text for text in arguments if text.endswith((".json", ".csv", ".h5ad"))]
+        assert all(path.stat().st_size > 0 for path in written)
+
+
+def test_the_report_of_speed_fills_in_the_page_that_it_is_given(run: Callable[..., None], tmp_path: Path) -> None:
+    record = json.loads((BENCHMARKS / "results.json").read_text())
+    (tmp_path / "results.json").write_text(json.dumps(record))
+    page = tmp_path / "page.md"
+    page.write_text("Before.\n<!-- speed: written by make bench -->\nold\n<!-- speed ends -->\nAfter.\n")
+    run("speed.py", "report", "--output", "results.json", "--readme", "page.md", "--picture", "speed.png")
+    text = page.read_text()
+    assert text.startswith("Before.\n")
+    assert text.endswith("After.\n")
+    assert "old" not in text
+    problems = pd.DataFrame(record["rows"]).query("model == 'published'").groupby(["genes", "particles"]).ngroups
+    assert sum(line.startswith("| ") and line[2].isdigit() for line in text.splitlines()) == problems
+    assert (tmp_path / "speed.png").stat().st_size > 0

@@ -1,0 +1,28 @@
+"""What one evaluation works on: cells that are taken from an experiment that has been read."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from cradlevae.data.experiment import DataFields, read_experiment
+from cradlevae.evaluation.inputs import cells_alone
+
+
+@pytest.mark.parametrize("left_out", [[], ["A"], ["control", "B"]])
+def test_cells_alone_are_what_reading_them_alone_gives(simulated: ad.AnnData, left_out: list[str]) -> None:
+    fields = DataFields()
+    data = read_experiment(simulated, fields)
+    rows = np.flatnonzero(~simulated.obs["perturbation"].isin(left_out))[::3]
+    alone = cells_alone(data, rows)
+    read = read_experiment(simulated[rows], fields, genes=list(data.genes), perturbations=data.perturbations)
+    assert alone.conditions == read.conditions
+    assert alone.perturbations == read.perturbations
+    np.testing.assert_array_equal(alone.condition, read.condition)
+    np.testing.assert_array_equal(alone.dosage, read.dosage)
+    np.testing.assert_array_equal(alone.artifact, read.artifact)
+    np.testing.assert_array_equal(alone.library_size, read.library_size)
+    assert (alone.counts != read.counts).nnz == 0
+    pd.testing.assert_frame_equal(pd.DataFrame(alone.obs), pd.DataFrame(read.obs), check_categorical=False)
