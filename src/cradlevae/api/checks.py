@@ -11,13 +11,14 @@ import numpy as np
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.labels import closest, listed
 from cradlevae.data.split import Split
-from cradlevae.data.storage.stored_matrix import StoredMatrix, row_blocks
+from cradlevae.data.storage.stored_matrix import StoredMatrix
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
 from cradlevae.model.store import MODEL_FILE
-from cradlevae.model.trained import training_rows
+from cradlevae.model.trained import TrainedModel, training_rows
+from cradlevae.model.training.content import PARTS, differences, training_content
 from cradlevae.model.training.trainer import CHECKPOINTS
-from cradlevae.utils.types import IndexArray
+from cradlevae.utils.types import AnnDataLike, IndexArray
 
 
 def model_config(options: dict[str, Any]) -> ModelConfig:
@@ -42,14 +43,6 @@ def refuse_existing_run(folder: Path) -> None:
     """Raise :class:`DataError` if a folder already holds a model or the checkpoints of one."""
     if (folder / MODEL_FILE).exists() or (folder / CHECKPOINTS).exists():
         raise DataError(f"{folder} already holds a run; choose another folder, or resume it")
-
-
-def refuse_changed(data: Experiment) -> None:
-    """Raise :class:`DataError` if counts in memory, which may be the AnnData's own, are no longer whole numbers."""
-    if isinstance(data.counts, StoredMatrix):
-        return
-    if any((block.data != np.round(block.data)).any() for _, block in row_blocks(data.counts)):
-        raise DataError("the counts of the AnnData were changed in place after the model was made; make it anew")
 
 
 def check_split(data: Experiment, split: Split, config: ModelConfig) -> None:
@@ -85,3 +78,46 @@ def _check_unseen(data: Experiment, split: Split, train: IndexArray, config: Mod
     if config.trained_on == "all" and split.recipe in ("cells", "column"):
         raise DataError(f"{text} in the split {split.recipe!r}; move some of their cells to train, or drop them")
     warnings.warn(f"{text}: the model cannot predict them or their combinations", stacklevel=4)
+
+
+def content_in_memory(data: Experiment, split: Split, config: ModelConfig) -> dict[str, str] | None:
+    """Digests of the cells that train and validate, where their counts are in memory, which may be the AnnData's own.
+
+    ``None`` for counts on disk, which nobody changes by accident.
+    """
+    if isinstance(data.counts, StoredMatrix):
+        return None
+    return training_content(data, {part: training_rows(data, split, config, part) for part in ("train", "val")})
+
+
+def refuse_changed(before: dict[str, str] | None, now: dict[str, str]) -> None:
+    """Raise :class:`DataError` if the counts in memory were changed after they were read."""
+    if before is not None and differences(before, now):
+        raise DataError(
+            "the counts of the AnnData were changed in place after the model was made, so its library sizes and "
+            "statistics are no longer theirs; make the model anew"
+        )
+
+
+def attached(trained: TrainedModel, adata: AnnDataLike) -> Experiment:
+    """The experiment that a model was trained on, read again.
+
+    Raises
+    ------
+    DataError
+        If it is another one; the message names what differs.
+    """
+    data = trained.read(adata)
+    rows = {part: training_rows(data, trained.split, trained.config, part) for part in ("train", "val")}
+    missing = len(trained.fingerprints) - len(rows["train"])
+    if missing > 0:
+        raise DataError(
+            f"{missing} of the {len(trained.fingerprints)} cells that the model was trained on are not in the data; "
+            "give the whole experiment"
+        )
+    other = [text for text in differences(trained.content, training_content(data, rows)) if text != PARTS["order"]]
+    if other:
+        raise DataError(
+            f"the model was trained on other data: {', '.join(other)} differ; give the data of the training"
+        )
+    return data

@@ -6,15 +6,18 @@ from pathlib import Path
 
 from cradlevae.api.perturbation_vae import CLASSES, PerturbationVAE
 from cradlevae.model.store import load_model
+from cradlevae.utils.types import AnnDataLike
 
 
-def load(folder: str | Path) -> PerturbationVAE:
+def load(folder: str | Path, adata: AnnDataLike | None = None) -> PerturbationVAE:
     """Read a trained model of whichever class; nothing that the files contain is executed.
 
     Parameters
     ----------
     folder
         Folder that the ``save`` of a model has written.
+    adata
+        The experiment that the model was trained on, to train it further; without it the model answers all questions.
 
     Returns
     -------
@@ -25,7 +28,7 @@ def load(folder: str | Path) -> PerturbationVAE:
     Raises
     ------
     DataError
-        If the folder holds no model or a damaged one.
+        If the folder holds no model or a damaged one, or the model was trained on other data.
 
     Examples
     --------
@@ -40,4 +43,4 @@ def load(folder: str | Path) -> PerturbationVAE:
     SAMSVAE(60 genes, 4 perturbations, no artifact; trained, 1 epochs)
     """
     trained = load_model(folder)
-    return CLASSES[trained.declaration.key].of_trained(trained)
+    return CLASSES[trained.declaration.key].of_trained(trained, adata)

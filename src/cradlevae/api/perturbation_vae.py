@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,7 +9,15 @@ from typing import Any, ClassVar, Self
 
 import pandas as pd
 
-from cradlevae.api.checks import check_split, model_config, refuse_changed, refuse_existing_run, train_config
+from cradlevae.api.checks import (
+    attached,
+    check_split,
+    content_in_memory,
+    model_config,
+    refuse_changed,
+    refuse_existing_run,
+    train_config,
+)
 from cradlevae.api.questions import Questions
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
 from cradlevae.data.labels import DEFAULT_CONTROLS
@@ -23,7 +30,8 @@ from cradlevae.model.config import ModelConfig
 from cradlevae.model.family import ModelDeclaration
 from cradlevae.model.store import load_model, save_model
 from cradlevae.model.trained import TrainedModel, as_treated, new_model, training_rows, with_banks
-from cradlevae.model.training.fit import fit
+from cradlevae.model.training.content import training_content
+from cradlevae.model.training.fit import appended, fit
 from cradlevae.model.training.residual import with_residual
 from cradlevae.utils.docs import documented_by
 from cradlevae.utils.types import AnnDataLike
@@ -104,6 +112,7 @@ class PerturbationVAE(Questions):
             split = make_split(adata, "cells", fields=fields)
         check_split(data, split, settings)
         self.data: Experiment | None = data
+        self._content = content_in_memory(data, split, settings)
         self.trained = new_model(data, adata.var.copy(), fields, split, settings, qc=adata.uns.get(QC_KEY), seed=seed)
 
     # -- training and files ------------------------------------------------------------------------------------
@@ -113,7 +122,7 @@ class PerturbationVAE(Questions):
     ) -> None:
         """Train the model, and keep the weights of the epoch with the lowest validation loss.
 
-        A second call goes on from these weights with a fresh optimiser.
+        A second call goes on from these weights with a fresh optimiser, and its epochs are appended to the history.
 
         Parameters
         ----------
@@ -135,23 +144,25 @@ class PerturbationVAE(Questions):
         """
         if self.data is None:
             raise DataError(
-                f"this model was loaded without data; make a new {self.declaration.name}(adata, ...) to train"
+                f"this model was loaded without data; give them to {self.declaration.name}.load(folder, adata) to train"
             )
         settings = train_config({"max_epochs": max_epochs, **config})
         folder = None if output is None else Path(output)
         if folder is not None and not resume:
             refuse_existing_run(folder)
-        split = self.trained.split
-        rows = {part: training_rows(self.data, split, self.trained.config, part) for part in ("train", "val")}
-        refuse_changed(self.data)
+        split, data, trained = self.trained.split, self.data, self.trained
+        rows = {part: training_rows(data, split, trained.config, part) for part in ("train", "val")}
+        content = training_content(data, rows)
+        refuse_changed(self._content, content)
         record = {
             "split_hash": split.hash,
-            "training_cells": hashlib.sha256(self.trained.fingerprints.tobytes()).hexdigest(),
-            "model": asdict(self.trained.config),
-            "on_disk": isinstance(self.data.counts, StoredMatrix),  # the cells then come in another order
+            "data": content,
+            "model": asdict(trained.config),
+            "on_disk": isinstance(data.counts, StoredMatrix),  # the cells then come in another order
         }
-        history = fit(self.trained.module, self.data, rows, settings, output=folder, resume=resume, record=record)
-        self.trained = with_residual(with_banks(replace(self.trained, history=history), self.data), self.data)
+        history = fit(trained.module, data, rows, settings, output=folder, resume=resume, record=record)
+        history = appended(trained.history, history)
+        self.trained = with_residual(with_banks(replace(trained, history=history, content=content), data), data)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the trained model into a folder, from which :meth:`load` reads it.
@@ -171,18 +182,21 @@ class PerturbationVAE(Questions):
         save_model(self.trained, folder, overwrite=overwrite)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
+    def load(cls, folder: str | Path, adata: AnnDataLike | None = None) -> Self:
         """Read a model that :meth:`save` has written; nothing that the files contain is executed.
 
         Parameters
         ----------
         folder
             Folder of the model.
+        adata
+            The experiment that it was trained on, to train on; without it the model answers, but cannot be trained.
 
         Raises
         ------
         DataError
-            If the folder holds no model, a damaged one or another model of the family.
+            If the folder holds no model, a damaged one or another model of the family, or if the model was trained on
+            other data; the message names what differs.
         """
         trained = load_model(folder)
         if trained.declaration is not cls.declaration:
@@ -190,19 +204,22 @@ class PerturbationVAE(Questions):
                 f"{folder} holds a {trained.declaration.name}, not a {cls.declaration.name}; load it with "
                 f"{trained.declaration.name}.load, or cradlevae.load"
             )
-        return cls.of_trained(trained)
+        return cls.of_trained(trained, adata)
 
     @classmethod
-    def of_trained(cls, trained: TrainedModel) -> Self:
-        """An object of this class around a trained model, without the experiment.
+    def of_trained(cls, trained: TrainedModel, adata: AnnDataLike | None = None) -> Self:
+        """An object of this class around a trained model.
 
         Parameters
         ----------
         trained
             The trained model.
+        adata
+            The experiment that it was trained on, to train on; ``None`` is none.
         """
         model = cls.__new__(cls)
-        model.data = None
+        model.data = None if adata is None else attached(trained, adata)
+        model._content = None if model.data is None else content_in_memory(model.data, trained.split, trained.config)
         model.trained = trained
         return model
 

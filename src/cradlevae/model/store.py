@@ -76,6 +76,7 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
         "criteria": model.criteria,
         "passing_library_size": model.passing_library_size,
         "split_hash": model.split.hash,
+        "content": model.content,
         "sha256": {name: _sha256(folder / name) for name in (WEIGHTS_FILE, REFERENCE_FILE)},
     }
     described["checksum"] = _checksum(described)
@@ -132,6 +133,7 @@ def load_model(folder: str | Path) -> TrainedModel:
         residual=_residual(controls.uns["residual"]) if "residual" in controls.uns else None,
         qc=controls.uns.get("qc"),
         history=_history(folder / HISTORY_FILE),
+        content=dict(described["content"]),
     )
 
 

@@ -147,6 +147,8 @@ class TrainedModel:
         Thresholds of the QC annotation of the training data, where it had one.
     history
         Learning curves, a row per epoch.
+    content
+        Digests of the data that it was trained on (:mod:`cradlevae.model.training.content`); empty before training.
     """
 
     module: CradleModule
@@ -166,6 +168,7 @@ class TrainedModel:
     residual: EffectResidual | None = None
     qc: dict[str, Any] | None = None
     history: pd.DataFrame = field(default_factory=pd.DataFrame)
+    content: dict[str, str] = field(default_factory=dict)
 
     @property
     def genes(self) -> pd.Index[str]:

@@ -88,3 +88,22 @@ def _setting(backend: Any) -> str | None:
 def _set(backend: Any, value: str | None) -> None:
     if value is not None and _setting(backend) is not None:
         backend.matmul.fp32_precision = value
+
+
+BF16_FLAGS = "avx512_bf16", "amx_bf16", "bf16"
+"""What /proc/cpuinfo says of processors (x86 and ARM) that multiply bfloat16 values."""
+
+
+def has_bf16_arithmetic() -> bool:
+    """Whether this machine's processor multiplies bfloat16 values itself; True where the system does not say."""
+    flags = _processor_flags()
+    return not flags or any(flag in flags for flag in BF16_FLAGS)
+
+
+def _processor_flags() -> frozenset[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    listed = (line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features")))
+    return frozenset(next(listed, ()))

@@ -408,7 +408,10 @@ def test_damaged_checkpoints_and_finished_runs_are_refused(new_model: Any, quick
 
 def test_settings_that_cannot_be_are_refused(new_model: Any, quick: Options) -> None:
     for options, message in (
-        ({"accelerator": "abacus"}, "accelerator and devices are Lightning's"),
+        (
+            {"accelerator": "abacus"},
+            "accelerator='abacus', devices=1 cannot be used here: You selected an invalid",
+        ),
         ({"precision": "3-bit"}, "precision is '3-bit'"),
         ({"averaging": 1.0}, "averaging is 1.0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import SplitSizes
+from cradlevae.model.training.content import PARTS
 from cradlevae.model.training.processes import train_in_processes
-from cradlevae.model.training.trainer import HISTORY_FILE, Run, last_checkpoint
+from cradlevae.model.training.trainer import HISTORY_FILE, TrainingRun, last_checkpoint
+from cradlevae.nn.matmul import has_bf16_arithmetic
 from cradlevae.utils.atomic import make_folder, write_text
 from cradlevae.utils.types import IndexArray
 
@@ -68,6 +71,7 @@ def fit(
             "set devices=1, or train with the objective 'corrected'"
         )
     config = config.of_cells(len(rows["train"]))
+    _warn_of_slow_bf16(config)
     data = replace(data, obs=data.obs[[]])  # training reads nothing of it, and processes need no copy
     with tempfile.TemporaryDirectory(prefix="cradlevae-") as temporary:
         folder = make_folder(output or Path(temporary))
@@ -75,7 +79,7 @@ def fit(
         if resume and (folder / RUN_FILE).exists():
             _check_same_run(folder / RUN_FILE, record)
         write_text(folder / RUN_FILE, json.dumps(record, indent=1))
-        run = Run(
+        run = TrainingRun(
             module,
             make_minibatches(data, rows, module.config, config),
             split_sizes(data, rows["train"], module.config),
@@ -94,6 +98,36 @@ def fit(
         module.cpu().load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
         module.eval()
         return pd.read_csv(folder / HISTORY_FILE, float_precision="round_trip")
+
+
+def appended(earlier: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
+    """The learning curves of a model that is trained once more: its earlier epochs, and then those of this training.
+
+    Epochs are numbered on. A resumed run tells of all its epochs; those that are known already are not told twice.
+    """
+    if earlier.empty:
+        return history
+    losses = earlier["train_loss"].to_numpy(), history["train_loss"].to_numpy()
+    for known in range(len(earlier)):  # from where on the earlier epochs are the first ones of this run
+        n = len(earlier) - known
+        if n <= len(history) and (losses[0][known:] == losses[1][:n]).all():
+            earlier = earlier.iloc[:known]
+            break
+    if earlier.empty:
+        return history
+    numbered = history.assign(epoch=history["epoch"] - history["epoch"].iloc[0] + earlier["epoch"].iloc[-1] + 1)
+    return pd.concat([earlier, numbered], ignore_index=True)
+
+
+def _warn_of_slow_bf16(config: TrainConfig) -> None:
+    """Warn where products of bfloat16 values are emulated, which takes longer than products in float32."""
+    on_cpu = config.accelerator == "cpu" or (config.accelerator == "auto" and not torch.cuda.is_available())
+    if config.precision == "bf16" and on_cpu and not has_bf16_arithmetic():
+        warnings.warn(
+            "precision='bf16' will be slower than 'float32' here: this processor has no bfloat16 arithmetic (neither "
+            "AVX512_BF16 nor AMX), so it is emulated; leave precision out",
+            stacklevel=4,
+        )
 
 
 def make_minibatches(
@@ -150,7 +184,10 @@ def _check_same_run(path: Path, record: dict[str, Any]) -> None:
         raise DataError(f"{path} is damaged; the run cannot be resumed, train anew in another folder") from None
     differing = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if differing:
-        shown = "; ".join(f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in differing[:4])
+        other = [f"{PARTS[name]} were others" for name in PARTS if name in differing]
+        settings = [name for name in differing if name not in PARTS]
+        other += [f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in settings]
+        shown = "; ".join(other[:4])
         raise DataError(
             f"the run in {path.parent} was another one ({shown}); resume it as it was, or choose another folder"
         )

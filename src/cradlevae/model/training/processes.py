@@ -27,7 +27,7 @@ import numpy as np
 
 from cradlevae.data.loading.loader import Shard
 from cradlevae.errors import CradleError, TrainingError
-from cradlevae.model.training.trainer import Run
+from cradlevae.model.training.trainer import TrainingRun
 
 ALIGNMENT = 64
 """Bytes; arrays start at multiples of it."""
@@ -36,7 +36,7 @@ GRACE = 5.0
 """Seconds that a process has to stop by itself."""
 
 
-def train_in_processes(run: Run) -> None:
+def train_in_processes(run: TrainingRun) -> None:
     """Train in ``run.config.devices`` processes; what they leave is in the run's folder.
 
     Raises
@@ -164,7 +164,7 @@ def main(folder: Path) -> int:
     rank, n = (int(os.environ[name]) for name in ("LOCAL_RANK", "WORLD_SIZE"))
     threading.Thread(target=_follow_parent, daemon=True).start()
     try:
-        run: Run = read_shared(folder)
+        run: TrainingRun = read_shared(folder)
         run.train(Shard(rank, n))
     except BaseException as error:
         known = error if isinstance(error, CradleError | KeyboardInterrupt) else None

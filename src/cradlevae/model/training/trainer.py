@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from cradlevae.data.loading.loader import Minibatches, Shard
-from cradlevae.errors import CradleError, DataError
+from cradlevae.errors import DataError
 from cradlevae.model.config import TrainConfig
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import SplitSizes
@@ -29,14 +29,14 @@ def last_checkpoint(folder: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """A run of training.
 
     Attributes
     ----------
     module
         The module to train.
-    batches
+    minibatches
         Batches of ``train`` and, for early stopping, ``val``.
     sizes
         Numbers of training cells by treatment and class.
@@ -49,7 +49,7 @@ class Run:
     """
 
     module: CradleModule
-    batches: dict[str, Minibatches]
+    minibatches: dict[str, Minibatches]
     sizes: SplitSizes
     config: TrainConfig
     folder: Path
@@ -58,7 +58,7 @@ class Run:
     @property
     def monitored(self) -> bool:
         """Whether there are validation cells."""
-        return "val" in self.batches
+        return "val" in self.minibatches
 
     @property
     def chosen(self) -> Path:
@@ -67,14 +67,11 @@ class Run:
 
     def train(self, shard: Shard = Shard()) -> None:  # noqa: B008 (frozen)
         """Train, as one of several processes where ``shard`` says so; the first one writes the files."""
-        import lightning.pytorch as pl
-
-        from cradlevae.model.training.checkpoints import StreamedCheckpoints
         from cradlevae.model.training.lightning_module import DataOnDevice, TrainingModule
 
-        config = self.config
         return_large_arrays()
-        plan = TrainingModule(
+        config = self.config
+        step = TrainingModule(
             self.module,
             self.sizes,
             n_particles=config.n_particles,
@@ -84,31 +81,52 @@ class Run:
             shard=shard,
             precision=config.precision,
         )
-        batches = {part: batches.for_shard(shard) for part, batches in self.batches.items()}
-        loaders = {part: own.loader() for part, own in batches.items()}
-        with _quiet(), torch.random.fork_rng(), plan.settings, _explained():
-            trainer = pl.Trainer(
+        parts = {part: minibatches.for_shard(shard) for part, minibatches in self.minibatches.items()}
+        loaders = {part: minibatches.loader() for part, minibatches in parts.items()}
+        with _quiet(), torch.random.fork_rng(), step.settings:
+            trainer = self._trainer(
+                [DataOnDevice(parts.values(), config.data_on_device), *self._callbacks(shard)], shard
+            )
+            with _interrupts():
+                trainer.fit(
+                    step,
+                    loaders["train"],
+                    loaders.get("val"),
+                    ckpt_path=str(last_checkpoint(self.folder)) if self.resume else None,
+                    weights_only=True,
+                )
+
+    def _trainer(self, callbacks: list[Any], shard: Shard) -> Any:
+        """Lightning's trainer; :class:`DataError` with Lightning's reason for settings that it does not take."""
+        import lightning.pytorch as pl
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+        from cradlevae.model.training.checkpoints import StreamedCheckpoints
+
+        config = self.config
+        logger = _tensorboard(self.folder) if config.tensorboard else False
+        try:
+            return pl.Trainer(
                 max_epochs=config.max_epochs,
                 accelerator=config.accelerator,
                 devices=config.devices,
                 strategy=_strategy() if shard.n > 1 else "auto",
                 gradient_clip_val=config.gradient_clip,
-                callbacks=[DataOnDevice(batches.values(), config.data_on_device), *self._callbacks(shard)],
+                callbacks=callbacks,
                 plugins=[StreamedCheckpoints()],
-                logger=_tensorboard(self.folder) if config.tensorboard else False,
+                logger=logger,
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
                 use_distributed_sampler=False,
                 default_root_dir=self.folder,
             )
-            trainer.fit(
-                plan,
-                loaders["train"],
-                loaders.get("val"),
-                ckpt_path=str(last_checkpoint(self.folder)) if self.resume else None,
-                weights_only=True,
-            )
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(
+                f"accelerator={config.accelerator!r}, devices={config.devices!r} cannot be used here: {reason} "
+                "(both are Lightning's settings)"
+            ) from error
 
     def _callbacks(self, shard: Shard) -> list[Any]:
         from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -157,16 +175,10 @@ def _tensorboard(folder: Path) -> Any:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Lightning's complaints about settings as errors of this package; its exit on Ctrl-C as an interrupt."""
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
+def _interrupts() -> Iterator[None]:
+    """Raise Lightning's exit on Ctrl-C as an interrupt; errors of a step keep their type and their traceback."""
     try:
         yield
-    except (MisconfigurationException, ValueError) as error:
-        if isinstance(error, CradleError):
-            raise
-        raise DataError(f"{str(error).splitlines()[0]} (accelerator and devices are Lightning's)") from None
     except SystemExit:
         raise KeyboardInterrupt from None
 
