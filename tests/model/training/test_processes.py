@@ -36,9 +36,10 @@ def new_model(simulated: ad.AnnData, tiny_options: Options) -> Callable[..., cv.
 def assert_alike(one: cv.CradleVAE, two: cv.CradleVAE) -> None:
     """The same history and weights but for rounding.
 
-    A gradient is a sum over cells, which rounds by its order: relative to its terms, by 1e-7. Adam divides it by its own
-    size, so a weight whose gradient is nothing but rounding takes steps of the learning rate in either direction. Such
-    weights are few (a concentration at its bound, for instance), and are apart by two learning rates a step at most.
+    A gradient is a sum over cells, which rounds by its order: relative to its terms, by 1e-7. Adam divides it by its
+    own size, so a weight whose gradient is nothing but rounding takes steps of the learning rate in either direction.
+    Such weights are few (a concentration at its bound, for instance), and are apart by two learning rates a step at
+    most.
     """
     assert one.history.columns.tolist() == two.history.columns.tolist()
     for column in one.history.columns.drop("seconds"):
