@@ -108,12 +108,12 @@ class GeneEffects(nn.Module):
         for name in ("value", "log_spread", "log_strength"):
             setattr(self, name, nn.Parameter(getattr(theirs, name).detach().clone()))
         self.mean_count, self.n_cells = theirs.mean_count, theirs.n_cells
-        self.kept_head = _linear(module.kept_head.weight, module.kept_head.bias)
+        self.shown_head = _linear(module.shown_head.weight, module.shown_head.bias)
 
     def visible(self, z_a: Tensor) -> Tensor:
         """Share of the effects that a cell with this artifact state shows, (..., K) → (..., 1)."""
         damaged = (z_a != 0).any(dim=-1, keepdim=True)
-        return torch.where(damaged, torch.sigmoid(self.kept_head(z_a)), 1.0)
+        return torch.where(damaged, torch.sigmoid(self.shown_head(z_a)), 1.0)
 
     def in_counts(self, effects: Tensor) -> Tensor:
         """What effects on log rates add to log(1 + counts), on average."""
@@ -131,7 +131,7 @@ class GeneEffects(nn.Module):
         return 0.5 * ((self.log_spread - math.log(0.1)) ** 2).sum()
 
     def gradients(self) -> tuple[Tensor, ...]:
-        head = self.kept_head
+        head = self.shown_head
         return (self.value.grad, self.log_spread.grad, self.log_strength.grad, head.weight.grad, head.bias.grad)
 
 
@@ -154,17 +154,17 @@ class DirectModel(nn.Module):
         if module.n_classes != 1:
             raise ValueError(f"the direct formulation has one artifact class, not {module.n_classes}")
         self.config = config
-        self.log_mean, self.log_std = module.log_mean, module.log_std
+        self.log_mean, self.log_std = module.basal_encoder.log_mean, module.basal_encoder.log_std
         self.mask_logits = nn.Parameter(module.mask.logits.detach().clone())
-        self.log_concentration = nn.Parameter(module.concentration.detach().log())
+        self.log_concentration = nn.Parameter(module.likelihood.log_concentration.detach().clone())
         self.embedding_encoder = Network(module.embedding.encoder.mlp, module.embedding.encoder.head)
-        self.artifact_encoder = Network(module.artifact_encoder.mlp, module.artifact_encoder.head)
+        self.artifact_encoder = Network(module.artifact.encoder.mlp, module.artifact.encoder.head)
         self.basal_encoder = Network(module.basal_encoder.mlp, module.basal_encoder.head)
-        self.decoder = Network(module.decoder)
-        self.gene_linear = _linear(module.gene_linear.weight, module.gene_linear.bias)
+        self.decoder = Network(module.decoder.mlp)
+        self.gene_linear = _linear(module.decoder.gene_linear.weight, module.decoder.gene_linear.bias)
         self.gene_effects = GeneEffects(module) if config.gene_effects else None
-        if config.cell_artifact:
-            linear = module.cell_artifact_head.linear
+        if config.artifact_model == "cell":
+            linear = module.own_artifact_head.linear
             self.own_loc, self.own_log_variance = (
                 _linear(w, b) for w, b in zip(linear.weight.chunk(2), linear.bias.chunk(2), strict=True)
             )
@@ -188,7 +188,7 @@ class DirectModel(nn.Module):
         q_basal = _gaussian(self.basal_encoder.loc(hidden), self.basal_encoder.log_variance(hidden))
         z_b = q_basal.loc + q_basal.scale * noise.basal
         own: Tensor | float = 0.0
-        if config.cell_artifact:
+        if config.artifact_model == "cell":
             q_cell = _gaussian(self.own_loc(hidden), self.own_log_variance(hidden))
             own = q_cell.loc + q_cell.scale * noise.cell
 
@@ -201,7 +201,7 @@ class DirectModel(nn.Module):
 
         terms = {"reconstruction": -log_prob.mean(), "basal": _kl(q_basal, STANDARD).sum(-1).mean()}
         terms |= self.global_terms(minibatch, sizes, q_embedding, q_artifact)
-        if config.cell_artifact:
+        if config.artifact_model == "cell":
             terms["cell_artifact"] = (_kl(q_cell, STANDARD).sum(-1) * u).mean()
 
         # the same cells, had their artifact been the other
@@ -289,14 +289,14 @@ class DirectModel(nn.Module):
         gradients["gene_linear"] = (self.gene_linear.weight.grad, self.gene_linear.bias.grad)
         if self.gene_effects is not None:
             gradients["gene_effects"] = self.gene_effects.gradients()
-        if self.config.cell_artifact:
+        if self.config.artifact_model == "cell":
             gradients["cell_artifact"] = tuple(_joint_gradients(self.own_loc, self.own_log_variance))
         return gradients
 
 
 NETWORKS = {
     "embedding_encoder": "embedding.encoder",
-    "artifact_encoder": "artifact_encoder",
+    "artifact_encoder": "artifact.encoder",
     "basal_encoder": "basal_encoder",
     "decoder": "decoder",
 }
@@ -308,7 +308,7 @@ def package_gradients(module: CradleModule) -> dict[str, tuple[Tensor, ...]]:
     gradients: dict[str, tuple[Tensor, ...]] = {}
     for name, theirs in NETWORKS.items():
         part = module.get_submodule(theirs)
-        mlp, head = (part, None) if name == "decoder" else (part.mlp, part.head)
+        mlp, head = part.mlp, None if name == "decoder" else part.head
         first = torch.cat([weight.grad for weight in mlp.first.weights])
         rest = [p.grad for layer in mlp.layers for p in layer.parameters()]
         heads = [] if head is None else [head.linear.weight.grad, head.linear.bias.grad]
@@ -316,14 +316,14 @@ def package_gradients(module: CradleModule) -> dict[str, tuple[Tensor, ...]]:
     gradients["mask_logits"] = (module.mask.logits.grad,)
     parameters = dict(module.named_parameters())
     gradients["log_concentration"] = tuple(p.grad for name, p in parameters.items() if "log_concentration" in name)
-    gradients["gene_linear"] = (module.gene_linear.weight.grad, module.gene_linear.bias.grad)
+    gradients["gene_linear"] = (module.decoder.gene_linear.weight.grad, module.decoder.gene_linear.bias.grad)
     if module.config.gene_effects:
-        theirs, head = module.gene_effects, module.kept_head
+        theirs, head = module.gene_effects, module.shown_head
         gradients["gene_effects"] = (
             theirs.value.grad, theirs.log_spread.grad, theirs.log_strength.grad, head.weight.grad, head.bias.grad,
         )  # fmt: skip
-    if module.config.cell_artifact:
-        linear = module.cell_artifact_head.linear
+    if module.config.artifact_model == "cell":
+        linear = module.own_artifact_head.linear
         gradients["cell_artifact"] = (linear.weight.grad, linear.bias.grad)
     return gradients
 

@@ -31,7 +31,6 @@ import cradlevae as cv
 from cradlevae.model.latent_draws import draw_basal, draw_globals
 from cradlevae.model.streams import seeded
 from cradlevae.model.trained import TrainedModel, with_banks
-from cradlevae.nn.gamma_poisson import sample_gamma_poisson
 from cradlevae.query.effects import effects
 from cradlevae.utils.atomic import write_text
 from cradlevae.utils.constants import TARGET_SUM
@@ -123,7 +122,7 @@ def untrained_model(n_cells: int, n_genes: int, n_perturbations: int) -> Trained
         shift = draw_globals(model.trained, 1).shift[0]
         none = torch.zeros_like(shift)[:, None]
         change = module.decode_share(none, shift[:, None], none).log()
-        module.gene_linear.weight.mul_(0.5 / change.std(0).mean())
+        module.decoder.gene_linear.weight.mul_(0.5 / change.std(0).mean())
     assert model.data is not None
     return with_banks(replace(model.trained, module=module), model.data)
 
@@ -151,7 +150,7 @@ def sampled_moments(model: TrainedModel, dosage: Any, n_particles: int, generato
         if len(treatments):
             z_p = draw_globals(model, n, treatments).shift.sum(1, keepdim=True)
         share = model.module.decode_share(z_b, z_p, torch.zeros_like(z_b))[:, 0]
-        counts = sample_gamma_poisson(share * torch.from_numpy(library), model.module.concentration)
+        counts = model.module.likelihood.sample(share * torch.from_numpy(library))
         value = torch.log2(1 + TARGET_SUM * counts / counts.sum(1, keepdim=True).clamp_min(1))
         total += value.sum(0)
         squares += value.square().sum(0)

@@ -116,7 +116,7 @@ def test_predict_effects_and_clean_write_what_they_say(folder: Path, data: Path,
     run("predict", model, "A", "B+A", "--output", folder / "predicted.h5ad", "--n_cells", 7)
     predicted = ad.read_h5ad(folder / "predicted.h5ad")
     assert predicted.shape == (14, 80)
-    assert list(predicted.obs["perturbation"].unique()) == ["A", "A+B"]
+    assert list(predicted.obs["perturbation"].unique()) == ["A", "B+A"]
     run("effects", "--perturbations", "A", "B", model, "--output", folder / "effects.csv", "--error", 0.05)
     table = pd.read_csv(folder / "effects.csv")
     assert list(table.columns) == ["perturbation", "gene", "effect", "low", "high", "sd", "mc_error"]

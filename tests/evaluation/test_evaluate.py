@@ -160,7 +160,7 @@ def test_the_models_means_over_perturbations_have_intervals(scores: pd.DataFrame
 
 
 def test_conditions_that_cannot_be_predicted_are_named(simulated: ad.AnnData, quick) -> None:
-    # hold out every cell with a member that then has no training cells
+    # hold out every cell with a perturbation that then has no training cells
     pair = next(name for name in simulated.obs["perturbation"].unique() if "+" in name)
     gone = pair.split("+")[0]
     has = simulated.obs["perturbation"].map(lambda name: gone in name.split("+"))
@@ -176,7 +176,7 @@ def test_conditions_that_cannot_be_predicted_are_named(simulated: ad.AnnData, qu
     assert pair in scores.attrs["unanswered"]
     with pytest.raises(cv.DataError, match="had no training cells"):
         model.predict(gone)
-    with pytest.warns(UserWarning, match=f"cells are left out, because a member .*'{gone}'"):
+    with pytest.warns(UserWarning, match=f"cells are left out, because a part .*'{gone}'"):
         cleaned = model.clean(simulated)
     assert cleaned.n_obs == (~has).sum()
     with pytest.raises(cv.DataError, match="none of the cells"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -23,7 +24,7 @@ from cradlevae.query.effects import published_effects
 def test_shapes_labels_and_settings(model: cv.CradleVAE) -> None:
     effects = model.effects(["B+A", "C", "ctrl"], credible=0.8)
     assert effects.shape == (3, 60)
-    assert list(effects.obs_names) == ["A+B", "C", "control"]
+    assert list(effects.obs_names) == ["B+A", "C", "ctrl"]  # as they were asked for
     assert list(effects.var_names) == list(model.trained.genes)
     assert set(effects.layers) == {"low", "high", "sd", "mc_error"}
     assert effects.uns["effects"]["credible"] == 0.8
@@ -190,3 +191,19 @@ def test_effects_are_written_and_read(model: cv.CradleVAE, tmp_path: object) -> 
     effects = model.effects(["A"])
     effects.write_h5ad(f"{tmp_path}/effects.h5ad")
     np.testing.assert_array_equal(ad.read_h5ad(f"{tmp_path}/effects.h5ad").X, effects.X)
+
+
+def test_every_spelling_has_a_row_of_its_own(model: cv.CradleVAE) -> None:
+    effects = model.effects(["B+A", "A", "A+B", "ctrl"], error=9)
+    assert list(effects.obs_names) == ["B+A", "A", "A+B", "ctrl"]
+    np.testing.assert_array_equal(effects["B+A"].X, effects["A+B"].X)
+    np.testing.assert_array_equal(effects["A+B"].X, model.effects("A+B", error=9).X)
+    sampled = model.published_effects(["B+A", "A+B"], n_particles=50)
+    np.testing.assert_array_equal(sampled["B+A"].X, sampled["A+B"].X)
+
+
+@pytest.mark.parametrize("label", ["", "  ", "+", "nan", [], ["A", ""]])
+def test_what_names_no_condition_is_refused(model: cv.CradleVAE, label: Any) -> None:
+    for ask in (model.effects, model.predict, model.published_effects):
+        with pytest.raises(cv.DataError):
+            ask(label)

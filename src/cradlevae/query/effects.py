@@ -105,9 +105,10 @@ def _as_written(effects: ad.AnnData, asked: Mapping[str, Condition]) -> ad.AnnDa
     """A row for each label, named as it was written, of effects whose rows are canonical conditions."""
     if list(asked) == list(effects.obs_names):
         return effects
-    rows = effects[list(asked.values())].copy()
-    rows.obs_names = pd.Index(list(asked), name="perturbation")
-    return rows
+    rows = effects.obs_names.get_indexer(pd.Index(list(asked.values())))
+    obs = effects.obs.iloc[rows].set_axis(pd.Index(list(asked), name="perturbation"))
+    layers = {name: table[rows] for name, table in effects.layers.items()}
+    return ad.AnnData(X=effects.X[rows], obs=obs, var=effects.var, layers=layers, uns=effects.uns)
 
 
 def _add_residual(

@@ -19,6 +19,7 @@ import cradlevae as cv
 from cradlevae.data.storage import block_writer as rows_module
 from cradlevae.data.storage.block_writer import from_blocks, rounded
 from cradlevae.errors import DataError
+from cradlevae.nn.gamma_poisson import GammaPoisson
 from cradlevae.query import counterfactual as counterfactual_module
 from cradlevae.query import predict as predict_module
 
@@ -96,7 +97,7 @@ def test_what_is_not_whole_is_not_there(
     strong: cv.CradleVAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_blocks: None
 ) -> None:
     path = tmp_path / "folder" / "predicted.h5ad"
-    original, calls = predict_module.sample_gamma_poisson, 0
+    original, calls = GammaPoisson.sample, 0
 
     def interrupted(*arguments: Any) -> Any:
         nonlocal calls
@@ -105,7 +106,7 @@ def test_what_is_not_whole_is_not_there(
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(predict_module, "sample_gamma_poisson", interrupted)
+    monkeypatch.setattr(GammaPoisson, "sample", interrupted)
     with pytest.raises(KeyboardInterrupt):
         strong.predict("A", 20, output=path)
     assert list(path.parent.iterdir()) == []

@@ -288,7 +288,7 @@ def test_one_artifact_class_only_trains_with_a_warning(
         {"objective": "released", "alpha": 0.4},
         {"guide": "mean-field", "decode": "sum"},
         {"balance_classes": True, "reference": "median"},
-        {"counterfactual_weight": 0.0, "reference": "cell"},
+        {"counterfactual_weight": 0.0},
         {"artifact_key": ("low_umi", "other_damage")},
     ],
 )

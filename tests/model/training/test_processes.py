@@ -13,10 +13,12 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pytest
+import torch
 
 import cradlevae as cv
 from cradlevae.data.loading.loader import Shard
 from cradlevae.errors import DataError, TrainingError
+from cradlevae.model.config import TrainConfig
 from cradlevae.model.training import processes
 from cradlevae.model.training.processes import read_shared, write_shared
 
@@ -32,13 +34,24 @@ def new_model(simulated: ad.AnnData, tiny_options: Options) -> Callable[..., cv.
 
 
 def assert_alike(one: cv.CradleVAE, two: cv.CradleVAE) -> None:
-    """The same history and weights but for rounding."""
+    """The same history and weights but for rounding.
+
+    A gradient is a sum over cells, which rounds by its order: relative to its terms, by 1e-7. Adam divides it by its
+    own size, so a weight whose gradient is nothing but rounding takes steps of the learning rate in either direction.
+    Such weights are few (a concentration at its bound, for instance), and are apart by two learning rates a step at
+    most.
+    """
     assert one.history.columns.tolist() == two.history.columns.tolist()
     for column in one.history.columns.drop("seconds"):
         np.testing.assert_allclose(one.history[column], two.history[column], rtol=1e-5, atol=1e-7, err_msg=column)
+    steps = len(one.history) * -(-len(one.split.cells("train")) // 60)
     others = two.trained.module.state_dict()
+    apart = []
     for name, value in one.trained.module.state_dict().items():
-        np.testing.assert_allclose(value, others[name], rtol=1e-4, atol=1e-4, err_msg=name)
+        difference = (value - others[name]).abs() - 1e-4 * others[name].abs()
+        assert float(difference.max()) <= 2 * TrainConfig().learning_rate * steps, name
+        apart.append((difference > 1e-4).flatten())
+    assert float(torch.cat(apart).double().mean()) < 0.01
 
 
 def test_two_processes_give_what_one_gives(new_model: Any, quick: Options, tmp_path: Path) -> None:
