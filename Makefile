@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all lint types bench profile install clean
+.PHONY: demo test test-all test-processors lint types bench profile install clean
 
 install: $(INSTALLED)
 
@@ -23,6 +23,13 @@ test: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadscope -m ''
+
+# what depends on rounding, as on processors without AVX-512, and without AVX2 (the libraries then take other kernels)
+test-processors: $(INSTALLED)
+	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
+		$(BIN)/python -m pytest -q -n 2 --dist loadscope -m 'numeric and not slow'
+	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
+		$(BIN)/python -m pytest -q -n 2 --dist loadscope -m 'numeric and not slow'
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

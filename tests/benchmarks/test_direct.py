@@ -15,6 +15,8 @@ from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.model.objective import draw_noise, loss_terms
 from cradlevae.model.training.fit import split_sizes
 
+pytestmark = pytest.mark.numeric
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 

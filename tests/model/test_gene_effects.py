@@ -14,6 +14,8 @@ from cradlevae.data.rates import ConditionRates
 from cradlevae.errors import DataError
 from cradlevae.model.gene_effects import GeneEffects, shrunk_rates
 
+pytestmark = pytest.mark.numeric
+
 
 def drawn(seed: int = 0) -> tuple[ConditionRates, np.ndarray]:
     """Counts of a control and nine conditions, three of which do nothing."""

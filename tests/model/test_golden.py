@@ -28,7 +28,10 @@ TERMS = {
     "cf_KLdivergence": "counterfactual",
 }
 
-pytestmark = pytest.mark.skipif(not FILES, reason=f"no golden files in {FOLDER} (set CRADLEVAE_GOLDEN)")
+pytestmark = [
+    pytest.mark.numeric,
+    pytest.mark.skipif(not FILES, reason=f"no golden files in {FOLDER} (set CRADLEVAE_GOLDEN)"),
+]
 
 
 class Golden:

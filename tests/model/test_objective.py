@@ -24,6 +24,8 @@ from cradlevae.model.module import CradleModule, sparse_counts
 from cradlevae.model.objective import Noise, SplitSizes, draw_noise, iwelbo, loss_terms
 from cradlevae.model.training.fit import split_sizes
 
+pytestmark = pytest.mark.numeric
+
 REPEATS = 100
 """How often each cell stands in the batches that bounds are averaged over."""
 

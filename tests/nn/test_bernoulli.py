@@ -9,6 +9,8 @@ from torch.distributions import Bernoulli, kl_divergence
 
 from cradlevae.nn.bernoulli import bernoulli_kl, bernoulli_score, logistic_noise, straight_through
 
+pytestmark = pytest.mark.numeric
+
 
 def test_values_are_hard_and_gradients_soft() -> None:
     logits = torch.tensor([-1.0, 0.0, 2.0, 30.0], dtype=torch.float64, requires_grad=True)

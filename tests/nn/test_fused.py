@@ -17,6 +17,8 @@ from cradlevae.nn.fused import linear_gamma_poisson
 from cradlevae.nn.gamma_poisson import gamma_poisson_log_prob
 from cradlevae.nn.matmul import matmul_precision
 
+pytestmark = pytest.mark.numeric
+
 
 def sparse(dense: Tensor) -> SparseCounts:
     cells, genes = dense.nonzero(as_tuple=True)

@@ -11,6 +11,8 @@ from torch import Tensor
 from cradlevae.nn.counts import SparseCounts, decoded_share
 from cradlevae.nn.gamma_poisson import gamma_poisson_log_prob, gamma_poisson_rate, sample_gamma_poisson
 
+pytestmark = pytest.mark.numeric
+
 
 def sparse(dense: Tensor) -> SparseCounts:
     cells, genes = dense.nonzero(as_tuple=True)

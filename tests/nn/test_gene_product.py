@@ -13,6 +13,8 @@ from cradlevae.nn import gene_product as room
 from cradlevae.nn.counts import SparseCounts
 from cradlevae.nn.gene_product import gene_product
 
+pytestmark = pytest.mark.numeric
+
 
 def sparse(dense: Tensor) -> SparseCounts:
     positives = dense.nonzero()

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
 
+pytestmark = pytest.mark.numeric
+
 
 def table(seed: int = 0, n_rows: int = 13, n_genes: int = 80, noise: float = 0.3) -> tuple[Evidence, np.ndarray]:
     """Effects of which a third of the conditions have none; the first row is the control."""

@@ -13,6 +13,8 @@ from cradlevae.nn.constants import MEAN_OFFSET
 from cradlevae.nn.gamma_poisson import GammaPoisson, sample_gamma_poisson
 from cradlevae.nn.log_expression import expected_log_expression
 
+pytestmark = pytest.mark.numeric
+
 TOLERANCE = 1e-4
 """What the module promises; the largest relative error found over the table below is 4e-5 (at θ = 0.001)."""
 

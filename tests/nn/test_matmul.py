@@ -7,6 +7,8 @@ import torch
 
 from cradlevae.nn.matmul import matmul_precision, onednn_is_float32, reduced
 
+pytestmark = pytest.mark.numeric
+
 
 def settings() -> tuple[str, str, bool]:
     return torch.backends.mkldnn.matmul.fp32_precision, torch.backends.cuda.matmul.fp32_precision, reduced()

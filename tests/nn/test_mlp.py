@@ -10,6 +10,8 @@ from torch.distributions import Normal, kl_divergence
 
 from cradlevae.nn.mlp import MLP, Gaussian, GaussianHead, GaussianMLP, JointLinear, gaussian_kl, standard_log_prob
 
+pytestmark = pytest.mark.numeric
+
 
 def numpy_mlp(mlp: MLP, x: np.ndarray) -> np.ndarray:
     """out = act(W in), then out = act(W in) + in, with act(v) = max(v, 0.01 v)."""

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 import cradlevae as cv
 
+pytestmark = pytest.mark.numeric
+
 ALIKE: dict[str, float] = {"rtol": 1e-5, "atol": 1e-5}
 
 

@@ -20,6 +20,8 @@ from cradlevae.model.streams import seeded
 from cradlevae.nn.log_expression import expected_log_expression
 from cradlevae.query.effects import published_effects
 
+pytestmark = pytest.mark.numeric
+
 
 def test_shapes_labels_and_settings(model: cv.CradleVAE) -> None:
     effects = model.effects(["B+A", "C", "ctrl"], credible=0.8)

@@ -22,6 +22,8 @@ from cradlevae.model.config import TrainConfig
 from cradlevae.model.training import processes
 from cradlevae.model.training.processes import read_shared, write_shared
 
+pytestmark = pytest.mark.numeric
+
 Options = dict[str, Any]
 
 
