@@ -1,4 +1,4 @@
-"""Every block of code of the README and of docs/ runs, with the substitutions listed here, or is listed as an exception.
+"""Every code block of the README and of docs/ runs, with the substitutions listed here, or is listed as an exception.
 
 The blocks of a page run in the order of the page: Python in one namespace, command lines one after the other, and a
 block whose first line is a comment with a file name is written into that file (plans of benchmarks, and modules).
@@ -38,6 +38,7 @@ from cradlevae.benchmarking.worker import work
 from cradlevae.cli import main
 from cradlevae.data.datasets.published import DATASETS
 from cradlevae.evaluation.floors.registry import FLOORS
+from cradlevae.evaluation.metrics.kinds import KINDS
 from cradlevae.evaluation.metrics.registry import REGISTRY
 from cradlevae.model.artifact import ARTIFACT_MODELS
 from cradlevae.model.config import ModelConfig
@@ -309,6 +310,26 @@ def test_every_block_of_the_page_runs(page: Path, runner: Runner, capsys: pytest
             except Exception as error:
                 error.add_note(f"{page.name}, block of line {block.line}:\n{block.text}")
                 raise
+    if page.name == "extending.md":
+        check_extensions(runner.namespace)
+
+
+def check_extensions(namespace: dict[str, Any]) -> None:
+    """Every part that the page declares is known, and has been scored."""
+    own = {name: entry for name, entry in REGISTRY.items() if entry.own}
+    assert {entry.kind for entry in own.values()} == set(KINDS)
+    assert set(own) <= namespace["metrics_scored"]
+    assert {"median_effect", "model"} <= namespace["floors_scored"]
+    assert {"poisson"} < set(LIKELIHOODS)
+    assert {"point"} < set(ARTIFACT_MODELS)
+    assert cv.models()["my_vae"].make is namespace["MyVAE"]
+    assert type(cv.load("my_vae/")) is namespace["MyVAE"]
+    for table in ("benchmark_of_a_file", "benchmark_of_my_screen"):
+        assert Path(table, "table.md").exists()
+    scores = namespace["scores"]
+    value = scores.loc[(scores["metric"] == "ate_rho") & (scores["predictor"] == "model"), "value"]
+    assert len(value) > 0
+    assert np.isfinite(value).all()
 
 
 def test_every_block_has_a_language_that_is_run() -> None:
