@@ -290,5 +290,7 @@ def test_a_sixth_member_is_one_declaration(
     loaded = cv.load(tmp_path / "run")
     assert type(loaded) is sixth
     np.testing.assert_array_equal(loaded.effects(["A+B"], error=0.5).X, effects.X)
-    scores = cv.evaluate(model, simulated, n_cells=5)
-    assert np.isfinite(scores.loc[scores["metric"] == "iwelbo", "value"]).all()
+    assert loaded.predict(["A+B"], n_cells=7).shape == (7, 60)
+    scores = cv.evaluate(loaded, simulated, n_cells=5)
+    own = scores[scores["predictor"] == "model"].groupby("metric")["value"].mean()
+    assert np.isfinite(own[["iwelbo", "ate_rho", "clean_deviance"]]).all()

@@ -1,4 +1,4 @@
-"""The figure of cells that failed quality control, before and after the artifact is taken away."""
+"""The figure of cells that failed quality control, before and after the artifact is removed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 MAX_PASSING = 3000
 MAX_FAILED = 2000
-"""Most passing and failed cells that are drawn; of more, so many are chosen at random."""
+"""Largest numbers of passing and of failed cells that are drawn; of more cells, a random choice is drawn."""
 N_COMPONENTS = 20
 SEED = 0
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_ROWS = 40
-"""Most perturbations that are drawn: the flagged ones first, then those of the largest log odds."""
+"""Largest number of perturbations that are drawn: the flagged ones first, then those of the largest log odds."""
 NEEDED = ("perturbation", "n_cells", "n_failed", "log_odds", "low", "high", "flagged")
 
 

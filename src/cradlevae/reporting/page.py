@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FIGURE_DPI = 200
 """Pixels per inch of an embedded figure: sharp on screens of high density too."""
 MAX_ROWS = 200
-"""Most rows of a table that are written; the files beside the page hold all."""
+"""Largest number of rows of a table that are written; the files beside the page hold all rows."""
 MISSING = "–"
 
 

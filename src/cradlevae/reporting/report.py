@@ -29,7 +29,7 @@ from cradlevae.reporting.page import write_page
 from cradlevae.utils.types import AnnDataLike
 
 MOST_CELLS = 3000
-"""Most cells that are cleaned for the figure."""
+"""Largest number of cells that are cleaned for the figure."""
 
 
 def write_report(

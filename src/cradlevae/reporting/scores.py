@@ -39,7 +39,7 @@ METRICS = {
 """Metrics that are drawn; 1 is the best value of each."""
 MODEL_NAME = "model"
 LOWEST = -0.5
-"""Lower scores are drawn at the edge, with their value beside them, so that one bad floor does not flatten the rest."""
+"""Lower scores are drawn at the edge, with their value beside them, so that one bad floor does not hide the others."""
 NEEDED = ("metric", "predictor", "value")
 
 

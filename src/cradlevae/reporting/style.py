@@ -23,7 +23,7 @@ CEILING = "#009E73"
 PASSING = "#9AA3AC"
 """Colour of cells that passed, and of other things in the background."""
 FLOOR = "#5F6770"
-"""Colour of floors, which need no trained model."""
+"""Colour of floors."""
 INK = "#22262A"
 """Colour of text."""
 MUTED = "#5F6770"
@@ -126,7 +126,7 @@ def number(value: float, digits: int = 2) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    """Write a share in percent; a share that is not zero never looks like it."""
+    """Write a share in percent; a share that is not zero is never written as 0 %."""
     share = part / whole
     return "<0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
 

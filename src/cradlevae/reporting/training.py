@@ -35,10 +35,10 @@ TERMS = {
     "artifact": "Artifact (KL)",
     "counterfactual": "Counterfactual",
 }
-"""Names of the terms of the loss; other terms bear the name of their column."""
+"""Names of the terms of the loss; other terms have the name of their column."""
 COLUMNS = 3
 WARM_UP = 0.05
-"""Share of the epochs, at the beginning, that the y axes need not show: their fall would flatten the others."""
+"""Share of the epochs, at the beginning, that may lie outside of the y axes: their fall would flatten the others."""
 
 
 def training_figure(history: pd.DataFrame) -> Figure:
@@ -129,7 +129,7 @@ def _curves(ax: Axes, epoch: FloatArray, history: pd.DataFrame, name: str, best:
 
 
 def _zoom(ax: Axes, curves: list[FloatArray]) -> bool:
-    """Leave out the first epochs of a long run, if the curves fell a lot in them; true if it was done."""
+    """Leave out the first epochs of a long training, if the curves fell a lot in them; true if they were left out."""
     if not curves:
         return False
     skip = round(WARM_UP * len(curves[0]))
