@@ -178,9 +178,10 @@ def test_a_large_concentration_loses_no_precision() -> None:
     double = Problem(case.hidden, case.weight, case.bias, log_concentration, case.dense, case.library_size, None)
     single = Problem(case.hidden.float(), case.weight.float(), case.bias.float(), log_concentration.float(),
                      case.dense.float(), case.library_size.float(), None)  # fmt: skip
-    # a positive count adds lgamma(θ + x) − lgamma(θ), each of which float32 knows to an ulp of its size
+    # a positive count adds lgamma(θ + x) − lgamma(θ), each of which float32 knows to an ulp of its size; the error of
+    # lgamma(θ) is the same for all genes here, so errors add up
     ulp = np.spacing(np.float32(torch.lgamma(torch.tensor(9.0).exp()).item()))
-    rounding = 2 * ulp * np.sqrt((case.dense > 0).sum(1).max().item())
+    rounding = ulp * (case.dense > 0).sum(1).max().item()
     np.testing.assert_allclose(single.fast()[1].detach(), double.direct()[1].detach(), rtol=2e-5, atol=rounding)
 
 
