@@ -15,7 +15,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.qc.confounding import confounding_alarm
+from cradlevae.data.qc.confounding import confounding_test
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.training_moments import need_training_controls
 from cradlevae.evaluation.inputs import ScoringInputs
@@ -146,7 +146,7 @@ def _score_latents(scores: Scores, inputs: ScoringInputs, model: TrainedModel) -
 
 def _score_confounding(scores: Scores, data: Experiment) -> pd.DataFrame:
     """Add the number of perturbations that change the failure rate, and return the test of each."""
-    confounding = confounding_alarm(data.condition, data.conditions, data.failed)
+    confounding = confounding_test(data.condition, data.conditions, data.failed)
     flagged = list(confounding.loc[confounding["flagged"], "perturbation"])
     scores.add("all cells", "confounded_perturbations", "data", float(len(flagged)), note=", ".join(flagged))
     return confounding
