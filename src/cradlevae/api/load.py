@@ -6,8 +6,11 @@ from pathlib import Path
 
 from cradlevae.api.perturbation_vae import CLASSES, PerturbationVAE
 from cradlevae.model.store import load_model
+from cradlevae.utils.checks import path_of
+from cradlevae.utils.default_dtype import float32_default
 
 
+@float32_default()
 def load(folder: str | Path) -> PerturbationVAE:
     """Read a trained model of whichever class; nothing that the files contain is executed.
 
@@ -39,5 +42,5 @@ def load(folder: str | Path) -> PerturbationVAE:
     ...     cv.load(folder)
     SAMSVAE(60 genes, 4 perturbations, no artifact; trained, 1 epochs)
     """
-    trained = load_model(folder)
+    trained = load_model(path_of("folder", folder))
     return CLASSES[trained.declaration.key].of_trained(trained)

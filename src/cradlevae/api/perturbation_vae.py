@@ -10,12 +10,20 @@ from typing import Any, ClassVar, Self
 
 import pandas as pd
 
-from cradlevae.api.checks import check_split, model_config, refuse_changed, refuse_existing_run, train_config
+from cradlevae.api.checks import (
+    check_criteria,
+    check_devices,
+    check_split,
+    model_config,
+    refuse_changed,
+    refuse_existing_run,
+    train_config,
+)
 from cradlevae.api.questions import Questions
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
 from cradlevae.data.labels import DEFAULT_CONTROLS
 from cradlevae.data.qc.criteria import QC_KEY
-from cradlevae.data.split import Split
+from cradlevae.data.split import Split, check_is_split
 from cradlevae.data.split import split as make_split
 from cradlevae.data.storage.stored_matrix import StoredMatrix
 from cradlevae.errors import DataError
@@ -25,6 +33,8 @@ from cradlevae.model.store import load_model, save_model
 from cradlevae.model.trained import TrainedModel, as_treated, new_model, training_rows, with_banks
 from cradlevae.model.training.fit import fit
 from cradlevae.model.training.residual import with_residual
+from cradlevae.utils.checks import check_anndata, flag, output_folder, path_of, seed_number
+from cradlevae.utils.default_dtype import float32_default
 from cradlevae.utils.docs import documented_by
 from cradlevae.utils.types import AnnDataLike
 
@@ -65,6 +75,7 @@ class PerturbationVAE(Questions):
         if "declaration" in cls.__dict__:
             _register_class(cls)
 
+    @float32_default()
     def __init__(
         self,
         adata: AnnDataLike,
@@ -82,9 +93,9 @@ class PerturbationVAE(Questions):
     ) -> None:
         fields = DataFields(
             perturbation_key=perturbation_key,
-            artifact_key=artifact_key if isinstance(artifact_key, str) else tuple(artifact_key),
+            artifact_key=artifact_key,  # type: ignore[arg-type]  # DataFields makes tuples of lists
             layer=layer,
-            control_labels=(control_labels,) if isinstance(control_labels, str) else tuple(control_labels),
+            control_labels=control_labels,  # type: ignore[arg-type]
             separator=separator,
             guides_key=guides_key,
             guide_min_count=guide_min_count,
@@ -94,11 +105,11 @@ class PerturbationVAE(Questions):
             raise DataError(
                 f"model={settings.model!r} is not a {self.declaration.name}; use {settings.declaration.name}"
             )
-        if settings.objective == "released" and len(fields.criteria) > 1:
-            raise DataError(
-                f"objective='released' knows one artifact class, but artifact_key names {len(fields.criteria)}; "
-                "give one column, or use objective='corrected'"
-            )
+        check_criteria(settings, fields)
+        seed = seed_number(seed)
+        check_anndata(adata)
+        if split is not None:
+            check_is_split(split)
         data = as_treated(read_experiment(adata, fields), self.declaration)
         if split is None:
             split = make_split(adata, "cells", fields=fields)
@@ -108,6 +119,7 @@ class PerturbationVAE(Questions):
 
     # -- training and files ------------------------------------------------------------------------------------
 
+    @float32_default()
     def train(
         self, max_epochs: int | None = None, *, output: str | Path | None = None, resume: bool = False, **config: Any
     ) -> None:
@@ -129,7 +141,8 @@ class PerturbationVAE(Questions):
         Raises
         ------
         DataError
-            If ``output`` already holds a run and ``resume`` is not set, or cannot be written.
+            If ``output`` already holds a run and ``resume`` is not set, or cannot be written; if ``resume`` or
+            ``tensorboard`` is set without ``output``.
         TrainingError
             If the loss is no longer a finite number.
         """
@@ -138,7 +151,12 @@ class PerturbationVAE(Questions):
                 f"this model was loaded without data; make a new {self.declaration.name}(adata, ...) to train"
             )
         settings = train_config({"max_epochs": max_epochs, **config})
-        folder = None if output is None else Path(output)
+        check_devices(self.trained.config, settings)
+        resume = flag("resume", resume)
+        folder = None if output is None else output_folder("output", output)
+        if folder is None and (resume or settings.tensorboard):
+            lost = "resume" if resume else "tensorboard"
+            raise DataError(f"{lost} needs a folder that stays after training; name it with output=")
         if folder is not None and not resume:
             refuse_existing_run(folder)
         split = self.trained.split
@@ -168,9 +186,10 @@ class PerturbationVAE(Questions):
         DataError
             If the folder already holds a model and ``overwrite`` is not set, or is not writable.
         """
-        save_model(self.trained, folder, overwrite=overwrite)
+        save_model(self.trained, output_folder("folder", folder), overwrite=flag("overwrite", overwrite))
 
     @classmethod
+    @float32_default()
     def load(cls, folder: str | Path) -> Self:
         """Read a model that :meth:`save` has written; nothing that the files contain is executed.
 
@@ -184,7 +203,7 @@ class PerturbationVAE(Questions):
         DataError
             If the folder holds no model, a damaged one or another model of the family.
         """
-        trained = load_model(folder)
+        trained = load_model(path_of("folder", folder))
         if trained.declaration is not cls.declaration:
             raise DataError(
                 f"{folder} holds a {trained.declaration.name}, not a {cls.declaration.name}; load it with "

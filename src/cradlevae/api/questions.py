@@ -28,6 +28,7 @@ from cradlevae.query import (
 )
 from cradlevae.query.arguments import PUBLISHED_LIBRARY_SIZE
 from cradlevae.query.library_sizes import LibrarySize
+from cradlevae.utils.default_dtype import float32_default
 from cradlevae.utils.docs import documented_by
 from cradlevae.utils.types import AnnDataLike
 
@@ -41,6 +42,7 @@ class Questions:
     trained: TrainedModel
     """The trained model."""
 
+    @float32_default()
     @documented_by(predict_query.predict)
     def predict(
         self,
@@ -65,6 +67,7 @@ class Questions:
             basal=basal, seed=seed, output=output,
         )  # fmt: skip
 
+    @float32_default()
     @documented_by(effects_query.effects)
     def effects(
         self,
@@ -83,6 +86,7 @@ class Questions:
             seed=seed,
         )  # fmt: skip
 
+    @float32_default()
     @documented_by(effects_query.published_effects)
     def published_effects(
         self,
@@ -98,6 +102,7 @@ class Questions:
             self.trained, perturbations, n_particles=n_particles, library_size=library_size, scale=scale, seed=seed
         )
 
+    @float32_default()
     @documented_by(counterfactual_query.clean)
     def clean(
         self,
@@ -114,6 +119,7 @@ class Questions:
             self.trained, adata, cells=cells, library_size=library_size, n_draws=n_draws, seed=seed, output=output
         )
 
+    @float32_default()
     @documented_by(counterfactual_query.counterfactual, counterfactual_query.clean)
     def counterfactual(
         self,
@@ -139,6 +145,7 @@ class Questions:
             library_size=library_size, n_draws=n_draws, seed=seed, output=output,
         )  # fmt: skip
 
+    @float32_default()
     @documented_by(signature_query.artifact_signature)
     def artifact_signature(
         self, *, credible: float = 0.9, n_draws: int = 50, n_states: int = 256, seed: int = 0
@@ -148,16 +155,19 @@ class Questions:
             self.trained, credible=credible, n_draws=n_draws, n_states=n_states, seed=seed
         )
 
+    @float32_default()
     @documented_by(latents_query.latents)
     def latents(self, adata: AnnDataLike, *, n_draws: int = 16, sample: bool = False, seed: int = 0) -> ad.AnnData:
         """Latent states of cells: the means of their posterior, or one draw from it."""
         return latents_query.latents(self.trained, adata, n_draws=n_draws, sample=sample, seed=seed)
 
+    @float32_default()
     @documented_by(latents_query.mask_probabilities)
     def mask_probabilities(self) -> pd.DataFrame:
         """Posterior probability that each treatment acts on each latent, (treatments, latents)."""
         return latents_query.mask_probabilities(self.trained)
 
+    @float32_default()
     @documented_by(latents_query.log_likelihood)
     def log_likelihood(self, adata: AnnDataLike, *, n_particles: int = 100, seed: int = 0) -> pd.Series[float]:
         """IWELBO of each cell in nats: an importance-weighted lower bound on log p(x).

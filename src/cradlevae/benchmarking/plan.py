@@ -17,7 +17,7 @@ from cradlevae.benchmarking.plain import from_plain, normalise, plain
 from cradlevae.data.labels import closest
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
-from cradlevae.utils.checks import check_at_least, check_choice
+from cradlevae.utils.checks import check_at_least, check_choice, texts
 
 BEST_FLOOR = "best floor"
 REFERENCES = ("held-out", "validation", "all")
@@ -303,7 +303,7 @@ def _with_path(source: Any, folder: Path) -> Any:
 
 def _import(modules: Any) -> None:
     """Import the modules of a plan, which register models."""
-    for module in modules:
+    for module in texts("modules", modules):
         try:
             import_module(module)
         except ImportError as error:

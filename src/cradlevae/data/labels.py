@@ -169,7 +169,9 @@ def requested_conditions(
     DataError
         If no label is given, or one of them is empty or missing.
     """
-    written = [labels] if isinstance(labels, str) else [str(label) for label in labels]
+    if not isinstance(labels, Iterable) or isinstance(labels, bytes):
+        raise DataError(f"perturbations is {labels!r}; give a label such as 'A+B', or a list of labels")
+    written = [str(labels)] if isinstance(labels, str) else [str(label) for label in labels]
     if not written:
         raise DataError("no perturbations were given")
     conditions = {}

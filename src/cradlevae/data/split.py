@@ -26,7 +26,7 @@ from cradlevae.data.fields import fields_of
 from cradlevae.data.labels import CONTROL, closest, singles_of
 from cradlevae.errors import DataError
 from cradlevae.utils.atomic import write_text
-from cradlevae.utils.checks import check_anndata, output_file, path_of, seed_number, text, whole_number
+from cradlevae.utils.checks import check_anndata, output_file, path_of, seed_number, shown, text, whole_number
 from cradlevae.utils.types import AnnDataLike, IndexArray
 
 PARTS = ("train", "val", "test")
@@ -141,6 +141,16 @@ class Split:
         return f"Split({self.recipe!r}, seed={self.seed}, {sizes}, hash {self.hash[:12]})"
 
 
+def check_is_split(split: Any) -> None:
+    """Raise :class:`DataError` where something else than a split is given."""
+    if not isinstance(split, Split):
+        recipe = split if isinstance(split, str) and split in RECIPES else "cells"
+        raise DataError(
+            f"split is {shown(split)}; it must be a cradlevae.Split: make one with cradlevae.split(adata, {recipe!r}), "
+            "or read a manifest with cradlevae.Split.load(path)"
+        )
+
+
 def split(
     adata: AnnDataLike,
     recipe: str = "cells",
@@ -179,8 +189,8 @@ def split(
     Raises
     ------
     DataError
-        If the recipe is unknown, an argument means nothing for it or contradicts ``fields``, or the data cannot be split
-        by it.
+        If the recipe is unknown, an argument means nothing for it or contradicts ``fields``, or the data cannot be
+        split by it.
 
     Examples
     --------

@@ -27,6 +27,7 @@ from cradlevae.evaluation.reference_effects import (
     NOT_MEASURABLE,
     Reference,
     ReferenceCells,
+    check_reference,
     measured_reference,
     reference_rows,
     scored_conditions,
@@ -41,9 +42,14 @@ from cradlevae.evaluation.scorers.latents import sampled_cells, score_leakage, s
 from cradlevae.evaluation.scorers.qc import score_qc
 from cradlevae.evaluation.scorers.simulated import score_mask, score_signature
 from cradlevae.model.trained import TrainedModel
+from cradlevae.utils.checks import flag, seed_number, whole_number
 from cradlevae.utils.types import AnnDataLike
 
 __all__ = ["ALL_CELLS_NOTE", "COLUMNS", "evaluate", "measured_effects_of"]
+
+
+DEFAULT_CELLS = 200
+"""Generated cells per condition by default."""
 
 
 def evaluate(
@@ -54,7 +60,7 @@ def evaluate(
     published: bool = False,
     generated: bool = True,
     truth: bool = True,
-    n_cells: int = 200,
+    n_cells: int = DEFAULT_CELLS,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Score a trained model on cells that it has not seen.
@@ -96,6 +102,12 @@ def evaluate(
     DataError
         If no held-out cells are there, training cells are among them, or there are no training controls for floors.
     """
+    check_reference(reference)
+    published, generated = flag("published", published), flag("generated", generated)
+    truth = flag("truth", truth)
+    n_cells, seed = whole_number("n_cells", n_cells, 1), seed_number(seed)
+    if not generated and n_cells != DEFAULT_CELLS:
+        raise DataError("no cells are generated, so n_cells means nothing; leave it out, or set generated=True")
     predictor = as_predictor(model)
     data = predictor.read(adata)
     chosen = reference_rows(predictor, data, reference)

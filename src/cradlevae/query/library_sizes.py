@@ -12,6 +12,8 @@ from cradlevae.data.experiment import DataFields
 from cradlevae.data.labels import listed, singles_of
 from cradlevae.errors import DataError
 from cradlevae.query.arguments import asked_names
+from cradlevae.utils.checks import shown
+from cradlevae.utils.fields import plain
 from cradlevae.utils.types import Float32Array
 
 LibrarySize = float | str | Mapping[str, npt.ArrayLike]
@@ -47,10 +49,7 @@ def chosen_sizes(
 
 
 def _positive(size: object) -> float:
-    try:
-        value = float(size)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise DataError(f"library_size is {size!r}; give a positive number or 'controls', or sizes by condition")
-    return value
+    value = plain(size)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+        raise DataError(f"library_size is {shown(size)}; give a positive number or 'controls', or sizes by condition")
+    return float(value)

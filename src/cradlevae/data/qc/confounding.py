@@ -65,7 +65,7 @@ def confounding_alarm(
     fields = fields_of(fields, field_options)
     check_anndata(adata)
     labels = condition_labels(adata, fields)
-    failed = artifact_indicators(adata, fields).any(axis=1)
+    failed = np.asarray(artifact_indicators(adata, fields).any(axis=1))
     codes, names = pd.factorize(labels, sort=True)
     codes = np.where((labels == "").to_numpy(), -1, codes)
     return confounding_test(codes, [str(name) for name in names], failed, fdr=fdr)

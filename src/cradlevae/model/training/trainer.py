@@ -90,7 +90,7 @@ class Run:
             trainer = pl.Trainer(
                 max_epochs=config.max_epochs,
                 accelerator=config.accelerator,
-                devices=config.devices,
+                devices=config.n_devices,
                 strategy=_strategy() if shard.n > 1 else "auto",
                 gradient_clip_val=config.gradient_clip,
                 callbacks=[DataOnDevice(batches.values(), config.data_on_device), *self._callbacks(shard)],
