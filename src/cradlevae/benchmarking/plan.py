@@ -282,9 +282,9 @@ def plan_of(content: Mapping[str, Any], *, folder: Path | None = None) -> Plan:
     """A plan from what a YAML file (or :func:`plan_dict`) holds; paths relative to ``folder`` are made absolute."""
     content = dict(content)
     _import(content.get("modules") or ())
-    if "models" in content:
+    if isinstance(content.get("models") or [], list | tuple) and "models" in content:
         content["models"] = [{"model": run} if isinstance(run, str) else run for run in content["models"] or ()]
-    if folder is not None:
+    if folder is not None and isinstance(content.get("data") or [], list | tuple):
         content["data"] = [_with_path(source, folder) for source in content.get("data") or ()]
     return from_plain(Plan, content, "the plan")
 

@@ -70,12 +70,12 @@ def train(
         raise DataError(f"the run in {output} is complete; there is nothing to resume")
     check_criteria(model, fields)
     check_devices(model, training)
-    make_folder(output)
     cells = open_cells(data)
     check_experiment(cells, fields)
     if not _lacks_artifact(cells, fields):
         artifact_indicators(cells, fields)
     manifest = _split(cells, split, split_seed, fields)
+    make_folder(output)
     print(manifest)
     _load_counts(cells, fields.layer, backed)
     labels = _annotate(cells, fields)

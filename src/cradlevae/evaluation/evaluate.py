@@ -109,6 +109,7 @@ def evaluate(
     if not generated and n_cells != DEFAULT_CELLS:
         raise DataError("no cells are generated, so n_cells means nothing; leave it out, or set generated=True")
     predictor = as_predictor(model)
+    _check_genes(predictor)
     data = predictor.read(adata)
     chosen = reference_rows(predictor, data, reference)
     need_training_controls(predictor.split, data)
@@ -133,6 +134,15 @@ def evaluate(
     }
     _warn(unanswered, chosen.unmarked if reference != "all" else 0.0)
     return table
+
+
+def _check_genes(predictor: Predictor) -> None:
+    """Raise :class:`DataError` for one gene, whose share of the counts is always 1."""
+    if len(predictor.genes) < 2:
+        raise DataError(
+            "the model has one gene, whose share of a cell's counts is always 1: there is no effect to score; use at "
+            "least two genes"
+        )
 
 
 def _score_effects(

@@ -86,6 +86,13 @@ class ModelConfig:
         Hidden layers of the basal encoder.
     embedding_layers
         Hidden layers of the embedding and artifact encoders.
+
+    Examples
+    --------
+    >>> import cradlevae as cv
+    >>> config = cv.ModelConfig("sams_vae", n_latent=50)
+    >>> config.resolved(combinations=True).mask_prior
+    0.01
     """
 
     model: str = "cradle_vae"
@@ -253,6 +260,12 @@ class TrainConfig:
         Also log to TensorBoard (extra ``tensorboard``).
     progress
         Whether to show a progress bar.
+
+    Examples
+    --------
+    >>> import cradlevae as cv
+    >>> cv.TrainConfig(batch_size=500).of_cells(10_000).max_epochs
+    200
     """
 
     max_epochs: int | None = None
