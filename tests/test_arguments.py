@@ -183,7 +183,7 @@ class TestOrder:
         unreadable.obs["perturbation"] = unreadable.obs["perturbation"].astype(str).replace("control", "Z")
         with pytest.raises(cv.DataError, match="no control cells"):
             cv.FloorModel("shrunk_mean", unreadable)
-        with pytest.raises(cv.DataError, match="'Z'.*unknown to the model"):
+        with pytest.raises(cv.DataError, match=r"'Z'.*unknown to the model"):
             model.clean(unreadable)
 
 

@@ -122,7 +122,8 @@ FUNCTIONS: dict[str, dict[str, list[Any]]] = {
     },
     "simulate": {
         "n_cells": COUNT, "n_genes": COUNT, "n_perturbations": COUNT, "n_combinations": WHOLE,
-        "n_interacting": WHOLE[1:], "n_latent": COUNT, "mask_probability": [*NUMBER, -1, 2], "effect_size": [*NUMBER, -1],
+        "n_interacting": WHOLE[1:], "n_latent": COUNT, "mask_probability": [*NUMBER, -1, 2],
+        "effect_size": [*NUMBER, -1],
         "artifact_rate": [*NUMBER, -1, 2], "artifact_kinds": [*TEXTS, "nonsense"], "confounded": NUMBER,
         "library_size": [None, 500, (500,), (NAN, 0.2), ("a", "b"), (0, 0.2)], "control_share": [*NUMBER, -1],
         "seed": WHOLE,

@@ -49,7 +49,11 @@ def chosen_sizes(
 
 
 def _positive(size: object) -> float:
-    value = plain(size)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+    number = plain(size)
+    try:
+        value = -1.0 if isinstance(number, bool) else float(number)
+    except (TypeError, ValueError):
+        value = -1.0
+    if not 0 < value < float("inf"):
         raise DataError(f"library_size is {shown(size)}; give a positive number or 'controls', or sizes by condition")
-    return float(value)
+    return value
