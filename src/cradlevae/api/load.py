@@ -10,7 +10,6 @@ from cradlevae.utils.checks import path_of
 from cradlevae.utils.default_dtype import float32_default
 
 
-@float32_default()
 def load(folder: str | Path) -> PerturbationVAE:
     """Read a trained model of whichever class; nothing that the files contain is executed.
 
@@ -42,5 +41,6 @@ def load(folder: str | Path) -> PerturbationVAE:
     ...     cv.load(folder)
     SAMSVAE(60 genes, 4 perturbations, no artifact; trained, 1 epochs)
     """
-    trained = load_model(path_of("folder", folder))
-    return CLASSES[trained.declaration.key].of_trained(trained)
+    with float32_default():
+        trained = load_model(path_of("folder", folder))
+        return CLASSES[trained.declaration.key].of_trained(trained)

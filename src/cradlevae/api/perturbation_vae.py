@@ -75,7 +75,6 @@ class PerturbationVAE(Questions):
         if "declaration" in cls.__dict__:
             _register_class(cls)
 
-    @float32_default()
     def __init__(
         self,
         adata: AnnDataLike,
@@ -115,11 +114,13 @@ class PerturbationVAE(Questions):
             split = make_split(adata, "cells", fields=fields)
         check_split(data, split, settings)
         self.data: Experiment | None = data
-        self.trained = new_model(data, adata.var.copy(), fields, split, settings, qc=adata.uns.get(QC_KEY), seed=seed)
+        with float32_default():
+            self.trained = new_model(
+                data, adata.var.copy(), fields, split, settings, qc=adata.uns.get(QC_KEY), seed=seed
+            )
 
     # -- training and files ------------------------------------------------------------------------------------
 
-    @float32_default()
     def train(
         self, max_epochs: int | None = None, *, output: str | Path | None = None, resume: bool = False, **config: Any
     ) -> None:
@@ -168,8 +169,9 @@ class PerturbationVAE(Questions):
             "model": asdict(self.trained.config),
             "on_disk": isinstance(self.data.counts, StoredMatrix),  # the cells then come in another order
         }
-        history = fit(self.trained.module, self.data, rows, settings, output=folder, resume=resume, record=record)
-        self.trained = with_residual(with_banks(replace(self.trained, history=history), self.data), self.data)
+        with float32_default():
+            history = fit(self.trained.module, self.data, rows, settings, output=folder, resume=resume, record=record)
+            self.trained = with_residual(with_banks(replace(self.trained, history=history), self.data), self.data)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the trained model into a folder, from which :meth:`load` reads it.
@@ -189,7 +191,6 @@ class PerturbationVAE(Questions):
         save_model(self.trained, output_folder("folder", folder), overwrite=flag("overwrite", overwrite))
 
     @classmethod
-    @float32_default()
     def load(cls, folder: str | Path) -> Self:
         """Read a model that :meth:`save` has written; nothing that the files contain is executed.
 
@@ -203,7 +204,8 @@ class PerturbationVAE(Questions):
         DataError
             If the folder holds no model, a damaged one or another model of the family.
         """
-        trained = load_model(path_of("folder", folder))
+        with float32_default():
+            trained = load_model(path_of("folder", folder))
         if trained.declaration is not cls.declaration:
             raise DataError(
                 f"{folder} holds a {trained.declaration.name}, not a {cls.declaration.name}; load it with "

@@ -20,7 +20,6 @@ from cradlevae.utils.docs import documented_by
 from cradlevae.utils.types import AnnDataLike
 
 
-@float32_default()
 @documented_by(scoring.evaluate)
 def evaluate(
     model: PerturbationVAE | FloorModel,
@@ -46,13 +45,13 @@ def evaluate(
     >>> list(scores.columns)[:4]
     ['reference', 'metric', 'predictor', 'value']
     """
-    return scoring.evaluate(
-        _trained(model), adata, reference=reference, published=published, generated=generated, truth=truth,
-        n_cells=n_cells, seed=seed,
-    )  # fmt: skip
+    with float32_default():
+        return scoring.evaluate(
+            _trained(model), adata, reference=reference, published=published, generated=generated, truth=truth,
+            n_cells=n_cells, seed=seed,
+        )  # fmt: skip
 
 
-@float32_default()
 @documented_by(cell_eval.to_cell_eval)
 def to_cell_eval(
     model: PerturbationVAE | FloorModel,
@@ -77,7 +76,10 @@ def to_cell_eval(
     ...     [path.name for path in cv.to_cell_eval(floor, adata, folder)]
     ['predicted.h5ad', 'real.h5ad']
     """
-    return cell_eval.to_cell_eval(_trained(model), adata, folder, reference=reference, overwrite=overwrite, seed=seed)
+    with float32_default():
+        return cell_eval.to_cell_eval(
+            _trained(model), adata, folder, reference=reference, overwrite=overwrite, seed=seed
+        )
 
 
 def _trained(model: PerturbationVAE | FloorModel) -> TrainedModel | FittedFloor:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def float32_default() -> Iterator[None]:
-    """Let torch make float32 arrays inside the block (or the decorated function); the caller's default comes back."""
+    """Let torch make float32 arrays inside the block; the caller's default comes back."""
     import torch
 
     before = torch.get_default_dtype()
