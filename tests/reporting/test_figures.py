@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import cradlevae as cv
-from cradlevae.data.qc.confounding import confounding_alarm
+from cradlevae.data.qc.confounding import confounding_test
 from cradlevae.errors import DataError
 from cradlevae.reporting.cleaned import passing_distances
 from cradlevae.reporting.figures import (
@@ -426,7 +426,7 @@ def alarm(n: int, hot: int = 0) -> pd.DataFrame:
     names = ["control", *(f"P${i}" for i in range(n))]
     codes = np.repeat(np.arange(n + 1), 100)
     rate = np.where((codes > 0) & (codes <= hot), 0.9, 0.2)
-    return confounding_alarm(codes, names, rng.random(len(codes)) < rate)
+    return confounding_test(codes, names, rng.random(len(codes)) < rate)
 
 
 def test_confounding_sorts_flags_and_counts():

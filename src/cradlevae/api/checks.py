@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cradlevae.data.experiment import Experiment
+from cradlevae.data.experiment import DataFields, Experiment
 from cradlevae.data.labels import closest, listed
 from cradlevae.data.split import Split
 from cradlevae.data.storage.stored_matrix import StoredMatrix
@@ -37,6 +37,24 @@ def _refuse_unknown(options: dict[str, Any], kind: Any) -> None:
     for name in options:
         if name not in kind.__dataclass_fields__:
             raise DataError(f"unknown option {name!r}{closest(name, list(kind.__dataclass_fields__))}")
+
+
+def check_criteria(config: ModelConfig, fields: DataFields) -> None:
+    """Raise :class:`DataError` if a model does not take so many artifact columns."""
+    if config.objective == "released" and len(fields.criteria) > 1:
+        raise DataError(
+            f"objective='released' knows one artifact class, but artifact_key names {len(fields.criteria)}; "
+            "give one column, or use objective='corrected'"
+        )
+
+
+def check_devices(config: ModelConfig, training: TrainConfig) -> None:
+    """Raise :class:`DataError` if a model cannot be trained on so many devices."""
+    if training.n_devices > 1 and config.objective == "released":
+        raise DataError(
+            f"devices is {training.n_devices}, but the objective 'released' has terms that depend on the whole batch; "
+            "set devices=1, or train with the objective 'corrected'"
+        )
 
 
 def refuse_existing_run(folder: Path) -> None:

@@ -11,6 +11,8 @@ import pandas as pd
 
 from cradlevae.api.checks import (
     attached,
+    check_criteria,
+    check_devices,
     check_split,
     content_in_memory,
     model_config,
@@ -22,7 +24,7 @@ from cradlevae.api.questions import Questions
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
 from cradlevae.data.labels import DEFAULT_CONTROLS
 from cradlevae.data.qc.criteria import QC_KEY
-from cradlevae.data.split import Split
+from cradlevae.data.split import Split, check_is_split
 from cradlevae.data.split import split as make_split
 from cradlevae.data.storage.stored_matrix import StoredMatrix
 from cradlevae.errors import DataError
@@ -33,6 +35,8 @@ from cradlevae.model.trained import TrainedModel, as_treated, new_model, trainin
 from cradlevae.model.training.content import training_content
 from cradlevae.model.training.fit import appended, fit
 from cradlevae.model.training.residual import with_residual
+from cradlevae.utils.checks import check_anndata, flag, output_folder, path_of, seed_number
+from cradlevae.utils.default_dtype import float32_default
 from cradlevae.utils.docs import documented_by
 from cradlevae.utils.types import AnnDataLike
 
@@ -90,9 +94,9 @@ class PerturbationVAE(Questions):
     ) -> None:
         fields = DataFields(
             perturbation_key=perturbation_key,
-            artifact_key=artifact_key if isinstance(artifact_key, str) else tuple(artifact_key),
+            artifact_key=artifact_key,  # type: ignore[arg-type]  # DataFields makes tuples of lists
             layer=layer,
-            control_labels=(control_labels,) if isinstance(control_labels, str) else tuple(control_labels),
+            control_labels=control_labels,  # type: ignore[arg-type]
             separator=separator,
             guides_key=guides_key,
             guide_min_count=guide_min_count,
@@ -102,18 +106,21 @@ class PerturbationVAE(Questions):
             raise DataError(
                 f"model={settings.model!r} is not a {self.declaration.name}; use {settings.declaration.name}"
             )
-        if settings.objective == "released" and len(fields.criteria) > 1:
-            raise DataError(
-                f"objective='released' knows one artifact class, but artifact_key names {len(fields.criteria)}; "
-                "give one column, or use objective='corrected'"
-            )
+        check_criteria(settings, fields)
+        seed = seed_number(seed)
+        check_anndata(adata)
+        if split is not None:
+            check_is_split(split)
         data = as_treated(read_experiment(adata, fields), self.declaration)
         if split is None:
             split = make_split(adata, "cells", fields=fields)
         check_split(data, split, settings)
         self.data: Experiment | None = data
         self._content = content_in_memory(data, split, settings)
-        self.trained = new_model(data, adata.var.copy(), fields, split, settings, qc=adata.uns.get(QC_KEY), seed=seed)
+        with float32_default():
+            self.trained = new_model(
+                data, adata.var.copy(), fields, split, settings, qc=adata.uns.get(QC_KEY), seed=seed
+            )
 
     # -- training and files ------------------------------------------------------------------------------------
 
@@ -138,7 +145,8 @@ class PerturbationVAE(Questions):
         Raises
         ------
         DataError
-            If ``output`` already holds a run and ``resume`` is not set, or cannot be written.
+            If ``output`` already holds a run and ``resume`` is not set, or cannot be written; if ``resume`` or
+            ``tensorboard`` is set without ``output``.
         TrainingError
             If the loss is no longer a finite number.
         """
@@ -147,7 +155,12 @@ class PerturbationVAE(Questions):
                 f"this model was loaded without data; give them to {self.declaration.name}.load(folder, adata) to train"
             )
         settings = train_config({"max_epochs": max_epochs, **config})
-        folder = None if output is None else Path(output)
+        check_devices(self.trained.config, settings)
+        resume = flag("resume", resume)
+        folder = None if output is None else output_folder("output", output)
+        if folder is None and (resume or settings.tensorboard):
+            lost = "resume" if resume else "tensorboard"
+            raise DataError(f"{lost} needs a folder that stays after training; name it with output=")
         if folder is not None and not resume:
             refuse_existing_run(folder)
         split, data, trained = self.trained.split, self.data, self.trained
@@ -160,9 +173,10 @@ class PerturbationVAE(Questions):
             "model": asdict(trained.config),
             "on_disk": isinstance(data.counts, StoredMatrix),  # the cells then come in another order
         }
-        history = fit(trained.module, data, rows, settings, output=folder, resume=resume, record=record)
-        history = appended(trained.history, history)
-        self.trained = with_residual(with_banks(replace(trained, history=history, content=content), data), data)
+        with float32_default():
+            history = fit(trained.module, data, rows, settings, output=folder, resume=resume, record=record)
+            history = appended(trained.history, history)
+            self.trained = with_residual(with_banks(replace(trained, history=history, content=content), data), data)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the trained model into a folder, from which :meth:`load` reads it.
@@ -179,7 +193,7 @@ class PerturbationVAE(Questions):
         DataError
             If the folder already holds a model and ``overwrite`` is not set, or is not writable.
         """
-        save_model(self.trained, folder, overwrite=overwrite)
+        save_model(self.trained, output_folder("folder", folder), overwrite=flag("overwrite", overwrite))
 
     @classmethod
     def load(cls, folder: str | Path, adata: AnnDataLike | None = None) -> Self:
@@ -198,7 +212,8 @@ class PerturbationVAE(Questions):
             If the folder holds no model, a damaged one or another model of the family, or if the model was trained on
             other data; the message names what differs.
         """
-        trained = load_model(folder)
+        with float32_default():
+            trained = load_model(path_of("folder", folder))
         if trained.declaration is not cls.declaration:
             raise DataError(
                 f"{folder} holds a {trained.declaration.name}, not a {cls.declaration.name}; load it with "

@@ -28,6 +28,7 @@ from cradlevae.query import (
 )
 from cradlevae.query.arguments import PUBLISHED_LIBRARY_SIZE
 from cradlevae.query.library_sizes import LibrarySize
+from cradlevae.utils.default_dtype import float32_default
 from cradlevae.utils.docs import documented_by
 from cradlevae.utils.types import AnnDataLike
 
@@ -60,10 +61,11 @@ class Questions:
         output
             ``.h5ad`` file to write the cells into as they are generated; memory then does not grow with their number.
         """
-        return predict_query.predict(
-            self.trained, perturbations, n_cells=n_cells, artifact=artifact, library_size=library_size,
-            basal=basal, seed=seed, output=output,
-        )  # fmt: skip
+        with float32_default():
+            return predict_query.predict(
+                self.trained, perturbations, n_cells=n_cells, artifact=artifact, library_size=library_size,
+                basal=basal, seed=seed, output=output,
+            )  # fmt: skip
 
     @documented_by(effects_query.effects)
     def effects(
@@ -78,10 +80,11 @@ class Questions:
         seed: int = 0,
     ) -> ad.AnnData:
         """Effect of each condition on each gene, treated minus control and free of artifacts, with intervals."""
-        return effects_query.effects(
-            self.trained, perturbations, credible=credible, error=error, scale=scale, basal=basal, residual=residual,
-            seed=seed,
-        )  # fmt: skip
+        with float32_default():
+            return effects_query.effects(
+                self.trained, perturbations, credible=credible, error=error, scale=scale, basal=basal,
+                residual=residual, seed=seed,
+            )  # fmt: skip
 
     @documented_by(effects_query.published_effects)
     def published_effects(
@@ -94,9 +97,10 @@ class Questions:
         seed: int = 0,
     ) -> ad.AnnData:
         """Effects as the released evaluation takes them, for comparison with published numbers."""
-        return effects_query.published_effects(
-            self.trained, perturbations, n_particles=n_particles, library_size=library_size, scale=scale, seed=seed
-        )
+        with float32_default():
+            return effects_query.published_effects(
+                self.trained, perturbations, n_particles=n_particles, library_size=library_size, scale=scale, seed=seed
+            )
 
     @documented_by(counterfactual_query.clean)
     def clean(
@@ -110,9 +114,10 @@ class Questions:
         output: str | Path | None = None,
     ) -> ad.AnnData:
         """The artifact-free twin of each cell: its basal state and its Gamma factors, decoded without artifact."""
-        return counterfactual_query.clean(
-            self.trained, adata, cells=cells, library_size=library_size, n_draws=n_draws, seed=seed, output=output
-        )
+        with float32_default():
+            return counterfactual_query.clean(
+                self.trained, adata, cells=cells, library_size=library_size, n_draws=n_draws, seed=seed, output=output
+            )
 
     @documented_by(counterfactual_query.counterfactual, counterfactual_query.clean)
     def counterfactual(
@@ -134,29 +139,33 @@ class Questions:
         anndata.AnnData
             Cells with the matrices, layers and columns that :meth:`clean` gives.
         """
-        return counterfactual_query.counterfactual(
-            self.trained, adata, artifact=artifact, perturbation=perturbation, cells=cells,
-            library_size=library_size, n_draws=n_draws, seed=seed, output=output,
-        )  # fmt: skip
+        with float32_default():
+            return counterfactual_query.counterfactual(
+                self.trained, adata, artifact=artifact, perturbation=perturbation, cells=cells,
+                library_size=library_size, n_draws=n_draws, seed=seed, output=output,
+            )  # fmt: skip
 
     @documented_by(signature_query.artifact_signature)
     def artifact_signature(
         self, *, credible: float = 0.9, n_draws: int = 50, n_states: int = 256, seed: int = 0
     ) -> pd.DataFrame:
         """Log2 fold change of each gene's share of the counts by each artifact class, in control cells."""
-        return signature_query.artifact_signature(
-            self.trained, credible=credible, n_draws=n_draws, n_states=n_states, seed=seed
-        )
+        with float32_default():
+            return signature_query.artifact_signature(
+                self.trained, credible=credible, n_draws=n_draws, n_states=n_states, seed=seed
+            )
 
     @documented_by(latents_query.latents)
     def latents(self, adata: AnnDataLike, *, n_draws: int = 16, sample: bool = False, seed: int = 0) -> ad.AnnData:
         """Latent states of cells: the means of their posterior, or one draw from it."""
-        return latents_query.latents(self.trained, adata, n_draws=n_draws, sample=sample, seed=seed)
+        with float32_default():
+            return latents_query.latents(self.trained, adata, n_draws=n_draws, sample=sample, seed=seed)
 
     @documented_by(latents_query.mask_probabilities)
     def mask_probabilities(self) -> pd.DataFrame:
         """Posterior probability that each treatment acts on each latent, (treatments, latents)."""
-        return latents_query.mask_probabilities(self.trained)
+        with float32_default():
+            return latents_query.mask_probabilities(self.trained)
 
     @documented_by(latents_query.log_likelihood)
     def log_likelihood(self, adata: AnnDataLike, *, n_particles: int = 100, seed: int = 0) -> pd.Series[float]:
@@ -167,4 +176,5 @@ class Questions:
         pandas.Series
             The bound of each cell, by the cell's name.
         """
-        return latents_query.log_likelihood(self.trained, adata, n_particles=n_particles, seed=seed)
+        with float32_default():
+            return latents_query.log_likelihood(self.trained, adata, n_particles=n_particles, seed=seed)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from cradlevae.api.perturbation_vae import PerturbationVAE
+from cradlevae.errors import DataError
 from cradlevae.evaluation import cell_eval
 from cradlevae.evaluation import evaluate as scoring
+from cradlevae.evaluation.floors.fitted import FittedFloor
+from cradlevae.evaluation.floors.model import FloorModel
 from cradlevae.evaluation.reference_effects import ReferenceCells
+from cradlevae.model.trained import TrainedModel
+from cradlevae.utils.checks import shown
+from cradlevae.utils.default_dtype import float32_default
 from cradlevae.utils.docs import documented_by
 from cradlevae.utils.types import AnnDataLike
-
-if TYPE_CHECKING:
-    from cradlevae.evaluation.floors.model import FloorModel
 
 
 @documented_by(scoring.evaluate)
@@ -43,10 +45,11 @@ def evaluate(
     >>> list(scores.columns)[:4]
     ['reference', 'metric', 'predictor', 'value']
     """
-    return scoring.evaluate(
-        model.trained, adata, reference=reference, published=published, generated=generated, truth=truth,
-        n_cells=n_cells, seed=seed,
-    )  # fmt: skip
+    with float32_default():
+        return scoring.evaluate(
+            _trained(model), adata, reference=reference, published=published, generated=generated, truth=truth,
+            n_cells=n_cells, seed=seed,
+        )  # fmt: skip
 
 
 @documented_by(cell_eval.to_cell_eval)
@@ -73,4 +76,19 @@ def to_cell_eval(
     ...     [path.name for path in cv.to_cell_eval(floor, adata, folder)]
     ['predicted.h5ad', 'real.h5ad']
     """
-    return cell_eval.to_cell_eval(model.trained, adata, folder, reference=reference, overwrite=overwrite, seed=seed)
+    with float32_default():
+        return cell_eval.to_cell_eval(
+            _trained(model), adata, folder, reference=reference, overwrite=overwrite, seed=seed
+        )
+
+
+def _trained(model: PerturbationVAE | FloorModel) -> TrainedModel | FittedFloor:
+    """What answers for a model or a floor; :class:`DataError` where it is neither, or has not been trained."""
+    if not isinstance(model, PerturbationVAE | FloorModel):
+        raise DataError(
+            f"model is {shown(model)}; it must be a model such as cradlevae.CradleVAE, or a cradlevae.FloorModel "
+            "(cradlevae.load reads a model from its folder)"
+        )
+    if isinstance(model, PerturbationVAE):
+        model.trained.bank()  # an untrained model has none, and says so
+    return model.trained

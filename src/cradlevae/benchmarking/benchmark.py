@@ -16,7 +16,7 @@ from cradlevae.benchmarking.results import collect, need_parquet, write_results
 from cradlevae.benchmarking.store import Store
 from cradlevae.errors import DataError
 from cradlevae.utils.atomic import write_text
-from cradlevae.utils.checks import check_at_least
+from cradlevae.utils.checks import check_at_least, flag, optional_text, output_folder, path_of, whole_number
 
 SCRIPT = """#!/bin/bash
 #SBATCH --job-name=cradlevae-benchmark
@@ -84,7 +84,8 @@ def benchmark(
     >>> results.query("metric == 'ate_rho' and model == 'additive'")[["kind", "split_seed"]].to_numpy().tolist()
     [['floor', 0]]
     """
-    check_at_least(1, workers=workers)
+    workers, retry, part = whole_number("workers", workers, 1), flag("retry", retry), optional_text("part", part)
+    output = output_folder("output", output)
     checked = as_plan(plan)
     need_parquet()
     store = Store(output)
@@ -105,7 +106,7 @@ def as_plan(plan: Plan | str | Path | dict[str, Any]) -> Plan:
     """A plan, however given."""
     if isinstance(plan, Plan):
         return plan
-    return plan_of(plan, folder=Path()) if isinstance(plan, dict) else load_plan(plan)
+    return plan_of(plan, folder=Path()) if isinstance(plan, dict) else load_plan(path_of("plan", plan))
 
 
 def _part(jobs: Sequence[Job], part: str) -> list[Job]:

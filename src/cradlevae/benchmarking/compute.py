@@ -40,6 +40,8 @@ def compute(job: Job, source: DataSource) -> dict[str, Any]:
         started = time.perf_counter()
         adata = _data(json.dumps([job.key["data"], job.n_mads], sort_keys=True), source)
         recipe = dict(job.key["split"])
+        if recipe["recipe"] == "column":
+            recipe.pop("seed")  # nothing is drawn
         split = make_split(adata, recipe.pop("recipe"), fields=source.fields, **recipe)
         if job.key["scoring"]["references"] == ["validation"]:  # what is chosen by validation must not see the test
             adata = adata[np.flatnonzero((split.parts.reindex(adata.obs_names) != "test").to_numpy())]

@@ -17,7 +17,7 @@ from cradlevae.benchmarking.plain import from_plain, normalise, plain
 from cradlevae.data.labels import closest
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
-from cradlevae.utils.checks import check_at_least, check_choice
+from cradlevae.utils.checks import check_at_least, check_choice, texts
 
 BEST_FLOOR = "best floor"
 REFERENCES = ("held-out", "validation", "all")
@@ -282,9 +282,9 @@ def plan_of(content: Mapping[str, Any], *, folder: Path | None = None) -> Plan:
     """A plan from what a YAML file (or :func:`plan_dict`) holds; paths relative to ``folder`` are made absolute."""
     content = dict(content)
     _import(content.get("modules") or ())
-    if "models" in content:
+    if isinstance(content.get("models") or [], list | tuple) and "models" in content:
         content["models"] = [{"model": run} if isinstance(run, str) else run for run in content["models"] or ()]
-    if folder is not None:
+    if folder is not None and isinstance(content.get("data") or [], list | tuple):
         content["data"] = [_with_path(source, folder) for source in content.get("data") or ()]
     return from_plain(Plan, content, "the plan")
 
@@ -303,7 +303,7 @@ def _with_path(source: Any, folder: Path) -> Any:
 
 def _import(modules: Any) -> None:
     """Import the modules of a plan, which register models."""
-    for module in modules:
+    for module in texts("modules", modules):
         try:
             import_module(module)
         except ImportError as error:

@@ -8,7 +8,7 @@ norm at most 100, up to 2,000 epochs with patience 50; QC thresholds of 3, 4 and
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
@@ -16,8 +16,10 @@ from cradlevae.benchmarking.benchmark import benchmark
 from cradlevae.benchmarking.data_source import DataSource
 from cradlevae.benchmarking.plan import ModelRun, Plan, Scoring
 from cradlevae.benchmarking.record import Benchmark
+from cradlevae.data.datasets.published import DATASETS
 from cradlevae.evaluation.score_table import PUBLISHED, reference_label
 from cradlevae.utils.atomic import write_text
+from cradlevae.utils.checks import check_choice, output_folder, path_of
 
 Budget = Literal["full", "small"]
 
@@ -68,7 +70,9 @@ def reproduction_plan(dataset: str, *, budget: Budget = "full", path: str | Path
     path
         The published file, where it has been downloaded already.
     """
-    file = None if path is None else str(Path(path).resolve())
+    check_choice("dataset", dataset, list(DATASETS))
+    check_choice("budget", budget, get_args(Budget))
+    file = None if path is None else str(path_of("path", path).resolve())
     scored: dict[str, Any] = {"references": ("held-out", "all"), "published": True}
     if budget == "full":
         source = DataSource(published=dataset, path=file, n_mads=(3.0, 4.0, 5.0))
@@ -113,6 +117,7 @@ def reproduce(
     >>> [run.label for run in plan.models][:3]
     ['CRADLE-VAE, released objective', 'CRADLE-VAE', 'SAMS-VAE']
     """
+    output = output_folder("output", output)
     plan = reproduction_plan(dataset, budget=budget, path=path)
     results = benchmark(plan, output, workers=workers, retry=retry)
     assert results is not None  # no part was asked for

@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cradlevae.commands.files import refuse_file, wrote
+from cradlevae.errors import DataError
 from cradlevae.reporting.tables import show
 
 if TYPE_CHECKING:
     from cradlevae.benchmarking.record import Benchmark
+
+TASKS = 16
+"""Tasks of a Slurm array by default."""
 
 TABLES = ".md", ".csv", ".parquet", ".png"
 """Endings of the files that a benchmark leaves in its folder for a reader."""
@@ -23,7 +27,7 @@ def benchmark(
     retry: bool = False,
     part: str | None = None,
     slurm: Path | None = None,
-    tasks: int = 16,
+    tasks: int = TASKS,
 ) -> None:
     """Compute what a plan asks for (data sets × models × seeds) and is not there yet, and write its tables.
 
@@ -40,7 +44,11 @@ def benchmark(
     """
     from cradlevae.benchmarking.benchmark import benchmark as compute
 
+    if slurm is None and tasks != TASKS:
+        raise DataError("tasks means nothing without slurm; leave it out, or name the script to write")
     if slurm is not None:
+        if retry or part is not None:
+            raise DataError("slurm computes nothing, so retry and part mean nothing; leave them out")
         from cradlevae.benchmarking.benchmark import write_slurm
 
         refuse_file(slurm)

@@ -41,12 +41,14 @@ def load_run(run: Path) -> PerturbationVAE:
 
 def with_labels(cells: StoredCells, model: PerturbationVAE, run: Path) -> StoredCells:
     """Cells with artifact labels: their own, or else those of the training, or else by its QC thresholds."""
-    if model.trained.fields.artifact_key != ARTIFACT or ARTIFACT in cells.obs:
+    fields = model.trained.fields
+    if fields.artifact_key != ARTIFACT or ARTIFACT in cells.obs:
         return cells
     if (run / LABELS_FILE).exists():
         import pandas as pd
 
-        labels = pd.read_csv(run / LABELS_FILE, index_col="cell", dtype={"cell": str}).reindex(cells.obs_names)
+        table = pd.read_csv(run / LABELS_FILE, converters={"cell": str})  # "NA" is a name, not a missing value
+        labels = table.set_index("cell").reindex(cells.obs_names)
         if labels[ARTIFACT].notna().all():
             print(f"artifact labels as in training, from {run / LABELS_FILE}")
             cells.obs[labels.columns] = labels
@@ -57,5 +59,5 @@ def with_labels(cells: StoredCells, model: PerturbationVAE, run: Path) -> Stored
     if model.trained.qc is None:
         raise DataError(f"no column {ARTIFACT!r} in obs, and the run in {run} holds no QC thresholds to make it by")
     print("artifact labels by the QC thresholds of the training data (doublets not assessed)")
-    cells.obs[ARTIFACT] = judge(cells, model.trained.qc).any(axis=1).to_numpy()
+    cells.obs[ARTIFACT] = judge(cells, model.trained.qc, layer=fields.layer).any(axis=1).to_numpy()
     return cells

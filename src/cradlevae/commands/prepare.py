@@ -162,6 +162,8 @@ def download(
     from cradlevae.data.datasets.published import published
 
     refuse_file(output)
+    if path is not None and (cache or mirror):
+        raise DataError("path names the published file, so nothing is downloaded; leave cache and mirror out")
     declared = published(dataset)
     convert(path or fetch(declared, cache_folder(cache), mirror), declared, output)
     cells = open_cells(output)

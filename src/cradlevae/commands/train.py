@@ -9,7 +9,7 @@ from typing import Literal
 import pandas as pd
 
 from cradlevae.commands.files import ARTIFACT, LABELS_FILE, wrote
-from cradlevae.data.experiment import DataFields
+from cradlevae.data.experiment import DataFields, artifact_indicators, check_experiment
 from cradlevae.data.split import Split
 from cradlevae.data.storage.stored_cells import StoredCells, open_cells
 from cradlevae.errors import DataError
@@ -60,7 +60,7 @@ def train(
         Key of a model of the family: cradle_vae, sams_vae, svae_plus, cpa_vae or conditional_vae.
     """
     from cradlevae.api import CLASSES
-    from cradlevae.api.checks import refuse_existing_run
+    from cradlevae.api.checks import check_criteria, check_devices, refuse_existing_run
     from cradlevae.model.store import MODEL_FILE, SPLIT_FILE
     from cradlevae.reporting.figures import save_figure, training_figure
 
@@ -68,13 +68,18 @@ def train(
         refuse_existing_run(output)
     elif (output / MODEL_FILE).exists():
         raise DataError(f"the run in {output} is complete; there is nothing to resume")
+    check_criteria(model, fields)
+    check_devices(model, training)
     cells = open_cells(data)
+    check_experiment(cells, fields)
+    if not _lacks_artifact(cells, fields):
+        artifact_indicators(cells, fields)
+    manifest = _split(cells, split, split_seed, fields)
+    make_folder(output)
+    print(manifest)
     _load_counts(cells, fields.layer, backed)
     labels = _annotate(cells, fields)
-    manifest = _split(cells, split, split_seed, fields)
-    print(manifest)
     vae = CLASSES[model.model](cells, split=manifest, seed=training.seed, **asdict(fields), **asdict(model))
-    make_folder(output)
     manifest.save(output / SPLIT_FILE)
     if labels is not None:
         write_csv(labels.reset_index(names="cell"), output / LABELS_FILE)
@@ -103,9 +108,14 @@ def _load_counts(cells: StoredCells, layer: str | None, backed: bool | Literal["
         print(f"counts stay on disk (in memory they would take {size / 1e9:.1f} GB)")
 
 
+def _lacks_artifact(cells: StoredCells, fields: DataFields) -> bool:
+    """Whether quality control has to fill the artifact column."""
+    return fields.artifact_key == ARTIFACT and ARTIFACT not in cells.obs
+
+
 def _annotate(cells: StoredCells, fields: DataFields) -> pd.DataFrame | None:
     """Annotate quality control where the artifact column is absent; the labels, or ``None`` where it was there."""
-    if fields.artifact_key != ARTIFACT or ARTIFACT in cells.obs:
+    if not _lacks_artifact(cells, fields):
         return None
     from cradlevae.data.qc.annotate import annotate_qc
 
@@ -120,8 +130,12 @@ def _split(cells: StoredCells, split: str, seed: int, fields: DataFields) -> Spl
     from cradlevae.data.experiment import condition_labels
     from cradlevae.data.labels import singles_of
     from cradlevae.data.split import split as make_split
+    from cradlevae.utils.checks import seed_number
 
+    seed_number(seed)
     if split.endswith(".json"):
+        if seed:
+            raise DataError(f"split is the manifest {split}, from which nothing is drawn; leave split_seed out")
         return Split.load(split)
     if split == "auto":
         conditions = condition_labels(cells, fields).unique()

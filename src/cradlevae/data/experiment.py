@@ -22,6 +22,7 @@ from cradlevae.data.labels import CONTROL, Condition, closest, condition_name, d
 from cradlevae.data.storage.counts import Counts
 from cradlevae.data.storage.stored_matrix import CountMatrix, subset_rows
 from cradlevae.errors import DataError
+from cradlevae.utils.checks import check_anndata
 from cradlevae.utils.types import AnnDataLike, AnyIntArray, BoolArray, Float32Array, IndexArray, IntArray
 
 __all__ = ["DataFields", "Experiment", "check_unique", "condition_labels", "read_experiment"]
@@ -138,15 +139,17 @@ def read_experiment(
     DataError
         If the data cannot be used; the message names the column, the value and the mend.
     """
+    check_anndata(adata)
     counts = Counts(adata, fields.layer)
     check_unique(adata.obs_names, "cell", "adata.obs_names_make_unique()")
     check_unique(adata.var_names, "gene", "adata.var_names_make_unique()")
     labels = read_labels(adata, fields)
-    artifact = _artifact(adata, fields)
+    artifact = artifact_indicators(adata, fields)
     columns = _gene_columns(adata, genes)
+    assigned = np.array([condition is not None for condition in labels.conditions], dtype=bool)[labels.codes]
+    _check_labels(labels, assigned, perturbations, fields)  # before the counts are read, which may take long
     library_size = counts.library_sizes(columns)
 
-    assigned = np.array([condition is not None for condition in labels.conditions], dtype=bool)[labels.codes]
     counted = library_size > 0
     usable = assigned & counted
     if not usable.any():
@@ -155,9 +158,7 @@ def read_experiment(
 
     conditions = _conditions(labels, usable)
     own = sorted({single for condition in conditions for single in condition.singles})
-    if perturbations is not None:
-        _check_known(own, perturbations, fields)
-    else:
+    if perturbations is None:
         _check_controls(labels, usable, fields)
         warn_of_labels(labels.written, adata.var_names, fields)
     position = {condition: index for index, condition in enumerate(conditions)}
@@ -182,6 +183,30 @@ def check_unique(names: pd.Index[str], what: str, mend: str) -> None:
     if not names.is_unique:
         twice = names[names.duplicated()][0]
         raise DataError(f"duplicate {what} name {twice!r}; make them unique: {mend}")
+
+
+def check_experiment(adata: AnnDataLike, fields: DataFields) -> None:
+    """Raise :class:`DataError` if labels, control labels or the counts matrix are absent; no counts are read."""
+    check_anndata(adata)
+    Counts(adata, fields.layer)
+    check_unique(adata.obs_names, "cell", "adata.obs_names_make_unique()")
+    check_unique(adata.var_names, "gene", "adata.var_names_make_unique()")
+    labels = read_labels(adata, fields)
+    assigned = np.array([condition is not None for condition in labels.conditions], dtype=bool)[labels.codes]
+    _check_labels(labels, assigned, None, fields)
+
+
+def _check_labels(
+    labels: CellLabels, assigned: BoolArray, perturbations: Sequence[str] | None, fields: DataFields
+) -> None:
+    """Raise :class:`DataError` if a perturbation is unknown to a model, or there are no controls to make one of."""
+    if not assigned.any():
+        return  # the caller says so
+    if perturbations is None:
+        _check_controls(labels, assigned, fields)
+        return
+    own = sorted({single for condition in _conditions(labels, assigned) for single in condition.singles})
+    _check_known(own, perturbations, fields)
 
 
 def _check_known(own: Sequence[str], perturbations: Sequence[str], fields: DataFields) -> None:
@@ -218,7 +243,14 @@ def _check_controls(labels: CellLabels, usable: BoolArray, fields: DataFields) -
     )
 
 
-def _artifact(adata: AnnDataLike, fields: DataFields) -> Float32Array:
+def artifact_indicators(adata: AnnDataLike, fields: DataFields) -> Float32Array:
+    """Return 1 for cells that failed quality control, (cells, criteria).
+
+    Raises
+    ------
+    DataError
+        If a column is absent or holds something else than true and false.
+    """
     columns = []
     for key in fields.criteria:
         mend = "run cradlevae.annotate_qc(adata) first, or name your own boolean column with artifact_key="

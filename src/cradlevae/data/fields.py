@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pandas as pd
 
 from cradlevae.data.labels import DEFAULT_CONTROLS, closest
 from cradlevae.errors import DataError
+from cradlevae.utils.checks import check_columns, real_number, texts
+from cradlevae.utils.fields import normalise_fields
 from cradlevae.utils.types import AnnDataLike
 
 
@@ -39,7 +42,7 @@ class DataFields:
     Raises
     ------
     DataError
-        If ``separator`` is empty.
+        If a field is of another type than it should be, or ``separator`` or a name is empty.
 
     Examples
     --------
@@ -58,16 +61,25 @@ class DataFields:
     guide_min_count: float = 1.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.control_labels, str):  # one label, not its letters
-            object.__setattr__(self, "control_labels", (self.control_labels,))
-        for name in ("control_labels", "artifact_key"):
-            if isinstance(getattr(self, name), list):
-                object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "control_labels", texts("control_labels", self.control_labels, empty=True))
+        if not isinstance(self.artifact_key, str):
+            object.__setattr__(self, "artifact_key", texts("artifact_key", self.artifact_key))
+        normalise_fields(self)
+        self._check_names()
+        real_number("guide_min_count", self.guide_min_count, above=0)
         if self.separator is not None and not self.separator.strip():
             raise DataError(
                 "separator is empty; name what stands between the perturbations of a combination, e.g. '+', or use "
                 "separator=None where there are no combinations"
             )
+
+    def _check_names(self) -> None:
+        """Raise :class:`DataError` for names that are empty or stand twice."""
+        for name in ("perturbation_key", "artifact_key", "layer", "guides_key"):
+            if getattr(self, name) in ("", ()):
+                raise DataError(f"{name} is empty; name a key of the AnnData")
+        if len(set(self.criteria)) < len(self.criteria):
+            raise DataError(f"artifact_key is {self.artifact_key!r}; name each column once")
 
     @property
     def criteria(self) -> tuple[str, ...]:
@@ -75,8 +87,40 @@ class DataFields:
         return (self.artifact_key,) if isinstance(self.artifact_key, str) else tuple(self.artifact_key)
 
 
+def fields_of(given: DataFields | None, options: Mapping[str, Any]) -> DataFields:
+    """Return the fields that a caller means who gives them as a whole, one by one, or both.
+
+    Parameters
+    ----------
+    given
+        All fields, or ``None``.
+    options
+        Single fields by name; they complete ``given`` where it leaves a field at its default.
+
+    Raises
+    ------
+    DataError
+        If an option is unknown, or says something else than ``given``.
+    """
+    known = [entry.name for entry in fields(DataFields)]
+    for name in options:
+        if name not in known:
+            raise DataError(f"unknown option {name!r}{closest(name, known)}")
+    single = DataFields(**options)
+    if given is None:
+        return single
+    if not isinstance(given, DataFields):
+        raise DataError(f"fields is {given!r}; it must be a cradlevae.DataFields")
+    for name in options:
+        whole, own = getattr(given, name), getattr(single, name)
+        if whole != own and whole != getattr(DataFields(), name):
+            raise DataError(f"{name} is {own!r}, but fields= has {whole!r}; give it once")
+    return replace(given, **{name: getattr(single, name) for name in options})
+
+
 def obs_column(adata: AnnDataLike, key: str, mend: str) -> pd.Series[Any]:
     """Return a column of ``obs``; where it is missing, raise :class:`DataError` that ends with the ``mend``."""
+    check_columns(adata.obs, "obs")
     if key not in adata.obs:
         raise DataError(f"no column {key!r} in obs{closest(key, list(adata.obs.columns))}; {mend}")
     column: pd.Series[Any] = adata.obs[key]

@@ -169,7 +169,13 @@ def requested_conditions(
     DataError
         If no label is given, or one of them is empty or missing.
     """
-    written = [labels] if isinstance(labels, str) else [str(label) for label in labels]
+    if not isinstance(labels, Iterable) or isinstance(labels, bytes):
+        raise DataError(f"perturbations is {labels!r}; give a label such as 'A+B', or a list of labels")
+    given = [labels] if isinstance(labels, str) else list(labels)
+    for label in given:
+        if not isinstance(label, str | int | np.integer) or isinstance(label, bool):
+            raise DataError(f"perturbations has {label!r}, which is no label; give texts such as 'A+B'")
+    written = [str(label) for label in given]
     if not written:
         raise DataError("no perturbations were given")
     conditions = {}

@@ -22,10 +22,11 @@ import numpy as np
 import pandas as pd
 
 from cradlevae.data.experiment import DataFields, check_unique, condition_labels
+from cradlevae.data.fields import fields_of
 from cradlevae.data.labels import CONTROL, closest, singles_of
 from cradlevae.errors import DataError
 from cradlevae.utils.atomic import write_text
-from cradlevae.utils.checks import check_at_least
+from cradlevae.utils.checks import check_anndata, output_file, path_of, seed_number, shown, text, whole_number
 from cradlevae.utils.types import AnnDataLike, IndexArray
 
 PARTS = ("train", "val", "test")
@@ -99,6 +100,7 @@ class Split:
 
     def save(self, path: str | Path) -> None:
         """Write the manifest as JSON, atomically."""
+        path = output_file("path", path)
         by_part = {part: list(self.cells(part)) for part in (*PARTS, UNUSED)}
         manifest = {
             "recipe": self.recipe,
@@ -118,13 +120,16 @@ class Split:
         DataError
             If the file is not a manifest, or its hash does not fit its content.
         """
+        path = path_of("path", path)
         try:
-            manifest = json.loads(Path(path).read_text())
+            manifest = json.loads(path.read_text())
             parts = pd.Series({cell: part for part, cells in manifest["cells"].items() for cell in cells}, dtype=object)
             split = cls(parts, manifest["recipe"], manifest["seed"], manifest["options"])
             recorded = manifest["hash"]
         except FileNotFoundError:
             raise DataError(f"no split manifest at {path}") from None
+        except OSError as error:
+            raise DataError(f"cannot read the split manifest {path}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is not a split manifest ({error}); write one with `cradlevae split`") from None
         if split.hash != recorded:
@@ -134,6 +139,16 @@ class Split:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{part} {len(self.cells(part)):,}" for part in PARTS)
         return f"Split({self.recipe!r}, seed={self.seed}, {sizes}, hash {self.hash[:12]})"
+
+
+def check_is_split(split: Any) -> None:
+    """Raise :class:`DataError` where something else than a split is given."""
+    if not isinstance(split, Split):
+        recipe = split if isinstance(split, str) and split in RECIPES else "cells"
+        raise DataError(
+            f"split is {shown(split)}; it must be a cradlevae.Split: make one with cradlevae.split(adata, {recipe!r}), "
+            "or read a manifest with cradlevae.Split.load(path)"
+        )
 
 
 def split(
@@ -162,8 +177,9 @@ def split(
     column
         For ``column``: the ``obs`` column that holds ``train``, ``val`` and ``test``.
     fields
-        Where the labels are (see :class:`DataFields`); single fields may be given by keyword instead, e.g.
-        ``perturbation_key="gene"``.
+        Where the labels are (see :class:`DataFields`).
+    **field_options
+        Single fields, e.g. ``perturbation_key="gene"``, instead of ``fields`` or in addition.
 
     Returns
     -------
@@ -173,7 +189,8 @@ def split(
     Raises
     ------
     DataError
-        If the recipe is unknown or the data cannot be split by it.
+        If the recipe is unknown, an argument means nothing for it or contradicts ``fields``, or the data cannot be
+        split by it.
 
     Examples
     --------
@@ -183,19 +200,32 @@ def split(
     >>> list(adata.obs.loc[split.cells("test"), "perturbation"].unique())
     ['B+D']
     """
-    if recipe not in RECIPES:
-        raise DataError(f"unknown split recipe {recipe!r}{closest(recipe, list(RECIPES))}")
+    if not isinstance(recipe, str) or recipe not in RECIPES:
+        raise DataError(f"unknown split recipe {recipe!r}{closest(str(recipe), list(RECIPES))}")
+    seed = seed_number(seed)
+    n_shared = whole_number("n_shared", n_shared)
+    fields = fields_of(fields, field_options)
+    check_anndata(adata)
     check_unique(adata.obs_names, "cell", "adata.obs_names_make_unique()")
+    _check_meaningful(recipe, seed, n_shared, column)
     if recipe == "column":
         return _by_column(adata, column)
-    seed = int(seed)  # numpy integers do not go into JSON
-    labels = condition_labels(adata, fields or DataFields(**field_options))
-    check_at_least(0, seed=seed)
+    labels = condition_labels(adata, fields)
     generator = np.random.default_rng(seed)
     if recipe == "perturbations":
         parts = _perturbations(labels, generator, n_shared)
         return Split(parts, recipe, seed, {"n_shared": n_shared})
     return Split(RECIPES[recipe](labels, generator), recipe, seed)
+
+
+def _check_meaningful(recipe: str, seed: int, n_shared: int, column: str | None) -> None:
+    """Raise :class:`DataError` for an argument that means nothing for a recipe."""
+    if n_shared and recipe != "perturbations":
+        raise DataError(f"the recipe {recipe!r} has no n_shared; leave it out, or use the recipe 'perturbations'")
+    if column is not None and recipe != "column":
+        raise DataError(f"the recipe {recipe!r} reads no column; leave column= out, or use the recipe 'column'")
+    if seed and recipe == "column":
+        raise DataError("the recipe 'column' draws nothing at random; leave seed out")
 
 
 def _combinations(labels: pd.Series[str], generator: np.random.Generator) -> pd.Series[str]:
@@ -278,7 +308,7 @@ def _within_conditions(
 def _by_column(adata: AnnDataLike, column: str | None) -> Split:
     if column is None:
         raise DataError("the recipe 'column' needs column=, the obs column that holds train, val and test")
-    if column not in adata.obs:
+    if text("column", column) not in adata.obs:
         raise DataError(f"no column {column!r} in obs{closest(column, list(adata.obs.columns))}")
     names = {"validation": "val", "valid": "val"}
     parts = adata.obs[column].astype(str).map(lambda value: names.get(value, value))

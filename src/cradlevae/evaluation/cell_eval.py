@@ -16,9 +16,10 @@ from cradlevae.errors import DataError
 from cradlevae.evaluation.matched_cells import generate_alike
 from cradlevae.evaluation.metrics.pca_space import log_normalised
 from cradlevae.evaluation.predictor import Learner, Predictor, as_predictor
-from cradlevae.evaluation.reference_effects import ReferenceCells, reference_rows, scored_conditions
+from cradlevae.evaluation.reference_effects import ReferenceCells, check_reference, reference_rows, scored_conditions
 from cradlevae.model.trained import TrainedModel
 from cradlevae.utils.atomic import make_folder, write_h5ad
+from cradlevae.utils.checks import check_anndata, flag, output_folder, seed_number
 from cradlevae.utils.types import AnnDataLike, IntArray
 
 REAL_FILE = "real.h5ad"
@@ -66,7 +67,10 @@ def to_cell_eval(
     DataError
         If a file is there already, or no condition has two passing reference cells and two controls.
     """
-    folder = make_folder(folder)
+    check_reference(reference)
+    seed, overwrite = seed_number(seed), flag("overwrite", overwrite)
+    check_anndata(adata)
+    folder = make_folder(output_folder("folder", folder))
     predicted, real = folder / PREDICTED_FILE, folder / REAL_FILE
     for path in (predicted, real):
         if path.exists() and not overwrite:

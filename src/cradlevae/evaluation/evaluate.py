@@ -15,7 +15,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.qc.confounding import confounding_alarm
+from cradlevae.data.qc.confounding import confounding_test
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.training_moments import need_training_controls
 from cradlevae.evaluation.inputs import ScoringInputs
@@ -27,6 +27,7 @@ from cradlevae.evaluation.reference_effects import (
     NOT_MEASURABLE,
     Reference,
     ReferenceCells,
+    check_reference,
     measured_reference,
     reference_rows,
     scored_conditions,
@@ -41,9 +42,14 @@ from cradlevae.evaluation.scorers.latents import sampled_cells, score_leakage, s
 from cradlevae.evaluation.scorers.qc import score_qc
 from cradlevae.evaluation.scorers.simulated import score_mask, score_signature
 from cradlevae.model.trained import TrainedModel
+from cradlevae.utils.checks import flag, seed_number, whole_number
 from cradlevae.utils.types import AnnDataLike
 
 __all__ = ["ALL_CELLS_NOTE", "COLUMNS", "evaluate", "measured_effects_of"]
+
+
+DEFAULT_CELLS = 200
+"""Generated cells per condition by default."""
 
 
 def evaluate(
@@ -54,7 +60,7 @@ def evaluate(
     published: bool = False,
     generated: bool = True,
     truth: bool = True,
-    n_cells: int = 200,
+    n_cells: int = DEFAULT_CELLS,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Score a trained model on cells that it has not seen.
@@ -96,7 +102,14 @@ def evaluate(
     DataError
         If no held-out cells are there, training cells are among them, or there are no training controls for floors.
     """
+    check_reference(reference)
+    published, generated = flag("published", published), flag("generated", generated)
+    truth = flag("truth", truth)
+    n_cells, seed = whole_number("n_cells", n_cells, 1), seed_number(seed)
+    if not generated and n_cells != DEFAULT_CELLS:
+        raise DataError("no cells are generated, so n_cells means nothing; leave it out, or set generated=True")
     predictor = as_predictor(model)
+    _check_genes(predictor)
     data = predictor.read(adata)
     chosen = reference_rows(predictor, data, reference)
     need_training_controls(predictor.split, data)
@@ -123,6 +136,15 @@ def evaluate(
     return table
 
 
+def _check_genes(predictor: Predictor) -> None:
+    """Raise :class:`DataError` for one gene, whose share of the counts is always 1."""
+    if len(predictor.genes) < 2:
+        raise DataError(
+            "the model has one gene, whose share of a cell's counts is always 1: there is no effect to score; use at "
+            "least two genes"
+        )
+
+
 def _score_effects(
     scores: Scores, inputs: ScoringInputs, cells: ReferenceCells, *, truth: bool, published: bool
 ) -> None:
@@ -146,7 +168,7 @@ def _score_latents(scores: Scores, inputs: ScoringInputs, model: TrainedModel) -
 
 def _score_confounding(scores: Scores, data: Experiment) -> pd.DataFrame:
     """Add the number of perturbations that change the failure rate, and return the test of each."""
-    confounding = confounding_alarm(data.condition, data.conditions, data.failed)
+    confounding = confounding_test(data.condition, data.conditions, data.failed)
     flagged = list(confounding.loc[confounding["flagged"], "perturbation"])
     scores.add("all cells", "confounded_perturbations", "data", float(len(flagged)), note=", ".join(flagged))
     return confounding

@@ -121,6 +121,14 @@ class ReferenceRows:
     unmarked: float
 
 
+def check_reference(cells: Any) -> None:
+    """Raise :class:`DataError` if the kind of cells is unknown."""
+    choices: tuple[str, ...] = get_args(ReferenceCells)
+    if not isinstance(cells, str) or cells not in choices:
+        listed = ", ".join(map(repr, choices))
+        raise DataError(f"reference={cells!r} is none of the choices ({listed}){closest(str(cells), choices)}")
+
+
 def reference_rows(model: Learner, data: Experiment, cells: ReferenceCells) -> ReferenceRows:
     """Cells to measure effects in, held-out controls included; passing and failed ones.
 
@@ -132,10 +140,7 @@ def reference_rows(model: Learner, data: Experiment, cells: ReferenceCells) -> R
     DataError
         If the kind of cells is unknown, no cell is left, or training cells are among them.
     """
-    choices: tuple[str, ...] = get_args(ReferenceCells)
-    if cells not in choices:
-        listed = ", ".join(map(repr, choices))
-        raise DataError(f"reference={cells!r} is none of the choices ({listed}){closest(str(cells), choices)}")
+    check_reference(cells)
     rows = _rows(model, data, cells)
     if len(rows) == 0:
         raise DataError(

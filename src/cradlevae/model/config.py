@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from cradlevae.data.loading.counterfactual_references import ReferenceKind
 from cradlevae.errors import DataError
 from cradlevae.model.family import Decode, Guide, ModelDeclaration, Objective, declaration_of
-from cradlevae.utils.checks import check_at_least, check_choice
+from cradlevae.utils.checks import check_at_least, check_choice, seed_number, whole_number
 from cradlevae.utils.fields import normalise_fields
 
 TrainOn = Literal["all", "passing"]
@@ -86,6 +86,13 @@ class ModelConfig:
         Hidden layers of the basal encoder.
     embedding_layers
         Hidden layers of the embedding and artifact encoders.
+
+    Examples
+    --------
+    >>> import cradlevae as cv
+    >>> config = cv.ModelConfig("sams_vae", n_latent=50)
+    >>> config.resolved(combinations=True).mask_prior
+    0.01
     """
 
     model: str = "cradle_vae"
@@ -240,8 +247,9 @@ class TrainConfig:
     accelerator
         As in Lightning: ``"auto"``, ``"cpu"``, ``"gpu"``, ...
     devices
-        Devices to train on, a process each; on the CPU, so many processes. Each takes its part of every batch, and the
-        result is that of one device up to rounding. Not for the objective ``released``, whose terms depend on the
+        Devices to train on, a process each; on the CPU, so many processes. ``"auto"`` takes all GPUs where training
+        runs on GPUs, and one process on the CPU. Each takes its part of every batch, and the result is that of one
+        device up to rounding. Not for the objective ``released``, whose terms depend on the
         whole batch.
     precision
         Precision of matrix products: ``"float32"``, or ``"bf16"`` (see :func:`cradlevae.nn.matmul.matmul_precision`).
@@ -252,6 +260,12 @@ class TrainConfig:
         Also log to TensorBoard (extra ``tensorboard``).
     progress
         Whether to show a progress bar.
+
+    Examples
+    --------
+    >>> import cradlevae as cv
+    >>> cv.TrainConfig(batch_size=500).of_cells(10_000).max_epochs
+    200
     """
 
     max_epochs: int | None = None
@@ -264,7 +278,7 @@ class TrainConfig:
     patience: int = 25
     seed: int = 0
     accelerator: str = "auto"
-    devices: int = 1
+    devices: int | Literal["auto"] = 1
     precision: Literal["float32", "bf16"] = "float32"
     data_on_device: Literal["auto", "always", "never"] = "auto"
     tensorboard: bool = False
@@ -275,15 +289,29 @@ class TrainConfig:
         check_at_least(
             1, batch_size=self.batch_size, **({} if self.max_epochs is None else {"max_epochs": self.max_epochs})
         )
-        check_at_least(1, n_particles=self.n_particles, devices=self.devices)
+        check_at_least(1, n_particles=self.n_particles)
+        if isinstance(self.devices, str):
+            check_choice("devices", self.devices, ("auto",))
+        else:
+            whole_number("devices", self.devices, 1)  # true fits Literal too
         check_choice("precision", self.precision, ("float32", "bf16"))
-        check_at_least(0, weight_decay=self.weight_decay, patience=self.patience, seed=self.seed)
+        check_at_least(0, weight_decay=self.weight_decay, patience=self.patience)
+        seed_number(self.seed)
         check_choice("data_on_device", self.data_on_device, ("auto", "always", "never"))
         for name in ("learning_rate", "gradient_clip"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise DataError(f"{name} is {getattr(self, name)}; it must be above 0")
         if not 0 <= self.averaging < 1:
             raise DataError(f"averaging is {self.averaging}; it must be at least 0 and below 1")
+
+    @property
+    def n_devices(self) -> int:
+        """Number of devices to train on, with ``"auto"`` counted on this machine."""
+        if self.devices != "auto":
+            return self.devices
+        import torch
+
+        return max(1, torch.cuda.device_count()) if self.accelerator in ("auto", "gpu", "cuda") else 1
 
     def of_cells(self, n_cells: int) -> TrainConfig:
         """These settings with ``max_epochs`` filled in for so many training cells."""

@@ -13,7 +13,7 @@ import torch
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
 from cradlevae.data.labels import CONTROL, closest, dosage_table, indicator_table, listed, singles_of
 from cradlevae.data.loading.minibatch import make_minibatch
-from cradlevae.data.qc.confounding import confounding_alarm
+from cradlevae.data.qc.confounding import confounding_test
 from cradlevae.data.split import Split
 from cradlevae.data.statistics import cell_statistics
 from cradlevae.errors import DataError
@@ -294,7 +294,7 @@ def new_model(
         split=split,
         passing_library_size=float(np.median(sizes)),
         fingerprints=np.sort(statistics.fingerprints),
-        confounding=confounding_alarm(data.condition, data.conditions, data.failed),
+        confounding=confounding_test(data.condition, data.conditions, data.failed),
         qc=qc,
     )
 

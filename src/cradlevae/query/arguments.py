@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,15 +12,19 @@ from cradlevae.data.experiment import DataFields
 from cradlevae.data.labels import Condition, requested_conditions
 from cradlevae.errors import DataError
 from cradlevae.model.trained import TrainedModel
+from cradlevae.utils.checks import shown, texts
+from cradlevae.utils.fields import plain
 
 PUBLISHED_LIBRARY_SIZE = 10_000.0
 """Library size at which the released evaluation generates cells, whatever the data's."""
 
 
-def check_credible(credible: float) -> None:
-    """Raise :class:`DataError` unless this is the probability of an interval."""
-    if not 0 < credible < 1:
-        raise DataError(f"credible is {credible}; it must lie between 0 and 1, e.g. 0.9")
+def checked_error(error: Any) -> float:
+    """Return the Monte-Carlo error that effects are to reach; :class:`DataError` unless it is a positive number."""
+    number = plain(error)
+    if not isinstance(number, int | float) or isinstance(number, bool) or not number > 0:
+        raise DataError(f"error is {shown(error)}; it must be positive, e.g. 0.02")
+    return float(number)
 
 
 def asked_conditions(model: TrainedModel, labels: str | Sequence[str]) -> dict[str, Condition]:
@@ -78,12 +81,18 @@ def artifact_indicator(model: TrainedModel, artifact: Any) -> Tensor:
         If a named class is unknown, or the model has no artifact to switch on.
     """
     indicator = torch.zeros(len(model.criteria))
-    if isinstance(artifact, bool | np.bool_) and not artifact:
+    switch = plain(artifact)
+    if switch is False:
         return indicator
+    if switch is not True and (isinstance(switch, int | float) or not isinstance(artifact, Iterable)):
+        raise DataError(f"artifact is {shown(artifact)}; it must be true or false, or the names of artifact classes")
     need_artifact(model, "give damaged cells")
-    if isinstance(artifact, bool | np.bool_):
+    if switch is True:
         return indicator + 1.0
-    for name in [artifact] if isinstance(artifact, str) else artifact:
+    classes = texts("artifact", artifact)
+    if not classes:
+        raise DataError("artifact names no class; use artifact=False for artifact-free cells")
+    for name in classes:
         if name not in model.criteria:
             raise DataError(f"unknown artifact class {name!r}; known: {', '.join(map(repr, model.criteria))}")
         indicator[model.criteria.index(name)] = 1.0

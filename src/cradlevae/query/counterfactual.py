@@ -33,7 +33,7 @@ from cradlevae.model.streams import CellStreams, padding, seeded
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.mlp import Gaussian
 from cradlevae.query.arguments import artifact_indicator, asked_conditions, need_artifact
-from cradlevae.utils.checks import check_at_least, check_choice
+from cradlevae.utils.checks import check_choice, optional_output, seed_number, text, whole_number
 from cradlevae.utils.constants import BLOCK_VALUES, ENCODED_CELLS
 from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import AnnDataLike, BoolArray, IndexArray
@@ -168,17 +168,20 @@ def counterfactual(
         need_artifact(model, "change that of cells")
     check_choice("cells", cells, ("all", "failed"))
     check_choice("library_size", library_size, ("passing", "own"))
+    n_draws, seed = whole_number("n_draws", n_draws, 1), seed_number(seed)
+    output = optional_output("output", output)
+    if perturbation is not None:
+        text("perturbation", perturbation, empty=True)
     model.bank()  # an untrained model has none, and says so
-    check_at_least(1, n_draws=n_draws)
+    target = _Target(
+        None if artifact is None else artifact_indicator(model, artifact),
+        None if perturbation is None else model.dosage(tuple(asked_conditions(model, perturbation).values()))[0],
+    )
     data = model.read(adata)
     known = _known(model, data)
     rows = np.flatnonzero(known & data.failed if cells == "failed" else known)
     if len(rows) == 0:
         raise DataError("no cell failed QC, so there is none to clean; use cells='all'")
-    target = _Target(
-        None if artifact is None else artifact_indicator(model, artifact),
-        None if perturbation is None else model.dosage(tuple(asked_conditions(model, perturbation).values()))[0],
-    )
     sizes = data.library_size[rows].copy()
     if library_size == "passing":
         sizes[data.failed[rows]] = model.passing_library_size

@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.labels import CONTROL, Condition
-from cradlevae.errors import DataError
 from cradlevae.model.effect_estimator import Scale, estimate_effects
 from cradlevae.model.latent_draws import Basal, draw_condition
 from cradlevae.model.streams import reseed, seeded
 from cradlevae.model.trained import TrainedModel
-from cradlevae.query.arguments import PUBLISHED_LIBRARY_SIZE, asked_conditions, check_credible
-from cradlevae.utils.checks import check_at_least, check_choice
+from cradlevae.query.arguments import PUBLISHED_LIBRARY_SIZE, asked_conditions, checked_error
+from cradlevae.utils.checks import check_choice, flag, probability, real_number, seed_number, whole_number
 from cradlevae.utils.constants import TARGET_SUM
 from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import Float32Array
@@ -79,12 +78,10 @@ def effects(
     DataError
         If a perturbation is unknown or had no training cells.
     """
-    check_credible(credible)
+    credible, seed, residual = probability("credible", credible), seed_number(seed), flag("residual", residual)
     check_choice("scale", scale, ("perturbseq", "mean"))
     check_choice("basal", basal, ("controls", "prior"))
-    target = TARGET_ERROR[scale] if error is None else error
-    if not target > 0:
-        raise DataError(f"error is {error}; it must be positive, e.g. 0.02")
+    target = TARGET_ERROR[scale] if error is None else checked_error(error)
     asked = asked_conditions(model, perturbations)
     conditions = tuple(dict.fromkeys(asked.values()))
     dosage = model.dosage(conditions)
@@ -166,7 +163,8 @@ def published_effects(
         Conditions × genes, ``X`` the effect.
     """
     check_choice("scale", scale, ("perturbseq", "mean"))
-    check_at_least(1, n_particles=n_particles)
+    n_particles, seed = whole_number("n_particles", n_particles, 1), seed_number(seed)
+    library_size = real_number("library_size", library_size, above=0)
     asked = asked_conditions(model, perturbations)
     conditions = tuple(dict.fromkeys(asked.values()))
     names = (CONTROL, *conditions)

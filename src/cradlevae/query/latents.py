@@ -18,7 +18,7 @@ from cradlevae.model.module import failed_cells, sparse_counts
 from cradlevae.model.objective import iwelbo
 from cradlevae.model.streams import CellStreams, padding, seeded
 from cradlevae.model.trained import TrainedModel
-from cradlevae.utils.checks import check_at_least
+from cradlevae.utils.checks import flag, seed_number, whole_number
 from cradlevae.utils.constants import ENCODED_CELLS
 from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import AnnDataLike, Float32Array, IndexArray
@@ -53,7 +53,7 @@ def latents(
         ``obs`` as given. No counts. (Of a conditional VAE ``z_perturbation`` is the dosage; of SVAE+ the state z is
         ``z_basal`` + ``z_perturbation``.)
     """
-    check_at_least(1, n_draws=n_draws)
+    n_draws, sample, seed = whole_number("n_draws", n_draws, 1), flag("sample", sample), seed_number(seed)
     model.bank()  # an untrained model has none, and says so
     data = model.read(adata)
     model.need_known(data)
@@ -124,6 +124,7 @@ def log_likelihood(
     seed
         Seed of the draws.
     """
+    n_particles, seed = whole_number("n_particles", n_particles, 1), seed_number(seed)
     model.bank()  # an untrained model has none, and says so
     data = model.read(adata)
     model.need_known(data)

@@ -13,6 +13,8 @@ from cradlevae.data.labels import listed, singles_of
 from cradlevae.errors import DataError
 from cradlevae.model.streams import stream_seed
 from cradlevae.query.arguments import asked_names
+from cradlevae.utils.checks import shown
+from cradlevae.utils.fields import plain
 from cradlevae.utils.types import Float32Array
 
 LibrarySize = float | str | Mapping[str, npt.ArrayLike]
@@ -50,10 +52,11 @@ def chosen_sizes(
 
 
 def _positive(size: object) -> float:
+    number = plain(size)
     try:
-        value = float(size)  # type: ignore[arg-type]
+        value = -1.0 if isinstance(number, bool) else float(number)
     except (TypeError, ValueError):
         value = -1.0
     if not 0 < value < float("inf"):
-        raise DataError(f"library_size is {size!r}; give a positive number or 'controls', or sizes by condition")
+        raise DataError(f"library_size is {shown(size)}; give a positive number or 'controls', or sizes by condition")
     return value

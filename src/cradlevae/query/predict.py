@@ -18,7 +18,7 @@ from cradlevae.model.streams import reseed, seeded, stream_seed
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.arguments import artifact_indicator, asked_conditions
 from cradlevae.query.library_sizes import LibrarySize, chosen_sizes
-from cradlevae.utils.checks import check_at_least
+from cradlevae.utils.checks import check_choice, optional_output, seed_number, whole_number
 from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import Float32Array
 
@@ -67,10 +67,11 @@ def predict(
     DataError
         If a perturbation is unknown or had no training cells, or damaged cells are asked of a model without artifact.
     """
+    n_cells, seed = whole_number("n_cells", n_cells, 1), seed_number(seed)
+    check_choice("basal", basal, ("controls", "prior"))
+    output = optional_output("output", output)
     asked = asked_conditions(model, perturbations)
     conditions = tuple(asked.values())
-    check_at_least(1, n_cells=n_cells)
-    check_at_least(0, seed=seed)
     chosen = chosen_sizes(library_size, conditions, model.fields, n_cells, seed)
     indicator = artifact_indicator(model, artifact)
     dosage = model.dosage(conditions)

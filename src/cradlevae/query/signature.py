@@ -10,7 +10,8 @@ from torch import Tensor
 from cradlevae.model.latent_draws import draw_basal, draw_cell_artifact, draw_globals
 from cradlevae.model.streams import seeded
 from cradlevae.model.trained import TrainedModel
-from cradlevae.query.arguments import check_credible, need_artifact
+from cradlevae.query.arguments import need_artifact
+from cradlevae.utils.checks import probability, seed_number, whole_number
 
 
 def artifact_signature(
@@ -42,7 +43,8 @@ def artifact_signature(
     DataError
         If ``credible`` is no probability, or the model has no artifact or has not been trained.
     """
-    check_credible(credible)
+    credible, seed = probability("credible", credible), seed_number(seed)
+    n_draws, n_states = whole_number("n_draws", n_draws, 1), whole_number("n_states", n_states, 1)
     need_artifact(model, "tell its signature")
     tables = []
     with seeded(seed):

@@ -25,6 +25,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         If the folder is absent and cannot be made, or is not writable.
     """
     target = Path(path)
+    if target.is_dir():
+        raise DataError(f"{target} is a folder; name a file in it")
     make_folder(target.parent)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix)
     os.close(handle)

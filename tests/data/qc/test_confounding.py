@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import false_discovery_control, fisher_exact
 
-from cradlevae.data.qc.confounding import confounding_alarm
+from cradlevae.data.qc.confounding import confounding_test
 from cradlevae.errors import DataError
 
 NAMES = ["A", "B", "control", "nobody"]
@@ -19,7 +19,7 @@ def cells(table: dict[int, tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
 
 def test_by_hand():
     codes, failed = cells({0: (30, 70), 1: (12, 88), 2: (50, 450)})
-    found = confounding_alarm(codes, NAMES, failed)
+    found = confounding_test(codes, NAMES, failed)
     assert list(found["perturbation"]) == ["A", "B"]  # a condition without cells has no row
     assert list(found["n_cells"]) == [100, 100]
     assert list(found["n_failed"]) == [30, 12]
@@ -37,24 +37,24 @@ def test_by_hand():
 
 def test_no_failures_or_only_failures_stay_finite():
     codes, failed = cells({0: (40, 0), 1: (0, 40), 2: (0, 200)})
-    found = confounding_alarm(codes, NAMES, failed)
+    found = confounding_test(codes, NAMES, failed)
     assert np.isfinite(found[["log_odds", "low", "high", "p_value"]].to_numpy()).all()
     assert list(found["flagged"]) == [True, False]
 
 
 def test_both_directions_are_flagged_and_the_sign_tells():
     codes, failed = cells({0: (2, 198), 1: (120, 80), 2: (200, 300)})
-    found = confounding_alarm(codes, NAMES, failed)
+    found = confounding_test(codes, NAMES, failed)
     assert found["flagged"].all()
     assert list(np.sign(found["log_odds"])) == [-1, 1]
 
 
 def test_order_of_cells_and_cells_left_out_do_not_matter():
     codes, failed = cells({0: (30, 70), 1: (12, 88), 2: (50, 450)})
-    base = confounding_alarm(codes, NAMES, failed)
+    base = confounding_test(codes, NAMES, failed)
     order = np.random.default_rng(0).permutation(len(codes))
     more = np.r_[codes[order], [-1] * 50]
-    shuffled = confounding_alarm(more, NAMES, np.r_[failed[order], [True] * 50])
+    shuffled = confounding_test(more, NAMES, np.r_[failed[order], [True] * 50])
     assert base.equals(shuffled)
 
 
@@ -63,7 +63,7 @@ def test_few_false_alarms_and_intervals_that_cover():
     codes = np.r_[np.repeat(np.arange(200), 80), np.repeat(200, 2000)]
     names = [*(f"p{row}" for row in range(200)), "control"]
     failed = random.random(len(codes)) < 0.25
-    found = confounding_alarm(codes, names, failed)
+    found = confounding_test(codes, names, failed)
     assert not found["flagged"].any()
     share = ((found["low"] < 0) & (found["high"] > 0)).mean()
     assert 0.88 < share <= 1.0
@@ -72,6 +72,6 @@ def test_few_false_alarms_and_intervals_that_cover():
 def test_bad_input_is_named():
     codes, failed = cells({0: (3, 7), 1: (1, 8)})
     with pytest.raises(DataError, match="no 'control' cells"):
-        confounding_alarm(codes, NAMES, failed)
+        confounding_test(codes, NAMES, failed)
     with pytest.raises(DataError, match="one of each per cell"):
-        confounding_alarm(codes, NAMES, failed[1:])
+        confounding_test(codes, NAMES, failed[1:])

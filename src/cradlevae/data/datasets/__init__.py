@@ -14,6 +14,7 @@ from cradlevae.data.datasets.download import cache_folder, fetch, locked
 from cradlevae.data.datasets.published import DATASETS, Published, published
 from cradlevae.data.storage.stored_cells import open_cells
 from cradlevae.errors import DataError
+from cradlevae.utils.checks import flag, optional_text, path_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -107,9 +108,12 @@ def load(
     (['perturbation', 'batch', 'label'], 'cells')
     """
     data = published(name)
-    if path is not None and not Path(path).is_file():
+    backed, mirror = flag("backed", backed), optional_text("mirror", mirror)
+    if path is not None and mirror is not None:
+        raise DataError("path= names the published file, so nothing is downloaded and mirror= means nothing; give one")
+    if path is not None and not path_of("path", path).is_file():
         raise DataError(f"no file {path}")
-    folder = cache_folder(cache)
+    folder = cache_folder(None if cache is None else path_of("cache", cache))
     converted = folder / f"{name}.h5ad"
     source = folder / data.filename if path is None else Path(path)
     with locked(converted):

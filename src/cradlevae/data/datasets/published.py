@@ -137,8 +137,8 @@ def published(name: str) -> Published:
     DataError
         If no data set has this name.
     """
-    if name not in DATASETS:
-        raise DataError(f"unknown data set {name!r}{closest(name, list(DATASETS))}")
+    if not isinstance(name, str) or name not in DATASETS:
+        raise DataError(f"unknown data set {name!r}{closest(str(name), list(DATASETS))}")
     return DATASETS[name]
 
 

@@ -19,6 +19,7 @@ from cradlevae.data.qc.rules import Batches, Rule, criterion_rules, read_batches
 from cradlevae.data.qc.table import qc_table
 from cradlevae.data.storage.counts import Counts
 from cradlevae.errors import DataError
+from cradlevae.utils.checks import check_anndata, optional_text, real_number, seed_number, text, texts
 from cradlevae.utils.types import AnnDataLike, BoolArray, FloatArray, IntArray
 
 
@@ -98,7 +99,14 @@ def annotate_qc(
     >>> adata.obs["artifact"].dtype, bool(adata.obs["qc_mito"].any())
     (dtype('bool'), True)
     """
-    _check_options(criteria, n_mads, max_fail_share)
+    criteria = _checked_criteria(criteria)
+    n_mads = real_number("n_mads", n_mads, above=0)
+    max_fail_share = real_number("max_fail_share", max_fail_share, least=0, most=1)
+    layer, batch_key = optional_text("layer", layer), optional_text("batch_key", batch_key)
+    gene_symbols, key_added = optional_text("gene_symbols", gene_symbols), text("key_added", key_added)
+    seed = seed_number(seed)
+    check_anndata(adata)
+    _check_writable(adata)
     counts = Counts(adata, layer)
     batches = read_batches(adata, batch_key)
     symbols = gene_symbols_of(adata, gene_symbols)
@@ -121,12 +129,12 @@ def annotate_qc(
         if failed.mean() > max_fail_share:
             _warn_of_share(criterion, float(failed.mean()), max_fail_share)
     settings = {
-        "n_mads": float(n_mads),
+        "n_mads": n_mads,
         "layer": layer or "",
         "batch_key": batch_key or "",
         "gene_symbols": gene_symbols or "",
-        "seed": int(seed),
-        "max_fail_share": float(max_fail_share),
+        "seed": seed,
+        "max_fail_share": max_fail_share,
         "key_added": key_added,
     }
     _write_obs(adata, key_added, values, fails)
@@ -134,15 +142,23 @@ def annotate_qc(
     return qc_table(adata.uns[QC_KEY])
 
 
-def _check_options(criteria: Sequence[str], n_mads: float, max_fail_share: float) -> None:
-    unknown = sorted(set(criteria) - set(CRITERIA))
-    if unknown or not criteria:
+def _checked_criteria(criteria: Sequence[str]) -> tuple[str, ...]:
+    """Return the criteria to assess; :class:`DataError` where there are none, or one is unknown."""
+    chosen = texts("criteria", criteria)
+    unknown = sorted(set(chosen) - set(CRITERIA))
+    if unknown or not chosen:
         named = f"unknown QC criteria: {', '.join(unknown)}" if unknown else "no QC criteria are given"
         raise DataError(f"{named}; criteria= takes any of {', '.join(CRITERIA)}")
-    if not 0 < n_mads < np.inf:
-        raise DataError(f"n_mads must be a positive number, not {n_mads}")
-    if not 0 <= max_fail_share <= 1:
-        raise DataError(f"max_fail_share must lie between 0 and 1, not {max_fail_share}")
+    return tuple(dict.fromkeys(chosen))
+
+
+def _check_writable(adata: AnnDataLike) -> None:
+    """Raise :class:`DataError` where nothing can be written into an AnnData."""
+    if getattr(adata, "is_view", False) and getattr(adata, "isbacked", False):
+        raise DataError(
+            "adata is a view of an AnnData on disk, into which nothing can be written; annotate the whole AnnData, or "
+            "read the view into memory first: adata = adata.to_memory()"
+        )
 
 
 def _warn_of_share(criterion: str, share: float, limit: float) -> None:

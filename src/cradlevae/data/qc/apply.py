@@ -22,6 +22,7 @@ def judge(
     qc: Mapping[str, Any],
     *,
     gene_names: Sequence[str] | None = None,
+    layer: str | None = None,
     n_mads: float | None = None,
     batch: Sequence[str] | None = None,
     doublets: DoubletReference | None = None,
@@ -33,13 +34,16 @@ def judge(
     Parameters
     ----------
     cells
-        Generated counts: an AnnData (counts in ``X``) or a CSR matrix, cells × genes, with the genes
-        that the thresholds were found with. The counts are not checked.
+        Generated counts: an AnnData or a CSR matrix, cells × genes, with the genes that the thresholds were found with.
+        The counts are not checked.
     qc
         Annotation of the real cells by :func:`~cradlevae.data.qc.annotate.annotate_qc`:
         ``adata.uns["cradlevae_qc"]``.
     gene_names
         ``var_names`` of the real cells; needed with a CSR matrix.
+    layer
+        Layer of the AnnData with the counts; ``None`` reads ``X``. The layer of the annotation is not taken, because
+        generated cells have their counts in ``X``.
     n_mads
         Number of MADs between median and threshold; ``None`` takes the number of the annotation.
     batch
@@ -60,7 +64,7 @@ def judge(
     DataError
         If the genes are not those of the thresholds, a batch is unknown, or no criterion can be assessed.
     """
-    blocks, names, index = _read(cells, gene_names)
+    blocks, names, index = _read(cells, gene_names, layer)
     if len(names) != int(qc["n_genes"]):
         raise DataError(
             f"the QC thresholds were learned on {int(qc['n_genes'])} genes, the cells have {len(names)}; run "
@@ -83,7 +87,7 @@ def judge(
             threshold = _per_cell(by_batch, qc, batch, len(index))
             fails[criterion] = failing(criterion, values[criterion], threshold, empty)
         elif doublets is not None:
-            fails[criterion] = _score(cells, doublets) > doublets.threshold
+            fails[criterion] = _score(cells, doublets, layer) > doublets.threshold
     if not fails:
         raise DataError("the real cells were annotated for doublets alone; pass doublets=doublet_reference(...)")
     return pd.DataFrame(fails, index=index)
@@ -126,11 +130,11 @@ def doublet_reference(adata: AnnDataLike, qc: Mapping[str, Any] | None = None) -
 
 
 def _read(
-    cells: Any, gene_names: Sequence[str] | None
+    cells: Any, gene_names: Sequence[str] | None, layer: str | None
 ) -> tuple[Iterator[tuple[slice, sp.csr_matrix]], pd.Index[Any], pd.Index[Any]]:
     """Return the blocks of counts, the names of the genes and the names of the cells."""
     if hasattr(cells, "var_names"):
-        return Counts(cells).blocks(), cells.var_names, cells.obs_names
+        return Counts(cells, layer).blocks(), cells.var_names, cells.obs_names
     if gene_names is None or len(gene_names) != cells.shape[1]:
         given = "none are" if gene_names is None else f"{len(gene_names)} are"
         raise DataError(f"a matrix of {cells.shape[1]} genes needs as many gene_names=, but {given} given")
@@ -161,7 +165,7 @@ def _per_cell(by_batch: FloatArray, qc: Mapping[str, Any], batch: Sequence[str] 
     return np.where(np.isnan(by_batch), typical, by_batch)[codes]
 
 
-def _score(cells: Any, doublets: DoubletReference) -> FloatArray:
+def _score(cells: Any, doublets: DoubletReference, layer: str | None) -> FloatArray:
     if not hasattr(cells, "var_names"):
         return doublets.score(sp.csr_matrix(cells))
-    return np.concatenate([doublets.score(block) for _, block in Counts(cells).blocks()])
+    return np.concatenate([doublets.score(block) for _, block in Counts(cells, layer).blocks()])

@@ -7,19 +7,71 @@ Fisher's exact test compares the failures of every perturbation with those of th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cradlevae.data.experiment import artifact_indicators, condition_labels
+from cradlevae.data.fields import DataFields, fields_of
 from cradlevae.data.labels import CONTROL
 from cradlevae.errors import DataError
-from cradlevae.utils.types import AnyIntArray, BoolArray
+from cradlevae.utils.checks import check_anndata, probability
+from cradlevae.utils.types import AnnDataLike, AnyIntArray, BoolArray
 
 NORMAL_975 = 1.959963984540054
 """97.5 % quantile of the standard normal distribution."""
 
 
 def confounding_alarm(
+    adata: AnnDataLike, *, fdr: float = 0.05, fields: DataFields | None = None, **field_options: Any
+) -> pd.DataFrame:
+    """Test for each perturbation whether its cells fail quality control more or less often than the controls.
+
+    Where a perturbation kills cells, its cells fail more often, and what a model treats as an artifact is partly
+    biology.
+
+    Parameters
+    ----------
+    adata
+        AnnData, or cells on disk, with perturbation labels and an artifact column; the counts are not read.
+    fdr
+        False discovery rate (Benjamini-Hochberg over perturbations) below which a perturbation is flagged.
+    fields
+        Where the labels and the artifact columns are (see :class:`cradlevae.DataFields`).
+    **field_options
+        Single fields, e.g. ``perturbation_key="gene"``, instead of ``fields`` or in addition.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each perturbed condition, see :func:`~cradlevae.data.qc.confounding.confounding_test`. Cells without
+        a guide RNA are left out.
+
+    Raises
+    ------
+    DataError
+        If a column is absent, or there are no control cells.
+
+    Examples
+    --------
+    >>> import cradlevae as cv
+    >>> adata = cv.simulate(n_cells=300, n_genes=60, n_perturbations=4, n_combinations=3, confounded=4, seed=0)
+    >>> table = cv.confounding_alarm(adata, artifact_key="true_artifact")
+    >>> list(table.loc[table["flagged"], "perturbation"])
+    ['A', 'A+C', 'A+D']
+    """
+    fdr = probability("fdr", fdr, 0.05)
+    fields = fields_of(fields, field_options)
+    check_anndata(adata)
+    labels = condition_labels(adata, fields)
+    failed = np.asarray(artifact_indicators(adata, fields).any(axis=1))
+    codes, names = pd.factorize(labels, sort=True)
+    codes = np.where((labels == "").to_numpy(), -1, codes)
+    return confounding_test(codes, [str(name) for name in names], failed, fdr=fdr)
+
+
+def confounding_test(
     condition: AnyIntArray,
     names: Sequence[str],
     failed: BoolArray,
@@ -65,10 +117,10 @@ def confounding_alarm(
     Of 20 control cells 2 failed, of 20 cells with the perturbation A 12 failed:
 
     >>> import numpy as np
-    >>> import cradlevae as cv
+    >>> from cradlevae.data.qc.confounding import confounding_test
     >>> condition = np.repeat([0, 1], 20)
     >>> failed = np.r_[np.arange(20) < 2, np.arange(20) < 12]
-    >>> table = cv.confounding_alarm(condition, ["control", "A"], failed)
+    >>> table = confounding_test(condition, ["control", "A"], failed)
     >>> table[["perturbation", "n_failed", "share_failed", "flagged"]]
       perturbation  n_failed  share_failed  flagged
     0            A        12           0.6     True

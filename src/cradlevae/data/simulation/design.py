@@ -13,6 +13,8 @@ from cradlevae.data.labels import singles_of
 from cradlevae.data.simulation.damage import ARTIFACT_KINDS, CLEAN
 from cradlevae.data.simulation.ground_truth import GroundTruth
 from cradlevae.errors import DataError
+from cradlevae.utils.checks import texts
+from cradlevae.utils.fields import plain
 from cradlevae.utils.types import IntArray
 
 MIN_GENES = 10
@@ -85,16 +87,24 @@ class Design:
         return np.where(damaged, chosen, CLEAN)
 
 
-def check_numbers(**arguments: Any) -> None:
-    """Raise :class:`DataError` unless every argument has the type and lies within the bounds of :data:`RANGES`."""
-    for name, value in arguments.items():
+def checked_numbers(**arguments: Any) -> dict[str, Any]:
+    """Return the arguments as Python's numbers.
+
+    Raises
+    ------
+    DataError
+        If one has another type, or lies outside the bounds, than :data:`RANGES` says.
+    """
+    numbers = {name: plain(value) for name, value in arguments.items()}
+    for name, value in numbers.items():
         kind, low, high = RANGES[name]
-        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if not whole and (kind is int or not isinstance(value, float | np.floating)):
-            raise DataError(f"{name}={value!r} must be a {'whole ' if kind is int else ''}number")
-        if not low <= value <= high:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole and (kind is int or not isinstance(value, float)):
+            raise DataError(f"{name}={arguments[name]!r} must be a {'whole ' if kind is int else ''}number")
+        if not low <= value <= high or value == np.inf:
             bounds = f"at least {low}" if high == np.inf else f"between {low} and {high}"
             raise DataError(f"{name}={value!r} must be {bounds}")
+    return numbers
 
 
 def check_design(design: Design, n_interacting: int) -> None:
@@ -121,7 +131,7 @@ def check_design(design: Design, n_interacting: int) -> None:
 
 def checked_kinds(artifact_kinds: Sequence[str], artifact_rate: float) -> tuple[str, ...]:
     """Return the kinds of artifact as a tuple; :class:`DataError` where one is unknown or named twice."""
-    kinds = (artifact_kinds,) if isinstance(artifact_kinds, str) else tuple(artifact_kinds)
+    kinds = texts("artifact_kinds", artifact_kinds)
     if any(kind not in ARTIFACT_KINDS for kind in kinds) or len(set(kinds)) < len(kinds):
         raise DataError(f"artifact_kinds={kinds!r} must name each of {', '.join(ARTIFACT_KINDS)} at most once")
     if not kinds and artifact_rate > 0:
@@ -129,11 +139,12 @@ def checked_kinds(artifact_kinds: Sequence[str], artifact_rate: float) -> tuple[
     return kinds
 
 
-def check_library(library_size: tuple[float, float]) -> None:
-    """Raise :class:`DataError` unless this is a median and a log-sd within bounds."""
+def checked_library(library_size: tuple[float, float]) -> tuple[float, float]:
+    """Return median and log-sd as Python's numbers; :class:`DataError` unless both are within bounds."""
     try:
         median, spread = map(float, library_size)
     except (TypeError, ValueError):
         raise DataError(f"library_size={library_size!r} must be two numbers: median and log-sd") from None
     if not (1.0 <= median <= 1e6 and 0.0 <= spread <= 3.0):
         raise DataError(f"library_size={library_size!r} must be a median from 1 to 1e6 and a log-sd from 0 to 3")
+    return median, spread

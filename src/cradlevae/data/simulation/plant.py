@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from cradlevae.data.simulation.damage import CLEAN, Profile, damage
 from cradlevae.data.storage.counts import Counts
 from cradlevae.errors import DataError
+from cradlevae.utils.checks import check_anndata, optional_text, real_number, seed_number, texts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -73,11 +74,14 @@ def plant_artifacts(
     >>> int(planted.obs["artifact"].sum()), planted.layers["clean"].shape
     (50, (200, 50))
     """
+    share = real_number("share", share)
     if not 0.0 <= share <= 1.0:
         raise DataError(f"share={share!r} must lie between 0 and 1")
+    kinds, layer, seed = texts("kinds", kinds), optional_text("layer", layer), seed_number(seed)
     unknown = [kind for kind in kinds if kind not in PLANTED_KINDS]
     if unknown or not kinds:
-        raise DataError(f"kinds={tuple(kinds)!r} must name one or more of {', '.join(PLANTED_KINDS)}")
+        raise DataError(f"kinds={kinds!r} must name one or more of {', '.join(PLANTED_KINDS)}")
+    check_anndata(adata)
     if "clean" in adata.layers:
         raise DataError("layers['clean'] is there already: plant into an AnnData whose artifacts are not known")
     if "doublet" in kinds and adata.n_obs == 1:

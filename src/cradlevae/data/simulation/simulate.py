@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.simulation.damage import ARTIFACT_KINDS, CLEAN, Profile, damage, expected_profile
-from cradlevae.data.simulation.design import Design, check_design, check_library, check_numbers, checked_kinds
+from cradlevae.data.simulation.design import Design, check_design, checked_kinds, checked_library, checked_numbers
 from cradlevae.data.simulation.ground_truth import MARKERS, GroundTruth, block_cells, draw_truth, sample_counts
 from cradlevae.data.simulation.true_effects import DRAWS, true_effects
 from cradlevae.utils.progress import track_slow
@@ -21,6 +21,18 @@ from cradlevae.utils.types import Float32Array, IntArray
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+
+OF_TRUTH = (
+    "n_genes",
+    "n_perturbations",
+    "n_combinations",
+    "n_interacting",
+    "n_latent",
+    "mask_probability",
+    "effect_size",
+)
+"""Arguments of :func:`simulate` that the ground truth is drawn by."""
 
 
 def simulate(
@@ -109,14 +121,11 @@ def simulate(
     >>> adata.uns["truth"]["effects"].shape  # five perturbed conditions, log2 units
     (5, 50)
     """
-    if n_interacting is None:
-        n_interacting = max(0, min(4, n_combinations))
-    check_numbers(
+    numbers = checked_numbers(
         n_cells=n_cells,
         n_genes=n_genes,
         n_perturbations=n_perturbations,
         n_combinations=n_combinations,
-        n_interacting=n_interacting,
         n_latent=n_latent,
         mask_probability=mask_probability,
         effect_size=effect_size,
@@ -125,22 +134,15 @@ def simulate(
         control_share=control_share,
         seed=seed,
     )
-    kinds = checked_kinds(artifact_kinds, artifact_rate)
-    check_library(library_size)
-    design = Design(n_cells, n_perturbations, n_combinations, control_share, artifact_rate, confounded)
-    check_design(design, n_interacting)
+    paired = min(4, numbers["n_combinations"]) if n_interacting is None else n_interacting
+    numbers |= checked_numbers(n_interacting=paired)
+    kinds = checked_kinds(artifact_kinds, numbers["artifact_rate"])
+    library_size = checked_library(library_size)
+    design = Design(**{entry.name: numbers[entry.name] for entry in fields(Design)})
+    check_design(design, numbers["n_interacting"])
 
-    truth_seed, cell_seed, count_seed, damage_seed, effect_seed = np.random.SeedSequence(seed).spawn(5)
-    truth = draw_truth(
-        n_genes=n_genes,
-        n_perturbations=n_perturbations,
-        n_combinations=n_combinations,
-        n_interacting=n_interacting,
-        n_latent=n_latent,
-        mask_probability=mask_probability,
-        effect_size=effect_size,
-        rng=np.random.default_rng(truth_seed),
-    )
+    truth_seed, cell_seed, count_seed, damage_seed, effect_seed = np.random.SeedSequence(numbers["seed"]).spawn(5)
+    truth = draw_truth(**{name: numbers[name] for name in OF_TRUTH}, rng=np.random.default_rng(truth_seed))
     cells = _draw_cells(design, truth, library_size, kinds, np.random.default_rng(cell_seed))
     clean, profile = _clean_counts(truth, cells, count_seed)
     foreign = {group: truth.marker_profile(group) for group in MARKERS}

@@ -25,6 +25,8 @@ from cradlevae.data.storage.joining import (
 )
 from cradlevae.data.storage.stored_matrix import Columns, StoredMatrix, joined, stored_matrix
 from cradlevae.errors import DataError
+from cradlevae.utils.checks import path_of
+from cradlevae.utils.names import listed
 from cradlevae.utils.types import IndexArray
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ def open_cells(path: str | Path) -> StoredCells:
     >>> cells[["cell3", "cell5"]].n_obs
     2
     """
-    path = Path(path)
+    path = path_of("path", path)
     files = cell_files(path)
     groups = [open_group(file, n_files=len(files)) for file in files]
     tables = {name: [read_element(group, file, name) for group, file in zip(groups, files, strict=True)]
@@ -186,6 +188,8 @@ class StoredCells:
             self.X = _in_memory(self.X)
         elif layer in self.layers:
             self.layers[layer] = _in_memory(self.layers[layer])
+        else:
+            raise DataError(f"layer {layer!r} is not in {self.path} (layers: {listed(list(self.layers))})")
 
     def __getitem__(self, cells: Any) -> AnnData:
         """Read these cells (names, positions, a slice or a mask) into an AnnData in memory."""

@@ -20,9 +20,9 @@ from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.generation import ControlCells
 from cradlevae.evaluation.floors.registry import FLOORS, floor_effects
 from cradlevae.evaluation.floors.training_moments import part_moments
-from cradlevae.query.arguments import asked_names, check_credible
+from cradlevae.query.arguments import asked_names
 from cradlevae.query.library_sizes import LibrarySize, chosen_sizes
-from cradlevae.utils.checks import check_at_least
+from cradlevae.utils.checks import probability, seed_number, whole_number
 from cradlevae.utils.types import AnnDataLike, FloatArray, IntArray
 
 CONTROLS = 2000
@@ -145,7 +145,7 @@ class FittedFloor:
         """
         import anndata as ad
 
-        check_credible(credible)
+        credible = probability("credible", credible)
         asked = self._asked(perturbations)
         names = list(asked.values())
         value = np.stack([self._effect(name) for name in names])
@@ -198,10 +198,9 @@ class FittedFloor:
         """
         import anndata as ad
 
+        n_cells, seed = whole_number("n_cells", n_cells, 1), seed_number(seed)
         asked = self._asked(perturbations)
         names = list(asked.values())
-        check_at_least(1, n_cells=n_cells)
-        check_at_least(0, seed=seed)
         wanted = chosen_sizes(library_size, names, self.fields, n_cells, seed)
         effects = np.stack([self._effect(name) for name in names])
         counts, sizes = self.controls.moved(effects, n_cells, wanted, seed)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cradlevae.data.experiment import DataFields, read_experiment
+from cradlevae.data.experiment import read_experiment
+from cradlevae.data.fields import fields_of
 from cradlevae.data.labels import closest
-from cradlevae.data.split import Split
+from cradlevae.data.split import Split, check_is_split
 from cradlevae.data.split import split as make_split
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.fitted import FittedFloor, fit_floor
 from cradlevae.evaluation.floors.registry import FLOORS
+from cradlevae.query.library_sizes import LibrarySize
+from cradlevae.utils.docs import documented_by
 from cradlevae.utils.types import AnnDataLike
 
 
@@ -43,16 +46,20 @@ class FloorModel:
     >>> floor.train()
     >>> floor.effects(["A", "B"]).shape
     (2, 50)
+    >>> floor.predict("A", n_cells=20, library_size=1000).n_obs
+    20
     >>> scores = cv.evaluate(floor, adata, n_cells=20)
     >>> "ate_rho" in set(scores["metric"])
     True
     """
 
     def __init__(self, name: str, adata: AnnDataLike, split: Split | None = None, **fields: Any) -> None:
-        if name not in FLOORS:
-            raise DataError(f"unknown floor {name!r}{closest(name, list(FLOORS))}")
-        self.name = name
-        self._fields = DataFields(**fields)
+        if not isinstance(name, str) or name not in FLOORS:
+            raise DataError(f"unknown floor {name!r}{closest(str(name), list(FLOORS))}")
+        self.name = str(name)
+        self._fields = fields_of(None, fields)
+        if split is not None:
+            check_is_split(split)
         self._data = read_experiment(adata, self._fields)
         self._var = adata.var.copy()
         self.split = make_split(adata, "cells", fields=self._fields) if split is None else split
@@ -80,13 +87,22 @@ class FloorModel:
         """Conditions of the data that the floor can answer for."""
         return tuple(self.trained.answerable(self._data.conditions[1:]))
 
+    @documented_by(FittedFloor.effects)
     def effects(self, perturbations: str | Sequence[str], credible: float = 0.9) -> Any:
-        """Effects of conditions; see :meth:`~cradlevae.evaluation.floors.fitted.FittedFloor.effects`."""
+        """Effect of each condition on each gene, on the scale of log2(1 + 1e4·x/Σx)."""
         return self.trained.effects(perturbations, credible)
 
-    def predict(self, perturbations: str | Sequence[str], n_cells: int = 500, **options: Any) -> Any:
-        """Cells of conditions; see :meth:`~cradlevae.evaluation.floors.fitted.FittedFloor.predict`."""
-        return self.trained.predict(perturbations, n_cells, **options)
+    @documented_by(FittedFloor.predict)
+    def predict(
+        self,
+        perturbations: str | Sequence[str],
+        n_cells: int = 500,
+        *,
+        library_size: LibrarySize = "controls",
+        seed: int = 0,
+    ) -> Any:
+        """Generate cells: real passing training controls, drawn at random, whose genes are moved by the effect."""
+        return self.trained.predict(perturbations, n_cells, library_size=library_size, seed=seed)
 
     def __repr__(self) -> str:
         state = "not trained" if self._fitted is None else "trained"

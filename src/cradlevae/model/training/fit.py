@@ -65,9 +65,9 @@ def fit(
     pandas.DataFrame
         One row per epoch: mean of each loss term over training and validation cells.
     """
-    if config.devices > 1 and module.config.objective == "released":
+    if config.n_devices > 1 and module.config.objective == "released":
         raise DataError(
-            f"devices is {config.devices}, but the objective 'released' has terms that depend on the whole batch; "
+            f"devices is {config.n_devices}, but the objective 'released' has terms that depend on the whole batch; "
             "set devices=1, or train with the objective 'corrected'"
         )
     config = config.of_cells(len(rows["train"]))
@@ -90,7 +90,7 @@ def fit(
         if run.resume:
             assert config.max_epochs is not None
             _check_checkpoint(last_checkpoint(folder), config.max_epochs)
-        if config.devices == 1:
+        if config.n_devices == 1:
             run.train()
         else:
             train_in_processes(run)

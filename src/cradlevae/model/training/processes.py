@@ -37,7 +37,7 @@ GRACE = 5.0
 
 
 def train_in_processes(run: TrainingRun) -> None:
-    """Train in ``run.config.devices`` processes; what they leave is in the run's folder.
+    """Train in ``run.config.n_devices`` processes; what they leave is in the run's folder.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def train_in_processes(run: TrainingRun) -> None:
     TrainingError
         If a process failed otherwise; the message holds its last words.
     """
-    n = run.config.devices
+    n = run.config.n_devices
     with tempfile.TemporaryDirectory(prefix="cradlevae-run-") as temporary:
         folder = Path(temporary)
         write_shared(run, folder)

@@ -109,7 +109,7 @@ class TrainingRun:
             return pl.Trainer(
                 max_epochs=config.max_epochs,
                 accelerator=config.accelerator,
-                devices=config.devices,
+                devices=config.n_devices,
                 strategy=_strategy() if shard.n > 1 else "auto",
                 gradient_clip_val=config.gradient_clip,
                 callbacks=callbacks,
