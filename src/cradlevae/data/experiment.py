@@ -17,6 +17,7 @@ import pandas as pd
 
 from cradlevae.data.cell_labels import CellLabels, condition_labels, read_labels
 from cradlevae.data.fields import DataFields, obs_column
+from cradlevae.data.gene_names import symbols_of
 from cradlevae.data.label_advice import likely_controls_first, warn_of_labels
 from cradlevae.data.labels import CONTROL, Condition, closest, condition_name, dosage_table, indicator_table, listed
 from cradlevae.data.storage.counts import Counts
@@ -158,8 +159,9 @@ def read_experiment(
     if perturbations is not None:
         _check_known(own, perturbations, fields)
     else:
+        symbols = symbols_of(adata, fields.gene_symbols)
         _check_controls(labels, usable, fields)
-        warn_of_labels(labels.written, adata.var_names, fields)
+        warn_of_labels(labels.written, symbols, fields)
     position = {condition: index for index, condition in enumerate(conditions)}
     condition = np.array([-1 if name is None else position.get(name, -1) for name in labels.conditions], dtype=np.int64)
     data = Experiment(
