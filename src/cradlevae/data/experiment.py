@@ -55,6 +55,8 @@ class Experiment:
         perturbations are the treatments.
     obs
         Annotation of the cells as the AnnData holds it, one row for each cell; the model does not read it.
+    symbols
+        Symbols of the genes, where the fields name a column of them and the AnnData has it; else empty.
     """
 
     cells: pd.Index[str]
@@ -68,6 +70,7 @@ class Experiment:
     library_size: Float32Array
     treatments: tuple[str, ...] | None = None
     obs: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+    symbols: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def n_cells(self) -> int:
@@ -175,6 +178,7 @@ def read_experiment(
         criteria=fields.criteria,
         library_size=library_size,
         obs=adata.obs,
+        symbols=_symbols(adata, fields, columns),
     )
     return data if usable.all() else data.subset(np.flatnonzero(usable))
 
@@ -254,6 +258,14 @@ def _gene_columns(adata: AnnDataLike, genes: Sequence[str] | None) -> IndexArray
             f"{', '.join(map(repr, absent[:5]))}; the data must hold the genes that the model was trained on"
         )
     return np.asarray(columns)
+
+
+def _symbols(adata: AnnDataLike, fields: DataFields, columns: IndexArray | None) -> tuple[str, ...]:
+    """Return the symbols of these genes; empty where no column is named, or data for a trained model lack it."""
+    if fields.gene_symbols is None or fields.gene_symbols not in adata.var:
+        return ()
+    symbols = np.array(symbols_of(adata, fields.gene_symbols), dtype=object)
+    return tuple(symbols if columns is None else symbols[columns])
 
 
 def _warn_left_out(counted: BoolArray, assigned: BoolArray, fields: DataFields) -> None:

@@ -36,8 +36,8 @@ class DataFields:
     guide_min_count
         Smallest count at which a guide RNA counts as present.
     gene_symbols
-        Column of ``var`` with gene symbols, where ``var_names`` are Ensembl ids; labels are compared with it to find the
-        genes that a perturbation targets. ``None`` where ``var_names`` are the symbols.
+        Column of ``var`` with gene symbols, where ``var_names`` are Ensembl ids; labels are compared with it to find
+        the genes that a perturbation targets. ``None`` where ``var_names`` are the symbols.
 
     Raises
     ------

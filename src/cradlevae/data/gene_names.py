@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from cradlevae.data.labels import closest
+from cradlevae.data.labels import closest, singles_of
 from cradlevae.errors import DataError
 from cradlevae.utils.types import AnnDataLike
 
@@ -73,3 +73,48 @@ def symbol_advice(columns: Sequence[str], names: Sequence[str]) -> str:
     if likely:
         return f"{why}var[{likely[0]!r}] looks like symbols: pass gene_symbols={likely[0]!r}"
     return f"{why}add a column of gene symbols to var and name it with gene_symbols="
+
+
+def target_columns(
+    conditions: Sequence[str], genes: Sequence[str], symbols: Sequence[str] | None = None
+) -> list[list[int]]:
+    """Return the positions of the genes that each condition targets, ascending.
+
+    A single perturbation targets the genes of which it is the name or the symbol. Where it is neither, genomes before
+    the names, versions behind them and case are ignored.
+
+    Parameters
+    ----------
+    conditions
+        Canonical conditions.
+    genes
+        Names of the genes.
+    symbols
+        Their symbols, where the names are others.
+
+    Examples
+    --------
+    >>> target_columns(["STAT1", "JAK2+STAT1"], ["ENSG00000115415.5", "ENSG00000096968"], ["STAT1", "JAK2"])
+    [[0], [0, 1]]
+    >>> target_columns(["ENSG00000115415"], ["ENSG00000115415.5", "ENSG00000096968"])
+    [[0]]
+    """
+    exact: dict[str, set[int]] = {}
+    loose: dict[str, set[int]] = {}
+    for names in (genes, symbols or ()):
+        for position, name in enumerate(names):
+            exact.setdefault(name, set()).add(position)
+            loose.setdefault(bare_name(name).casefold(), set()).add(position)
+
+    def targets(single: str) -> set[int]:
+        return exact.get(single) or loose.get(bare_name(single).casefold(), set())
+
+    return [sorted(set().union(*(targets(single) for single in singles_of(name)))) for name in conditions]
+
+
+def unrecognised_targets(conditions: Sequence[str], genes: Sequence[str], symbols: Sequence[str] | None) -> bool:
+    """Whether no target is recognised, because the genes are Ensembl ids without symbols and the conditions are not."""
+    singles = sorted({single for name in conditions for single in singles_of(name)})
+    if symbols is not None or not singles or not are_ensembl_ids(genes):
+        return False
+    return not are_ensembl_ids(singles) and not any(target_columns(singles, genes))

@@ -47,8 +47,8 @@ TEST_SHARE = 0.2
 class Split:
     """The part of the split that every cell belongs to, and the recipe that assigned it.
 
-    :func:`cradlevae.split` returns splits; :meth:`save` and :meth:`load` write and read them as JSON. Two splits are equal
-    if their hashes are.
+    :func:`cradlevae.split` returns splits; :meth:`save` and :meth:`load` write and read them as JSON. Two splits are
+    equal if their hashes are.
 
     Attributes
     ----------
@@ -130,7 +130,9 @@ class Split:
         try:
             manifest = json.loads(Path(path).read_text())
             parts = pd.Series({cell: part for part, cells in manifest["cells"].items() for cell in cells}, dtype=object)
-            split = cls(parts, manifest["recipe"], manifest["seed"], manifest["options"], tuple(manifest.get("notes", ())))
+            split = cls(
+                parts, manifest["recipe"], manifest["seed"], manifest["options"], tuple(manifest.get("notes", ()))
+            )
             recorded = manifest["hash"]
         except FileNotFoundError:
             raise DataError(f"no split manifest at {path}") from None
@@ -147,7 +149,9 @@ class Split:
         return hash(self.hash)
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{part} {n:,}" for part in (*PARTS, UNUSED) if (n := len(self.cells(part))) or part != UNUSED)
+        sizes = ", ".join(
+            f"{part} {n:,}" for part in (*PARTS, UNUSED) if (n := len(self.cells(part))) or part != UNUSED
+        )
         return f"Split({self.recipe!r}, seed={self.seed}, {sizes}, hash {self.hash[:12]})"
 
 

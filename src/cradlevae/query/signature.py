@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from cradlevae.model.latent_draws import draw_basal, draw_cell_artifact, draw_globals, seeded
 from cradlevae.model.trained import TrainedModel
-from cradlevae.query.arguments import check_credible, need_artifact
+from cradlevae.query.arguments import check_credible, need_artifact, need_damaged_cells
 
 
 def artifact_signature(
@@ -34,15 +36,20 @@ def artifact_signature(
     -------
     pandas.DataFrame
         Indexed by gene: ``criterion`` (artifact class), ``log2_fold_change``, ``low``, ``high``, ``share`` (without
-        artifact); with several classes, one block of rows for each.
+        artifact); with several classes, one block of rows for each. A class that no training cell had is left out, with
+        a warning.
 
     Raises
     ------
     DataError
-        If ``credible`` is no probability, or the model has no artifact or has not been trained.
+        If ``credible`` is no probability, or the model has no artifact, has not been trained, or not on damaged cells.
     """
     check_credible(credible)
     need_artifact(model, "tell its signature")
+    need_damaged_cells(model, "tell the signature of the artifact")
+    left_out = [criterion for criterion in model.criteria if criterion not in model.trained_criteria]
+    if left_out:
+        warnings.warn(f"left out, because no training cell had it: {', '.join(map(repr, left_out))}", stacklevel=3)
     tables = []
     with seeded(seed):
         z_b, _ = draw_basal(model, (1, n_states), "controls", np.random.default_rng(seed))
@@ -51,6 +58,8 @@ def artifact_signature(
         only = torch.eye(len(model.criteria))
         clean = model.module.decode_share(z_b).mean((0, 1))
         for index, criterion in enumerate(model.criteria):
+            if criterion in left_out:
+                continue
             shares = torch.stack([_damaged_share(model, z_b, drawn[index], only[index]) for drawn in artifact])
             fold = torch.log2(shares.clamp_min(1e-12) / clean.clamp_min(1e-12)).numpy()
             low, high = np.quantile(fold, [(1 - credible) / 2, (1 + credible) / 2], axis=0)

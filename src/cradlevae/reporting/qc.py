@@ -108,7 +108,11 @@ def _panel(ax: Axes, criterion: str, rows: pd.DataFrame, obs: pd.DataFrame) -> N
     if len(rows) > len(assessed):
         notes.append(f"{len(rows) - len(assessed)} of {len(rows)} batches\nnot assessed")
     if log and (on_log := int(assessed["note"].str.contains("log scale").sum())):
-        notes.append("threshold found\non the log scale" if on_log == len(assessed) else f"{on_log} thresholds found\non the log scale")
+        notes.append(
+            "threshold found\non the log scale"
+            if on_log == len(assessed)
+            else f"{on_log} thresholds found\non the log scale"
+        )
     if log and (thresholds <= 1).any():
         notes.append("threshold below 1:\nnone can fail" if (thresholds <= 1).all() else "some thresholds below 1")
     if notes:

@@ -476,7 +476,9 @@ def test_real_blood_cells() -> None:
         warnings.simplefilter("error")
         report = annotate_qc(adata).set_index("criterion")
     assert (report["status"].drop("haemo") == "assessed").all()
-    assert "at least half of the cells have the value 0" in report.loc["haemo", "reason"]  # traces: one count is no damage
+    assert (
+        "at least half of the cells have the value 0" in report.loc["haemo", "reason"]
+    )  # traces: one count is no damage
     assert len(adata.uns[QC_KEY]["criteria"]["mito"]["genes"]) == 13
     assert 85 < len(adata.uns[QC_KEY]["criteria"]["ribo"]["genes"]) < 110
     assert (adata.obs["qc_pct_haemo"] > 0).mean() == pytest.approx(0.012, abs=0.001)

@@ -56,12 +56,15 @@ def warn_of_shares(
             why = f"more than {max_fail_share:.0%} (max_fail_share)"
         elif criterion in GENE_FAMILIES and share > max(MANY_SHARE, MANY_TIMES * tail):
             why = f"{share / tail:.0f} times the tail of a normal distribution with its median and MAD"
-        elif criterion in GENE_FAMILIES and share > max(HEALTHY_SHARE, HEALTHY_TIMES * tail):
-            if _more_often_larger(values["umi"], failed):
-                why = (
-                    f"{share / tail:.1f} times the tail of a normal distribution with its median and MAD, and these "
-                    "cells have no fewer counts than the others, as damaged ones would"
-                )
+        elif (
+            criterion in GENE_FAMILIES
+            and share > max(HEALTHY_SHARE, HEALTHY_TIMES * tail)
+            and _more_often_larger(values["umi"], failed)
+        ):
+            why = (
+                f"{share / tail:.1f} times the tail of a normal distribution with its median and MAD, and these cells "
+                "have no fewer counts than the others, as damaged ones would"
+            )
         if why:
             _warn_of_share(criterion, share, why)
 
@@ -101,6 +104,7 @@ def warn_of_small_batches(batches: Batches, empty: BoolArray) -> None:
     if small:
         shown = ", ".join(map(repr, small[:5])) + (", …" if len(small) > 5 else "")
         warnings.warn(
-            f"batches with fewer than {MIN_BATCH} cells with counts get the thresholds of all batches together: {shown}",
+            f"batches with fewer than {MIN_BATCH} cells with counts get the thresholds of all batches together: "
+            f"{shown}",
             stacklevel=3,
         )

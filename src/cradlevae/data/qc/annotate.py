@@ -46,9 +46,9 @@ def annotate_qc(
     Scrublet score is above Scrublet's own threshold. Cells without any count are left out of medians and
     doublets, fail ``umi`` and ``genes``, and have percentages of 0.
 
-    A criterion that the data do not allow to assess is reported as not assessed, with the reason: its MAD is 0, its gene
-    family has fewer than three genes, or Scrublet cannot tell doublets from cells. A batch of fewer than 20 cells gets
-    the thresholds of all cells together. The README and docs/quality_control.md say more.
+    A criterion that the data do not allow to assess is reported as not assessed, with the reason: its MAD is 0, its
+    gene family has fewer than three genes, or Scrublet cannot tell doublets from cells. A batch of fewer than 20 cells
+    gets the thresholds of all cells together. The README and docs/quality_control.md say more.
 
     Parameters
     ----------

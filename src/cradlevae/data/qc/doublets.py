@@ -237,13 +237,13 @@ def _check_separation(observed: FloatArray, simulated: FloatArray, threshold: fl
     called, detected = float((observed > threshold).mean()), float((simulated > threshold).mean())
     if detected < MIN_DETECTED:
         raise DoubletsNotAssessable(
-            f"only {detected:.1%} of the simulated doublets score above the threshold: the cells have too little structure "
-            "to tell a doublet from a cell"
+            f"only {detected:.1%} of the simulated doublets score above the threshold: the cells have too little "
+            "structure to tell a doublet from a cell"
         )
     if called > MAX_RATE * detected:
         raise DoubletsNotAssessable(
-            f"{called:.1%} of the cells score above the threshold, and {detected:.1%} of the simulated doublets: the cells "
-            "have too little structure to tell a doublet from a cell"
+            f"{called:.1%} of the cells score above the threshold, and {detected:.1%} of the simulated doublets: the "
+            "cells have too little structure to tell a doublet from a cell"
         )
 
 

@@ -184,7 +184,9 @@ def _mad_rule(
             # Where all cells are empty they still fail the low criteria: only the high ones cannot be assessed.
             reason = NO_COUNTS
         reasons.append(reason)
-        notes.append(f"{int(own.sum())} cells with counts: threshold of all batches together" if index in pooled else "")
+        notes.append(
+            f"{int(own.sum())} cells with counts: threshold of all batches together" if index in pooled else ""
+        )
     spread = Spread(*np.array(spreads).T)
     threshold, logarithmic = mad_thresholds(criterion, spread, n_mads, scale)
     assessed = np.array([not reason for reason in reasons])

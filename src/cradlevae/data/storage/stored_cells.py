@@ -218,12 +218,16 @@ class StoredCells:
             raise DataError("cells on disk are indexed by cells alone; index the genes of the AnnData that this gives")
         wanted = np.atleast_1d(np.asarray(cells))
         if wanted.ndim != 1:
-            raise DataError(f"cells are chosen by one name, position or truth value each, not by {wanted.ndim} dimensions")
+            raise DataError(
+                f"cells are chosen by one name, position or truth value each, not by {wanted.ndim} dimensions"
+            )
         if wanted.dtype == object and len(wanted) and all(isinstance(value, bool | np.bool_) for value in wanted):
             wanted = wanted.astype(bool)
         if wanted.dtype == bool:
             if len(wanted) != self.n_obs:
-                raise DataError(f"a mask of {len(wanted):,} values does not fit {self.n_obs:,} cells; give one per cell")
+                raise DataError(
+                    f"a mask of {len(wanted):,} values does not fit {self.n_obs:,} cells; give one per cell"
+                )
             return np.flatnonzero(wanted)
         if wanted.dtype.kind in "iu":
             outside = (wanted < -self.n_obs) | (wanted >= self.n_obs)
