@@ -67,3 +67,14 @@ def test_reproduce_small_runs_on_a_published_file(tmp_path: Path, monkeypatch: p
     assert float(filled[0]) != float(filled[header.strip("|").split("|").index(" ate_rho, held out ") - 1])
     assert "| floor: additive |" in text
     assert "No score of SVAE+" in text
+
+
+@pytest.mark.parametrize("budget", ["full", "small"])
+def test_the_published_recipe_of_splits_is_reproduced(budget: reproduce_module.Budget) -> None:
+    recipes = {
+        name: reproduce_module.reproduction_plan(name, budget=budget).data[0].recipe
+        for name in ("norman", "dixit", "adamson", "replogle")
+    }
+    assert recipes["norman"] == recipes["dixit"] == "combinations_published"
+    assert cv.DataSource(published="norman").recipe == "combinations"
+    assert not {recipes["adamson"], recipes["replogle"]} & {"combinations", "combinations_published"}

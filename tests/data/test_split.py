@@ -227,7 +227,7 @@ def test_what_is_no_manifest_is_refused(text: str, tmp_path: Path) -> None:
 
 def with_members_missing() -> ad.AnnData:
     """Four pairs of A to D, whose singles are there, and eight of members that occur once."""
-    rare = [f"{'PQRSTUVW'[i]}+{'ABCDABCD'[i]}" for i in range(8)]
+    rare = [f"{'ABCDABCD'[i]}+{'PQRSTUVW'[i]}" for i in range(8)]
     return labelled(["control", *"ABCD", "A+B", "A+C", "B+D", "C+D", *rare] * 10)
 
 

@@ -227,5 +227,5 @@ def test_target_genes_are_found_by_symbols(simulated: ad.AnnData, tiny_options, 
     assert "bilinear_ridge" in set(tables[1].dropna()["predictor"])
     assert not tables[0]["value"].equals(tables[2]["value"])
     assert tables[2]["note"].str.contains("gene_symbols=").all()
-    with pytest.raises(cv.DataError, match="var has no column 'symbols'.*'symbol'"):
+    with pytest.raises(cv.DataError, match=r"var has no column 'symbols'.*'symbol'"):
         cv.CradleVAE(ids, gene_symbols="symbols", **tiny_options)

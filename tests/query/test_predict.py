@@ -179,7 +179,7 @@ def test_a_class_that_no_training_cell_had_is_unknown(
     one.train(1, **quick)
     one.save(tmp_path / "run")
     for model in (one, cv.load(tmp_path / "run")):
-        with pytest.raises(DataError, match="no training cell had the artifact class 'nobody'.*known: 'low_umi'"):
+        with pytest.raises(DataError, match=r"no training cell had the artifact class 'nobody'.*known: 'low_umi'"):
             model.predict("A", 5, artifact="nobody")
         with pytest.raises(DataError, match="no training cell had the artifact class 'nobody'"):
             model.counterfactual(adata[:5].copy(), artifact=["low_umi", "nobody"])
@@ -195,7 +195,8 @@ def test_a_model_without_damaged_cells_knows_no_artifact(
 ) -> None:
     adata = simulated.copy()
     adata.obs["artifact"] = False
-    model = cv.CradleVAE(adata, **tiny_options)
+    with pytest.warns(UserWarning, match="all training cells passed QC"):
+        model = cv.CradleVAE(adata, **tiny_options)
     model.train(1, **quick)
     for ask in (lambda: model.predict("A", 5, artifact=True), model.artifact_signature):
         with pytest.raises(DataError, match="no training cell failed quality control"):
