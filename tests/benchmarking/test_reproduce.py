@@ -14,6 +14,7 @@ import scipy.sparse as sp
 import cradlevae as cv
 from cradlevae.benchmarking import benchmark as benchmark_module
 from cradlevae.benchmarking import reproduce as reproduce_module
+from cradlevae.benchmarking.data_source import DataSource
 from cradlevae.benchmarking.jobs import Job
 from cradlevae.benchmarking.plan import Plan
 from cradlevae.benchmarking.store import Store
@@ -76,5 +77,5 @@ def test_the_published_recipe_of_splits_is_reproduced(budget: reproduce_module.B
         for name in ("norman", "dixit", "adamson", "replogle")
     }
     assert recipes["norman"] == recipes["dixit"] == "combinations_published"
-    assert cv.DataSource(published="norman").recipe == "combinations"
+    assert DataSource(published="norman").recipe == "combinations"
     assert not {recipes["adamson"], recipes["replogle"]} & {"combinations", "combinations_published"}

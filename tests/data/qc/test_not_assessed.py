@@ -127,6 +127,12 @@ def test_small_batches_get_the_thresholds_of_all_cells() -> None:
     )
 
 
+def test_thresholds_of_a_few_cells_are_said_to_be() -> None:
+    report = annotate(cells(MIN_BATCH - 1), max_fail_share=1.0)
+    assert report.loc[list(PERCENTAGES), "note"].eq(f"only {MIN_BATCH - 1} cells with counts").all()
+    assert annotate(cells(MIN_BATCH), max_fail_share=1.0)["note"].eq("").all()
+
+
 # Scale
 
 

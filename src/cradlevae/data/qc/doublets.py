@@ -28,8 +28,8 @@ MIN_GENES = 20
 
 MIN_DETECTED = 0.02
 """Share of simulated doublets above the threshold below which doublets are not told from cells at all."""
-MAX_RATE = 1 / 3
-"""Highest doublet rate that is believed: no loading of a lane makes more doublets."""
+MAX_RATE = 0.25
+"""Highest doublet rate that is believed: no usual loading of a lane makes more doublets."""
 
 # Defaults of scanpy.pp.scrublet, written down because new cells are scored with them too.
 EXPECTED_RATE = 0.05

@@ -184,9 +184,7 @@ def _mad_rule(
             # Where all cells are empty they still fail the low criteria: only the high ones cannot be assessed.
             reason = NO_COUNTS
         reasons.append(reason)
-        notes.append(
-            f"{int(own.sum())} cells with counts: threshold of all batches together" if index in pooled else ""
-        )
+        notes.append(_note_of_size(int(own.sum()), int(used.sum())))
     spread = Spread(*np.array(spreads).T)
     threshold, logarithmic = mad_thresholds(criterion, spread, n_mads, scale)
     assessed = np.array([not reason for reason in reasons])
@@ -198,6 +196,13 @@ def _mad_rule(
         tuple(reasons),
         tuple(notes),
     )
+
+
+def _note_of_size(n_own: int, n_used: int) -> str:
+    """Return what is to be said of a threshold for so many cells with counts, made of so many."""
+    if n_own < n_used:
+        return f"{n_own} cells with counts: threshold of all batches together"
+    return f"only {n_own} cells with counts" if 0 < n_own < MIN_BATCH else ""
 
 
 def _median_and_mad(values: FloatArray) -> tuple[float, float]:
