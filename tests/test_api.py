@@ -232,7 +232,7 @@ def test_reading_and_splitting_load_no_torch() -> None:
 def test_real_counts_go_through(data_file: Any, tiny_options: Options, quick: Options) -> None:
     adata = ad.read_h5ad(data_file("norman2019_500g.h5ad"))
     adata.obs["artifact"] = np.asarray(adata.X.sum(axis=1)).ravel() < 60
-    split = cv.split(adata, "combinations", seed=0)
+    split = cv.split(adata, "combinations_published", seed=0)
     with pytest.warns(UserWarning, match="no training cells for"):
         model = cv.CradleVAE(adata, split=split, **tiny_options)
     model.train(1, **(quick | {"batch_size": 512}))

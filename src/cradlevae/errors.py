@@ -26,7 +26,7 @@ class DataError(CradleError, ValueError):
     ...     cv.split(adata, "combination")
     ... except cv.DataError as error:
     ...     print(error)
-    unknown split recipe 'combination'; did you mean 'combinations' or 'perturbations'?
+    unknown split recipe 'combination'; did you mean 'combinations' or 'combinations_published' or 'perturbations'?
     """
 
 

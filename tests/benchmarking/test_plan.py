@@ -191,7 +191,7 @@ def test_slurm_script_runs_a_part_a_task(tmp_path: Path) -> None:
 def test_the_published_settings() -> None:
     plan = reproduction_plan("norman")
     assert plan.data[0].n_mads == (3.0, 4.0, 5.0)
-    assert plan.data[0].recipe == "combinations"
+    assert plan.data[0].recipe == "combinations_published"
     assert plan.split_seeds == (0, 1, 2, 3, 4)
     assert {run.model for run in plan.models} == {"cradle_vae", "sams_vae", "cpa_vae", "svae_plus", "conditional_vae"}
     training = plan.train_config(plan.models[0], plan.data[0])

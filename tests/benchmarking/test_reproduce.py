@@ -14,6 +14,7 @@ import scipy.sparse as sp
 import cradlevae as cv
 from cradlevae.benchmarking import benchmark as benchmark_module
 from cradlevae.benchmarking import reproduce as reproduce_module
+from cradlevae.benchmarking.data_source import DataSource
 from cradlevae.benchmarking.jobs import Job
 from cradlevae.benchmarking.plan import Plan
 from cradlevae.benchmarking.store import Store
@@ -67,3 +68,14 @@ def test_reproduce_small_runs_on_a_published_file(tmp_path: Path, monkeypatch: p
     assert float(filled[0]) != float(filled[header.strip("|").split("|").index(" ate_rho, held out ") - 1])
     assert "| floor: additive |" in text
     assert "No score of SVAE+" in text
+
+
+@pytest.mark.parametrize("budget", ["full", "small"])
+def test_the_published_recipe_of_splits_is_reproduced(budget: reproduce_module.Budget) -> None:
+    recipes = {
+        name: reproduce_module.reproduction_plan(name, budget=budget).data[0].recipe
+        for name in ("norman", "dixit", "adamson", "replogle")
+    }
+    assert recipes["norman"] == recipes["dixit"] == "combinations_published"
+    assert DataSource(published="norman").recipe == "combinations"
+    assert not {recipes["adamson"], recipes["replogle"]} & {"combinations", "combinations_published"}

@@ -100,6 +100,10 @@ def test_simulate_then_qc_writes_annotation_picture_and_settings(folder: Path) -
     assert "mito" in shown
     assert ad.read_h5ad(annotated).obs["artifact"].dtype == bool
     assert figure.stat().st_size > 10_000
+    raw_scale = folder / "raw-scale.h5ad"
+    run("qc", raw, "--criteria", "umi", "--scale", "raw", "--output", raw_scale)
+    assert ad.read_h5ad(raw_scale).uns["cradlevae_qc"]["scale"] == "raw"
+    assert ad.read_h5ad(annotated).uns["cradlevae_qc"]["scale"] == "auto"
     assert "n_mads: 3.0" in (folder / "annotated.h5ad.settings.yaml").read_text()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import anndata as ad
@@ -222,6 +223,67 @@ def test_what_is_no_manifest_is_refused(text: str, tmp_path: Path) -> None:
         Split.load(path)
     with pytest.raises(DataError, match="no split manifest at"):
         Split.load(tmp_path / "absent.json")
+
+
+def with_members_missing() -> ad.AnnData:
+    """Four pairs of A to D, whose singles are there, and eight of members that occur once."""
+    rare = [f"{'ABCDABCD'[i]}+{'PQRSTUVW'[i]}" for i in range(8)]
+    return labelled(["control", *"ABCD", "A+B", "A+C", "B+D", "C+D", *rare] * 10)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_answerable_combinations_are_held_out_first(seed: int) -> None:
+    adata = with_members_missing()
+    split, published = (cv.split(adata, name, seed=seed) for name in ("combinations", "combinations_published"))
+    names = adata.obs["perturbation"]
+    held_out, random = (set(names[(one.parts == "test").to_numpy()]) for one in (split, published))
+    assert len(held_out) == len(random) == 3
+    trained = {single for name in names[(split.parts == "train").to_numpy()] for single in name.split("+")}
+    assert all(set(name.split("+")) <= trained for name in held_out)
+    assert random & held_out == {name for name in random if set(name.split("+")) <= set("ABCD")}
+    assert bool(split.notes) == (held_out != random)
+    if split.notes:
+        assert "held out first" in split.notes[0]
+        assert all(name in split.notes[0] for name in held_out ^ random)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_random_quarter_is_held_out_where_it_can_be_answered(screen: ad.AnnData, seed: int) -> None:
+    split, published = (cv.split(screen, name, seed=seed) for name in ("combinations", "combinations_published"))
+    pd.testing.assert_series_equal(split.parts, published.parts)
+    assert split.notes == published.notes == ()
+
+
+def test_combinations_that_cannot_be_answered_are_said() -> None:
+    adata = labelled(["control", "A", "B", "A+B", *(f"{one}+{two}" for one, two in ("PQ", "RS", "TU", "VW"))] * 10)
+    with pytest.warns(UserWarning, match="1 of 2 held-out combinations have a single perturbation without training"):
+        split = cv.split(adata, "combinations")
+    held_out = set(adata.obs["perturbation"][(split.parts == "test").to_numpy()])
+    assert len(held_out) == 2
+    assert "A+B" in held_out
+    assert (held_out - {"A+B"}).pop() in split.notes[-1]
+
+
+def test_real_pairs_that_are_held_out_are_answerable(data_file: Callable[[str], Path]) -> None:
+    adata = ad.read_h5ad(data_file("norman2019_500g.h5ad"))
+    split = cv.split(adata, "combinations")
+    trained = {single for name in adata.obs.loc[split.cells("train"), "perturbation"] for single in name.split("+")}
+    held_out = set(adata.obs.loc[split.cells("test"), "perturbation"])
+    assert len(held_out) == 4
+    assert all(set(name.split("+")) <= trained for name in held_out)
+
+
+def test_splits_are_equal_by_their_hash(screen: ad.AnnData, tmp_path: Path) -> None:
+    one, again, other = cv.split(screen), cv.split(screen), cv.split(screen, seed=1)
+    assert one == again
+    assert one != other
+    assert one != one.hash
+    assert len({one, again, other}) == 2
+    reordered = Split(one.parts[::-1], one.recipe, one.seed, one.options, notes=("said",))
+    assert reordered == one
+    reordered.save(tmp_path / "split.json")
+    assert Split.load(tmp_path / "split.json") == one
+    assert Split.load(tmp_path / "split.json").notes == ("said",)
 
 
 def test_repr_tells_recipe_and_sizes(screen: ad.AnnData) -> None:

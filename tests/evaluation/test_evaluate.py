@@ -206,3 +206,26 @@ def test_cleaned_cells_are_scored_by_what_was_done_to_them(scores: pd.DataFrame,
     whole = one(scores, "held-out clean counts (truth)", "clean_deviance")["value"]
     of_kinds = rows.loc[rows["reference"].str.contains(", "), "value"]
     assert of_kinds.min() < whole < of_kinds.max()
+
+
+def test_target_genes_are_found_by_symbols(simulated: ad.AnnData, tiny_options, quick, tmp_path) -> None:
+    plain = simulated.copy()
+    plain.var_names = [*"ABCDE", *plain.var_names[5:]]
+    ids = plain.copy()
+    ids.var["symbol"] = plain.var_names
+    ids.var_names = [f"ENSG{i:011d}.2" for i in range(ids.n_vars)]
+    tables = []
+    for adata, options in ((plain, {}), (ids, {"gene_symbols": "symbol"}), (ids, {})):
+        model = cv.CradleVAE(adata, **options, **tiny_options)
+        model.train(1, **quick)
+        model.save(tmp_path / str(len(tables)))
+        model = cv.load(tmp_path / str(len(tables)))
+        table = cv.evaluate(model, adata, n_cells=10, truth=False, generated=False)
+        columns = ["reference", "metric", "predictor", "value", "note"]
+        tables.append(table.loc[table["metric"].str.startswith("discrimination"), columns].reset_index(drop=True))
+    pd.testing.assert_frame_equal(tables[0], tables[1])
+    assert "bilinear_ridge" in set(tables[1].dropna()["predictor"])
+    assert not tables[0]["value"].equals(tables[2]["value"])
+    assert tables[2]["note"].str.contains("gene_symbols=").all()
+    with pytest.raises(cv.DataError, match=r"var has no column 'symbols'.*'symbol'"):
+        cv.CradleVAE(ids, gene_symbols="symbols", **tiny_options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import anndata as ad
@@ -167,6 +168,40 @@ def test_classes_of_artifact_by_name(
     assert model.predict("A", 5, artifact="low_umi").obs["artifact"].all()
     with pytest.raises(DataError, match=r"unknown artifact class 'umi'; known: 'low_umi', 'other_damage'"):
         model.predict("A", 5, artifact=["umi"])
+
+
+def test_a_class_that_no_training_cell_had_is_unknown(
+    simulated: ad.AnnData, tiny_options: dict[str, Any], quick: dict[str, Any], tmp_path: Path
+) -> None:
+    adata = simulated.copy()
+    adata.obs["nobody"] = False
+    one = cv.CradleVAE(adata, artifact_key=("low_umi", "nobody"), **tiny_options)
+    one.train(1, **quick)
+    one.save(tmp_path / "run")
+    for model in (one, cv.load(tmp_path / "run")):
+        with pytest.raises(DataError, match=r"no training cell had the artifact class 'nobody'.*known: 'low_umi'"):
+            model.predict("A", 5, artifact="nobody")
+        with pytest.raises(DataError, match="no training cell had the artifact class 'nobody'"):
+            model.counterfactual(adata[:5].copy(), artifact=["low_umi", "nobody"])
+        every, had = (model.predict("A", 5, artifact=given) for given in (True, "low_umi"))
+        np.testing.assert_array_equal(dense(every), dense(had))
+        with pytest.warns(UserWarning, match="left out, because no training cell had it: 'nobody'"):
+            signature = model.artifact_signature(n_draws=2, n_states=4)
+        assert set(signature["criterion"]) == {"low_umi"}
+
+
+def test_a_model_without_damaged_cells_knows_no_artifact(
+    simulated: ad.AnnData, tiny_options: dict[str, Any], quick: dict[str, Any]
+) -> None:
+    adata = simulated.copy()
+    adata.obs["artifact"] = False
+    with pytest.warns(UserWarning, match="all training cells passed QC"):
+        model = cv.CradleVAE(adata, **tiny_options)
+    model.train(1, **quick)
+    for ask in (lambda: model.predict("A", 5, artifact=True), model.artifact_signature):
+        with pytest.raises(DataError, match="no training cell failed quality control"):
+            ask()
+    assert "ate_rho" in set(cv.evaluate(model, adata, n_cells=10)["metric"])
 
 
 # -- what cannot be predicted ----------------------------------------------------------------------------------

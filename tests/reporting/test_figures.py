@@ -92,6 +92,18 @@ def test_qc_threshold_below_one_count_and_lost_columns_are_said(annotated):
     assert "no column 'qc_n_genes'" in texts(figure)
 
 
+def test_qc_thresholds_on_the_log_scale_are_drawn_and_said(annotated):
+    adata = annotated.copy()
+    dense = adata.X.toarray()
+    dense[::2] = np.ceil(dense[::2] / 8)
+    adata.X = sp.csr_matrix(dense)
+    report = cv.annotate_qc(adata, criteria=["umi"], n_mads=5.0, max_fail_share=1.0).set_index("criterion")
+    assert report.loc["umi", "note"] == "threshold on the log scale"
+    figure = qc_figure(adata)
+    assert "on the log scale" in texts(figure)
+    assert len(figure.axes[0].lines) == (report.loc["umi", "threshold"] > 0)
+
+
 def test_qc_of_identical_cells(annotated):
     adata = annotated.copy()
     adata.obs["qc_pct_haemo"] = 0.0

@@ -89,6 +89,7 @@ class PerturbationVAE(Questions):
         separator: str | None = "+",
         guides_key: str | None = None,
         guide_min_count: float = 1.0,
+        gene_symbols: str | None = None,
         seed: int = 0,
         **config: Any,
     ) -> None:
@@ -100,6 +101,7 @@ class PerturbationVAE(Questions):
             separator=separator,
             guides_key=guides_key,
             guide_min_count=guide_min_count,
+            gene_symbols=gene_symbols,
         )
         settings = model_config({"model": self.declaration.key, **config})
         if settings.declaration is not self.declaration:

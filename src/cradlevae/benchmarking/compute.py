@@ -153,7 +153,8 @@ def _read(spec: dict[str, Any], n_mads: float | None, source: DataSource) -> Any
         if restricted or adata.memory(source.fields.layer) < machine_memory() / 3:
             adata = restrict(adata.to_memory(), source)
     if n_mads is not None:
-        annotate_qc(adata, n_mads=n_mads, layer=source.fields.layer, key_added=source.annotated_key, **source.qc)
+        options = {"gene_symbols": source.fields.gene_symbols, **source.qc}
+        annotate_qc(adata, n_mads=n_mads, layer=source.fields.layer, key_added=source.annotated_key, **options)
     return adata
 
 

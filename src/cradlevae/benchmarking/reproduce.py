@@ -17,6 +17,7 @@ from cradlevae.benchmarking.data_source import DataSource
 from cradlevae.benchmarking.plan import ModelRun, Plan, Scoring
 from cradlevae.benchmarking.record import Benchmark
 from cradlevae.data.datasets.published import DATASETS
+from cradlevae.data.datasets.published import published as declaration_of
 from cradlevae.evaluation.score_table import PUBLISHED, reference_label
 from cradlevae.utils.atomic import write_text
 from cradlevae.utils.checks import check_choice, output_folder, path_of
@@ -54,6 +55,9 @@ NOT_PUBLISHED = (
     "one particle."
 )
 
+PUBLISHED_RECIPES = {"combinations": "combinations_published"}
+"""Recipes of splits whose published form has a name of its own."""
+
 PAPER = ("ate_rho", "ate_r2", "jaccard_20", "jaccard_50")
 HELD_OUT = ("ate_rho", "ate_r2", "pearson_delta", "discrimination_l2")
 
@@ -74,11 +78,18 @@ def reproduction_plan(dataset: str, *, budget: Budget = "full", path: str | Path
     check_choice("budget", budget, get_args(Budget))
     file = None if path is None else str(path_of("path", path).resolve())
     scored: dict[str, Any] = {"references": ("held-out", "all"), "published": True}
+    recipe = declaration_of(dataset).split
+    recipe = PUBLISHED_RECIPES.get(recipe, recipe)
     if budget == "full":
-        source = DataSource(published=dataset, path=file, n_mads=(3.0, 4.0, 5.0))
+        source = DataSource(published=dataset, path=file, recipe=recipe, n_mads=(3.0, 4.0, 5.0))
         return Plan((source,), MODELS, training=TRAINING, scoring=Scoring(**scored))
     source = DataSource(
-        published=dataset, path=file, max_genes=SMALL_GENES, max_cells_per_condition=SMALL_CELLS, n_mads=(3.0,)
+        published=dataset,
+        path=file,
+        recipe=recipe,
+        max_genes=SMALL_GENES,
+        max_cells_per_condition=SMALL_CELLS,
+        n_mads=(3.0,),
     )
     scoring = Scoring(**scored, n_cells=50)
     return Plan((source,), MODELS, training=dict(SMALL), split_seeds=(0, 1), scoring=scoring, note=NOT_PUBLISHED)

@@ -23,6 +23,7 @@ def qc(
     output: Path,
     criteria: list[str] | None = None,
     n_mads: float = 3.0,
+    scale: Literal["auto", "raw"] = "auto",
     layer: str | None = None,
     batch_key: str | None = None,
     gene_symbols: str | None = None,
@@ -41,6 +42,8 @@ def qc(
         Annotated copy to write: a file, or a folder for a zarr store or a folder.
     criteria
         Which of umi, genes, mito, ribo, haemo and doublet to assess; all by default.
+    scale
+        "auto": thresholds of umi and genes are found on the log scale where no cell could fail otherwise; "raw": never.
     figure
         Picture of the criteria with their thresholds to write (.png, .svg, .pdf).
     """
@@ -56,8 +59,8 @@ def qc(
     cells = open_cells(data)
     check_output(data, output)
     report = annotate_qc(
-        cells, criteria=tuple(criteria) if criteria else CRITERIA, n_mads=n_mads, layer=layer, batch_key=batch_key,
-        gene_symbols=gene_symbols, max_fail_share=max_fail_share, key_added=key_added, seed=seed,
+        cells, criteria=tuple(criteria) if criteria else CRITERIA, n_mads=n_mads, scale=scale, layer=layer,
+        batch_key=batch_key, gene_symbols=gene_symbols, max_fail_share=max_fail_share, key_added=key_added, seed=seed,
     )  # fmt: skip
     show(report, "quality control")
     write_annotated(cells, output, [QC_KEY])
@@ -74,7 +77,7 @@ def split(
     data: Path,
     *,
     output: Path,
-    recipe: Literal["cells", "combinations", "perturbations", "column"] = "cells",
+    recipe: Literal["cells", "combinations", "combinations_published", "perturbations", "column"] = "cells",
     seed: int = 0,
     n_shared: int = 0,
     column: str | None = None,
@@ -95,6 +98,8 @@ def split(
     manifest = make_split(open_cells(data), recipe, seed=seed, n_shared=n_shared, column=column, fields=fields)
     manifest.save(output)
     print(manifest)
+    for note in manifest.notes:
+        print(note)
     wrote(output)
 
 

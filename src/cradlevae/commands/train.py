@@ -47,8 +47,8 @@ def train(
     output
         Folder of the run; it must not hold another one.
     split
-        A manifest (.json), a recipe ("cells", "combinations", "perturbations"), or "auto": "combinations" where
-        there are at least four, else "cells".
+        A manifest (.json), a recipe ("cells", "combinations", "combinations_published", "perturbations"), or "auto":
+        "combinations" where there are at least four, else "cells".
     split_seed
         Seed of the recipe.
     resume
@@ -77,6 +77,8 @@ def train(
     manifest = _split(cells, split, split_seed, fields)
     make_folder(output)
     print(manifest)
+    for note in manifest.notes:
+        print(note)
     _load_counts(cells, fields.layer, backed)
     labels = _annotate(cells, fields)
     vae = CLASSES[model.model](cells, split=manifest, seed=training.seed, **asdict(fields), **asdict(model))
@@ -120,7 +122,7 @@ def _annotate(cells: StoredCells, fields: DataFields) -> pd.DataFrame | None:
     from cradlevae.data.qc.annotate import annotate_qc
 
     print(f"no obs[{ARTIFACT!r}]: annotating quality control")
-    show(annotate_qc(cells, layer=fields.layer), "quality control")
+    show(annotate_qc(cells, layer=fields.layer, gene_symbols=fields.gene_symbols), "quality control")
     labels: pd.DataFrame = cells.obs[[name for name in cells.obs if name == ARTIFACT or str(name).startswith("qc_")]]
     return labels
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 from cradlevae.data.cell_labels import CellLabels, condition_labels, read_labels
 from cradlevae.data.fields import DataFields, obs_column
+from cradlevae.data.gene_names import symbols_of
 from cradlevae.data.label_advice import likely_controls_first, warn_of_labels
 from cradlevae.data.labels import CONTROL, Condition, closest, condition_name, dosage_table, indicator_table, listed
 from cradlevae.data.storage.counts import Counts
@@ -55,6 +56,8 @@ class Experiment:
         perturbations are the treatments.
     obs
         Annotation of the cells as the AnnData holds it, one row for each cell; the model does not read it.
+    symbols
+        Symbols of the genes, where the fields name a column of them and the AnnData has it; else empty.
     """
 
     cells: pd.Index[str]
@@ -68,6 +71,7 @@ class Experiment:
     library_size: Float32Array
     treatments: tuple[str, ...] | None = None
     obs: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+    symbols: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def n_cells(self) -> int:
@@ -159,8 +163,9 @@ def read_experiment(
     conditions = _conditions(labels, usable)
     own = sorted({single for condition in conditions for single in condition.singles})
     if perturbations is None:
+        symbols = symbols_of(adata, fields.gene_symbols)
         _check_controls(labels, usable, fields)
-        warn_of_labels(labels.written, adata.var_names, fields)
+        warn_of_labels(labels.written, symbols, fields)
     position = {condition: index for index, condition in enumerate(conditions)}
     condition = np.array([-1 if name is None else position.get(name, -1) for name in labels.conditions], dtype=np.int64)
     data = Experiment(
@@ -174,6 +179,7 @@ def read_experiment(
         criteria=fields.criteria,
         library_size=library_size,
         obs=adata.obs,
+        symbols=_symbols(adata, fields, columns),
     )
     return data if usable.all() else data.subset(np.flatnonzero(usable))
 
@@ -284,6 +290,14 @@ def _gene_columns(adata: AnnDataLike, genes: Sequence[str] | None) -> IndexArray
             f"{', '.join(map(repr, absent[:5]))}; the data must hold the genes that the model was trained on"
         )
     return np.asarray(columns)
+
+
+def _symbols(adata: AnnDataLike, fields: DataFields, columns: IndexArray | None) -> tuple[str, ...]:
+    """Return the symbols of these genes; empty where no column is named, or data for a trained model lack it."""
+    if fields.gene_symbols is None or fields.gene_symbols not in adata.var:
+        return ()
+    symbols = np.array(symbols_of(adata, fields.gene_symbols), dtype=object)
+    return tuple(symbols if columns is None else symbols[columns])
 
 
 def _warn_left_out(counted: BoolArray, assigned: BoolArray, fields: DataFields) -> None:

@@ -38,6 +38,9 @@ class DataFields:
         ``perturbation_key``; a column whose name is a control label holds non-targeting guide RNAs.
     guide_min_count
         Smallest count at which a guide RNA counts as present.
+    gene_symbols
+        Column of ``var`` with gene symbols, where ``var_names`` are Ensembl ids; labels are compared with it to find
+        the genes that a perturbation targets. ``None`` where ``var_names`` are the symbols.
 
     Raises
     ------
@@ -59,6 +62,7 @@ class DataFields:
     separator: str | None = "+"
     guides_key: str | None = None
     guide_min_count: float = 1.0
+    gene_symbols: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "control_labels", texts("control_labels", self.control_labels, empty=True))

@@ -47,6 +47,8 @@ class ConditionMoments:
         Unbiased variance between cells, (conditions, genes); NaN where a condition has fewer than two cells.
     genes
         Names of the genes, (genes,), or empty.
+    symbols
+        Symbols of the genes, where their names are others, (genes,), or empty.
     """
 
     names: tuple[str, ...]
@@ -54,6 +56,7 @@ class ConditionMoments:
     mean: FloatArray
     variance: FloatArray
     genes: tuple[str, ...] = ()
+    symbols: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def condition_moments(
     *,
     scale: Scale = "perturbseq",
     genes: Sequence[str] = (),
+    symbols: Sequence[str] = (),
 ) -> ConditionMoments:
     """Compute the mean and variance of expression in each condition, gene by gene.
 
@@ -100,6 +104,8 @@ def condition_moments(
         ``"perturbseq"``: log2(1 + 1e4·x/Σx). ``"mean"``: the counts themselves.
     genes
         Names of the genes, stored with the moments.
+    symbols
+        Their symbols, where their names are others, stored with the moments too.
 
     Notes
     -----
@@ -124,7 +130,7 @@ def condition_moments(
         _add(total_squared, incidence @ block.power(2))
     n_cells = np.bincount(condition[condition >= 0], minlength=len(names)).astype(np.int64)
     mean, variance = moments_of_sums(n_cells, total, total_squared)
-    return ConditionMoments(tuple(names), n_cells, mean, variance, tuple(genes))
+    return ConditionMoments(tuple(names), n_cells, mean, variance, tuple(genes), tuple(symbols))
 
 
 def measured_effects(moments: ConditionMoments, control: str = CONTROL) -> Effects:

@@ -2,7 +2,9 @@
 
 Recipes (evaluation protocol of the paper, made reproducible):
 
-- ``combinations``: singles and controls always in train and validation, a quarter of the combinations unseen.
+- ``combinations``: singles and controls always in train and validation, a quarter of the combinations unseen; first
+  those whose single perturbations all have training cells, for the others cannot be predicted.
+- ``combinations_published``: the same as published, a random quarter, whatever the single perturbations.
 - ``cells``: 64/16/20 by cell, within each condition.
 - ``perturbations``: whole conditions held out; ``n_shared`` single perturbations of each are seen in training.
 - ``column``: the parts that a column of ``obs`` names.
@@ -12,7 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +27,7 @@ import pandas as pd
 
 from cradlevae.data.experiment import DataFields, check_unique, condition_labels
 from cradlevae.data.fields import fields_of
-from cradlevae.data.labels import CONTROL, closest, singles_of
+from cradlevae.data.labels import CONTROL, closest, listed, singles_of
 from cradlevae.errors import DataError
 from cradlevae.utils.atomic import write_text
 from cradlevae.utils.checks import check_anndata, output_file, path_of, seed_number, shown, text, whole_number
@@ -40,11 +44,12 @@ TEST_SHARE = 0.2
 """Share of all cells that the ``cells`` recipe holds out."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """The part of the split that every cell belongs to, and the recipe that assigned it.
 
-    :func:`cradlevae.split` returns splits; :meth:`save` and :meth:`load` write and read them as JSON.
+    :func:`cradlevae.split` returns splits; :meth:`save` and :meth:`load` write and read them as JSON. Two splits are
+    equal if their hashes are.
 
     Attributes
     ----------
@@ -56,6 +61,8 @@ class Split:
         Seed of the recipe.
     options
         Other settings of the recipe.
+    notes
+        What there is to know of this split; they do not belong to its identity.
 
     Raises
     ------
@@ -79,6 +86,7 @@ class Split:
     recipe: str
     seed: int
     options: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def cells(self, part: str) -> pd.Index[str]:
         """Return the names of the cells of one part, in the order of the data."""
@@ -107,6 +115,7 @@ class Split:
             "seed": self.seed,
             "options": self.options,
             "hash": self.hash,
+            "notes": list(self.notes),
             "cells": by_part,
         }
         write_text(path, json.dumps(manifest, indent=1))
@@ -124,7 +133,9 @@ class Split:
         try:
             manifest = json.loads(path.read_text())
             parts = pd.Series({cell: part for part, cells in manifest["cells"].items() for cell in cells}, dtype=object)
-            split = cls(parts, manifest["recipe"], manifest["seed"], manifest["options"])
+            split = cls(
+                parts, manifest["recipe"], manifest["seed"], manifest["options"], tuple(manifest.get("notes", ()))
+            )
             recorded = manifest["hash"]
         except FileNotFoundError:
             raise DataError(f"no split manifest at {path}") from None
@@ -136,8 +147,16 @@ class Split:
             raise DataError(f"{path} was changed after it was written: its hash does not fit its cells")
         return split
 
+    def __eq__(self, other: object) -> bool:
+        return self.hash == other.hash if isinstance(other, Split) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{part} {len(self.cells(part)):,}" for part in PARTS)
+        sizes = ", ".join(
+            f"{part} {n:,}" for part in (*PARTS, UNUSED) if (n := len(self.cells(part))) or part != UNUSED
+        )
         return f"Split({self.recipe!r}, seed={self.seed}, {sizes}, hash {self.hash[:12]})"
 
 
@@ -168,7 +187,7 @@ def split(
     adata
         AnnData, or cells on disk, with perturbation labels.
     recipe
-        ``"combinations"``, ``"cells"``, ``"perturbations"`` or ``"column"``.
+        ``"combinations"``, ``"combinations_published"``, ``"cells"``, ``"perturbations"`` or ``"column"``.
     seed
         Seed of the recipe.
     n_shared
@@ -191,6 +210,11 @@ def split(
     DataError
         If the recipe is unknown, an argument means nothing for it or contradicts ``fields``, or the data cannot be
         split by it.
+
+    Warns
+    -----
+    UserWarning
+        Where ``combinations`` holds out combinations with a single perturbation that has no training cells.
 
     Examples
     --------
@@ -215,6 +239,8 @@ def split(
     if recipe == "perturbations":
         parts = _perturbations(labels, generator, n_shared)
         return Split(parts, recipe, seed, {"n_shared": n_shared})
+    if recipe == "combinations":
+        return _combinations(labels, generator, seed)
     return Split(RECIPES[recipe](labels, generator), recipe, seed)
 
 
@@ -228,11 +254,67 @@ def _check_meaningful(recipe: str, seed: int, n_shared: int, column: str | None)
         raise DataError("the recipe 'column' draws nothing at random; leave seed out")
 
 
-def _combinations(labels: pd.Series[str], generator: np.random.Generator) -> pd.Series[str]:
-    return _held_out(labels, _quarter_of_combinations(labels, generator), set(), generator)
+def _combinations(labels: pd.Series[str], generator: np.random.Generator, seed: int) -> Split:
+    """Hold out a quarter of the combinations, those that a model can answer for first.
+
+    Where all of the random quarter can be answered, it is that of the published recipe.
+    """
+    published, shuffled = _quarter_of_combinations(labels, generator)
+    present = sorted(set(labels.unique()) - {CONTROL, ""})
+    held_out, unanswerable = _answerable_first(shuffled[::-1], present, len(published))
+    notes = []
+    if set(held_out) != published:
+        notes.append(
+            f"combinations whose single perturbations all have training cells are held out first: "
+            f"{listed(sorted(set(held_out) - published))} in place of {listed(sorted(published - set(held_out)))}"
+        )
+    if unanswerable:
+        notes.append(
+            f"{len(unanswerable)} of {len(held_out)} held-out combinations have a single perturbation without training "
+            f"cells, so most models cannot predict them: {listed(sorted(unanswerable))}"
+        )
+        warnings.warn(notes[-1], stacklevel=3)
+    return Split(_held_out(labels, set(held_out), set(), generator), "combinations", seed, {}, tuple(notes))
 
 
-def _quarter_of_combinations(labels: pd.Series[str], generator: np.random.Generator) -> set[str]:
+def _answerable_first(
+    combinations: Sequence[str], conditions: Sequence[str], n_held_out: int
+) -> tuple[list[str], list[str]]:
+    """Choose combinations in this order, those first whose single perturbations stay in other conditions.
+
+    Returns
+    -------
+    held_out
+        The combinations that are chosen.
+    unanswerable
+        Those of them with a single perturbation that no other condition is left to train on.
+    """
+    left = Counter(single for name in conditions for single in singles_of(name))
+    needed: set[str] = set()
+    """Single perturbations of the combinations that are held out."""
+    held_out: list[str] = []
+    for name in combinations:
+        singles = singles_of(name)
+        if len(held_out) < n_held_out and all(left[single] > 1 for single in singles):
+            left.subtract(singles)
+            needed.update(singles)
+            held_out.append(name)
+    others = [name for name in combinations if name not in held_out]
+    # A filler must not take the last training cells of what the chosen ones need.
+    harmless = [name for name in others if not needed.intersection(singles_of(name))]
+    fillers = [*harmless, *(name for name in others if name not in harmless)][: n_held_out - len(held_out)]
+    for name in fillers:
+        left.subtract(singles_of(name))
+    held_out += fillers
+    return held_out, [name for name in held_out if any(left[single] < 1 for single in singles_of(name))]
+
+
+def _published_combinations(labels: pd.Series[str], generator: np.random.Generator) -> pd.Series[str]:
+    return _held_out(labels, _quarter_of_combinations(labels, generator)[0], set(), generator)
+
+
+def _quarter_of_combinations(labels: pd.Series[str], generator: np.random.Generator) -> tuple[set[str], list[str]]:
+    """Return a random quarter of the combinations, and the random order of all, whose end the quarter is."""
     names = sorted(name for name in labels.unique() if len(singles_of(name)) > 1)
     if not names:
         raise DataError(
@@ -242,9 +324,9 @@ def _quarter_of_combinations(labels: pd.Series[str], generator: np.random.Genera
     return _last_quarter(names, generator)
 
 
-def _last_quarter(names: list[str], generator: np.random.Generator) -> set[str]:
-    shuffled = generator.permutation(np.array(names, dtype=object))
-    return set(shuffled[-int(np.ceil(0.25 * len(names))) :])
+def _last_quarter(names: list[str], generator: np.random.Generator) -> tuple[set[str], list[str]]:
+    shuffled = list(generator.permutation(np.array(names, dtype=object)))
+    return set(shuffled[-int(np.ceil(0.25 * len(names))) :]), shuffled
 
 
 def _perturbations(labels: pd.Series[str], generator: np.random.Generator, n_shared: int) -> pd.Series[str]:
@@ -257,10 +339,10 @@ def _perturbations(labels: pd.Series[str], generator: np.random.Generator, n_sha
         raise DataError(f"n_shared is {n_shared!r}; it must be 0, 1 or 2")
     conditions = sorted(set(labels.unique()) - {CONTROL, ""})
     if n_shared == 2:
-        touched = _quarter_of_combinations(labels, generator)
+        touched, _ = _quarter_of_combinations(labels, generator)
     else:
         singles = sorted({single for name in conditions for single in singles_of(name)})
-        hidden = _last_quarter(singles, generator)
+        hidden, _ = _last_quarter(singles, generator)
         touched = {name for name in conditions if not hidden.isdisjoint(singles_of(name))}
     seen = {single for name in conditions if name not in touched for single in singles_of(name)}
     test = {name for name in touched if sum(single in seen for single in singles_of(name)) == n_shared}
@@ -323,7 +405,8 @@ def _by_column(adata: AnnDataLike, column: str | None) -> Split:
 
 
 RECIPES: dict[str, Callable[[pd.Series[str], np.random.Generator], pd.Series[str]]] = {
-    "combinations": _combinations,
+    "combinations": _published_combinations,
+    "combinations_published": _published_combinations,
     "cells": _cells,
     "perturbations": lambda labels, generator: _perturbations(labels, generator, 0),
     "column": lambda labels, generator: labels,

@@ -117,16 +117,17 @@ def split_half_scores(
     seed: int = 0,
     scale: Scale = "perturbseq",
     control: str = CONTROL,
+    symbols: Sequence[str] | None = None,
 ) -> FloatArray:
     """Score one half of the cells against the other by any registered effect metric, (splits,).
 
     Other packages print this as a ceiling. It is none: each half has twice the noise of all cells together, so a good
     prediction can score better. Parameters and errors are those of :func:`ceiling`; ``metric`` is a name in the metric
-    registry.
+    registry, ``symbols`` are those of the genes where their names are others.
     """
     halvable = [names[row] for row in _halvable(np.asarray(condition), names, control)]
     scores = [
-        effect_scores(first, second, perturbations=halvable, genes=genes, names=[metric])[metric]
+        effect_scores(first, second, perturbations=halvable, genes=genes, symbols=symbols, names=[metric])[metric]
         for first, second in split_half_effects(
             counts, condition, names, n_splits=n_splits, seed=seed, scale=scale, control=control
         )

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from cradlevae.data.experiment import Experiment
+from cradlevae.data.experiment import DataFields, Experiment
 from cradlevae.data.split import Split
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.effects import effects
@@ -104,6 +104,11 @@ class ModelPredictor:
         """Names of the genes."""
         return self.latent_model.genes
 
+    @property
+    def fields(self) -> DataFields:
+        """Where the training data hold what the model needs."""
+        return self.latent_model.fields
+
     def read(self, cells: AnnDataLike | Experiment) -> Experiment:
         """The cells as the model takes them; see :meth:`cradlevae.model.trained.TrainedModel.read`."""
         return self.latent_model.read(cells)
@@ -126,6 +131,16 @@ class ModelPredictor:
     ) -> Any:
         """Cells with the artifact off; see :func:`cradlevae.query.predict.predict`."""
         return predict(self.latent_model, perturbations, n_cells=n_cells, library_size=library_size, seed=seed)
+
+
+def symbols_of_genes(predictor: Learner) -> list[str] | None:
+    """Symbols of a learner's genes, where its data name a column of them (:class:`cradlevae.DataFields`).
+
+    A learner of your own has them if it has ``fields``.
+    """
+    fields = getattr(predictor, "fields", None)
+    column = None if fields is None else fields.gene_symbols
+    return None if column is None or column not in predictor.var else [str(name) for name in predictor.var[column]]
 
 
 def as_predictor(model: TrainedModel | Predictor) -> Predictor:

@@ -74,6 +74,7 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
         "treatments": model.treatments,
         "trained": model.trained,
         "criteria": model.criteria,
+        "trained_criteria": model.trained_criteria,
         "passing_library_size": model.passing_library_size,
         "split_hash": model.split.hash,
         "content": model.content,
@@ -120,6 +121,8 @@ def load_model(folder: str | Path) -> TrainedModel:
         treatments=tuple(described["treatments"]),
         trained=tuple(described["trained"]),
         criteria=tuple(described["criteria"]),
+        # Models of earlier versions did not note it.
+        trained_criteria=tuple(described.get("trained_criteria", described["criteria"])),
         split=split,
         passing_library_size=described["passing_library_size"],
         fingerprints=controls.uns["fingerprints"],

@@ -129,6 +129,8 @@ class TrainedModel:
         Those of the treatments with training cells.
     criteria
         Names of the artifact classes of the data, C.
+    trained_criteria
+        Those of the artifact classes that cells had which the model was trained on.
     split
         Which cells it was trained on.
     confounding
@@ -159,6 +161,7 @@ class TrainedModel:
     treatments: tuple[str, ...]
     trained: tuple[str, ...]
     criteria: tuple[str, ...]
+    trained_criteria: tuple[str, ...]
     split: Split
     passing_library_size: float
     fingerprints: IntArray
@@ -291,6 +294,7 @@ def new_model(
         treatments=treatments,
         trained=tuple(np.array(treatments, dtype=object)[trained_dosage]),
         criteria=data.criteria,
+        trained_criteria=tuple(np.array(data.criteria, dtype=object)[data.artifact[train].any(axis=0)]),
         split=split,
         passing_library_size=float(np.median(sizes)),
         fingerprints=np.sort(statistics.fingerprints),

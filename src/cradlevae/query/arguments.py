@@ -65,6 +65,13 @@ def need_artifact(model: TrainedModel, what: str) -> None:
         raise DataError(f"{model.declaration.name} has no artifact latent, so it cannot {what}; a CradleVAE can")
 
 
+def need_damaged_cells(model: TrainedModel, what: str) -> None:
+    """Raise :class:`DataError` if no training cell had an artifact, which is needed to do ``what``."""
+    if not model.trained_criteria:
+        columns = ", ".join(map(repr, model.criteria))
+        raise DataError(f"no training cell failed quality control (obs: {columns}), so the model cannot {what}")
+
+
 def artifact_indicator(model: TrainedModel, artifact: Any) -> Tensor:
     """Artifact indicator of a generated cell, (C,), from what a user may write.
 
@@ -73,12 +80,12 @@ def artifact_indicator(model: TrainedModel, artifact: Any) -> Tensor:
     model
         The model.
     artifact
-        ``False`` (off), ``True`` (every class on), the name of a class or several.
+        ``False`` (off), ``True`` (every class on that training cells had), the name of a class or several.
 
     Raises
     ------
     DataError
-        If a named class is unknown, or the model has no artifact to switch on.
+        If a named class is unknown or had no training cells, or the model has no artifact to switch on.
     """
     indicator = torch.zeros(len(model.criteria))
     switch = plain(artifact)
@@ -87,13 +94,17 @@ def artifact_indicator(model: TrainedModel, artifact: Any) -> Tensor:
     if switch is not True and (isinstance(switch, int | float) or not isinstance(artifact, Iterable)):
         raise DataError(f"artifact is {shown(artifact)}; it must be true or false, or the names of artifact classes")
     need_artifact(model, "give damaged cells")
-    if switch is True:
-        return indicator + 1.0
-    classes = texts("artifact", artifact)
+    need_damaged_cells(model, "give damaged cells")
+    classes = model.trained_criteria if switch is True else texts("artifact", artifact)
     if not classes:
         raise DataError("artifact names no class; use artifact=False for artifact-free cells")
     for name in classes:
         if name not in model.criteria:
             raise DataError(f"unknown artifact class {name!r}; known: {', '.join(map(repr, model.criteria))}")
+        if name not in model.trained_criteria:
+            raise DataError(
+                f"no training cell had the artifact class {name!r}, so the model knows nothing of it; "
+                f"known: {', '.join(map(repr, model.trained_criteria))}"
+            )
         indicator[model.criteria.index(name)] = 1.0
     return indicator

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 from cradlevae.model.latent_draws import draw_basal, draw_cell_artifact, draw_globals
 from cradlevae.model.streams import seeded
 from cradlevae.model.trained import TrainedModel
-from cradlevae.query.arguments import need_artifact
+from cradlevae.query.arguments import need_artifact, need_damaged_cells
 from cradlevae.utils.checks import probability, seed_number, whole_number
 
 
@@ -36,16 +38,21 @@ def artifact_signature(
     -------
     pandas.DataFrame
         Indexed by gene: ``criterion`` (artifact class), ``log2_fold_change``, ``low``, ``high``, ``share`` (without
-        artifact); with several classes, one block of rows for each.
+        artifact); with several classes, one block of rows for each. A class that no training cell had is left out, with
+        a warning.
 
     Raises
     ------
     DataError
-        If ``credible`` is no probability, or the model has no artifact or has not been trained.
+        If ``credible`` is no probability, or the model has no artifact, has not been trained, or not on damaged cells.
     """
     credible, seed = probability("credible", credible), seed_number(seed)
     n_draws, n_states = whole_number("n_draws", n_draws, 1), whole_number("n_states", n_states, 1)
     need_artifact(model, "tell its signature")
+    need_damaged_cells(model, "tell the signature of the artifact")
+    left_out = [criterion for criterion in model.criteria if criterion not in model.trained_criteria]
+    if left_out:
+        warnings.warn(f"left out, because no training cell had it: {', '.join(map(repr, left_out))}", stacklevel=3)
     tables = []
     with seeded(seed):
         z_b, _ = draw_basal(model, (1, n_states), "controls", np.random.default_rng(seed))
@@ -54,6 +61,8 @@ def artifact_signature(
         only = torch.eye(len(model.criteria))
         clean = model.module.decode_share(z_b).mean((0, 1))
         for index, criterion in enumerate(model.criteria):
+            if criterion in left_out:
+                continue
             shares = torch.stack([_damaged_share(model, z_b, drawn[index], only[index]) for drawn in artifact])
             fold = torch.log2(shares.clamp_min(1e-12) / clean.clamp_min(1e-12)).numpy()
             low, high = np.quantile(fold, [(1 - credible) / 2, (1 + credible) / 2], axis=0)

@@ -107,8 +107,14 @@ def _panel(ax: Axes, criterion: str, rows: pd.DataFrame, obs: pd.DataFrame) -> N
         notes.append(f"{n_empty:,} empty, not shown")
     if len(rows) > len(assessed):
         notes.append(f"{len(rows) - len(assessed)} of {len(rows)} batches\nnot assessed")
-    if log and (thresholds <= 0).any():
-        notes.append("threshold below 1:\nnone can fail" if (thresholds <= 0).all() else "some thresholds below 1")
+    if log and (on_log := int(assessed["note"].str.contains("log scale").sum())):
+        notes.append(
+            "threshold found\non the log scale"
+            if on_log == len(assessed)
+            else f"{on_log} thresholds found\non the log scale"
+        )
+    if log and (thresholds <= 1).any():
+        notes.append("threshold below 1:\nnone can fail" if (thresholds <= 1).all() else "some thresholds below 1")
     if notes:
         left = criterion in LOGARITHMIC
         ax.text(

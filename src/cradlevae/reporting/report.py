@@ -105,7 +105,9 @@ def write_report(
 
 def _artifact_figures(model: TrainedModel, cells: AnnDataLike) -> dict[str, Any]:
     """Figures of the artifact signature and of cleaned cells."""
-    figures = {"Artifact signature": signature_figure(artifact_signature(model))}
+    figures = {}
+    if model.trained_criteria:
+        figures["Artifact signature"] = signature_figure(artifact_signature(model))
     cleaned = clean(model, cells)
     if cleaned.obs["failed_qc"].any():
         figures["Cleaned cells"] = cleaned_figure(

@@ -226,8 +226,35 @@ def test_doublets_on_disk_are_those_in_memory(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(doublets, "MAX_CELLS", 350)  # the others are scored block by block
     monkeypatch.setattr(stored, "BLOCK_CELLS", 30)
     memory = cv.simulate(n_cells=500, n_genes=300, n_perturbations=4, n_combinations=2, seed=0)
+    dense = memory.X.toarray()
+    dense[::2] = dense[::2][:, np.random.default_rng(0).permutation(300)]  # two types of cells: doublets can be told
+    memory.X = sp.csr_matrix(dense)
     cells = cv.open_cells(write(memory, "folder", tmp_path))
     cv.annotate_qc(cells, max_fail_share=1)
     cv.annotate_qc(memory, max_fail_share=1)
     assert memory.obs["qc_doublet_score"].notna().sum() > 400
     pd.testing.assert_frame_equal(cells.obs, memory.obs)
+
+
+@pytest.mark.parametrize("length", [1, 399, 401])
+@pytest.mark.parametrize("form", [np.array, list, pd.Series, lambda mask: pd.Series(mask, dtype="boolean")])
+def test_a_mask_must_have_a_value_for_each_cell(path: Path, length: int, form: Any) -> None:
+    cells = cv.open_cells(path)
+    with pytest.raises(DataError, match=f"a mask of {length} values does not fit 400 cells"):
+        cells[form([True] * length)]
+    assert cells[form([True] * 3 + [False] * 397)].n_obs == 3
+
+
+def test_cells_are_chosen_by_what_fits(path: Path) -> None:
+    cells = cv.open_cells(path)
+    name = cells.obs_names[5]
+    assert list(cells[name].obs_names) == list(cells[5].obs_names) == list(cells[[-395]].obs_names) == [name]
+    for wrong, message in (
+        ([400], "no cell at position 400"),
+        ([-401], "no cell at position -401"),
+        ((slice(None), [0]), "indexed by cells alone"),
+        (np.ones((400, 2), dtype=bool), "not by 2 dimensions"),
+        (["nobody"], "no cell 'nobody'"),
+    ):
+        with pytest.raises(DataError, match=message):
+            cells[wrong]

@@ -120,6 +120,23 @@ def test_discrimination_leaves_the_target_gene_out():
     assert scored(knock_down, list("abcde")) == 1.0 > scored(guess, list("abcde"))
 
 
+@pytest.mark.parametrize("distance", ["l1", "l2", "cosine"])
+def test_discrimination_finds_the_target_gene_by_its_symbol(distance):
+    random = np.random.default_rng(0)
+    real, guess = random.normal(size=(2, 5, 5))
+    guess -= 50 * np.eye(5)  # knows nothing, but names the gene
+    symbols = [f"STAT{column}" for column in range(5)]
+    ids = [f"ENSG{column:011d}.{column + 1}" for column in range(5)]
+    score = {"names": [f"discrimination_{distance}"], "perturbations": symbols}
+    expected = effect_scores(real, guess, genes=symbols, **score)
+    assert effect_scores(real, guess, genes=ids, symbols=symbols, **score) == expected
+    assert effect_scores(real, guess, genes=ids, **score) != expected
+    for spelt in ([f"GRCh38_{name}" for name in symbols], [name.lower() for name in symbols]):
+        assert effect_scores(real, guess, genes=spelt, **score) == expected
+    unversioned = [name.split(".")[0] for name in ids]
+    assert effect_scores(real, guess, genes=ids, **{**score, "perturbations": unversioned}) == expected
+
+
 @pytest.mark.parametrize("n", [1, 4, 9])
 def test_predictions_that_do_not_tell_perturbations_apart_score_chance(n):
     real, _ = simulated(4, n_perturbations=n)

@@ -79,6 +79,9 @@ def test_doublets_among_real_cells_are_those_of_the_annotation(quick: dict[str, 
 
     before = torch.get_num_threads()
     adata = cv.simulate(n_cells=300, n_genes=250, n_perturbations=2, n_combinations=0, n_latent=3)
+    dense = adata.X.toarray()
+    dense[::2] = dense[::2][:, np.random.default_rng(0).permutation(250)]  # two types of cells: doublets can be told
+    adata.X = sp.csr_matrix(dense)
     adata.obs["artifact"] = adata.obs["true_artifact"]
     model = cv.CradleVAE(adata, n_latent=4, width=8, basal_width=8)
     model.train(1, **quick)

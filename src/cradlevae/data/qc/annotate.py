@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cradlevae.data.qc.criteria import CRITERIA, QC_KEY, VALUE_COLUMNS, direction, failing, measure
-from cradlevae.data.qc.gene_families import GENE_FAMILIES, ensembl_hint, find_families, gene_symbols_of
+from cradlevae.data.gene_names import are_ensembl_ids, symbol_advice, symbols_of
+from cradlevae.data.qc.alarms import warn_of_absent_genes, warn_of_shares, warn_of_small_batches
+from cradlevae.data.qc.criteria import CRITERIA, LOW, QC_KEY, SCALES, VALUE_COLUMNS, Scale, direction, failing, measure
+from cradlevae.data.qc.gene_families import GENE_FAMILIES, find_families
 from cradlevae.data.qc.rules import Batches, Rule, criterion_rules, read_batches
 from cradlevae.data.qc.table import qc_table
 from cradlevae.data.storage.counts import Counts
 from cradlevae.errors import DataError
-from cradlevae.utils.checks import check_anndata, optional_text, real_number, seed_number, text, texts
+from cradlevae.utils.checks import check_anndata, check_choice, optional_text, real_number, seed_number, text, texts
 from cradlevae.utils.types import AnnDataLike, BoolArray, FloatArray, IntArray
 
 
@@ -28,6 +30,7 @@ def annotate_qc(
     *,
     criteria: Sequence[str] = CRITERIA,
     n_mads: float = 3.0,
+    scale: Scale = "auto",
     layer: str | None = None,
     batch_key: str | None = None,
     gene_symbols: str | None = None,
@@ -41,8 +44,11 @@ def annotate_qc(
     k·MAD, and ``mito``, ``ribo`` or ``haemo`` (percentage of its counts in mitochondrial, ribosomal,
     haemoglobin genes) when it is above median + k·MAD; the MAD is not scaled. It fails ``doublet`` when its
     Scrublet score is above Scrublet's own threshold. Cells without any count are left out of medians and
-    doublets, fail ``umi`` and ``genes``, and have percentages of 0. A criterion that the data do not allow to assess
-    is reported as not assessed.
+    doublets, fail ``umi`` and ``genes``, and have percentages of 0.
+
+    A criterion that the data do not allow to assess is reported as not assessed, with the reason: its MAD is 0, its
+    gene family has fewer than three genes, or Scrublet cannot tell doublets from cells. A batch of fewer than 20 cells
+    gets the thresholds of all cells together. The README and docs/quality_control.md say more.
 
     Parameters
     ----------
@@ -54,6 +60,9 @@ def annotate_qc(
         Which criteria to assess.
     n_mads
         k, the number of MADs between median and threshold; does not act on ``doublet``.
+    scale
+        ``"auto"`` takes median and MAD of the logarithm for ``umi`` and ``genes`` where those of the values give a
+        threshold so low that no cell with counts could fail; ``"raw"`` always takes those of the values.
     layer
         Layer with the raw counts; ``None`` reads ``X``.
     batch_key
@@ -62,7 +71,8 @@ def annotate_qc(
     gene_symbols
         Column of ``var`` with gene symbols; ``None`` takes ``var_names``.
     max_fail_share
-        A warning names each criterion that fails more than this share of the cells; the criterion counts all the same.
+        A warning names each criterion that fails more than this share of the cells, or suspiciously many
+        (:func:`~cradlevae.data.qc.alarms.warn_of_shares`); the criterion counts all the same. 1 warns of none.
     key_added
         Column of ``obs`` for the result.
     seed
@@ -86,8 +96,9 @@ def annotate_qc(
     Warns
     -----
     UserWarning
-        For each criterion that fails more than ``max_fail_share`` of the cells; where gene names are Ensembl
-        ids; where the column ``key_added`` contained other values.
+        For each criterion that fails more than ``max_fail_share`` of the cells, or suspiciously many; where no gene
+        of a family is found; of batches that are too small for thresholds of their own; where the column ``key_added``
+        contained other values.
 
     Examples
     --------
@@ -107,29 +118,31 @@ def annotate_qc(
     seed = seed_number(seed)
     check_anndata(adata)
     _check_writable(adata)
+    check_choice("scale", scale, SCALES)
     counts = Counts(adata, layer)
     batches = read_batches(adata, batch_key)
-    symbols = gene_symbols_of(adata, gene_symbols)
-    hint = ensembl_hint(adata, symbols)
-    families, absent = find_families(symbols, hint and f": {hint}")
+    symbols = symbols_of(adata, gene_symbols)
+    advice = symbol_advice(list(adata.var.columns), symbols)
+    families, absent = find_families(symbols, f": {advice}" if are_ensembl_ids(symbols) else "")
     values = measure(counts.checked_blocks(), counts.shape[0], families)
     empty = values["umi"] == 0
     if empty.all():
         raise DataError(f"no cell of {counts.where} has a count")
-    rules = criterion_rules(criteria, counts, values, absent, batches, n_mads=n_mads, seed=seed)
+    rules = criterion_rules(criteria, counts, values, absent, batches, n_mads=n_mads, scale=scale, seed=seed)
     fails = {
         criterion: failing(criterion, values[criterion], rule.threshold[batches.codes], empty)
         for criterion, rule in rules.items()
         if rule.assessed
     }
-    unnamed = [criterion for criterion in criteria if criterion in absent]
-    if hint and unnamed:
-        warnings.warn(f"not assessed: {', '.join(unnamed)}. No gene has a fitting name: {hint}", stacklevel=2)
-    for criterion, failed in fails.items():
-        if failed.mean() > max_fail_share:
-            _warn_of_share(criterion, float(failed.mean()), max_fail_share)
+    failed = np.any(list(fails.values()), axis=0)
+    if LOW.intersection(criteria):
+        failed |= empty  # also where these criteria cannot be assessed
+    warn_of_absent_genes(criteria, absent, advice)
+    warn_of_small_batches(batches, empty)
+    warn_of_shares(fails, values, n_mads, max_fail_share)
     settings = {
         "n_mads": n_mads,
+        "scale": scale,
         "layer": layer or "",
         "batch_key": batch_key or "",
         "gene_symbols": gene_symbols or "",
@@ -137,8 +150,8 @@ def annotate_qc(
         "max_fail_share": max_fail_share,
         "key_added": key_added,
     }
-    _write_obs(adata, key_added, values, fails)
-    adata.uns[QC_KEY] = settings | _record(adata, rules, families, batches, fails)
+    _write_obs(adata, key_added, values, fails, failed)
+    adata.uns[QC_KEY] = settings | _record(adata, rules, families, batches, fails, failed)
     return qc_table(adata.uns[QC_KEY])
 
 
@@ -161,17 +174,12 @@ def _check_writable(adata: AnnDataLike) -> None:
         )
 
 
-def _warn_of_share(criterion: str, share: float, limit: float) -> None:
-    warnings.warn(
-        f"QC criterion {criterion!r} fails {share:.0%} of the cells, more than {limit:.0%} (max_fail_share). "
-        "That may be biology and not damage: K562 cells, for one, express haemoglobin. "
-        "It counts; to switch it off, leave it out of criteria=",
-        stacklevel=3,
-    )
-
-
 def _write_obs(
-    adata: AnnDataLike, key_added: str, values: Mapping[str, FloatArray], fails: Mapping[str, BoolArray]
+    adata: AnnDataLike,
+    key_added: str,
+    values: Mapping[str, FloatArray],
+    fails: Mapping[str, BoolArray],
+    failed: BoolArray,
 ) -> None:
     if key_added in adata.obs and adata.uns.get(QC_KEY, {}).get("key_added") != key_added:
         warnings.warn(
@@ -183,9 +191,9 @@ def _write_obs(
     for criterion in CRITERIA:
         if criterion in values and not np.isnan(values[criterion]).all():
             obs[VALUE_COLUMNS[criterion]] = values[criterion]
-    for criterion, failed in fails.items():
-        obs[f"qc_{criterion}"] = failed
-    obs[key_added] = np.any(list(fails.values()), axis=0)
+    for criterion, failing_cells in fails.items():
+        obs[f"qc_{criterion}"] = failing_cells
+    obs[key_added] = failed
     adata.obs = obs
 
 
@@ -195,6 +203,7 @@ def _record(
     families: Mapping[str, BoolArray],
     batches: Batches,
     fails: Mapping[str, BoolArray],
+    failed: BoolArray,
 ) -> dict[str, Any]:
     """Return thresholds and results as types that an ``.h5ad`` file stores: text, numbers, arrays, mappings of them."""
 
@@ -209,9 +218,10 @@ def _record(
             "direction": direction(criterion),
             "status": "assessed" if rule.assessed else "not assessed",
             "reason": np.array(rule.reasons, dtype=object),
-            "median": rule.median,
-            "mad": rule.mad,
+            "note": np.array(rule.notes, dtype=object),
+            **vars(rule.spread),
             "threshold": rule.threshold,
+            "logarithmic": rule.logarithmic,
             "n_failing": by_batch(fails.get(criterion, nobody)),
         }
         if criterion in GENE_FAMILIES and rule.assessed:
@@ -220,6 +230,6 @@ def _record(
         "n_genes": int(adata.n_vars),
         "batches": np.array(batches.names, dtype=object),
         "n_cells": by_batch(everyone),
-        "n_failing": int(np.any(list(fails.values()), axis=0).sum()),
+        "n_failing": int(failed.sum()),
         "criteria": criteria,
     }

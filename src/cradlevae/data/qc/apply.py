@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from cradlevae.data.qc.criteria import CRITERIA, QC_KEY, failing, mad_threshold, measure
+from cradlevae.data.qc.criteria import CRITERIA, QC_KEY, Spread, failing, mad_thresholds, measure
 from cradlevae.data.qc.doublets import DoubletReference, DoubletsNotAssessable, fit_doublets
 from cradlevae.data.qc.gene_families import GENE_FAMILIES
 from cradlevae.data.storage.counts import Counts
@@ -83,7 +83,8 @@ def judge(
     for criterion in assessed:
         if criterion != "doublet":
             entry = qc["criteria"][criterion]
-            by_batch = mad_threshold(criterion, np.asarray(entry["median"]), np.asarray(entry["mad"]), k)
+            by_batch, _ = mad_thresholds(criterion, Spread.of(entry), k, str(qc.get("scale", "raw")))
+            by_batch = np.where([not str(reason) for reason in entry["reason"]], by_batch, np.nan)
             threshold = _per_cell(by_batch, qc, batch, len(index))
             fails[criterion] = failing(criterion, values[criterion], threshold, empty)
         elif doublets is not None:

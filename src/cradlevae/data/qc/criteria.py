@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 import scipy.sparse as sp
@@ -27,6 +29,40 @@ VALUE_COLUMNS = {
 
 QC_KEY = "cradlevae_qc"
 """Key of ``uns`` under which the thresholds are stored."""
+
+
+Scale = Literal["auto", "raw"]
+SCALES = get_args(Scale)
+"""Where thresholds of :data:`LOW` criteria are found: on the values, or on their logarithm where that is needed."""
+
+LEAST_COUNT = 1.0
+"""Lowest UMI count, and lowest number of detected genes, of a cell that is not empty."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and median absolute deviation (MAD) of a criterion in each batch, of its values and of their logarithm.
+
+    Attributes
+    ----------
+    median, mad
+        Of the values, (batches,); NaN where there are none.
+    log_median, log_mad
+        Of the natural logarithm of the values, (batches,); NaN for criteria whose values may be 0.
+    """
+
+    median: FloatArray
+    mad: FloatArray
+    log_median: FloatArray
+    log_mad: FloatArray
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Spread:
+        """Return the spread in a stored annotation; one of an earlier version has no logarithms."""
+        unknown = np.full(np.shape(entry["median"]), np.nan)
+        return cls(
+            *(np.asarray(entry.get(name, unknown)) for name in ("median", "mad", "log_median", "log_mad")),
+        )
 
 
 def direction(criterion: str) -> str:
@@ -65,9 +101,34 @@ def measure(
     return {"umi": total, "genes": n_genes, **dict(zip(families, percent.T, strict=True))}
 
 
-def mad_threshold(criterion: str, median: FloatArray, mad: FloatArray, n_mads: float) -> FloatArray:
-    """Return the median − (or +) ``n_mads`` unscaled median absolute deviations, (batches,)."""
-    return median - n_mads * mad if criterion in LOW else median + n_mads * mad
+def mad_thresholds(criterion: str, spread: Spread, n_mads: float, scale: str) -> tuple[FloatArray, BoolArray]:
+    """Return the median − (or +) ``n_mads`` unscaled median absolute deviations of each batch.
+
+    Parameters
+    ----------
+    criterion
+        Name of the criterion.
+    spread
+        Medians and MADs of the batches.
+    n_mads
+        Number of MADs.
+    scale
+        ``"auto"`` takes medians and MADs of the logarithm in batches whose threshold would be so low that no cell with
+        counts could fail; ``"raw"`` never does.
+
+    Returns
+    -------
+    threshold
+        In units of the values, (batches,).
+    logarithmic
+        Whether it was found on the logarithm, (batches,).
+    """
+    if criterion not in LOW:
+        return spread.median + n_mads * spread.mad, np.zeros(len(spread.median), dtype=bool)
+    raw = spread.median - n_mads * spread.mad
+    logarithmic = (raw <= LEAST_COUNT) & np.isfinite(spread.log_mad) & (scale == "auto")
+    on_log = np.exp(spread.log_median - n_mads * spread.log_mad)
+    return np.where(logarithmic, on_log, raw), logarithmic
 
 
 def failing(criterion: str, values: FloatArray, threshold: FloatArray, empty: BoolArray) -> BoolArray:

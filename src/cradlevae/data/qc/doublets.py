@@ -26,6 +26,11 @@ MAX_CELLS = 20_000
 MIN_GENES = 20
 """Fewer highly variable genes than this cannot tell a doublet from a cell in between two states."""
 
+MIN_DETECTED = 0.02
+"""Share of simulated doublets above the threshold below which doublets are not told from cells at all."""
+MAX_RATE = 0.25
+"""Highest doublet rate that is believed: no usual loading of a lane makes more doublets."""
+
 # Defaults of scanpy.pp.scrublet, written down because new cells are scored with them too.
 EXPECTED_RATE = 0.05
 SIMULATED_PER_CELL = 2.0
@@ -150,7 +155,8 @@ def fit_doublets(counts: CountMatrix, rows: IndexArray | None = None, *, seed: i
     Raises
     ------
     DoubletsNotAssessable
-        If there are too few cells or variable genes, or the simulated scores show no threshold.
+        If there are too few cells or variable genes, or the simulated scores show no threshold, or one that does not
+        tell doublets from cells.
     """
     rows = np.arange(counts.shape[0]) if rows is None else rows
     if len(rows) <= MAX_CELLS:
@@ -203,6 +209,9 @@ def _fit(counts: sp.csr_matrix, seed: int) -> DoubletReference:
     scrublet = observed.uns["scrublet"]
     if "threshold" not in scrublet:
         raise DoubletsNotAssessable("the scores of simulated doublets are not bimodal, so scrublet finds no threshold")
+    _check_separation(
+        observed.obs["doublet_score"].to_numpy(), np.asarray(scrublet["doublet_scores_sim"]), scrublet["threshold"]
+    )
     scores = np.full(counts.shape[0], np.nan)
     scores[cells] = observed.obs["doublet_score"].to_numpy()
     loadings = _loadings(observed.X, n_components, seed)
@@ -216,6 +225,26 @@ def _fit(counts: sp.csr_matrix, seed: int) -> DoubletReference:
         n_real=len(cells),
         n_neighbors=round(scrublet["parameters"]["n_neighbors"] * (1 + simulated.n_obs / observed.n_obs)),
     )
+
+
+def _check_separation(observed: FloatArray, simulated: FloatArray, threshold: float) -> None:
+    """Raise :class:`DoubletsNotAssessable` where a threshold does not tell simulated doublets from the real cells.
+
+    In cells without structure, a doublet looks like a cell. The threshold then lies anywhere: so high that hardly a
+    simulated doublet is above it, or so low that real cells are above it as often as simulated doublets. The share of
+    real cells above it, divided by that of simulated doublets, is the doublet rate that it stands for (Wolock et al.).
+    """
+    called, detected = float((observed > threshold).mean()), float((simulated > threshold).mean())
+    if detected < MIN_DETECTED:
+        raise DoubletsNotAssessable(
+            f"only {detected:.1%} of the simulated doublets score above the threshold: the cells have too little "
+            "structure to tell a doublet from a cell"
+        )
+    if called > MAX_RATE * detected:
+        raise DoubletsNotAssessable(
+            f"{called:.1%} of the cells score above the threshold, and {detected:.1%} of the simulated doublets: the "
+            "cells have too little structure to tell a doublet from a cell"
+        )
 
 
 def _usable(counts: sp.csr_matrix) -> tuple[IndexArray, IndexArray]:

@@ -7,14 +7,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cradlevae.errors import DataError
-from cradlevae.utils.types import AnnDataLike, BoolArray
+from cradlevae.data.gene_names import bare_name
+from cradlevae.utils.types import BoolArray
 
 GENE_FAMILIES = {"mito": "mitochondrial", "ribo": "ribosomal", "haemo": "haemoglobin"}
 """Names of the gene families in messages, by QC criterion."""
 
-SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "gene_name", "gene_names", "feature_name", "symbol")
-"""Columns of ``var`` that commonly hold gene symbols."""
+LOOKED_FOR = {"mito": "MT-CO1, mt-Co1", "ribo": "RPS6, RPL7A, Rplp0", "haemo": "HBA1, HBB, Hbb-bs"}
+"""Examples of the names that are looked for, by QC criterion."""
+
+MIN_FAMILY = 3
+"""Fewest genes of which a family's share of the counts is measured.
+
+The share of one or two genes is the expression of these genes, which biology moves as much as damage, and most of
+their counts are too small for a percentage.
+"""
 
 # Case is ignored: mouse symbols are the human ones in another case, but for haemoglobins (Hba-a1, Hbb-bs).
 _PATTERNS = {
@@ -24,11 +31,12 @@ _PATTERNS = {
     "ribo": re.compile(r"RP[SL]\d+(?:AL?\d?|X|Y\d?|L\d?|RT)?|RPLP[0-2]|RPSA2?", re.IGNORECASE),
     "haemo": re.compile(r"HB[ABDEGMQZ]\d?|HBQ1[AB]|HB[AB]-(?:A\d|X|B[ST\d]|BH\d|Y)", re.IGNORECASE),
 }
-_ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}(?:\.\d+)?")
 
 
 def find_families(names: Sequence[str], missing_hint: str = "") -> tuple[dict[str, BoolArray], dict[str, str]]:
     """Find the genes of each family.
+
+    Names may have a genome before them (``GRCh38_MT-CO1``) and a version behind them (``MT-CO1.1``).
 
     Parameters
     ----------
@@ -40,49 +48,24 @@ def find_families(names: Sequence[str], missing_hint: str = "") -> tuple[dict[st
     Returns
     -------
     present
-        Which genes belong to each family that has any, boolean, (genes,).
+        Which genes belong to each family that has enough of them (:data:`MIN_FAMILY`), boolean, (genes,).
     absent
-        Reason for each family that has no gene.
+        Reason for each other family.
     """
-    masks = {
-        family: np.array([pattern.fullmatch(name) is not None for name in names], dtype=bool)
-        for family, pattern in _PATTERNS.items()
-    }
-    present = {family: mask for family, mask in masks.items() if mask.any()}
-    absent = {
-        family: f"no {GENE_FAMILIES[family]} gene among the {len(names)} genes{missing_hint}"
-        for family in masks
-        if family not in present
-    }
+    bare = [bare_name(name) for name in names]
+    present, absent = {}, {}
+    for family, pattern in _PATTERNS.items():
+        mask = np.array([pattern.fullmatch(name) is not None for name in bare], dtype=bool)
+        n_genes = int(mask.sum())
+        if n_genes >= MIN_FAMILY:
+            present[family] = mask
+        elif n_genes == 0:
+            looked_for = f" (looked for names such as {LOOKED_FOR[family]})"
+            absent[family] = f"no {GENE_FAMILIES[family]} gene among the {len(names)} genes{looked_for}{missing_hint}"
+        else:
+            genes = ", ".join(name for name, belongs in zip(names, mask, strict=True) if belongs)
+            absent[family] = (
+                f"{n_genes} {GENE_FAMILIES[family]} gene{'s' * (n_genes > 1)} among the {len(names)} genes ({genes}); "
+                f"the share of a family needs {MIN_FAMILY}"
+            )
     return present, absent
-
-
-def gene_symbols_of(adata: AnnDataLike, gene_symbols: str | None) -> list[str]:
-    """Return the names of the genes: ``var_names``, or a column of ``var``.
-
-    Raises
-    ------
-    DataError
-        If ``var`` has no such column.
-    """
-    if gene_symbols is None:
-        return [str(name) for name in adata.var_names]
-    if gene_symbols not in adata.var:
-        known = ", ".join(map(repr, adata.var.columns)) or "none"
-        raise DataError(f"var has no column {gene_symbols!r} (gene_symbols=); its columns: {known}")
-    return [str(name) for name in adata.var[gene_symbols]]
-
-
-def are_ensembl_ids(names: Sequence[str]) -> bool:
-    """Whether half of the names or more are Ensembl gene ids."""
-    return 2 * sum(_ENSEMBL.fullmatch(name) is not None for name in names) >= len(names)
-
-
-def ensembl_hint(adata: AnnDataLike, names: Sequence[str]) -> str:
-    """Return advice where the gene names are Ensembl ids; empty where they are not."""
-    if not are_ensembl_ids(names):
-        return ""
-    columns = [column for column in SYMBOL_COLUMNS if column in adata.var]
-    if not columns:
-        return "they are Ensembl ids; add a column of gene symbols to var and name it with gene_symbols="
-    return f"they are Ensembl ids; var[{columns[0]!r}] looks like symbols: pass gene_symbols={columns[0]!r}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cradlevae.data.qc.criteria import CRITERIA, direction, mad_threshold
+from cradlevae.data.qc.criteria import CRITERIA, LOW, Spread, direction, mad_thresholds
 from cradlevae.data.qc.doublets import DoubletsNotAssessable, fit_doublets
 from cradlevae.data.storage.counts import Counts
 from cradlevae.errors import DataError
@@ -16,7 +16,17 @@ from cradlevae.utils.types import AnnDataLike, BoolArray, FloatArray, IndexArray
 
 SWITCHED_OFF = "switched off"
 NO_COUNTS = "no cell has counts"
+NO_SPREAD = "at least half of the cells have the value {value}, so there is no spread to set a threshold by"
 """Reasons why a criterion is not assessed."""
+
+ROUNDING = 1e-12
+"""A MAD that is smaller than this part of the median is rounding."""
+
+MIN_BATCH = 20
+"""Fewest cells with counts of a batch that has thresholds of its own.
+
+The standard error of a MAD is about 1.2/√n of it: a quarter at 20 cells, as much as half at five.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,17 +53,24 @@ class Rule:
     ----------
     criterion
         Name of the criterion.
-    median, mad, threshold
-        Median, median absolute deviation and threshold of each batch, (batches,); NaN where there is none.
+    spread
+        Medians and MADs of the batches; NaN where there are none.
+    threshold
+        Threshold of each batch, (batches,); NaN where there is none.
+    logarithmic
+        Whether the threshold was found on the logarithm of the values, (batches,).
     reasons
         Why the criterion is not assessed in each batch, (batches,); empty where it is assessed.
+    notes
+        What else there is to know of each batch, (batches,); often empty.
     """
 
     criterion: str
-    median: FloatArray
-    mad: FloatArray
+    spread: Spread
     threshold: FloatArray
+    logarithmic: BoolArray
     reasons: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def assessed(self) -> bool:
@@ -61,10 +78,17 @@ class Rule:
         return "" in self.reasons
 
     @classmethod
+    def without_spread(cls, criterion: str, threshold: FloatArray, reasons: Sequence[str]) -> Rule:
+        """Return the rule of a criterion whose thresholds, if it has any, do not come from medians and MADs."""
+        n = len(reasons)
+        nothing = np.full(n, np.nan)
+        spread = Spread(nothing, nothing, nothing, nothing)
+        return cls(criterion, spread, threshold, np.zeros(n, dtype=bool), tuple(reasons), ("",) * n)
+
+    @classmethod
     def unassessed(cls, criterion: str, reasons: Sequence[str]) -> Rule:
         """Return the rule of a criterion that is assessed in no batch."""
-        nothing = np.full(len(reasons), np.nan)
-        return cls(criterion, nothing, nothing, nothing, tuple(reasons))
+        return cls.without_spread(criterion, np.full(len(reasons), np.nan), reasons)
 
 
 def read_batches(adata: AnnDataLike, batch_key: str | None) -> Batches:
@@ -89,6 +113,7 @@ def criterion_rules(
     batches: Batches,
     *,
     n_mads: float,
+    scale: str,
     seed: int,
 ) -> dict[str, Rule]:
     """Find the thresholds of every criterion; the doublet scores are added to ``values``.
@@ -107,6 +132,8 @@ def criterion_rules(
         Batches of the cells.
     n_mads
         Number of MADs between median and threshold.
+    scale
+        ``"auto"`` or ``"raw"``, see :func:`~cradlevae.data.qc.criteria.mad_thresholds`.
     seed
         Seed of the simulated doublets.
 
@@ -123,32 +150,74 @@ def criterion_rules(
         elif criterion in absent:
             rules[criterion] = Rule.unassessed(criterion, [absent[criterion]] * len(batches.names))
         else:
-            rules[criterion] = _mad_rule(criterion, values[criterion], batches, empty, n_mads)
+            rules[criterion] = _mad_rule(criterion, values[criterion], batches, empty, n_mads, scale)
     if not any(rule.assessed for rule in rules.values()):
         why = "; ".join(f"{criterion}: {rules[criterion].reasons[0]}" for criterion in criteria)
         raise DataError(f"no QC criterion can be assessed: {why}")
     return rules
 
 
-def _mad_rule(criterion: str, values: FloatArray, batches: Batches, empty: BoolArray, n_mads: float) -> Rule:
-    """Find the threshold of a criterion in each batch from the median and the MAD of the cells with counts."""
-    median, mad = np.full((2, len(batches.names)), np.nan)
-    reasons = []
+def small_batches(batches: Batches, empty: BoolArray) -> list[int]:
+    """Return the batches that have cells with counts, but fewer than :data:`MIN_BATCH`, if there are others."""
+    n_counted = np.bincount(batches.codes[~empty], minlength=len(batches.names))
+    small = np.flatnonzero((n_counted > 0) & (n_counted < MIN_BATCH))
+    return [int(index) for index in small] if (n_counted > 0).sum() > 1 else []
+
+
+def _mad_rule(
+    criterion: str, values: FloatArray, batches: Batches, empty: BoolArray, n_mads: float, scale: str
+) -> Rule:
+    """Find the threshold of a criterion in each batch from the median and the MAD of the cells with counts.
+
+    A batch of a few cells gets the threshold of all cells together.
+    """
+    pooled = small_batches(batches, empty)
+    spreads, reasons, notes = [], [], []
     for index in range(len(batches.names)):
-        counted = values[(batches.codes == index) & ~empty]
-        if len(counted):
-            median[index] = np.median(counted)
-            mad[index] = np.median(np.abs(counted - median[index]))
-        # Where all cells are empty they still fail the low criteria: only the high ones cannot be assessed.
-        reasons.append("" if len(counted) or direction(criterion) == "low" else NO_COUNTS)
-    return Rule(criterion, median, mad, mad_threshold(criterion, median, mad, n_mads), tuple(reasons))
+        own = (batches.codes == index) & ~empty
+        used = ~empty if index in pooled else own
+        median, mad = _median_and_mad(values[used])
+        logs = _median_and_mad(np.log(values[used])) if criterion in LOW else (np.nan, np.nan)
+        spreads.append((median, mad, *logs))
+        reason = NO_SPREAD.format(value=f"{median:g}") if mad <= ROUNDING * abs(median) else ""
+        if not own.any() and direction(criterion) == "high":
+            # Where all cells are empty they still fail the low criteria: only the high ones cannot be assessed.
+            reason = NO_COUNTS
+        reasons.append(reason)
+        notes.append(_note_of_size(int(own.sum()), int(used.sum())))
+    spread = Spread(*np.array(spreads).T)
+    threshold, logarithmic = mad_thresholds(criterion, spread, n_mads, scale)
+    assessed = np.array([not reason for reason in reasons])
+    return Rule(
+        criterion,
+        spread,
+        np.where(assessed, threshold, np.nan),
+        logarithmic & assessed,
+        tuple(reasons),
+        tuple(notes),
+    )
+
+
+def _note_of_size(n_own: int, n_used: int) -> str:
+    """Return what is to be said of a threshold for so many cells with counts, made of so many."""
+    if n_own < n_used:
+        return f"{n_own} cells with counts: threshold of all batches together"
+    return f"only {n_own} cells with counts" if 0 < n_own < MIN_BATCH else ""
+
+
+def _median_and_mad(values: FloatArray) -> tuple[float, float]:
+    """Return median and median absolute deviation; NaN of no values."""
+    if len(values) == 0:
+        return np.nan, np.nan
+    median = float(np.median(values))
+    return median, float(np.median(np.abs(values - median)))
 
 
 def _doublet_rule(counts: Counts, batches: Batches, empty: BoolArray, seed: int) -> tuple[Rule, FloatArray]:
     """Find the doublet threshold of each batch and the score of each cell: both cells of a doublet are of one batch."""
     matrix = counts.matrix()
     scores = np.full(len(empty), np.nan)
-    threshold, nothing = np.full((2, len(batches.names)), np.nan)
+    threshold = np.full(len(batches.names), np.nan)
     reasons = []
     for index in range(len(batches.names)):
         rows = np.flatnonzero((batches.codes == index) & ~empty)
@@ -159,4 +228,4 @@ def _doublet_rule(counts: Counts, batches: Batches, empty: BoolArray, seed: int)
             continue
         scores[rows], threshold[index] = reference.scores, reference.threshold
         reasons.append("")
-    return Rule("doublet", nothing, nothing, threshold, tuple(reasons)), scores
+    return Rule.without_spread("doublet", threshold, reasons), scores

@@ -25,7 +25,7 @@ def qc_table(qc: Mapping[str, Any]) -> pd.DataFrame:
         One row per criterion and batch (``"all"`` without a batch column) and a last row ``"any"``.
         Columns: ``criterion``, ``batch``, ``direction`` (which values fail), ``threshold``, ``n_cells``,
         ``n_failing`` and ``share_failing`` (missing where not assessed), ``status`` (``"assessed"``, ``"not
-        assessed"``), ``reason``.
+        assessed"``), ``reason`` (why it was not), ``note`` (thresholds on the log scale, small batches).
     """
     rows = []
     for criterion in CRITERIA:
@@ -44,6 +44,7 @@ def qc_table(qc: Mapping[str, Any]) -> pd.DataFrame:
                     "share_failing": np.nan if n_failing is None else n_failing / n_cells,
                     "status": "not assessed" if reason else "assessed",
                     "reason": reason,
+                    "note": _note(entry, index),
                 }
             )
     n_all, n_any = int(np.sum(qc["n_cells"])), int(qc["n_failing"])
@@ -58,6 +59,15 @@ def qc_table(qc: Mapping[str, Any]) -> pd.DataFrame:
             "share_failing": n_any / n_all,
             "status": "assessed",
             "reason": "",
+            "note": "",
         }
     )
     return pd.DataFrame(rows).astype({"n_failing": "Int64"})
+
+
+def _note(entry: Mapping[str, Any], index: int) -> str:
+    """What else there is to know of a criterion in a batch; annotations of earlier versions have no notes."""
+    notes = [str(entry["note"][index])] if "note" in entry else []
+    if "logarithmic" in entry and bool(entry["logarithmic"][index]):
+        notes.append("threshold on the log scale")
+    return "; ".join(filter(None, notes))

@@ -106,7 +106,7 @@ class StoredCells:
     Raises
     ------
     DataError
-        On indexing, if a cell is unknown.
+        On indexing, if a cell is unknown, or a mask has not one value for each cell.
 
     Examples
     --------
@@ -218,10 +218,25 @@ class StoredCells:
     def _rows(self, cells: Any) -> IndexArray:
         if isinstance(cells, slice):
             return np.arange(*cells.indices(self.n_obs))
-        wanted = np.asarray(cells)
+        if isinstance(cells, tuple):
+            raise DataError("cells on disk are indexed by cells alone; index the genes of the AnnData that this gives")
+        wanted = np.atleast_1d(np.asarray(cells))
+        if wanted.ndim != 1:
+            raise DataError(
+                f"cells are chosen by one name, position or truth value each, not by {wanted.ndim} dimensions"
+            )
+        if wanted.dtype == object and len(wanted) and all(isinstance(value, bool | np.bool_) for value in wanted):
+            wanted = wanted.astype(bool)
         if wanted.dtype == bool:
+            if len(wanted) != self.n_obs:
+                raise DataError(
+                    f"a mask of {len(wanted):,} values does not fit {self.n_obs:,} cells; give one per cell"
+                )
             return np.flatnonzero(wanted)
         if wanted.dtype.kind in "iu":
+            outside = (wanted < -self.n_obs) | (wanted >= self.n_obs)
+            if outside.any():
+                raise DataError(f"no cell at position {wanted[outside][0]}; there are {self.n_obs:,} cells")
             return np.asarray(np.arange(self.n_obs)[wanted])
         rows = self.obs_names.get_indexer(pd.Index(wanted))
         if (rows < 0).any():

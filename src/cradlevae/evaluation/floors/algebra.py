@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
+from cradlevae.data.gene_names import target_columns
 from cradlevae.data.labels import singles_of
 from cradlevae.data.moments import ConditionMoments, Effects, control_row
 from cradlevae.errors import DataError
@@ -143,12 +145,13 @@ def _bilinear_ridge(
         raise DataError("bilinear_ridge looks up the perturbed genes; give genes= to condition_moments")
     effects = seen_effects(train)
     loadings = _gene_loadings(train)
-    row = {gene: position for position, gene in enumerate(train.genes)}
+    named = {*effects.names, *conditions}
+    singles = sorted({single for name in named for single in singles_of(name)})
+    targets = dict(zip(singles, target_columns(singles, train.genes, train.symbols), strict=True))
 
     def embedding(condition: str) -> FloatArray | None:
-        targets = [row[gene] for gene in singles_of(condition) if gene in row]
-        complete = len(targets) == len(singles_of(condition))
-        return np.asarray(loadings[targets].sum(axis=0)) if complete else None
+        columns = [targets[single] for single in singles_of(condition)]
+        return np.asarray(loadings[list(chain(*columns))].sum(axis=0)) if all(columns) else None
 
     fitted = [(i, p) for i, name in enumerate(effects.names) if (p := embedding(name)) is not None]
     answer = _unanswered(train, conditions)

@@ -14,8 +14,9 @@ def part_moments(split: Split, data: Experiment, part: str) -> ConditionMoments:
     """Moments of the passing cells of a part of a split (``"train"``, ``"val"`` or ``"test"``)."""
     rows = _passing(split, data, part)
     return condition_moments(
-        subset_rows(data.counts, rows), data.condition[rows], data.conditions, genes=tuple(data.genes)
-    )
+        subset_rows(data.counts, rows), data.condition[rows], data.conditions, genes=tuple(data.genes),
+        symbols=data.symbols,
+    )  # fmt: skip
 
 
 def need_training_controls(split: Split, data: Experiment) -> None:

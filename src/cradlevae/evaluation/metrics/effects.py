@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from cradlevae.data.labels import singles_of
+from cradlevae.data.gene_names import target_columns
 from cradlevae.errors import DataError
 from cradlevae.evaluation.metrics.registry import REGISTRY, metric, metrics_of
 from cradlevae.utils.types import FloatArray, IndexArray
@@ -29,6 +29,7 @@ def effect_scores(
     *,
     perturbations: Sequence[str],
     genes: Sequence[str],
+    symbols: Sequence[str] | None = None,
     names: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """Every effect metric, or those in ``names``, of one prediction.
@@ -39,6 +40,8 @@ def effect_scores(
         Effects, (perturbations, genes).
     perturbations, genes
         Names of the rows (canonical, ``A+B`` for a combination) and of the columns.
+    symbols
+        Symbols of the columns, where their names are others (Ensembl ids).
     names
         Which metrics; all of kind ``"effect"`` by default.
 
@@ -48,7 +51,11 @@ def effect_scores(
         If a metric is unknown or of another kind, or shapes do not agree.
     """
     known = [entry.name for entry in metrics_of("effect")]
-    available: dict[str, Sequence[str]] = {"perturbations": perturbations, "genes": genes}
+    available: dict[str, Sequence[str]] = {
+        "perturbations": perturbations,
+        "genes": genes,
+        "symbols": genes if symbols is None else symbols,
+    }
     scores: dict[str, float] = {}
     for name in known if names is None else names:
         if name not in known:
@@ -184,26 +191,41 @@ def mae_delta(real: FloatArray, predicted: FloatArray) -> float:
 
 @metric("discrimination_l1", best=1.0, description="perturbation discrimination score, L1 distance")
 def discrimination_l1(
-    real: FloatArray, predicted: FloatArray, *, perturbations: Sequence[str], genes: Sequence[str]
+    real: FloatArray,
+    predicted: FloatArray,
+    *,
+    perturbations: Sequence[str],
+    genes: Sequence[str],
+    symbols: Sequence[str] | None = None,
 ) -> float:
     """Perturbation discrimination score by L1 distance; see :func:`discrimination`."""
-    return discrimination(real, predicted, perturbations, genes, "l1")
+    return discrimination(real, predicted, perturbations, genes, "l1", symbols)
 
 
 @metric("discrimination_l2", best=1.0, description="perturbation discrimination score, L2 distance")
 def discrimination_l2(
-    real: FloatArray, predicted: FloatArray, *, perturbations: Sequence[str], genes: Sequence[str]
+    real: FloatArray,
+    predicted: FloatArray,
+    *,
+    perturbations: Sequence[str],
+    genes: Sequence[str],
+    symbols: Sequence[str] | None = None,
 ) -> float:
     """Perturbation discrimination score by L2 distance; see :func:`discrimination`."""
-    return discrimination(real, predicted, perturbations, genes, "l2")
+    return discrimination(real, predicted, perturbations, genes, "l2", symbols)
 
 
 @metric("discrimination_cosine", best=1.0, description="perturbation discrimination score, cosine distance")
 def discrimination_cosine(
-    real: FloatArray, predicted: FloatArray, *, perturbations: Sequence[str], genes: Sequence[str]
+    real: FloatArray,
+    predicted: FloatArray,
+    *,
+    perturbations: Sequence[str],
+    genes: Sequence[str],
+    symbols: Sequence[str] | None = None,
 ) -> float:
     """Perturbation discrimination score by cosine distance; see :func:`discrimination`."""
-    return discrimination(real, predicted, perturbations, genes, "cosine")
+    return discrimination(real, predicted, perturbations, genes, "cosine", symbols)
 
 
 @metric("nearest_centroid", best=1.0, description="share of perturbations whose own centroid is the nearest")
@@ -238,18 +260,19 @@ def discrimination(
     perturbations: Sequence[str],
     genes: Sequence[str],
     distance: Distance,
+    symbols: Sequence[str] | None = None,
 ) -> float:
     """Perturbation discrimination score: 1 − rank/N, mean over the N perturbations.
 
     The rank is the number of real effects nearer to the prediction than the true one; ties count half, so
     that a prediction which is the same for all perturbations scores as chance does, not 1. The genes that a
-    perturbation targets are left out of its distances: naming them is no prediction.
+    perturbation targets are left out of its distances: naming them is no prediction. They are recognised by their names
+    or ``symbols`` (:func:`~cradlevae.data.gene_names.target_columns`).
     """
-    column = {gene: position for position, gene in enumerate(genes)}
+    columns = target_columns(perturbations, genes, symbols)
     n = len(real)
     ranks = []
-    for row, name in enumerate(perturbations):
-        targets = [column[gene] for gene in singles_of(name) if gene in column]
+    for row, targets in enumerate(columns):
         others = np.delete(np.arange(real.shape[1]), targets)
         ranks.append(_rank(_distances(real[:, others], predicted[row, others], distance), row))
     return float(1.0 - np.mean(ranks) / n)

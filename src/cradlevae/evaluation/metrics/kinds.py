@@ -61,7 +61,7 @@ _INTERVALS = tuple(product((PREDICTIVE, CREDIBLE), sorted(LEVELS, reverse=True),
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("effect", ("real", "predicted"), ("perturbations", "genes")),
+        Kind("effect", ("real", "predicted"), ("perturbations", "genes", "symbols")),
         Kind("cells", ("real", "generated")),
         Kind("de", ("real", "predicted")),
         Kind("qc", ("fails",), on=MADS),

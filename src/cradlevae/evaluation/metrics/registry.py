@@ -7,8 +7,9 @@ number per cell.
 ==============  ==============================================================================================
 kind            what the function is given
 ==============  ==============================================================================================
-effect          ``(real, predicted, *, perturbations, genes)``: real and predicted effects, (perturbations, genes)
-                each, and the names of the rows and columns.
+effect          ``(real, predicted, *, perturbations, genes, symbols)``: real and predicted effects, (perturbations,
+                genes) each, the names of the rows and columns, and the symbols of the columns (``gene_symbols``; the
+                names again where the data have no such column).
 cells           ``(real, generated)``: two samples of cells of one perturbation, of equal size
                 (:class:`~cradlevae.evaluation.metrics.samples.CellSample`: coordinates, expression).
 de              ``(real, predicted)``: differential expression in real and in generated cells

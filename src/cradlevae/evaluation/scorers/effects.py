@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cradlevae.data.gene_names import unrecognised_targets
 from cradlevae.evaluation.floors.registry import FLOORS, floor_effects
 from cradlevae.evaluation.inputs import ScoringInputs
 from cradlevae.evaluation.metrics.effects import CONSTANT, effect_scores
 from cradlevae.evaluation.metrics.registry import REGISTRY
+from cradlevae.evaluation.predictor import Predictor, symbols_of_genes
 from cradlevae.evaluation.reference_effects import Reference
 from cradlevae.evaluation.score_table import (
     MODEL,
@@ -26,6 +28,14 @@ from cradlevae.utils.types import AnnDataLike, FloatArray, IntArray
 
 MEANS = ("jaccard_20", "pearson_delta")
 """Metrics that are means over perturbations and have an interval too, for the model."""
+
+WITHOUT_TARGETS = ("discrimination_l1", "discrimination_l2", "discrimination_cosine")
+"""Metrics that leave out the genes that a perturbation targets."""
+
+TARGETS_NOTE = (
+    "target genes are not left out: the genes are Ensembl ids and the perturbations are not; name a column of var that "
+    "holds their symbols with gene_symbols="
+)
 
 
 def score_effects(
@@ -57,7 +67,7 @@ def score_effects(
         if as_published is not None:
             predictions[PUBLISHED] = np.asarray(as_published[names].X, dtype=np.float64)
         predictions |= {floor: floor_effects(floor, inputs.train, inputs.validation, names) for floor in floors}
-        _score_predictions(scores, reference, predictions, list(inputs.predictor.genes), seed)
+        _score_predictions(scores, reference, predictions, inputs.predictor, seed)
         scores.add(
             reference.name, "attainable_rho", "ceiling", reference.attainable_rho,
             low=reference.attainable_low, high=reference.attainable_high,
@@ -65,13 +75,15 @@ def score_effects(
 
 
 def _score_predictions(
-    scores: Scores, reference: Reference, predictions: dict[str, FloatArray], genes: list[str], seed: int
+    scores: Scores, reference: Reference, predictions: dict[str, FloatArray], predictor: Predictor, seed: int
 ) -> None:
     """Add the rows of some predictions, (conditions, genes) each, against one reference."""
+    conditions, genes, symbols = list(reference.conditions), list(predictor.genes), symbols_of_genes(predictor)
     values = {
-        name: effect_scores(reference.effects, value, perturbations=list(reference.conditions), genes=genes)
+        name: effect_scores(reference.effects, value, perturbations=conditions, genes=genes, symbols=symbols)
         for name, value in predictions.items()
     }
+    targets_note = TARGETS_NOTE if unrecognised_targets(conditions, genes, symbols) else ""
     intervals = {name: flattened_intervals(reference.effects, value, seed) for name, value in predictions.items()}
     intervals[MODEL] |= mean_intervals(reference.effects, predictions[MODEL], seed)
     ceilings = {"ate_rho": reference.attainable_rho, "ate_r2": reference.attainable_r2}
@@ -81,10 +93,11 @@ def _score_predictions(
         for name in predictions:
             value = values[name][metric]
             low, high = intervals[name].get(metric, (np.nan, np.nan))
-            fraction, note = fraction_of(metric, value, floor, highest)
+            fraction, reason = fraction_of(metric, value, floor, highest)
+            note = join_notes(reason, REGISTRY[metric].note, targets_note if metric in WITHOUT_TARGETS else "")
             scores.add(
                 reference.name, metric, name, value, low=low, high=high, floor=floor, best_floor=best_floor,
-                ceiling=highest, fraction=fraction, note=join_notes(note, REGISTRY[metric].note),
+                ceiling=highest, fraction=fraction, note=note,
             )  # fmt: skip
 
 

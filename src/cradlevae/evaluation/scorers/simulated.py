@@ -27,10 +27,13 @@ def score_mask(scores: Scores, inputs: ScoringInputs, model: TrainedModel) -> No
 def score_signature(scores: Scores, inputs: ScoringInputs, model: TrainedModel) -> None:
     """Add the rows of metrics of kind ``"signature"``.
 
-    There are none where the true signature is not known, or the model has no artifact or several classes of it.
+    There are none where the true signature is not known, or the model has no artifact, several classes of it, or no
+    damaged training cells.
     """
     truth = true_signature(inputs.truth, list(model.genes))
     if truth is None or not model.declaration.artifact or len(model.criteria) != 1:
+        return
+    if not model.trained_criteria:
         return
     change = artifact_signature(model, seed=inputs.seed)["log2_fold_change"].to_numpy()
     for entry in metrics_of("signature"):
