@@ -13,6 +13,7 @@ import pandas as pd
 from cradlevae.api.checks import check_split, model_config, refuse_changed, refuse_existing_run, train_config
 from cradlevae.api.questions import Questions
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
+from cradlevae.data.known_cells import adopt_split
 from cradlevae.data.labels import DEFAULT_CONTROLS
 from cradlevae.data.qc.criteria import QC_KEY
 from cradlevae.data.split import Split
@@ -99,9 +100,12 @@ class PerturbationVAE(Questions):
                 f"objective='released' knows one artifact class, but artifact_key names {len(fields.criteria)}; "
                 "give one column, or use objective='corrected'"
             )
-        data = as_treated(read_experiment(adata, fields), self.declaration)
+        probes = () if split is None else split.probes
+        data = as_treated(read_experiment(adata, fields, probes=probes), self.declaration)
         if split is None:
             split = make_split(adata, "cells", fields=fields)
+        else:
+            split = adopt_split(split, adata, data, fields)
         check_split(data, split, settings)
         self.data: Experiment | None = data
         self.trained = new_model(data, adata.var.copy(), fields, split, settings, qc=adata.uns.get(QC_KEY), seed=seed)

@@ -79,7 +79,7 @@ def _trained(
 
 def _refuse_unanswerable(model: Any) -> None:
     """Raise :class:`DataError` before training if the model has no answer for any test condition."""
-    test = model.split.rows(model.data.cells, "test")
+    test = model.split.rows(model.data, "test")
     if len(test) and not scored_conditions(model.trained, model.data, test)[0]:
         raise DataError(NO_ANSWER)
 

@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from cradlevae.data.cell_labels import CellLabels, condition_labels, read_labels
+from cradlevae.data.cell_sketch import SketchArray, block_sketch, probe_places, sketch_values
 from cradlevae.data.fields import DataFields, obs_column
 from cradlevae.data.label_advice import likely_controls_first, warn_of_labels
 from cradlevae.data.labels import CONTROL, Condition, closest, condition_name, dosage_table, indicator_table, listed
 from cradlevae.data.storage.counts import Counts
-from cradlevae.data.storage.stored_matrix import CountMatrix, subset_rows
+from cradlevae.data.storage.stored_matrix import CountMatrix, row_blocks, subset_rows
 from cradlevae.errors import DataError
 from cradlevae.utils.types import AnnDataLike, AnyIntArray, BoolArray, Float32Array, IndexArray, IntArray
 
@@ -67,6 +69,7 @@ class Experiment:
     library_size: Float32Array
     treatments: tuple[str, ...] | None = None
     obs: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+    _sketches: dict[tuple[str, ...], SketchArray] = field(default_factory=dict, repr=False)
 
     @property
     def n_cells(self) -> int:
@@ -95,6 +98,12 @@ class Experiment:
         """Whether each cell is unperturbed, (cells,)."""
         return np.asarray(self.condition == 0)
 
+    def sketch(self, probes: tuple[str, ...]) -> SketchArray:
+        """Sketches of the cells by these probe genes, (cells, probes); see :mod:`cradlevae.data.cell_sketch`."""
+        if probes not in self._sketches:
+            self._sketches[probes] = sketch_values(row_blocks(self.counts), self.n_cells, self.genes, probes)
+        return self._sketches[probes]
+
     def subset(self, rows: AnyIntArray) -> Experiment:
         """Return the experiment with these cells only; the conditions and perturbations stay those of the whole."""
         return replace(
@@ -105,6 +114,7 @@ class Experiment:
             artifact=self.artifact[rows],
             library_size=self.library_size[rows],
             obs=self.obs.iloc[rows] if len(self.obs) else self.obs,
+            _sketches={probes: values[rows] for probes, values in self._sketches.items()},
         )
 
 
@@ -114,6 +124,7 @@ def read_experiment(
     *,
     genes: Sequence[str] | None = None,
     perturbations: Sequence[str] | None = None,
+    probes: tuple[str, ...] = (),
 ) -> Experiment:
     """Read and check an AnnData.
 
@@ -127,6 +138,8 @@ def read_experiment(
     genes, perturbations
         Names that a trained model knows: the genes are put into this order, and the perturbations get these
         positions. ``None`` takes both from the data.
+    probes
+        Genes by which the cells are to be sketched; it is done in the same pass over the counts.
 
     Returns
     -------
@@ -144,7 +157,14 @@ def read_experiment(
     labels = read_labels(adata, fields)
     artifact = _artifact(adata, fields)
     columns = _gene_columns(adata, genes)
-    library_size = counts.library_sizes(columns)
+    sketch = np.zeros((adata.n_obs, len(probes)), dtype=np.uint8)
+    modelled = adata.var_names if genes is None else pd.Index(genes)
+    places = np.where(adata.var_names.isin(modelled), probe_places(adata.var_names, probes), -1)
+
+    def sketch_block(part: slice, block: sp.csr_matrix) -> None:
+        sketch[part] = block_sketch(block, places, len(probes))
+
+    library_size = counts.library_sizes(columns, sketch_block if probes else None)
 
     assigned = np.array([condition is not None for condition in labels.conditions], dtype=bool)[labels.codes]
     counted = library_size > 0
@@ -173,6 +193,7 @@ def read_experiment(
         criteria=fields.criteria,
         library_size=library_size,
         obs=adata.obs,
+        _sketches={probes: sketch} if probes else {},
     )
     return data if usable.all() else data.subset(np.flatnonzero(usable))
 

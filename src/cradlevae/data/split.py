@@ -13,20 +13,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from cradlevae.data.experiment import DataFields, check_unique, condition_labels
+from cradlevae.data.cell_sketch import CellSketch, SketchArray, same_cells, sketch_of
+from cradlevae.data.experiment import DataFields, Experiment, check_unique, condition_labels
 from cradlevae.data.labels import CONTROL, closest, singles_of
 from cradlevae.errors import DataError
 from cradlevae.utils.atomic import write_text
 from cradlevae.utils.checks import check_at_least
-from cradlevae.utils.types import AnnDataLike, IndexArray
+from cradlevae.utils.types import AnnDataLike, BoolArray, IndexArray
 
 PARTS = ("train", "val", "test")
 UNUSED = "unused"
@@ -55,6 +57,9 @@ class Split:
         Seed of the recipe.
     options
         Other settings of the recipe.
+    sketch
+        Sketches of the cells' counts (:mod:`cradlevae.data.cell_sketch`), a row for each of ``parts``, by which another
+        cell of the same name is recognised; ``None`` where cells are known by their names alone.
 
     Raises
     ------
@@ -78,14 +83,63 @@ class Split:
     recipe: str
     seed: int
     options: dict[str, Any] = field(default_factory=dict)
+    sketch: CellSketch | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """Genes by which the cells are sketched."""
+        return () if self.sketch is None else self.sketch.genes
 
     def cells(self, part: str) -> pd.Index[str]:
         """Return the names of the cells of one part, in the order of the data."""
         return self.parts.index[(self.parts == part).to_numpy()]
 
-    def rows(self, cells: pd.Index[str], part: str) -> IndexArray:
-        """Return the positions in ``cells`` of the cells of one part, ascending."""
+    def rows(self, cells: Experiment | pd.Index[str], part: str) -> IndexArray:
+        """Return the positions of the cells of one part, ascending.
+
+        Parameters
+        ----------
+        cells
+            An experiment, whose cells are compared by name and counts, or names alone.
+        part
+            Name of the part.
+        """
+        if isinstance(cells, Experiment):
+            return np.flatnonzero(self.parts_of(cells) == part)
         return np.flatnonzero((self.parts.reindex(cells) == part).to_numpy())
+
+    def parts_of(self, data: Experiment) -> npt.NDArray[np.object_]:
+        """Return the part of each cell of an experiment, by name and counts; ``""`` for a cell that is not known."""
+        place = self.parts.index.get_indexer(data.cells)
+        parts = np.where(place >= 0, self.parts.to_numpy(dtype=object)[place], "")
+        parts[self.namesakes(data)] = ""
+        return parts
+
+    def namesakes(self, data: Experiment) -> BoolArray:
+        """Whether each cell of an experiment has the name of a cell of the split, but other counts, (cells,)."""
+        if self.sketch is None:
+            return np.zeros(data.n_cells, dtype=bool)
+        return self.other_cells(data.cells, data.genes, data.sketch(self.sketch.genes))
+
+    def other_cells(self, cells: pd.Index[str], genes: pd.Index[str], values: SketchArray) -> BoolArray:
+        """Whether each cell has the name of a cell of the split, but another sketch, (cells,).
+
+        Parameters
+        ----------
+        cells, genes
+            Names of the cells and of the genes of the data.
+        values
+            Sketches of the cells by the probe genes of this split, (cells, probes).
+        """
+        assert self.sketch is not None
+        place = self.parts.index.get_indexer(cells)
+        shared = self.sketch.shared(genes)
+        comparable = np.flatnonzero((place >= 0) & self.sketch.known[place])
+        other = np.zeros(len(cells), dtype=bool)
+        if len(shared):
+            recorded = self.sketch.values[place[comparable]][:, shared]
+            other[comparable] = ~same_cells(recorded, values[comparable][:, shared])
+        return other
 
     @cached_property
     def hash(self) -> str:
@@ -107,6 +161,9 @@ class Split:
             "hash": self.hash,
             "cells": by_part,
         }
+        if self.sketch is not None:
+            order = [np.flatnonzero((self.parts == part).to_numpy()) for part in by_part]
+            manifest["sketch"] = self.sketch.as_plain(np.concatenate(order))
         write_text(path, json.dumps(manifest, indent=1))
 
     @classmethod
@@ -121,7 +178,8 @@ class Split:
         try:
             manifest = json.loads(Path(path).read_text())
             parts = pd.Series({cell: part for part, cells in manifest["cells"].items() for cell in cells}, dtype=object)
-            split = cls(parts, manifest["recipe"], manifest["seed"], manifest["options"])
+            sketch = CellSketch.of_plain(manifest["sketch"], len(parts)) if "sketch" in manifest else None
+            split = cls(parts, manifest["recipe"], manifest["seed"], manifest["options"], sketch)
             recorded = manifest["hash"]
         except FileNotFoundError:
             raise DataError(f"no split manifest at {path}") from None
@@ -186,10 +244,15 @@ def split(
     if recipe not in RECIPES:
         raise DataError(f"unknown split recipe {recipe!r}{closest(recipe, list(RECIPES))}")
     check_unique(adata.obs_names, "cell", "adata.obs_names_make_unique()")
+    fields = fields or DataFields(**field_options)
     if recipe == "column":
-        return _by_column(adata, column)
-    seed = int(seed)  # numpy integers do not go into JSON
-    labels = condition_labels(adata, fields or DataFields(**field_options))
+        assigned = _by_column(adata, column)
+    else:
+        assigned = _by_recipe(condition_labels(adata, fields), recipe, int(seed), n_shared)
+    return replace(assigned, sketch=sketch_of(adata, fields.layer))
+
+
+def _by_recipe(labels: pd.Series[str], recipe: str, seed: int, n_shared: int) -> Split:
     check_at_least(0, seed=seed)
     generator = np.random.default_rng(seed)
     if recipe == "perturbations":

@@ -15,6 +15,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
+from cradlevae.data.known_cells import warn_of_namesakes
 from cradlevae.data.qc.confounding import confounding_alarm
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.training_moments import need_training_controls
@@ -98,6 +99,7 @@ def evaluate(
     """
     predictor = as_predictor(model)
     data = predictor.read(adata)
+    warn_of_namesakes(predictor.split, data)
     chosen = reference_rows(predictor, data, reference)
     need_training_controls(predictor.split, data)
     answered, unanswered = scored_conditions(predictor, data, chosen.rows)

@@ -59,7 +59,7 @@ class ScoringInputs:
     @cached_property
     def training_rows(self) -> IndexArray:
         """Training cells, passing and failed ones."""
-        return self.predictor.split.rows(self.data.cells, "train")
+        return self.predictor.split.rows(self.data, "train")
 
     @cached_property
     def train(self) -> ConditionMoments:

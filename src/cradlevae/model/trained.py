@@ -197,7 +197,9 @@ class TrainedModel:
         """
         if isinstance(cells, Experiment):
             return cells
-        data = read_experiment(cells, self.fields, genes=list(self.genes), perturbations=self.perturbations)
+        data = read_experiment(
+            cells, self.fields, genes=list(self.genes), perturbations=self.perturbations, probes=self.split.probes
+        )
         return as_treated(data, self.declaration, self.treatments)
 
     def answerable(self, conditions: Sequence[str]) -> list[str]:
@@ -307,7 +309,7 @@ def as_treated(
 
 def training_rows(data: Experiment, split: Split, config: ModelConfig, part: str = "train") -> IndexArray:
     """Cells of a part of the split that a model is trained (or, ``val``, validated) on, ascending."""
-    rows = split.rows(data.cells, part)
+    rows = split.rows(data, part)
     return rows[~data.failed[rows]] if config.trained_on == "passing" else rows
 
 

@@ -46,7 +46,7 @@ def fit_floor(name: str, data: Experiment, var: pd.DataFrame, fields: DataFields
     DataError
         If there are fewer than two passing training controls.
     """
-    train = split.rows(data.cells, "train")
+    train = split.rows(data, "train")
     passing = train[~data.failed[train]]
     controls = passing[data.is_control[passing]]
     if len(controls) < 2:
@@ -113,7 +113,9 @@ class FittedFloor:
         """The cells of an AnnData; :class:`DataError` if they do not fit. An experiment is given back as it is."""
         if isinstance(cells, Experiment):
             return cells
-        return read_experiment(cells, self.fields, genes=list(self.genes), perturbations=self.perturbations)
+        return read_experiment(
+            cells, self.fields, genes=list(self.genes), perturbations=self.perturbations, probes=self.split.probes
+        )
 
     def answerable(self, conditions: Sequence[str]) -> list[str]:
         """Those of some canonical conditions that the floor has an answer for."""

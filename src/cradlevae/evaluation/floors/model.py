@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cradlevae.data.experiment import DataFields, read_experiment
+from cradlevae.data.known_cells import adopt_split
 from cradlevae.data.labels import closest
 from cradlevae.data.split import Split
 from cradlevae.data.split import split as make_split
@@ -53,9 +54,12 @@ class FloorModel:
             raise DataError(f"unknown floor {name!r}{closest(name, list(FLOORS))}")
         self.name = name
         self._fields = DataFields(**fields)
-        self._data = read_experiment(adata, self._fields)
+        self._data = read_experiment(adata, self._fields, probes=() if split is None else split.probes)
         self._var = adata.var.copy()
-        self.split = make_split(adata, "cells", fields=self._fields) if split is None else split
+        if split is None:
+            self.split = make_split(adata, "cells", fields=self._fields)
+        else:
+            self.split = adopt_split(split, adata, self._data, self._fields)
         self._fitted: FittedFloor | None = None
 
     def train(self) -> None:
