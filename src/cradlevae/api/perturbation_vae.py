@@ -10,11 +10,12 @@ from typing import Any, ClassVar, Self
 
 import pandas as pd
 
-from cradlevae.api.checks import check_split, model_config, refuse_changed, refuse_existing_run, train_config
+from cradlevae.api.checks import check_split, model_config, prepare_run_folder, refuse_changed, train_config
 from cradlevae.api.questions import Questions
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
 from cradlevae.data.known_cells import adopt_split
 from cradlevae.data.labels import DEFAULT_CONTROLS
+from cradlevae.data.marks import warn_if_made
 from cradlevae.data.qc.criteria import QC_KEY
 from cradlevae.data.split import Split
 from cradlevae.data.split import split as make_split
@@ -100,6 +101,7 @@ class PerturbationVAE(Questions):
                 f"objective='released' knows one artifact class, but artifact_key names {len(fields.criteria)}; "
                 "give one column, or use objective='corrected'"
             )
+        warn_if_made(adata, self.declaration.name)
         probes = () if split is None else split.probes
         data = as_treated(read_experiment(adata, fields, probes=probes), self.declaration)
         if split is None:
@@ -113,7 +115,13 @@ class PerturbationVAE(Questions):
     # -- training and files ------------------------------------------------------------------------------------
 
     def train(
-        self, max_epochs: int | None = None, *, output: str | Path | None = None, resume: bool = False, **config: Any
+        self,
+        max_epochs: int | None = None,
+        *,
+        output: str | Path | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+        **config: Any,
     ) -> None:
         """Train the model, and keep the weights of the epoch with the lowest validation loss.
 
@@ -127,13 +135,16 @@ class PerturbationVAE(Questions):
             Folder for the checkpoints and the learning curves (CSV); without one, none are kept after training.
         resume
             Go on from the last checkpoint in ``output`` where there is one, for instance after the process was killed.
+        overwrite
+            Replace the checkpoints and learning curves of another run in ``output``.
         **config
             Fields of :class:`cradlevae.TrainConfig`, e.g. ``batch_size=256``, ``accelerator="gpu"``.
 
         Raises
         ------
         DataError
-            If ``output`` already holds a run and ``resume`` is not set, or cannot be written.
+            If ``output`` already holds a run, or files of such names, and neither ``resume`` nor ``overwrite`` is set;
+            or cannot be written.
         TrainingError
             If the loss is no longer a finite number.
         """
@@ -143,8 +154,8 @@ class PerturbationVAE(Questions):
             )
         settings = train_config({"max_epochs": max_epochs, **config})
         folder = None if output is None else Path(output)
-        if folder is not None and not resume:
-            refuse_existing_run(folder)
+        if folder is not None:
+            prepare_run_folder(folder, resume=resume, overwrite=overwrite)
         split = self.trained.split
         rows = {part: training_rows(self.data, split, self.trained.config, part) for part in ("train", "val")}
         refuse_changed(self.data)
@@ -165,12 +176,13 @@ class PerturbationVAE(Questions):
         folder
             Where to write; the folder is made where it is missing.
         overwrite
-            Replace a model that the folder holds already.
+            Replace a model that the folder holds already, and files of the names that a model's files have.
 
         Raises
         ------
         DataError
-            If the folder already holds a model and ``overwrite`` is not set, or is not writable.
+            If the folder already holds a model, or a ``history.csv`` or other file of such a name that is of another
+            origin, and ``overwrite`` is not set; or is not writable. A model in the folder is then as it was.
         """
         save_model(self.trained, folder, overwrite=overwrite)
 

@@ -108,7 +108,7 @@ def same_cells(recorded: SketchArray, present: SketchArray) -> BoolArray:
 
 def sketch_of(adata: AnnDataLike, layer: str | None) -> CellSketch | None:
     """Sketch all cells of an AnnData by probe genes of its own; ``None`` where it holds no counts or no gene names."""
-    if layer is None and adata.X is None or not adata.n_obs or not adata.n_vars or not adata.var_names.is_unique:
+    if (layer is None and adata.X is None) or not adata.n_obs or not adata.n_vars or not adata.var_names.is_unique:
         return None
     counts = Counts(adata, layer)
     try:

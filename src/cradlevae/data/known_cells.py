@@ -45,7 +45,7 @@ def adopt_split(split: Split, adata: AnnDataLike, data: Experiment, fields: Data
     training = split.rows(data.cells, "train")
     if not recognised[training].any():
         raise DataError(NOT_THE_CELLS + _other_counts(other[known]))
-    _warn_of_other_counts(other, "they belong to no part of the split, and neither train nor validate")
+    warn_of_other_counts(other, "they belong to no part of the split, and neither train nor validate")
     new = int((~known).sum())
     if new:
         warnings.warn(
@@ -59,10 +59,19 @@ def adopt_split(split: Split, adata: AnnDataLike, data: Experiment, fields: Data
 
 def warn_of_namesakes(split: Split, data: Experiment) -> None:
     """Warn where cells have the name of a cell of a split, but other counts."""
-    _warn_of_other_counts(split.namesakes(data), "they are taken for cells that the model has not seen")
+    warn_of_other_counts(split.namesakes(data), "they are taken for cells that the model has not seen")
 
 
-def _warn_of_other_counts(other: BoolArray, consequence: str) -> None:
+def warn_of_other_counts(other: BoolArray, consequence: str) -> None:
+    """Warn where cells have the name of a cell of a split, but other counts.
+
+    Parameters
+    ----------
+    other
+        Whether each cell of the data is such a cell, (cells,).
+    consequence
+        What becomes of them.
+    """
     if other.any():
         warnings.warn(
             f"{int(other.sum()):,} of the {len(other):,} cells have the name of a cell of the split but other counts: "
@@ -73,7 +82,9 @@ def _warn_of_other_counts(other: BoolArray, consequence: str) -> None:
 
 
 def _other_counts(other: BoolArray) -> str:
-    return f" ({int(other.sum()):,} cells have the name of a cell of the split, but other counts)" if other.any() else ""
+    return (
+        f" ({int(other.sum()):,} cells have the name of a cell of the split, but other counts)" if other.any() else ""
+    )
 
 
 def _warn_of_absent(split: Split, cells: pd.Index[str]) -> None:

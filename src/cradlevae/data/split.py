@@ -25,9 +25,11 @@ import pandas as pd
 from cradlevae.data.cell_sketch import CellSketch, SketchArray, same_cells, sketch_of
 from cradlevae.data.experiment import DataFields, Experiment, check_unique, condition_labels
 from cradlevae.data.labels import CONTROL, closest, singles_of
+from cradlevae.data.marks import warn_if_made
 from cradlevae.errors import DataError
 from cradlevae.utils.atomic import write_text
 from cradlevae.utils.checks import check_at_least
+from cradlevae.utils.outputs import check_output
 from cradlevae.utils.types import AnnDataLike, BoolArray, IndexArray
 
 PARTS = ("train", "val", "test")
@@ -151,8 +153,22 @@ class Split:
             digest.update("".join(lines).encode())
         return digest.hexdigest()
 
-    def save(self, path: str | Path) -> None:
-        """Write the manifest as JSON, atomically."""
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the manifest as JSON, atomically.
+
+        Parameters
+        ----------
+        path
+            File to write.
+        overwrite
+            Whether to replace a file that is there.
+
+        Raises
+        ------
+        DataError
+            If the file is there already and ``overwrite`` is not set, or cannot be written.
+        """
+        check_output(path, overwrite=overwrite)
         by_part = {part: list(self.cells(part)) for part in (*PARTS, UNUSED)}
         manifest = {
             "recipe": self.recipe,
@@ -244,6 +260,7 @@ def split(
     if recipe not in RECIPES:
         raise DataError(f"unknown split recipe {recipe!r}{closest(recipe, list(RECIPES))}")
     check_unique(adata.obs_names, "cell", "adata.obs_names_make_unique()")
+    warn_if_made(adata, "split")
     fields = fields or DataFields(**field_options)
     if recipe == "column":
         assigned = _by_column(adata, column)

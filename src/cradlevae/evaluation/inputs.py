@@ -10,6 +10,7 @@ import numpy as np
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.labels import CONTROL
+from cradlevae.data.marks import KnownTruth
 from cradlevae.data.moments import ConditionMoments
 from cradlevae.data.storage.stored_matrix import CountMatrix
 from cradlevae.evaluation.floors.training_moments import part_moments
@@ -36,6 +37,8 @@ class ScoringInputs:
         Perturbed conditions of the reference cells that the predictor can answer for.
     seed
         Seed of every draw.
+    known
+        What of the data is taken for the truth.
     """
 
     predictor: Predictor
@@ -44,6 +47,7 @@ class ScoringInputs:
     rows: IndexArray
     conditions: tuple[str, ...]
     seed: int
+    known: KnownTruth = KnownTruth()
 
     @cached_property
     def passing(self) -> IndexArray:
@@ -74,12 +78,12 @@ class ScoringInputs:
     @cached_property
     def truth(self) -> Any:
         """What is known of simulated data (``uns["truth"]``), or ``None``."""
-        return self.adata.uns.get("truth")
+        return self.known.simulated
 
     @cached_property
     def true_counts(self) -> CountMatrix | None:
         """True artifact-free counts of all cells, (cells, genes), or ``None``."""
-        return clean_counts(self.adata, self.data)
+        return None if self.known.layer is None else clean_counts(self.adata, self.data, self.known.layer)
 
 
 def cells_alone(data: Experiment, rows: IndexArray) -> Experiment:

@@ -16,6 +16,7 @@ from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.data.qc.confounding import confounding_alarm
 from cradlevae.data.split import Split
 from cradlevae.data.statistics import cell_statistics
+from cradlevae.data.storage.writable import writable_table
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.family import ModelDeclaration
@@ -285,7 +286,7 @@ def new_model(
         module=module.eval(),
         config=resolved,
         fields=fields,
-        var=writable(var),
+        var=writable_table(var, "var"),
         perturbations=data.perturbations,
         treatments=treatments,
         trained=tuple(np.array(treatments, dtype=object)[trained_dosage]),
@@ -364,12 +365,3 @@ def _stacked(posteriors: list[Gaussian]) -> Moments:
         np.concatenate([posterior.loc[0].numpy() for posterior in posteriors]),
         np.concatenate([posterior.scale[0].numpy() for posterior in posteriors]),
     )
-
-
-def writable(var: pd.DataFrame) -> pd.DataFrame:
-    """``var`` with columns of mixed types as text, so that it can be written with the model."""
-    var = var.copy()
-    for name in var.select_dtypes(include=["object"]).columns:
-        if not var[name].map(lambda value: isinstance(value, str)).all():
-            var[name] = var[name].astype(str)
-    return var

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cradlevae.data.marks import warn_if_made
 from cradlevae.data.qc.criteria import CRITERIA, QC_KEY, VALUE_COLUMNS, direction, failing, measure
 from cradlevae.data.qc.gene_families import GENE_FAMILIES, ensembl_hint, find_families, gene_symbols_of
 from cradlevae.data.qc.rules import Batches, Rule, criterion_rules, read_batches
@@ -99,6 +100,7 @@ def annotate_qc(
     (dtype('bool'), True)
     """
     _check_options(criteria, n_mads, max_fail_share)
+    warn_if_made(adata, "annotate_qc")
     counts = Counts(adata, layer)
     batches = read_batches(adata, batch_key)
     symbols = gene_symbols_of(adata, gene_symbols)

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
 from cradlevae.data.fingerprint import cell_fingerprints
 from cradlevae.data.labels import CONTROL, Condition, listed, singles_of
+from cradlevae.data.marks import made_by
 from cradlevae.data.moments import ConditionMoments
 from cradlevae.data.split import Split
 from cradlevae.errors import DataError
@@ -215,7 +216,7 @@ class FittedFloor:
             },
             index=[f"predicted{i}" for i in range(n_cells * len(names))],
         )
-        return ad.AnnData(counts, obs=obs, var=self.var.copy())
+        return ad.AnnData(counts, obs=obs, var=self.var.copy(), uns=made_by("predict"))
 
     def _asked(self, perturbations: str | Sequence[str]) -> dict[str, Condition]:
         """Canonical conditions by what was written; :class:`DataError` if there is no answer for one."""

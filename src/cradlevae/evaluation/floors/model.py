@@ -8,6 +8,7 @@ from typing import Any
 from cradlevae.data.experiment import DataFields, read_experiment
 from cradlevae.data.known_cells import adopt_split
 from cradlevae.data.labels import closest
+from cradlevae.data.marks import warn_if_made
 from cradlevae.data.split import Split
 from cradlevae.data.split import split as make_split
 from cradlevae.errors import DataError
@@ -52,6 +53,7 @@ class FloorModel:
     def __init__(self, name: str, adata: AnnDataLike, split: Split | None = None, **fields: Any) -> None:
         if name not in FLOORS:
             raise DataError(f"unknown floor {name!r}{closest(name, list(FLOORS))}")
+        warn_if_made(adata, "FloorModel")
         self.name = name
         self._fields = DataFields(**fields)
         self._data = read_experiment(adata, self._fields, probes=() if split is None else split.probes)
