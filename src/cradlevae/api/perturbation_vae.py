@@ -104,10 +104,7 @@ class PerturbationVAE(Questions):
         warn_if_made(adata, self.declaration.name)
         probes = () if split is None else split.probes
         data = as_treated(read_experiment(adata, fields, probes=probes), self.declaration)
-        if split is None:
-            split = make_split(adata, "cells", fields=fields)
-        else:
-            split = adopt_split(split, adata, data, fields)
+        split = make_split(adata, "cells", fields=fields) if split is None else adopt_split(split, adata, data, fields)
         check_split(data, split, settings)
         self.data: Experiment | None = data
         self.trained = new_model(data, adata.var.copy(), fields, split, settings, qc=adata.uns.get(QC_KEY), seed=seed)

@@ -152,7 +152,7 @@ def _is_marked(
     sketch: Callable[[tuple[str, ...]], SketchArray],
 ) -> bool:
     """Whether a mark is there, and cells, sketched by its genes, are those that it was made for."""
-    mark = adata.uns.get(TRUTH_MARK)
+    mark: Any = adata.uns.get(TRUTH_MARK)
     try:
         probes = tuple(str(gene) for gene in mark["genes"])
         place = pd.Index(mark["cells"]).get_indexer(pd.Index(_name_hashes(cells)))

@@ -67,7 +67,8 @@ def to_cell_eval(
     Raises
     ------
     DataError
-        If a file is there already or is one that is read, or no condition has two passing reference cells and two controls.
+        If a file is there already or is one that is read, or no condition has two passing reference cells and two
+        controls.
     """
     folder = Path(folder)
     predicted, real = folder / PREDICTED_FILE, folder / REAL_FILE

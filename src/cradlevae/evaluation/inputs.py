@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -47,7 +47,7 @@ class ScoringInputs:
     rows: IndexArray
     conditions: tuple[str, ...]
     seed: int
-    known: KnownTruth = KnownTruth()
+    known: KnownTruth = field(default_factory=KnownTruth)
 
     @cached_property
     def passing(self) -> IndexArray:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from cradlevae.data.storage.cell_files import cell_files, is_store, open_group, read_table
+from cradlevae.data.storage.cell_files import cell_files, is_of_old_form, is_store, open_group, read_table
 from cradlevae.data.storage.joining import stacked_tables
 from cradlevae.data.storage.stored_cells import StoredCells
 from cradlevae.errors import DataError
@@ -38,6 +38,11 @@ def check_copy(data: Path, output: Path, inputs: Sequence[Path], *, overwrite: b
     DataError
         If the name does not fit what is written, or would replace what is read, or what may not be replaced.
     """
+    for file in cell_files(data):
+        if is_of_old_form(open_group(file)):
+            raise DataError(
+                f"{file} was written by AnnData 0.6 or earlier; read it and write it again, then annotate it"
+            )
     if data.is_dir() != (output.suffix != ".h5ad"):
         kind = "folder or zarr store" if data.is_dir() else ".h5ad file"
         raise DataError(f"{data} is a {kind}, and so will be the annotated copy: {output} is no name for one")
@@ -115,10 +120,6 @@ def _obs(file: Path) -> pd.DataFrame:
     """Read the ``obs`` table of a file."""
     store = open_group(file)
     try:
-        if not hasattr(store["obs"], "keys"):
-            raise DataError(
-                f"{file} was written by AnnData 0.6 or earlier; read it and write it again, then annotate it"
-            )
         return read_table(store, file, "obs")
     finally:
         if hasattr(store, "close"):

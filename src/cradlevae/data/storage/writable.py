@@ -84,7 +84,7 @@ def _writable(column: pd.Series[Any]) -> Any:
     """The values of a column in a type that AnnData writes."""
     dtype: Any = column.dtype
     if isinstance(dtype, pd.SparseDtype):
-        return _writable(column.sparse.to_dense())
+        return _writable(pd.Series(column.to_numpy()))
     if isinstance(dtype, pd.CategoricalDtype):
         return _categorical(column)
     if isinstance(dtype, pd.ArrowDtype):
