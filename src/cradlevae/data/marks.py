@@ -156,13 +156,25 @@ def _is_marked(
     try:
         probes = tuple(str(gene) for gene in mark["genes"])
         place = pd.Index(mark["cells"]).get_indexer(pd.Index(_name_hashes(cells)))
-        recorded = np.asarray(mark[entry], dtype=np.uint8)[place]
+        recorded = np.asarray(mark[entry], dtype=np.uint8)
     except (TypeError, KeyError, IndexError, ValueError):  # absent, or not of this form
         return False
     shared = np.flatnonzero(pd.Index(probes).isin(genes))
     present = sketch(probes)
-    same = (place >= 0) & (recorded[:, shared] == present[:, shared]).all(axis=1)
+    recorded, present = recorded[:, shared], present[:, shared]
+    if (place >= 0).all():
+        same = (recorded[place] == present).all(axis=1)
+    else:  # renamed, all or some: known by their counts alone
+        same = np.isin(_rows(present), _rows(recorded)) & present.any(axis=1)
     return bool(same.mean() >= SAME_SHARE)
+
+
+def _rows(sketches: SketchArray) -> npt.NDArray[np.void]:
+    """Each sketch as one value, (cells,)."""
+    width = max(1, sketches.shape[1])
+    padded = np.zeros((len(sketches), width), dtype=np.uint8)
+    padded[:, : sketches.shape[1]] = sketches
+    return padded.view(np.dtype((np.void, width))).ravel()
 
 
 def _sketch(adata: AnnDataLike, layer: str | None, genes: tuple[str, ...]) -> SketchArray:
