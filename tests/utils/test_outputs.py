@@ -62,7 +62,7 @@ def test_the_input_is_never_replaced(
     else:
         (os.symlink if way == "link" else os.link)(path, output)
     cells = cv.open_cells(path) if form == "stored" else ad.read_h5ad(path, backed="r")
-    with pytest.raises(cv.DataError, match="is what is read .*never replaced"):
+    with pytest.raises(cv.DataError, match=r"is what is read .*never replaced"):
         model.clean(cells, output=output, overwrite=True)
     assert path.read_bytes() == before
 

@@ -91,7 +91,7 @@ def train(
         write_csv(labels.reset_index(names="cell"), output / LABELS_FILE)
     options = asdict(training)
     vae.train(options.pop("max_epochs"), output=output, resume=resume, overwrite=overwrite, **options)
-    vae.save(output, overwrite=overwrite)
+    vae.save(output, overwrite=overwrite or resume)
     save_figure(training_figure(vae.history), output / FIGURE_FILE)
     print(vae)
     wrote(output)
