@@ -124,6 +124,8 @@ def test_a_split_by_another_layer_knows_the_cells(first: ad.AnnData) -> None:
     split = cv.split(adata, "cells")  # of X, which is normalised
     model = cv.CradleVAE(adata, split=split, layer="counts", **SMALL)
     assert len(model.split.rows(model.data, "train")) == len(split.cells("train"))
+    alone = cv.CradleVAE(first, split=split, **SMALL)  # where X holds the counts
+    assert len(alone.split.rows(alone.data, "train")) == len(split.cells("train"))
     moved = adata.copy()
     moved.layers["counts"] = lane(1).X
     assert model.split.namesakes(model.trained.read(moved)).all()

@@ -107,16 +107,36 @@ def same_cells(recorded: SketchArray, present: SketchArray) -> BoolArray:
 
 
 def sketch_of(adata: AnnDataLike, layer: str | None) -> CellSketch | None:
-    """Sketch all cells of an AnnData by probe genes of its own; ``None`` where it holds no counts or no gene names."""
-    if (layer is None and adata.X is None) or not adata.n_obs or not adata.n_vars or not adata.var_names.is_unique:
+    """Sketch all cells of an AnnData by probe genes of its own; ``None`` where it holds no counts or no gene names.
+
+    Where no layer is named and ``X`` holds no whole numbers (it is normalised), the first layer that does is sketched.
+    """
+    if not adata.n_obs or not adata.n_vars or not adata.var_names.is_unique:
         return None
-    counts = Counts(adata, layer)
-    try:
-        genes = choose_probes(counts.matrix(), adata.var_names)
-        values = sketch_values(counts.blocks(), adata.n_obs, adata.var_names, genes)
-    except DataError:  # no numbers: whatever needs them says so
-        return None
-    return CellSketch(genes, values, layer, np.ones(adata.n_obs, dtype=bool))
+    for name in _layers_to_try(adata, layer):
+        counts = Counts(adata, name)
+        try:
+            matrix = counts.matrix()
+            if _is_whole(matrix):
+                genes = choose_probes(matrix, adata.var_names)
+                values = sketch_values(counts.blocks(), adata.n_obs, adata.var_names, genes)
+                return CellSketch(genes, values, name, np.ones(adata.n_obs, dtype=bool))
+        except DataError:  # no numbers: whatever needs them says so
+            continue
+    return None
+
+
+def _layers_to_try(adata: AnnDataLike, layer: str | None) -> list[str | None]:
+    """Layers that may hold the counts; ``None`` stands for ``X``."""
+    if layer is not None:
+        return [layer]
+    layers = sorted(adata.layers, key=lambda name: name != "counts")
+    return [*([] if adata.X is None else [None]), *layers]
+
+
+def _is_whole(counts: CountMatrix) -> bool:
+    """Whether the counts of some cells are whole numbers."""
+    return all((block.data == np.round(block.data)).all() for _, block in row_blocks(counts, _sampled(counts.shape[0])))
 
 
 def choose_probes(counts: CountMatrix, genes: pd.Index[str]) -> tuple[str, ...]:
