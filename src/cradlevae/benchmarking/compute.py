@@ -42,6 +42,7 @@ def compute(job: Job, source: DataSource) -> dict[str, Any]:
         recipe = dict(job.key["split"])
         split = make_split(adata, recipe.pop("recipe"), fields=source.fields, **recipe)
         if job.key["scoring"]["references"] == ["validation"]:  # what is chosen by validation must not see the test
+            warnings.filterwarnings("ignore", message=r".* cells of the split are not in the data \(test ")
             adata = adata[np.flatnonzero((split.parts.reindex(adata.obs_names) != "test").to_numpy())]
         seconds = {"reading": time.perf_counter() - started}
         model, facts = _trained(job, adata, split, source.fields, seconds)

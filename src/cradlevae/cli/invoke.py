@@ -10,8 +10,7 @@ from typing import Any
 
 from cradlevae.cli.options import Option, arguments_of, options_of
 from cradlevae.cli.words import UsageError, keyed
-from cradlevae.commands.files import SETTINGS_FILE
-from cradlevae.commands.registry import COMMANDS, Command
+from cradlevae.commands.registry import COMMANDS, SETTINGS_FILE, Command
 
 HELP = "-h", "--help"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from cradlevae.commands.files import SETTINGS_FILE, check_outputs, load_run, with_labels, wrote
+from cradlevae.commands.files import check_outputs, load_run, with_labels, wrote
+from cradlevae.commands.registry import SETTINGS_FILE
 from cradlevae.data.storage.stored_cells import open_cells
 from cradlevae.errors import DataError
 from cradlevae.reporting.tables import print_scores

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 LABELS_FILE = "labels.csv"
 """Artifact labels that `cradlevae train` gave to the cells of a file without any."""
 
-SETTINGS_FILE = "settings.yaml"
-"""What a command used, beside what it wrote; it can be given back with `--config`."""
-
 ARTIFACT = "artifact"
 """Column of ``obs`` that quality control fills where the data have no artifact column of their own."""
 

@@ -8,7 +8,8 @@ from typing import Literal
 
 import pandas as pd
 
-from cradlevae.commands.files import ARTIFACT, LABELS_FILE, SETTINGS_FILE, check_outputs, files_read, wrote
+from cradlevae.commands.files import ARTIFACT, LABELS_FILE, check_outputs, files_read, wrote
+from cradlevae.commands.registry import SETTINGS_FILE
 from cradlevae.data.experiment import DataFields
 from cradlevae.data.split import Split
 from cradlevae.data.storage.stored_cells import StoredCells, open_cells
