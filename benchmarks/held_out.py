@@ -1,6 +1,6 @@
 """Effects of the default model against its floors on held-out cells, and three ways with failed cells.
 
-    python benchmarks/held_out.py cells papalexi2021_299g_planted_artifacts.h5ad --seeds 0 1 2 3 4 \
+    python benchmarks/held_out.py cells papalexi2021_299g_planted_artifacts.h5ad --truth clean --seeds 0 1 2 3 4 \
         --ways modelled dropped pooled --output docs/results/held_out.csv
     python benchmarks/held_out.py combinations --seeds 0 1 2 3 4 --output docs/results/held_out.csv
 
@@ -9,6 +9,7 @@
 ``n_counts_full``, ``n_genes_full`` or ``pct_mito_full`` (as far as they are there) lie beyond so many MAD.
 ``combinations`` scores unseen pairs: of a file, against held-out passing cells; without one, of data simulated as
 sparse as real ones with 100 cells a perturbation, against their true effects. Finished rows are kept.
+``--truth`` names the layer of a file with the true counts of its cells, against which effects are then scored as well.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=["modelled"], choices=["modelled", "dropped", "pooled"])
     parser.add_argument("--settings", nargs="*", default=[], help="of the model, e.g. gene_effects=False")
     parser.add_argument("--mad", type=float)
+    parser.add_argument("--truth", help="layer with the true counts of a file")
     parser.add_argument("--epochs", type=int, help="at most; by default as many as the package takes")
     parser.add_argument("--cells", type=int, default=4450, help="of simulated data")
     parser.add_argument("--genes", type=int, default=500, help="of simulated data")
@@ -112,8 +114,8 @@ def one_run(options: argparse.Namespace, way: str, split_seed: int, seed: int) -
         references = true_effects(adata, moments("test"))
     else:
         references = {"held-out passing": answered(measured_effects(moments("test")), model.trained.answerable)}
-        if "clean" in adata.layers:
-            clean = measured_effects(moments("test", adata.layers["clean"].tocsr(), passing=False))
+        if options.truth is not None:
+            clean = measured_effects(moments("test", adata.layers[options.truth].tocsr(), passing=False))
             names = set(references["held-out passing"].names)
             references["held-out clean"] = answered(clean, lambda all_: [name for name in all_ if name in names])
     conditions = list(next(iter(references.values())).names)

@@ -441,7 +441,7 @@ def ask_model(recorder: Recorder, data: str, adata: Any, model: Model, recipe: s
         ask("predict with artifact", lambda: trained.predict(asked, n_cells=plan.n_cells, artifact=True))
         ask("artifact_signature", trained.artifact_signature)
         ask("clean", lambda: trained.clean(adata))
-    ask("evaluate", lambda: cv.evaluate(trained, adata, published=model.artifact, n_cells=plan.n_cells))
+    ask("evaluate", lambda: cv.evaluate(trained, adata, published=model.artifact, truth="clean", n_cells=plan.n_cells))
 
     def reloaded() -> Any:
         with tempfile.TemporaryDirectory() as folder:
@@ -473,7 +473,7 @@ def ask_floor(recorder: Recorder, data: str, adata: Any, name: str, recipe: str,
     if floor is None:
         return
     ask("predict", lambda: floor.predict(floor.perturbations[:3], n_cells=plan.n_cells, seed=1))
-    ask("evaluate", lambda: cv.evaluate(floor, adata, n_cells=plan.n_cells))
+    ask("evaluate", lambda: cv.evaluate(floor, adata, truth="clean", n_cells=plan.n_cells))
 
 
 def conditions(adata: Any, split: Any, *, unseen: bool) -> list[str]:

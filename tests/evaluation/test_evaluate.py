@@ -132,7 +132,8 @@ def test_without_any_effect_there_is_no_fraction(model: cv.CradleVAE, simulated:
     null = simulated.copy()
     rng = np.random.default_rng(0)
     null.X = null.X[rng.permutation(null.n_obs)]  # whatever was done to a cell, its counts are another one's
-    trained = replace(model.trained, fingerprints=np.zeros(0, dtype=np.int64))
+    split = replace(model.split, sketch=None)  # which would say that these are other cells
+    trained = replace(model.trained, fingerprints=np.zeros(0, dtype=np.int64), split=split)
     del null.uns["truth"], null.layers["clean"]
     fresh = cv.CradleVAE.__new__(cv.CradleVAE)
     fresh.data, fresh.trained = model.data, trained

@@ -51,7 +51,11 @@ def test_shapes_and_labels(model: cv.CradleVAE, simulated: ad.AnnData) -> None:
 def test_predictions_can_be_trained_on(model: cv.CradleVAE) -> None:
     # what comes out keeps the contract of what goes in
     predicted = model.predict(["A", "B", "control"], n_cells=5)
-    with pytest.warns(UserWarning, match="all training cells passed"):
+    with (
+        pytest.warns(UserWarning, match="made by predict of a model, and are no raw data; CradleVAE takes them"),
+        pytest.warns(UserWarning, match="made by predict of a model, and are no raw data; split takes them"),
+        pytest.warns(UserWarning, match="all training cells passed"),
+    ):
         again = cv.CradleVAE(predicted, n_latent=4, width=8)
     assert again.trained.perturbations == ("A", "B")
 

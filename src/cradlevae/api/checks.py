@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from cradlevae.model.config import ModelConfig, TrainConfig
 from cradlevae.model.store import MODEL_FILE
 from cradlevae.model.trained import TrainedModel, training_rows
 from cradlevae.model.training.content import PARTS, differences, training_content
-from cradlevae.model.training.trainer import CHECKPOINTS
+from cradlevae.model.training.fit import RUN_FILE
+from cradlevae.model.training.trainer import CHECKPOINTS, HISTORY_FILE
+from cradlevae.utils.outputs import refuse_existing
 from cradlevae.utils.types import AnnDataLike, IndexArray
 
 
@@ -58,15 +61,34 @@ def check_devices(config: ModelConfig, training: TrainConfig) -> None:
 
 
 def refuse_existing_run(folder: Path) -> None:
-    """Raise :class:`DataError` if a folder already holds a model or the checkpoints of one."""
+    """Raise :class:`DataError` if a folder already holds a model, the checkpoints of one, or a file of such a name."""
     if (folder / MODEL_FILE).exists() or (folder / CHECKPOINTS).exists():
         raise DataError(f"{folder} already holds a run; choose another folder, or resume it")
+    refuse_existing([folder / HISTORY_FILE, folder / RUN_FILE], overwrite=False)
+
+
+def prepare_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Check that a folder may take the files of training, and remove the checkpoints of a run that is replaced.
+
+    A model in the folder stays until the new one is saved.
+
+    Raises
+    ------
+    DataError
+        If the folder holds a run that is neither resumed nor replaced, or files of another origin.
+    """
+    own = (folder / RUN_FILE).exists() or (folder / CHECKPOINTS).exists()
+    if resume and own:
+        return
+    if not overwrite:
+        return refuse_existing([folder / HISTORY_FILE], overwrite=False) if resume else refuse_existing_run(folder)
+    for path in (folder / RUN_FILE, folder / HISTORY_FILE):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
 def check_split(data: Experiment, split: Split, config: ModelConfig) -> None:
     """Raise :class:`DataError` if a model cannot be trained on a split; warn of what it will not be able to do."""
-    if len(split.rows(data.cells, "train")) == 0:
-        raise DataError("none of the split's training cells are in the data; was it made for other data?")
     train = training_rows(data, split, config)
     passing = "" if config.trained_on == "all" else "passing "
     if not data.is_control[train].any():

@@ -16,13 +16,15 @@ from cradlevae.api.checks import (
     check_split,
     content_in_memory,
     model_config,
+    prepare_run_folder,
     refuse_changed,
-    refuse_existing_run,
     train_config,
 )
 from cradlevae.api.questions import Questions
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
+from cradlevae.data.known_cells import adopt_split
 from cradlevae.data.labels import DEFAULT_CONTROLS
+from cradlevae.data.marks import warn_if_made
 from cradlevae.data.qc.criteria import QC_KEY
 from cradlevae.data.split import Split, check_is_split
 from cradlevae.data.split import split as make_split
@@ -113,9 +115,10 @@ class PerturbationVAE(Questions):
         check_anndata(adata)
         if split is not None:
             check_is_split(split)
-        data = as_treated(read_experiment(adata, fields), self.declaration)
-        if split is None:
-            split = make_split(adata, "cells", fields=fields)
+        warn_if_made(adata, self.declaration.name)
+        probes = () if split is None else split.probes
+        data = as_treated(read_experiment(adata, fields, probes=probes), self.declaration)
+        split = make_split(adata, "cells", fields=fields) if split is None else adopt_split(split, adata, data, fields)
         check_split(data, split, settings)
         self.data: Experiment | None = data
         self._content = content_in_memory(data, split, settings)
@@ -127,7 +130,13 @@ class PerturbationVAE(Questions):
     # -- training and files ------------------------------------------------------------------------------------
 
     def train(
-        self, max_epochs: int | None = None, *, output: str | Path | None = None, resume: bool = False, **config: Any
+        self,
+        max_epochs: int | None = None,
+        *,
+        output: str | Path | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+        **config: Any,
     ) -> None:
         """Train the model, and keep the weights of the epoch with the lowest validation loss.
 
@@ -141,14 +150,16 @@ class PerturbationVAE(Questions):
             Folder for the checkpoints and the learning curves (CSV); without one, none are kept after training.
         resume
             Go on from the last checkpoint in ``output`` where there is one, for instance after the process was killed.
+        overwrite
+            Replace the checkpoints and learning curves of another run in ``output``.
         **config
             Fields of :class:`cradlevae.TrainConfig`, e.g. ``batch_size=256``, ``accelerator="gpu"``.
 
         Raises
         ------
         DataError
-            If ``output`` already holds a run and ``resume`` is not set, or cannot be written; if ``resume`` or
-            ``tensorboard`` is set without ``output``.
+            If ``output`` already holds a run, or files of such names, and neither ``resume`` nor ``overwrite`` is set;
+            if it cannot be written; if ``resume`` or ``tensorboard`` is set without ``output``.
         TrainingError
             If the loss is no longer a finite number.
         """
@@ -163,8 +174,8 @@ class PerturbationVAE(Questions):
         if folder is None and (resume or settings.tensorboard):
             lost = "resume" if resume else "tensorboard"
             raise DataError(f"{lost} needs a folder that stays after training; name it with output=")
-        if folder is not None and not resume:
-            refuse_existing_run(folder)
+        if folder is not None:
+            prepare_run_folder(folder, resume=resume, overwrite=flag("overwrite", overwrite))
         split, data, trained = self.trained.split, self.data, self.trained
         rows = {part: training_rows(data, split, trained.config, part) for part in ("train", "val")}
         content = training_content(data, rows)
@@ -188,12 +199,13 @@ class PerturbationVAE(Questions):
         folder
             Where to write; the folder is made where it is missing.
         overwrite
-            Replace a model that the folder holds already.
+            Replace a model that the folder holds already, and files of the names that a model's files have.
 
         Raises
         ------
         DataError
-            If the folder already holds a model and ``overwrite`` is not set, or is not writable.
+            If the folder already holds a model, or a ``history.csv`` or other file of such a name that is of another
+            origin, and ``overwrite`` is not set; or is not writable. A model in the folder is then as it was.
         """
         save_model(self.trained, output_folder("folder", folder), overwrite=flag("overwrite", overwrite))
 

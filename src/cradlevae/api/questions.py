@@ -53,6 +53,7 @@ class Questions:
         basal: Basal = "controls",
         seed: int = 0,
         output: str | Path | None = None,
+        overwrite: bool = False,
     ) -> ad.AnnData:
         """Generate cells of any combination of known perturbations.
 
@@ -64,7 +65,7 @@ class Questions:
         with float32_default():
             return predict_query.predict(
                 self.trained, perturbations, n_cells=n_cells, artifact=artifact, library_size=library_size,
-                basal=basal, seed=seed, output=output,
+                basal=basal, seed=seed, output=output, overwrite=overwrite,
             )  # fmt: skip
 
     @documented_by(effects_query.effects)
@@ -112,12 +113,14 @@ class Questions:
         n_draws: int = 16,
         seed: int = 0,
         output: str | Path | None = None,
+        overwrite: bool = False,
     ) -> ad.AnnData:
         """The artifact-free twin of each cell: its basal state and its Gamma factors, decoded without artifact."""
         with float32_default():
             return counterfactual_query.clean(
-                self.trained, adata, cells=cells, library_size=library_size, n_draws=n_draws, seed=seed, output=output
-            )
+                self.trained, adata, cells=cells, library_size=library_size, n_draws=n_draws, seed=seed, output=output,
+                overwrite=overwrite,
+            )  # fmt: skip
 
     @documented_by(counterfactual_query.counterfactual, counterfactual_query.clean)
     def counterfactual(
@@ -131,6 +134,7 @@ class Questions:
         n_draws: int = 16,
         seed: int = 0,
         output: str | Path | None = None,
+        overwrite: bool = False,
     ) -> ad.AnnData:
         """Each cell, had its artifact or its perturbation been another.
 
@@ -142,7 +146,7 @@ class Questions:
         with float32_default():
             return counterfactual_query.counterfactual(
                 self.trained, adata, artifact=artifact, perturbation=perturbation, cells=cells,
-                library_size=library_size, n_draws=n_draws, seed=seed, output=output,
+                library_size=library_size, n_draws=n_draws, seed=seed, output=output, overwrite=overwrite,
             )  # fmt: skip
 
     @documented_by(signature_query.artifact_signature)

@@ -28,7 +28,7 @@ def evaluate(
     reference: ReferenceCells = "held-out",
     published: bool = False,
     generated: bool = True,
-    truth: bool = True,
+    truth: bool | str = "auto",
     n_cells: int = 200,
     seed: int = 0,
 ) -> pd.DataFrame:

@@ -44,6 +44,7 @@ def compute(job: Job, source: DataSource) -> dict[str, Any]:
             recipe.pop("seed")  # nothing is drawn
         split = make_split(adata, recipe.pop("recipe"), fields=source.fields, **recipe)
         if job.key["scoring"]["references"] == ["validation"]:  # what is chosen by validation must not see the test
+            warnings.filterwarnings("ignore", message=r".* cells of the split are not in the data \(test ")
             adata = adata[np.flatnonzero((split.parts.reindex(adata.obs_names) != "test").to_numpy())]
         seconds = {"reading": time.perf_counter() - started}
         model, facts = _trained(job, adata, split, source.fields, seconds)
@@ -81,7 +82,7 @@ def _trained(
 
 def _refuse_unanswerable(model: Any) -> None:
     """Raise :class:`DataError` before training if the model has no answer for any test condition."""
-    test = model.split.rows(model.data.cells, "test")
+    test = model.split.rows(model.data, "test")
     if len(test) and not scored_conditions(model.trained, model.data, test)[0]:
         raise DataError(NO_ANSWER)
 

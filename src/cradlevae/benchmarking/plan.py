@@ -104,7 +104,8 @@ class Scoring:
     generated
         Also score generated cells.
     truth
-        Also score against the truth where there is one, and likelihood and leakage.
+        ``"auto"``: also score against the truth of simulated and planted data, and likelihood and leakage; or the name
+        of a layer with true counts; ``false``: none of these.
     n_cells
         Generated cells per condition.
 
@@ -117,11 +118,13 @@ class Scoring:
     references: tuple[str, ...] = ("held-out",)
     published: bool = False
     generated: bool = True
-    truth: bool = True
+    truth: bool | str = "auto"
     n_cells: int = 200
 
     def __post_init__(self) -> None:
         normalise(self, "scoring")
+        if self.truth is True:
+            object.__setattr__(self, "truth", "auto")
         if not self.references:
             raise DataError(f"scoring: has no references; name some of {', '.join(REFERENCES)}")
         for name in self.references:

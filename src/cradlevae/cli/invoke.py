@@ -10,9 +10,8 @@ from typing import Any
 
 from cradlevae.cli.options import Option, arguments_of, options_of
 from cradlevae.cli.words import UsageError, keyed
-from cradlevae.commands.registry import COMMANDS, Command
+from cradlevae.commands.registry import COMMANDS, SETTINGS_FILE, Command
 
-SETTINGS_FILE = "settings.yaml"
 HELP = "-h", "--help"
 
 

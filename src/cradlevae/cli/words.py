@@ -130,7 +130,8 @@ def _own(option: Option, following: list[str]) -> list[str]:
     """Those of the following words that an option takes."""
     if option.several:
         return following
-    if option.switch and following and following[0].lower() not in (*YES, *NO, *option.choices):
+    free = str in option.kinds  # any word may be its value
+    if option.switch and not free and following and following[0].lower() not in (*YES, *NO, *option.choices):
         return []
     return following[:1]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from cradlevae.commands.files import load_run, refuse_file, with_labels, wrote
+from cradlevae.commands.files import check_outputs, load_run, with_labels, wrote
 from cradlevae.data.storage.stored_cells import open_cells
 from cradlevae.errors import DataError
 from cradlevae.reporting.tables import effects_table
@@ -22,6 +22,7 @@ def predict(
     library_size: float | Literal["controls"] = "controls",
     basal: Literal["controls", "prior"] = "controls",
     seed: int = 0,
+    overwrite: bool = False,
 ) -> None:
     """Predict counts for perturbations and unseen combinations.
 
@@ -37,12 +38,15 @@ def predict(
         Predict damaged cells in place of artifact-free ones; or the names of artifact classes.
     library_size
         Total count that each cell is expected to have; "controls" draws those of real passing training controls.
+    overwrite
+        Replace outputs that are there already; what is read is never replaced.
     """
-    refuse_file(output)
+    check_outputs(output, overwrite=overwrite, inputs=[run])
     model = load_run(run)
     model.predict(
-        perturbations, n_cells, artifact=artifact, library_size=library_size, basal=basal, seed=seed, output=output
-    )
+        perturbations, n_cells, artifact=artifact, library_size=library_size, basal=basal, seed=seed, output=output,
+        overwrite=overwrite,
+    )  # fmt: skip
     wrote(output)
 
 
@@ -54,6 +58,7 @@ def effects(
     credible: float = 0.9,
     error: float | None = None,
     seed: int = 0,
+    overwrite: bool = False,
 ) -> None:
     """Effect of each perturbation on each gene, artifact-free, with credible intervals.
 
@@ -67,8 +72,10 @@ def effects(
         Conditions, e.g. A+B C; all known single perturbations by default.
     error
         Monte-Carlo standard error to reach on 99 % of the genes, log2 units; 0.02 by default.
+    overwrite
+        Replace outputs that are there already; what is read is never replaced.
     """
-    refuse_file(output)
+    check_outputs(output, overwrite=overwrite, inputs=[run])
     if output.suffix not in (".csv", ".h5ad"):
         raise DataError(f"{output} ends in {output.suffix!r}; effects are written as .csv or .h5ad")
     model = load_run(run)
@@ -89,6 +96,7 @@ def clean(
     library_size: Literal["passing", "own"] = "passing",
     n_draws: int = 16,
     seed: int = 0,
+    overwrite: bool = False,
 ) -> None:
     """The artifact-free twin of each cell.
 
@@ -100,11 +108,13 @@ def clean(
         Raw counts: an AnnData file (.h5ad), a zarr store, or a folder of several.
     output
         AnnData file (.h5ad) to write.
+    overwrite
+        Replace outputs that are there already; what is read is never replaced.
     """
-    refuse_file(output)
+    check_outputs(output, overwrite=overwrite, inputs=[run, data])
     model = load_run(run)
     model.clean(
         with_labels(open_cells(data), model, run), cells, library_size=library_size, n_draws=n_draws, seed=seed,
-        output=output,
+        output=output, overwrite=overwrite,
     )  # fmt: skip
     wrote(output)

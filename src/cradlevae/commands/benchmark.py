@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cradlevae.commands.files import refuse_file, wrote
+from cradlevae.commands.files import check_outputs, wrote
 from cradlevae.errors import DataError
 from cradlevae.reporting.tables import show
 
@@ -28,6 +28,7 @@ def benchmark(
     part: str | None = None,
     slurm: Path | None = None,
     tasks: int = TASKS,
+    overwrite: bool = False,
 ) -> None:
     """Compute what a plan asks for (data sets × models × seeds) and is not there yet, and write its tables.
 
@@ -41,6 +42,8 @@ def benchmark(
         Write a Slurm array script with one part for each task instead of computing.
     tasks
         Tasks of that array.
+    overwrite
+        Replace a script that is there already. (The folder is never emptied: what it lacks is computed.)
     """
     from cradlevae.benchmarking.benchmark import benchmark as compute
 
@@ -51,7 +54,7 @@ def benchmark(
             raise DataError("slurm computes nothing, so retry and part mean nothing; leave them out")
         from cradlevae.benchmarking.benchmark import write_slurm
 
-        refuse_file(slurm)
+        check_outputs(slurm, overwrite=overwrite, inputs=[plan])
         write_slurm(plan, output, slurm, tasks=tasks, workers=workers)
         wrote(slurm)
         return

@@ -1,16 +1,23 @@
-"""What several commands do with files: refuse to overwrite, load a run, give cells the labels of a run."""
+"""What several commands do with files: check outputs, load a run, give cells the labels of a run."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cradlevae.data.cell_sketch import sketch_values
+from cradlevae.data.known_cells import warn_of_other_counts
 from cradlevae.data.qc.criteria import QC_KEY
+from cradlevae.data.storage.cell_files import H5AD, ZARR
+from cradlevae.data.storage.counts import Counts
 from cradlevae.data.storage.stored_cells import StoredCells
 from cradlevae.errors import DataError
-from cradlevae.utils.atomic import make_folder
+from cradlevae.utils.outputs import check_output
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cradlevae.api import PerturbationVAE
 
 LABELS_FILE = "labels.csv"
@@ -20,11 +27,31 @@ ARTIFACT = "artifact"
 """Column of ``obs`` that quality control fills where the data have no artifact column of their own."""
 
 
-def refuse_file(path: Path) -> None:
-    """Refuse to overwrite, and see that the folder can be written, before any long work."""
-    if path.exists():
-        raise DataError(f"{path} exists already; choose another name or remove it")
-    make_folder(path.parent)
+def check_outputs(*outputs: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
+    """Check, before any long work, that files can be written, replace nothing unasked and never what is read.
+
+    Parameters
+    ----------
+    *outputs
+        Files that the command writes.
+    overwrite
+        Whether files that are there may be replaced.
+    inputs
+        Files, stores and folders that the command reads: cells, or models.
+    """
+    read = [file for path in inputs for file in files_read(path)]
+    for output in outputs:
+        check_output(output, overwrite=overwrite, inputs=read)
+
+
+def files_read(path: Path) -> list[Path]:
+    """What is read of an input: itself, and its files if it is a folder of cells or of a model."""
+    from cradlevae.model.store import MODEL_FILES
+
+    if not path.is_dir():
+        return [path]
+    cells = [entry for entry in path.iterdir() if entry.suffix in (H5AD, ZARR)]
+    return [path, *cells, *(path / name for name in MODEL_FILES), path / LABELS_FILE]
 
 
 def wrote(*paths: Path) -> None:
@@ -44,20 +71,41 @@ def with_labels(cells: StoredCells, model: PerturbationVAE, run: Path) -> Stored
     fields = model.trained.fields
     if fields.artifact_key != ARTIFACT or ARTIFACT in cells.obs:
         return cells
-    if (run / LABELS_FILE).exists():
-        import pandas as pd
-
-        table = pd.read_csv(run / LABELS_FILE, converters={"cell": str})  # "NA" is a name, not a missing value
-        labels = table.set_index("cell").reindex(cells.obs_names)
-        if labels[ARTIFACT].notna().all():
-            print(f"artifact labels as in training, from {run / LABELS_FILE}")
-            cells.obs[labels.columns] = labels
-            cells.uns.setdefault(QC_KEY, model.trained.qc)
-            return cells
+    labels = _labels_of_training(cells, model, run)
+    known = labels[ARTIFACT].notna().to_numpy()
+    if known.any():
+        print(f"artifact labels of {int(known.sum()):,} cells as in training, from {run / LABELS_FILE}")
+    if known.all():
+        cells.obs[labels.columns] = labels
+        cells.uns.setdefault(QC_KEY, model.trained.qc)
+        return cells
     from cradlevae.data.qc.apply import judge
 
     if model.trained.qc is None:
         raise DataError(f"no column {ARTIFACT!r} in obs, and the run in {run} holds no QC thresholds to make it by")
-    print("artifact labels by the QC thresholds of the training data (doublets not assessed)")
-    cells.obs[ARTIFACT] = judge(cells, model.trained.qc, layer=fields.layer).any(axis=1).to_numpy()
+    print(
+        f"artifact labels of {int((~known).sum()):,} cells by the QC thresholds of the training data (doublets not "
+        "assessed)"
+    )
+    fails = judge(cells, model.trained.qc, layer=fields.layer).any(axis=1).to_numpy()
+    fails[known] = labels[ARTIFACT][known].to_numpy(dtype=bool)
+    cells.obs[ARTIFACT] = fails
     return cells
+
+
+def _labels_of_training(cells: StoredCells, model: PerturbationVAE, run: Path) -> pd.DataFrame:
+    """Labels of the cells that were in training, by name and counts; missing for others."""
+    import pandas as pd
+
+    if not (run / LABELS_FILE).exists():
+        return pd.DataFrame({ARTIFACT: None}, index=cells.obs_names)
+    labels = pd.read_csv(run / LABELS_FILE, index_col="cell", converters={"cell": str})
+    labels = labels.reindex(cells.obs_names)
+    split = model.split
+    if split.sketch is not None:
+        counts = Counts(cells, split.sketch.layer)
+        values = sketch_values(counts.blocks(), cells.n_obs, cells.var_names, split.probes)
+        other = split.other_cells(cells.obs_names, cells.var_names, values) & labels[ARTIFACT].notna().to_numpy()
+        warn_of_other_counts(other, "they do not get the labels of the training")
+        labels = labels[~other].reindex(cells.obs_names)
+    return labels

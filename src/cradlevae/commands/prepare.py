@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from cradlevae.commands.files import refuse_file, wrote
+from cradlevae.commands.files import check_outputs, files_read, wrote
 from cradlevae.data.experiment import DataFields
 from cradlevae.data.qc.criteria import QC_KEY
 from cradlevae.data.storage.stored_cells import open_cells
@@ -31,6 +31,7 @@ def qc(
     key_added: str = "artifact",
     figure: Path | None = None,
     seed: int = 0,
+    overwrite: bool = False,
 ) -> None:
     """Annotate cells that fail quality control.
 
@@ -46,24 +47,25 @@ def qc(
         "auto": thresholds of umi and genes are found on the log scale where no cell could fail otherwise; "raw": never.
     figure
         Picture of the criteria with their thresholds to write (.png, .svg, .pdf).
+    overwrite
+        Replace outputs that are there already; what is read is never replaced.
     """
     from cradlevae.data.qc.annotate import annotate_qc
     from cradlevae.data.qc.criteria import CRITERIA
-    from cradlevae.data.storage.annotated_copy import check_output, write_annotated
+    from cradlevae.data.storage.annotated_copy import check_copy, write_annotated
 
-    refuse_file(output)
+    check_copy(data, output, files_read(data), overwrite=overwrite)
     if figure is not None:
-        refuse_file(figure)
+        check_outputs(figure, overwrite=overwrite, inputs=[data])
         if figure.suffix not in PICTURES:
             raise DataError(f"{figure} ends in {figure.suffix!r}; pictures are written as .png, .svg or .pdf")
     cells = open_cells(data)
-    check_output(data, output)
     report = annotate_qc(
         cells, criteria=tuple(criteria) if criteria else CRITERIA, n_mads=n_mads, scale=scale, layer=layer,
         batch_key=batch_key, gene_symbols=gene_symbols, max_fail_share=max_fail_share, key_added=key_added, seed=seed,
     )  # fmt: skip
     show(report, "quality control")
-    write_annotated(cells, output, [QC_KEY])
+    write_annotated(cells, output, [QC_KEY], overwrite=overwrite)
     if figure is None:
         wrote(output)
         return
@@ -81,6 +83,7 @@ def split(
     seed: int = 0,
     n_shared: int = 0,
     column: str | None = None,
+    overwrite: bool = False,
     fields: DataFields = DataFields(),  # noqa: B008
 ) -> None:
     """Assign cells to train, validation and test, and write the manifest.
@@ -91,12 +94,14 @@ def split(
         An AnnData file (.h5ad), a zarr store, or a folder of several.
     output
         Manifest to write (.json).
+    overwrite
+        Replace outputs that are there already; what is read is never replaced.
     """
     from cradlevae.data.split import split as make_split
 
-    refuse_file(output)
+    check_outputs(output, overwrite=overwrite, inputs=[data])
     manifest = make_split(open_cells(data), recipe, seed=seed, n_shared=n_shared, column=column, fields=fields)
-    manifest.save(output)
+    manifest.save(output, overwrite=overwrite)
     print(manifest)
     for note in manifest.notes:
         print(note)
@@ -113,6 +118,7 @@ def simulate(
     artifact_rate: float = 0.2,
     confounded: float = 0.0,
     seed: int = 0,
+    overwrite: bool = False,
 ) -> None:
     """Simulate a Perturb-seq experiment with known artifacts; the file holds the truth as well.
 
@@ -124,10 +130,12 @@ def simulate(
         Number of cells.
     n_genes
         Number of genes.
+    overwrite
+        Replace a file that is there already.
     """
     from cradlevae.data.simulation.simulate import simulate as make
 
-    refuse_file(output)
+    check_outputs(output, overwrite=overwrite)
     adata = make(
         n_cells=n_cells, n_genes=n_genes, n_perturbations=n_perturbations, n_combinations=n_combinations,
         artifact_rate=artifact_rate, confounded=confounded, seed=seed,
@@ -144,6 +152,7 @@ def download(
     path: Path | None = None,
     cache: Path | None = None,
     mirror: str | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Download a published data set, once, and convert it into what the other commands read.
 
@@ -159,6 +168,8 @@ def download(
         Folder to keep the download in; by default CRADLEVAE_CACHE, or the system's.
     mirror
         Address to download from instead of the published one; by default CRADLEVAE_MIRROR.
+    overwrite
+        Replace outputs that are there already; what is read is never replaced.
     """
     import pandas as pd
 
@@ -166,11 +177,13 @@ def download(
     from cradlevae.data.datasets.download import cache_folder, fetch
     from cradlevae.data.datasets.published import published
 
-    refuse_file(output)
+    check_outputs(output, overwrite=overwrite, inputs=[path] if path else [])
     if path is not None and (cache or mirror):
         raise DataError("path names the published file, so nothing is downloaded; leave cache and mirror out")
     declared = published(dataset)
-    convert(path or fetch(declared, cache_folder(cache), mirror), declared, output)
+    source = path or fetch(declared, cache_folder(cache), mirror)
+    check_outputs(output, overwrite=overwrite, inputs=[source])
+    convert(source, declared, output)
     cells = open_cells(output)
     conversion = cells.uns[KEY]
     print(f"{declared.citation}\n{cells.n_obs:,} cells × {cells.n_vars:,} genes; counts from {conversion['counts']}")

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+SETTINGS_FILE = "settings.yaml"
+"""What a command used, beside what it wrote; it can be given back with `--config`."""
+
 
 @dataclass(frozen=True)
 class Command:

@@ -8,7 +8,8 @@ from typing import Literal
 
 import pandas as pd
 
-from cradlevae.commands.files import ARTIFACT, LABELS_FILE, wrote
+from cradlevae.commands.files import ARTIFACT, LABELS_FILE, check_outputs, files_read, wrote
+from cradlevae.commands.registry import SETTINGS_FILE
 from cradlevae.data.experiment import DataFields, artifact_indicators, check_experiment
 from cradlevae.data.split import Split
 from cradlevae.data.storage.stored_cells import StoredCells, open_cells
@@ -16,6 +17,10 @@ from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig, TrainConfig
 from cradlevae.reporting.tables import show
 from cradlevae.utils.atomic import make_folder, write_csv
+from cradlevae.utils.outputs import refuse_inputs
+
+FIGURE_FILE = "training.png"
+"""Picture of the learning curves."""
 
 ENOUGH_COMBINATIONS = 4
 """Combinations from which the split "auto" holds some of them out."""
@@ -31,6 +36,7 @@ def train(
     split: str = "auto",
     split_seed: int = 0,
     resume: bool = False,
+    overwrite: bool = False,
     backed: bool | Literal["auto"] = "auto",
     fields: DataFields = DataFields(),  # noqa: B008
     model: ModelConfig = ModelConfig(),  # noqa: B008
@@ -53,6 +59,9 @@ def train(
         Seed of the recipe.
     resume
         Go on from the last checkpoint in the output folder.
+    overwrite
+        Replace the run that the output folder holds; its model stays until the new one is trained. What is read is
+        never replaced.
     backed
         Leave the counts on disk, so that memory does not grow with the cells; "auto": where they would take
         more than a third of the machine's memory. Cells then come in another random order.
@@ -64,12 +73,15 @@ def train(
     from cradlevae.model.store import MODEL_FILE, SPLIT_FILE
     from cradlevae.reporting.figures import save_figure, training_figure
 
-    if not resume:
+    refuse_inputs(output, files_read(data)[:1])
+    if not overwrite and not resume:
         refuse_existing_run(output)
-    elif (output / MODEL_FILE).exists():
+    elif not overwrite and (output / MODEL_FILE).exists():
         raise DataError(f"the run in {output} is complete; there is nothing to resume")
     check_criteria(model, fields)
     check_devices(model, training)
+    others = LABELS_FILE, FIGURE_FILE, SETTINGS_FILE, *(() if split.endswith(".json") else (SPLIT_FILE,))
+    check_outputs(*(output / name for name in others), overwrite=overwrite or resume, inputs=[data])
     cells = open_cells(data)
     check_experiment(cells, fields)
     if not _lacks_artifact(cells, fields):
@@ -82,13 +94,13 @@ def train(
     _load_counts(cells, fields.layer, backed)
     labels = _annotate(cells, fields)
     vae = CLASSES[model.model](cells, split=manifest, seed=training.seed, **asdict(fields), **asdict(model))
-    manifest.save(output / SPLIT_FILE)
+    vae.split.save(output / SPLIT_FILE, overwrite=True)
     if labels is not None:
         write_csv(labels.reset_index(names="cell"), output / LABELS_FILE)
     options = asdict(training)
-    vae.train(options.pop("max_epochs"), output=output, resume=resume, **options)
-    vae.save(output)
-    save_figure(training_figure(vae.history), output / "training.png")
+    vae.train(options.pop("max_epochs"), output=output, resume=resume, overwrite=overwrite, **options)
+    vae.save(output, overwrite=overwrite or resume)
+    save_figure(training_figure(vae.history), output / FIGURE_FILE)
     print(vae)
     wrote(output)
 

@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from cradlevae.data.cell_labels import CellLabels, condition_labels, read_labels
+from cradlevae.data.cell_sketch import SketchArray, block_sketch, probe_places, sketch_values
 from cradlevae.data.fields import DataFields, obs_column
 from cradlevae.data.gene_names import symbols_of
 from cradlevae.data.label_advice import likely_controls_first, warn_of_labels
 from cradlevae.data.labels import CONTROL, Condition, closest, condition_name, dosage_table, indicator_table, listed
 from cradlevae.data.storage.counts import Counts
-from cradlevae.data.storage.stored_matrix import CountMatrix, subset_rows
+from cradlevae.data.storage.stored_matrix import CountMatrix, row_blocks, subset_rows
 from cradlevae.errors import DataError
 from cradlevae.utils.checks import check_anndata
 from cradlevae.utils.types import AnnDataLike, AnyIntArray, BoolArray, Float32Array, IndexArray, IntArray
@@ -72,6 +74,7 @@ class Experiment:
     treatments: tuple[str, ...] | None = None
     obs: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
     symbols: tuple[str, ...] = field(default=(), repr=False)
+    _sketches: dict[tuple[str, ...], SketchArray] = field(default_factory=dict, repr=False)
 
     @property
     def n_cells(self) -> int:
@@ -100,6 +103,12 @@ class Experiment:
         """Whether each cell is unperturbed, (cells,)."""
         return np.asarray(self.condition == 0)
 
+    def sketch(self, probes: tuple[str, ...]) -> SketchArray:
+        """Sketches of the cells by these probe genes, (cells, probes); see :mod:`cradlevae.data.cell_sketch`."""
+        if probes not in self._sketches:
+            self._sketches[probes] = sketch_values(row_blocks(self.counts), self.n_cells, self.genes, probes)
+        return self._sketches[probes]
+
     def subset(self, rows: AnyIntArray) -> Experiment:
         """Return the experiment with these cells only; the conditions and perturbations stay those of the whole."""
         return replace(
@@ -110,6 +119,7 @@ class Experiment:
             artifact=self.artifact[rows],
             library_size=self.library_size[rows],
             obs=self.obs.iloc[rows] if len(self.obs) else self.obs,
+            _sketches={probes: values[rows] for probes, values in self._sketches.items()},
         )
 
 
@@ -119,6 +129,7 @@ def read_experiment(
     *,
     genes: Sequence[str] | None = None,
     perturbations: Sequence[str] | None = None,
+    probes: tuple[str, ...] = (),
 ) -> Experiment:
     """Read and check an AnnData.
 
@@ -132,6 +143,8 @@ def read_experiment(
     genes, perturbations
         Names that a trained model knows: the genes are put into this order, and the perturbations get these
         positions. ``None`` takes both from the data.
+    probes
+        Genes by which the cells are to be sketched; it is done in the same pass over the counts.
 
     Returns
     -------
@@ -152,7 +165,14 @@ def read_experiment(
     columns = _gene_columns(adata, genes)
     assigned = np.array([condition is not None for condition in labels.conditions], dtype=bool)[labels.codes]
     _check_labels(labels, assigned, perturbations, fields)  # before the counts are read, which may take long
-    library_size = counts.library_sizes(columns)
+    sketch = np.zeros((adata.n_obs, len(probes)), dtype=np.uint8)
+    modelled = adata.var_names if genes is None else pd.Index(genes)
+    places = np.where(adata.var_names.isin(modelled), probe_places(adata.var_names, probes), -1)
+
+    def sketch_block(part: slice, block: sp.csr_matrix) -> None:
+        sketch[part] = block_sketch(block, places, len(probes))
+
+    library_size = counts.library_sizes(columns, sketch_block if probes else None)
 
     counted = library_size > 0
     usable = assigned & counted
@@ -180,6 +200,7 @@ def read_experiment(
         library_size=library_size,
         obs=adata.obs,
         symbols=_symbols(adata, fields, columns),
+        _sketches={probes: sketch} if probes else {},
     )
     return data if usable.all() else data.subset(np.flatnonzero(usable))
 

@@ -17,21 +17,25 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from cradlevae.data.experiment import DataFields, check_unique, condition_labels
+from cradlevae.data.cell_sketch import CellSketch, SketchArray, same_cells, sketch_of
+from cradlevae.data.experiment import DataFields, Experiment, check_unique, condition_labels
 from cradlevae.data.fields import fields_of
 from cradlevae.data.labels import CONTROL, closest, listed, singles_of
+from cradlevae.data.marks import warn_if_made
 from cradlevae.errors import DataError
 from cradlevae.utils.atomic import write_text
-from cradlevae.utils.checks import check_anndata, output_file, path_of, seed_number, shown, text, whole_number
-from cradlevae.utils.types import AnnDataLike, IndexArray
+from cradlevae.utils.checks import check_anndata, flag, output_file, path_of, seed_number, shown, text, whole_number
+from cradlevae.utils.outputs import check_output
+from cradlevae.utils.types import AnnDataLike, BoolArray, IndexArray
 
 PARTS = ("train", "val", "test")
 UNUSED = "unused"
@@ -63,6 +67,9 @@ class Split:
         Other settings of the recipe.
     notes
         What there is to know of this split; they do not belong to its identity.
+    sketch
+        Sketches of the cells' counts (:mod:`cradlevae.data.cell_sketch`), a row for each of ``parts``, by which another
+        cell of the same name is recognised; ``None`` where cells are known by their names alone.
 
     Raises
     ------
@@ -87,14 +94,63 @@ class Split:
     seed: int
     options: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    sketch: CellSketch | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """Genes by which the cells are sketched."""
+        return () if self.sketch is None else self.sketch.genes
 
     def cells(self, part: str) -> pd.Index[str]:
         """Return the names of the cells of one part, in the order of the data."""
         return self.parts.index[(self.parts == part).to_numpy()]
 
-    def rows(self, cells: pd.Index[str], part: str) -> IndexArray:
-        """Return the positions in ``cells`` of the cells of one part, ascending."""
+    def rows(self, cells: Experiment | pd.Index[str], part: str) -> IndexArray:
+        """Return the positions of the cells of one part, ascending.
+
+        Parameters
+        ----------
+        cells
+            An experiment, whose cells are compared by name and counts, or names alone.
+        part
+            Name of the part.
+        """
+        if isinstance(cells, Experiment):
+            return np.flatnonzero(self.parts_of(cells) == part)
         return np.flatnonzero((self.parts.reindex(cells) == part).to_numpy())
+
+    def parts_of(self, data: Experiment) -> npt.NDArray[np.object_]:
+        """Return the part of each cell of an experiment, by name and counts; ``""`` for a cell that is not known."""
+        place = self.parts.index.get_indexer(data.cells)
+        parts = np.where(place >= 0, self.parts.to_numpy(dtype=object)[place], "")
+        parts[self.namesakes(data)] = ""
+        return parts
+
+    def namesakes(self, data: Experiment) -> BoolArray:
+        """Whether each cell of an experiment has the name of a cell of the split, but other counts, (cells,)."""
+        if self.sketch is None:
+            return np.zeros(data.n_cells, dtype=bool)
+        return self.other_cells(data.cells, data.genes, data.sketch(self.sketch.genes))
+
+    def other_cells(self, cells: pd.Index[str], genes: pd.Index[str], values: SketchArray) -> BoolArray:
+        """Whether each cell has the name of a cell of the split, but another sketch, (cells,).
+
+        Parameters
+        ----------
+        cells, genes
+            Names of the cells and of the genes of the data.
+        values
+            Sketches of the cells by the probe genes of this split, (cells, probes).
+        """
+        assert self.sketch is not None
+        place = self.parts.index.get_indexer(cells)
+        shared = self.sketch.shared(genes)
+        comparable = np.flatnonzero((place >= 0) & self.sketch.known[place])
+        other = np.zeros(len(cells), dtype=bool)
+        if len(shared):
+            recorded = self.sketch.values[place[comparable]][:, shared]
+            other[comparable] = ~same_cells(recorded, values[comparable][:, shared])
+        return other
 
     @cached_property
     def hash(self) -> str:
@@ -106,9 +162,23 @@ class Split:
             digest.update("".join(lines).encode())
         return digest.hexdigest()
 
-    def save(self, path: str | Path) -> None:
-        """Write the manifest as JSON, atomically."""
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the manifest as JSON, atomically.
+
+        Parameters
+        ----------
+        path
+            File to write.
+        overwrite
+            Whether to replace a file that is there.
+
+        Raises
+        ------
+        DataError
+            If the file is there already and ``overwrite`` is not set, or cannot be written.
+        """
         path = output_file("path", path)
+        check_output(path, overwrite=flag("overwrite", overwrite))
         by_part = {part: list(self.cells(part)) for part in (*PARTS, UNUSED)}
         manifest = {
             "recipe": self.recipe,
@@ -118,6 +188,9 @@ class Split:
             "notes": list(self.notes),
             "cells": by_part,
         }
+        if self.sketch is not None:
+            order = [np.flatnonzero((self.parts == part).to_numpy()) for part in by_part]
+            manifest["sketch"] = self.sketch.as_plain(np.concatenate(order))
         write_text(path, json.dumps(manifest, indent=1))
 
     @classmethod
@@ -133,9 +206,9 @@ class Split:
         try:
             manifest = json.loads(path.read_text())
             parts = pd.Series({cell: part for part, cells in manifest["cells"].items() for cell in cells}, dtype=object)
-            split = cls(
-                parts, manifest["recipe"], manifest["seed"], manifest["options"], tuple(manifest.get("notes", ()))
-            )
+            sketch = CellSketch.of_plain(manifest["sketch"], len(parts)) if "sketch" in manifest else None
+            notes = tuple(manifest.get("notes", ()))
+            split = cls(parts, manifest["recipe"], manifest["seed"], manifest["options"], notes, sketch)
             recorded = manifest["hash"]
         except FileNotFoundError:
             raise DataError(f"no split manifest at {path}") from None
@@ -232,9 +305,15 @@ def split(
     check_anndata(adata)
     check_unique(adata.obs_names, "cell", "adata.obs_names_make_unique()")
     _check_meaningful(recipe, seed, n_shared, column)
+    warn_if_made(adata, "split")
     if recipe == "column":
-        return _by_column(adata, column)
-    labels = condition_labels(adata, fields)
+        assigned = _by_column(adata, column)
+    else:
+        assigned = _by_recipe(condition_labels(adata, fields), recipe, seed, n_shared)
+    return replace(assigned, sketch=sketch_of(adata, fields.layer))
+
+
+def _by_recipe(labels: pd.Series[str], recipe: str, seed: int, n_shared: int) -> Split:
     generator = np.random.default_rng(seed)
     if recipe == "perturbations":
         parts = _perturbations(labels, generator, n_shared)

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from cradlevae.data.marks import made_by
+from cradlevae.data.storage.input_files import input_files
 from cradlevae.errors import DataError
 from cradlevae.evaluation.matched_cells import generate_alike
 from cradlevae.evaluation.metrics.pca_space import log_normalised
@@ -20,6 +22,7 @@ from cradlevae.evaluation.reference_effects import ReferenceCells, check_referen
 from cradlevae.model.trained import TrainedModel
 from cradlevae.utils.atomic import make_folder, write_h5ad
 from cradlevae.utils.checks import check_anndata, flag, output_folder, seed_number
+from cradlevae.utils.outputs import check_output
 from cradlevae.utils.types import AnnDataLike, IntArray
 
 REAL_FILE = "real.h5ad"
@@ -54,7 +57,7 @@ def to_cell_eval(
     reference
         Which cells are the real ones, as for :func:`cradlevae.evaluate`.
     overwrite
-        Whether to replace files that are there.
+        Whether to replace files that are there; a file that ``adata`` is read from never is.
     seed
         Seed of the generated cells.
 
@@ -65,7 +68,8 @@ def to_cell_eval(
     Raises
     ------
     DataError
-        If a file is there already, or no condition has two passing reference cells and two controls.
+        If a file is there already or is one that is read, or no condition has two passing reference cells and two
+        controls.
     """
     check_reference(reference)
     seed, overwrite = seed_number(seed), flag("overwrite", overwrite)
@@ -73,8 +77,7 @@ def to_cell_eval(
     folder = make_folder(output_folder("folder", folder))
     predicted, real = folder / PREDICTED_FILE, folder / REAL_FILE
     for path in (predicted, real):
-        if path.exists() and not overwrite:
-            raise DataError(f"{path} exists already; choose another folder, or overwrite=True")
+        check_output(path, overwrite=overwrite, inputs=input_files(adata))
     predictor = as_predictor(model)
     data = predictor.read(adata)
     rows = reference_rows(predictor, data, reference).rows
@@ -87,6 +90,7 @@ def to_cell_eval(
     matched = pair.matched()
     names = pd.Index([f"predicted{cell}" for cell in range(len(matched))])
     generated = _cells(pair.generated[matched], pair.generated_codes[matched], pair.names, names, predictor)
+    generated.uns.update(made_by("predict"))
     write_h5ad(real_cells, real)
     write_h5ad(generated, predicted)
     return predicted, real

@@ -15,6 +15,8 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
+from cradlevae.data.known_cells import warn_of_namesakes
+from cradlevae.data.marks import known_truth
 from cradlevae.data.qc.confounding import confounding_test
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.training_moments import need_training_controls
@@ -59,7 +61,7 @@ def evaluate(
     reference: ReferenceCells = "held-out",
     published: bool = False,
     generated: bool = True,
-    truth: bool = True,
+    truth: bool | str = "auto",
     n_cells: int = DEFAULT_CELLS,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -80,8 +82,10 @@ def evaluate(
     generated
         Also score generated cells: QC pass rate, DE genes, and their distance to real cells.
     truth
-        Also score against the truth where the data hold it (``layers["clean"]``, ``uns["truth"]``), and the likelihood
-        and leakage of held-out cells.
+        ``"auto"`` (or ``True``): also score against the truth of data that :func:`cradlevae.simulate` or
+        :func:`cradlevae.plant_artifacts` has made (``layers["clean"]``, ``uns["truth"]``), and the likelihood and
+        leakage of held-out cells. Other data need the name of the layer that holds their true artifact-free counts.
+        ``False``: none of these.
     n_cells
         Generated cells per condition.
     seed
@@ -100,29 +104,37 @@ def evaluate(
     Raises
     ------
     DataError
-        If no held-out cells are there, training cells are among them, or there are no training controls for floors.
+        If no held-out cells are there, training cells are among them, there are no training controls for floors, or
+        ``truth`` names a layer that is absent or holds no counts.
+
+    Warns
+    -----
+    UserWarning
+        Where cells have the name of a cell of the model's split but other counts, or the data hold a
+        ``layers["clean"]`` or ``uns["truth"]`` of unknown origin, which is not taken for the truth.
     """
     check_reference(reference)
     published, generated = flag("published", published), flag("generated", generated)
-    truth = flag("truth", truth)
     n_cells, seed = whole_number("n_cells", n_cells, 1), seed_number(seed)
     if not generated and n_cells != DEFAULT_CELLS:
         raise DataError("no cells are generated, so n_cells means nothing; leave it out, or set generated=True")
     predictor = as_predictor(model)
     _check_genes(predictor)
     data = predictor.read(adata)
+    known = known_truth(adata, data, truth)
+    warn_of_namesakes(predictor.split, data)
     chosen = reference_rows(predictor, data, reference)
     need_training_controls(predictor.split, data)
     answered, unanswered = scored_conditions(predictor, data, chosen.rows)
     if not answered:
         raise DataError(NO_ANSWER)
-    inputs = ScoringInputs(predictor, adata, data, chosen.rows, tuple(answered), seed)
+    inputs = ScoringInputs(predictor, adata, data, chosen.rows, tuple(answered), seed, known)
     scores = Scores(reference)
-    _score_effects(scores, inputs, reference, truth=truth, published=published)
+    _score_effects(scores, inputs, reference, published=published)
     if generated:
         score_qc(scores, inputs, n_cells=n_cells)
         score_generated(scores, inputs)
-    if truth and predictor.latent_model is not None:
+    if truth is not False and predictor.latent_model is not None:
         _score_latents(scores, inputs, predictor.latent_model)
     confounding = _score_confounding(scores, data)
     table = scores.table()
@@ -145,11 +157,9 @@ def _check_genes(predictor: Predictor) -> None:
         )
 
 
-def _score_effects(
-    scores: Scores, inputs: ScoringInputs, cells: ReferenceCells, *, truth: bool, published: bool
-) -> None:
+def _score_effects(scores: Scores, inputs: ScoringInputs, cells: ReferenceCells, *, published: bool) -> None:
     """Add the rows of effects, and of their intervals where the predictor has them."""
-    references = _references(inputs, cells, truth=truth)
+    references = _references(inputs, cells)
     predicted = inputs.predictor.effects(list(inputs.conditions), seed=inputs.seed)
     score_effects(scores, inputs, references, predicted, published=published)
     if "mc_error" in predicted.layers:  # the intervals of floors are not from a posterior
@@ -190,16 +200,15 @@ def _warn(unanswered: Sequence[str], unmarked: float) -> None:
         )
 
 
-def _references(inputs: ScoringInputs, cells: ReferenceCells, *, truth: bool) -> list[Reference]:
+def _references(inputs: ScoringInputs, cells: ReferenceCells) -> list[Reference]:
     """Effects to score against: of the passing reference cells first, then what the truth says."""
     data, rows, conditions, seed = inputs.data, inputs.rows, inputs.conditions, inputs.seed
     references = [_measured_reference(inputs, cells)]
-    if truth:
-        if inputs.true_counts is not None:
-            name = reference_label(cells, "clean counts (truth)")
-            counts = sp.csr_matrix(inputs.true_counts[rows])
-            references.append(measured_reference(name, data, counts, rows, conditions, seed=seed))
-        references.append(simulated_reference(inputs.truth, list(data.genes), conditions))
+    if inputs.true_counts is not None:
+        name = reference_label(cells, "clean counts (truth)")
+        counts = sp.csr_matrix(inputs.true_counts[rows])
+        references.append(measured_reference(name, data, counts, rows, conditions, seed=seed))
+    references.append(simulated_reference(inputs.truth, list(data.genes), conditions))
     measurable = [reference for reference in references if reference is not None]
     if not measurable:
         raise DataError(NOT_MEASURABLE)

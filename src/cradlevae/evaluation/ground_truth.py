@@ -14,13 +14,11 @@ from cradlevae.data.storage.stored_matrix import CountMatrix, subset_rows
 from cradlevae.utils.types import AnnDataLike, FloatArray, IndexArray
 
 
-def clean_counts(adata: AnnDataLike, data: Experiment) -> CountMatrix | None:
-    """The true artifact-free counts of the experiment's cells, where they are known (``layers["clean"]``)."""
-    if "clean" not in adata.layers:
-        return None
+def clean_counts(adata: AnnDataLike, data: Experiment, layer: str) -> CountMatrix:
+    """The true artifact-free counts of the experiment's cells, which a layer holds."""
     rows = np.sort(adata.obs_names.get_indexer(data.cells))
     columns = adata.var_names.get_indexer(data.genes)
-    return subset_rows(Counts(adata, "clean").matrix(columns), rows)
+    return subset_rows(Counts(adata, layer).matrix(columns), rows)
 
 
 def truth_columns(truth: Any, genes: Sequence[str]) -> IndexArray | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.labels import CONTROL
+from cradlevae.data.marks import KnownTruth
 from cradlevae.data.moments import ConditionMoments
 from cradlevae.data.storage.stored_matrix import CountMatrix
 from cradlevae.evaluation.floors.training_moments import part_moments
@@ -36,6 +37,8 @@ class ScoringInputs:
         Perturbed conditions of the reference cells that the predictor can answer for.
     seed
         Seed of every draw.
+    known
+        What of the data is taken for the truth.
     """
 
     predictor: Predictor
@@ -44,6 +47,7 @@ class ScoringInputs:
     rows: IndexArray
     conditions: tuple[str, ...]
     seed: int
+    known: KnownTruth = field(default_factory=KnownTruth)
 
     @cached_property
     def passing(self) -> IndexArray:
@@ -59,7 +63,7 @@ class ScoringInputs:
     @cached_property
     def training_rows(self) -> IndexArray:
         """Training cells, passing and failed ones."""
-        return self.predictor.split.rows(self.data.cells, "train")
+        return self.predictor.split.rows(self.data, "train")
 
     @cached_property
     def train(self) -> ConditionMoments:
@@ -74,12 +78,12 @@ class ScoringInputs:
     @cached_property
     def truth(self) -> Any:
         """What is known of simulated data (``uns["truth"]``), or ``None``."""
-        return self.adata.uns.get("truth")
+        return self.known.simulated
 
     @cached_property
     def true_counts(self) -> CountMatrix | None:
         """True artifact-free counts of all cells, (cells, genes), or ``None``."""
-        return clean_counts(self.adata, self.data)
+        return None if self.known.layer is None else clean_counts(self.adata, self.data, self.known.layer)
 
 
 def cells_alone(data: Experiment, rows: IndexArray) -> Experiment:

@@ -162,12 +162,12 @@ def reference_rows(model: Learner, data: Experiment, cells: ReferenceCells) -> R
 def _rows(model: Learner, data: Experiment, cells: ReferenceCells) -> IndexArray:
     if cells == "all":
         return np.arange(data.n_cells)
-    parts = model.split.parts.reindex(data.cells)
+    parts = model.split.parts_of(data)
     if cells == "validation":
-        return np.flatnonzero((parts == "val").to_numpy())
-    rows = np.flatnonzero(((parts == "test") | parts.isna()).to_numpy())
+        return np.flatnonzero(parts == "val")
+    rows = np.flatnonzero((parts == "test") | (parts == ""))
     if len(rows) and not data.is_control[rows].any():
-        controls = np.flatnonzero((parts == "val").to_numpy() & data.is_control)
+        controls = np.flatnonzero((parts == "val") & data.is_control)
         rows = np.sort(np.concatenate([rows, controls]))
     return rows
 

@@ -21,13 +21,16 @@ from cradlevae.model.family import FAMILY
 from cradlevae.model.module import CradleModule
 from cradlevae.model.trained import ControlBank, DamageBank, EffectResidual, TrainedModel
 from cradlevae.model.training.trainer import HISTORY_FILE
-from cradlevae.utils.atomic import atomic_path, make_folder, write_text
+from cradlevae.utils.atomic import swapped_in
+from cradlevae.utils.outputs import refuse_existing
 
 FORMAT = 4
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 SPLIT_FILE = "split.json"
 REFERENCE_FILE = "controls.h5ad"
+MODEL_FILES = MODEL_FILE, WEIGHTS_FILE, SPLIT_FILE, REFERENCE_FILE, HISTORY_FILE
+"""Files of a saved model."""
 
 ALARM_COLUMNS = (
     "perturbation", "n_cells", "n_failed", "share_failed", "log_odds", "low", "high", "p_value", "q_value", "flagged",
@@ -35,23 +38,59 @@ ALARM_COLUMNS = (
 
 
 def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = False) -> None:
-    """Write a trained model; every file atomically, ``model.json`` (which makes it a model) last.
+    """Write a trained model: all of its files or, after an error, none. Other files of the folder stay as they are.
 
     Raises
     ------
     DataError
-        If the folder is not writable, or already holds a model and ``overwrite`` is not set.
+        If the folder is not writable, or already holds a model, or a file of another origin that would be replaced,
+        and ``overwrite`` is not set.
     """
+    model.bank()  # an untrained model has none, and says so
+    folder = Path(folder)
+    if not overwrite:
+        _refuse_existing(model, folder)
+    with swapped_in(folder, last=MODEL_FILE) as staging:
+        _write(model, staging)
+
+
+def _refuse_existing(model: TrainedModel, folder: Path) -> None:
+    """Raise :class:`DataError` if a folder holds a model, or a file that the training of this one has not written."""
+    if (folder / MODEL_FILE).exists():
+        raise DataError(f"{folder} already holds a model; choose another folder or set overwrite")
+    foreign = [folder / name for name in (WEIGHTS_FILE, REFERENCE_FILE)]
+    if not _is_own_history(folder / HISTORY_FILE, model.history):
+        foreign.append(folder / HISTORY_FILE)
+    if not _is_own_split(folder / SPLIT_FILE, model.split):
+        foreign.append(folder / SPLIT_FILE)
+    refuse_existing(foreign, overwrite=False)
+
+
+def _is_own_history(path: Path, history: pd.DataFrame) -> bool:
+    """Whether a file holds the last epochs of some learning curves, as training writes them."""
+    try:
+        written = pd.read_csv(path, float_precision="round_trip")
+        last = history[list(written.columns)].tail(len(written)).reset_index(drop=True)
+    except (OSError, ValueError, KeyError):
+        return False
+    return len(last) == len(written) and bool(np.array_equal(last.to_numpy(), written.to_numpy(), equal_nan=True))
+
+
+def _is_own_split(path: Path, split: Split) -> bool:
+    """Whether a file holds this split."""
+    try:
+        return path.exists() and Split.load(path).hash == split.hash
+    except DataError:
+        return False
+
+
+def _write(model: TrainedModel, folder: Path) -> None:
+    """Write the files of a model into an empty folder."""
     import anndata as ad
     from safetensors.torch import save_file
 
     bank = model.bank()
-    folder = make_folder(folder)
-    if (folder / MODEL_FILE).exists() and not overwrite:
-        raise DataError(f"{folder} already holds a model; choose another folder or set overwrite")
-    (folder / MODEL_FILE).unlink(missing_ok=True)
-    with atomic_path(folder / WEIGHTS_FILE) as path:
-        save_file({key: value.contiguous() for key, value in model.module.state_dict().items()}, path)
+    save_file({key: value.contiguous() for key, value in model.module.state_dict().items()}, folder / WEIGHTS_FILE)
     controls = ad.AnnData(
         obs=pd.DataFrame(
             {"library_size": bank.library_size}, index=[f"control{i}" for i in range(len(bank.library_size))]
@@ -60,10 +99,9 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
         obsm={"basal_loc": bank.loc, "basal_scale": bank.scale},
         uns=_unstructured(model),
     )
-    with atomic_path(folder / REFERENCE_FILE) as path:
-        controls.write_h5ad(path)
+    controls.write_h5ad(folder / REFERENCE_FILE)
     model.split.save(folder / SPLIT_FILE)
-    write_text(folder / HISTORY_FILE, model.history.to_csv(index=False))
+    (folder / HISTORY_FILE).write_text(model.history.to_csv(index=False))
     described = {
         "format": FORMAT,
         "model": model.declaration.name,
@@ -81,7 +119,7 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
         "sha256": {name: _sha256(folder / name) for name in (WEIGHTS_FILE, REFERENCE_FILE)},
     }
     described["checksum"] = _checksum(described)
-    write_text(folder / MODEL_FILE, json.dumps(described, indent=1))
+    (folder / MODEL_FILE).write_text(json.dumps(described, indent=1))
 
 
 def load_model(folder: str | Path) -> TrainedModel:

@@ -16,6 +16,7 @@ from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.data.qc.confounding import confounding_test
 from cradlevae.data.split import Split
 from cradlevae.data.statistics import cell_statistics
+from cradlevae.data.storage.writable import writable_table
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.family import ModelDeclaration
@@ -203,7 +204,9 @@ class TrainedModel:
         """
         if isinstance(cells, Experiment):
             return cells
-        data = read_experiment(cells, self.fields, genes=list(self.genes), perturbations=self.perturbations)
+        data = read_experiment(
+            cells, self.fields, genes=list(self.genes), perturbations=self.perturbations, probes=self.split.probes
+        )
         return as_treated(data, self.declaration, self.treatments)
 
     def answerable(self, conditions: Sequence[str]) -> list[str]:
@@ -289,7 +292,7 @@ def new_model(
         module=module.eval(),
         config=resolved,
         fields=fields,
-        var=writable(var),
+        var=writable_table(var, "var"),
         perturbations=data.perturbations,
         treatments=treatments,
         trained=tuple(np.array(treatments, dtype=object)[trained_dosage]),
@@ -314,7 +317,7 @@ def as_treated(
 
 def training_rows(data: Experiment, split: Split, config: ModelConfig, part: str = "train") -> IndexArray:
     """Cells of a part of the split that a model is trained (or, ``val``, validated) on, ascending."""
-    rows = split.rows(data.cells, part)
+    rows = split.rows(data, part)
     return rows[~data.failed[rows]] if config.trained_on == "passing" else rows
 
 
@@ -369,12 +372,3 @@ def _stacked(posteriors: list[Gaussian]) -> Moments:
         np.concatenate([posterior.loc[0].numpy() for posterior in posteriors]),
         np.concatenate([posterior.scale[0].numpy() for posterior in posteriors]),
     )
-
-
-def writable(var: pd.DataFrame) -> pd.DataFrame:
-    """``var`` with columns of mixed types as text, so that it can be written with the model."""
-    var = var.copy()
-    for name in var.select_dtypes(include=["object"]).columns:
-        if not var[name].map(lambda value: isinstance(value, str)).all():
-            var[name] = var[name].astype(str)
-    return var

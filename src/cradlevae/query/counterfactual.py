@@ -24,7 +24,8 @@ from torch import Tensor
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.labels import CONTROL, listed
 from cradlevae.data.loading.minibatch import make_minibatch
-from cradlevae.data.storage.block_writer import Block, from_blocks, rounded
+from cradlevae.data.marks import made_by
+from cradlevae.data.storage.block_writer import Block, check_cells_output, from_blocks, rounded
 from cradlevae.errors import DataError
 from cradlevae.model.globals import Globals, artifact_state, perturbation_state
 from cradlevae.model.latent_draws import draw_globals
@@ -92,6 +93,7 @@ def clean(
     n_draws: int = 16,
     seed: int = 0,
     output: str | Path | None = None,
+    overwrite: bool = False,
 ) -> ad.AnnData:
     """The artifact-free twin of each cell: its basal state and Gamma factors, decoded with the artifact off.
 
@@ -111,7 +113,10 @@ def clean(
     seed
         Seed of the draws.
     output
-        ``.h5ad`` file to write the cells into as they are decoded; memory then does not grow with their number.
+        ``.h5ad`` file to write the cells into as they are decoded; memory then does not grow with their number. Columns
+        of ``obs`` that a file cannot hold as they are are written as text or left out, with a warning.
+    overwrite
+        Whether to replace a file that is there; a file that ``adata`` is read from never is.
 
     Returns
     -------
@@ -127,12 +132,13 @@ def clean(
     Raises
     ------
     DataError
-        If genes or perturbations do not fit the model, a column is absent, or the model has no artifact.
+        If genes or perturbations do not fit the model, a column is absent, the model has no artifact, or ``output`` is
+        there already, is what is read, or cannot be written.
     """
     need_artifact(model, "clean cells")
     return counterfactual(
         model, adata, artifact=False, cells=cells, library_size=library_size, n_draws=n_draws, seed=seed,
-        output=output,
+        output=output, overwrite=overwrite,
     )  # fmt: skip
 
 
@@ -147,12 +153,13 @@ def counterfactual(
     n_draws: int = 16,
     seed: int = 0,
     output: str | Path | None = None,
+    overwrite: bool = False,
 ) -> ad.AnnData:
     """Each cell, had its artifact or its perturbation been another.
 
     Parameters
     ----------
-    model, adata, cells, library_size, n_draws, seed, output
+    model, adata, cells, library_size, n_draws, seed, output, overwrite
         As in :func:`clean`.
     artifact
         ``False`` (off), ``True``, names of classes, or ``None`` to keep each cell's own.
@@ -164,6 +171,8 @@ def counterfactual(
     anndata.AnnData
         As from :func:`clean`.
     """
+    if output is not None:
+        check_cells_output(output, overwrite=overwrite, read_from=adata)
     if artifact is not None:
         need_artifact(model, "change that of cells")
     check_choice("cells", cells, ("all", "failed"))
@@ -208,7 +217,8 @@ def counterfactual(
         return table
 
     with seeded(seed):
-        return from_blocks(blocks(), obs, model.var, len(rows), output)
+        made = made_by("clean" if artifact is False and perturbation is None else "counterfactual")
+        return from_blocks(blocks(), obs, model.var, len(rows), output, uns=made, overwrite=overwrite)
 
 
 def _block(model: TrainedModel, decoded: _Decoded, library: Tensor, streams: CellStreams) -> Block:

@@ -12,7 +12,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from cradlevae.data.storage.block_writer import Block, from_blocks
+from cradlevae.data.marks import made_by
+from cradlevae.data.storage.block_writer import Block, check_cells_output, from_blocks
 from cradlevae.model.latent_draws import Basal, draw_basal, draw_cell_artifact, draw_condition
 from cradlevae.model.streams import reseed, seeded, stream_seed
 from cradlevae.model.trained import TrainedModel
@@ -35,6 +36,7 @@ def predict(
     basal: Basal = "controls",
     seed: int = 0,
     output: str | Path | None = None,
+    overwrite: bool = False,
 ) -> ad.AnnData:
     """Generate cells.
 
@@ -55,6 +57,10 @@ def predict(
         Basal states: of real passing controls, or from the ``"prior"``.
     seed
         Seed of the draws.
+    output
+        ``.h5ad`` file to write the cells into as they are generated; memory then does not grow with their number.
+    overwrite
+        Whether to replace a file that is there.
 
     Returns
     -------
@@ -65,11 +71,14 @@ def predict(
     Raises
     ------
     DataError
-        If a perturbation is unknown or had no training cells, or damaged cells are asked of a model without artifact.
+        If a perturbation is unknown or had no training cells, or damaged cells are asked of a model without artifact,
+        or ``output`` is there already or cannot be written.
     """
     n_cells, seed = whole_number("n_cells", n_cells, 1), seed_number(seed)
     check_choice("basal", basal, ("controls", "prior"))
     output = optional_output("output", output)
+    if output is not None:
+        check_cells_output(output, overwrite=overwrite)
     asked = asked_conditions(model, perturbations)
     conditions = tuple(asked.values())
     chosen = chosen_sizes(library_size, conditions, model.fields, n_cells, seed)
@@ -89,7 +98,9 @@ def predict(
 
     with seeded(seed):
         blocks = _blocks(model, conditions, dosage, n_cells, indicator, chosen, basal, seed, sizes)
-        return from_blocks(blocks, obs, model.var, n_cells * len(conditions), output)
+        return from_blocks(
+            blocks, obs, model.var, n_cells * len(conditions), output, uns=made_by("predict"), overwrite=overwrite
+        )
 
 
 def _blocks(

@@ -28,8 +28,31 @@ from cradlevae.reporting.figures import (
 from cradlevae.reporting.page import write_page
 from cradlevae.utils.types import AnnDataLike
 
+PAGE_FILE = "report.html"
+
+TITLES = (
+    "Predicted against measured effects",
+    "Scores",
+    "Confounding alarm",
+    "Training",
+    "Own scores",
+    "Artifact signature",
+    "Cleaned cells",
+    "Quality control",
+)
+"""Titles of the figures; not every model and data set has all of them."""
+
 MOST_CELLS = 3000
 """Largest number of cells that are cleaned for the figure."""
+
+
+def figure_file(title: str) -> str:
+    """Name of the file of a figure."""
+    return f"{title.lower().replace(' ', '_')}.png"
+
+
+REPORT_FILES = (PAGE_FILE, *map(figure_file, TITLES))
+"""Files that a report may consist of."""
 
 
 def write_report(
@@ -77,10 +100,10 @@ def write_report(
         figures["Quality control"] = qc_figure(adata)
     written = []
     for title, figure in figures.items():
-        path = folder / f"{title.lower().replace(' ', '_')}.png"
+        path = folder / figure_file(title)
         save_figure(figure, path)
         written.append(path)
-    page = folder / "report.html"
+    page = folder / PAGE_FILE
     summary = {
         "model": model.declaration.name,
         "genes": f"{len(model.genes):,}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,6 +41,50 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+@contextmanager
+def swapped_in(folder: Path, last: str) -> Iterator[Path]:
+    """Yield a hidden folder in ``folder``; what is written there takes its place when the block ends without an error.
+
+    Files of the same names are replaced, all or none, and all other files stay. The file named ``last`` is moved last.
+
+    Raises
+    ------
+    DataError
+        If the folder is absent and cannot be made, or is not writable.
+    """
+    existed = folder.exists()
+    make_folder(folder)
+    staging = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
+    try:
+        yield staging
+        names = sorted((path.name for path in staging.iterdir()), key=lambda name: (name == last, name))
+        _swap(folder, staging, names)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if not existed:
+            with suppress(OSError):  # it holds files
+                folder.rmdir()
+
+
+def _swap(folder: Path, staging: Path, names: list[str]) -> None:
+    """Move files from ``staging`` into ``folder``; after an error, all earlier files are back in their place."""
+    earlier = staging / "earlier"
+    earlier.mkdir()
+    moved: list[str] = []
+    try:
+        for name in names:
+            if (folder / name).exists():
+                os.link(folder / name, earlier / name)
+            (staging / name).replace(folder / name)
+            moved.append(name)
+    except BaseException:
+        for name in moved:
+            (folder / name).unlink()
+            if (earlier / name).exists():
+                (earlier / name).replace(folder / name)
+        raise
 
 
 def make_folder(folder: str | Path) -> Path:

@@ -17,7 +17,7 @@ from cradlevae.data.experiment import DataFields, read_experiment
 from cradlevae.data.qc import doublets
 from cradlevae.data.qc.criteria import QC_KEY
 from cradlevae.data.storage import stored_matrix as stored
-from cradlevae.data.storage.annotated_copy import check_output, write_annotated
+from cradlevae.data.storage.annotated_copy import check_copy, write_annotated
 from cradlevae.data.storage.stored_matrix import StoredMatrix
 from cradlevae.errors import DataError
 
@@ -116,7 +116,7 @@ def test_annotation_is_written_into_a_copy(path: Path, whole: ad.AnnData, tmp_pa
     cells = cv.open_cells(path)
     cv.annotate_qc(cells, criteria=["umi", "genes"])
     output = tmp_path / "new" / path.name
-    check_output(path, output)
+    check_copy(path, output, [path], overwrite=False)
     write_annotated(cells, output, [QC_KEY])
     again = cv.open_cells(output)
     pd.testing.assert_frame_equal(again.obs, cells.obs)
@@ -127,7 +127,7 @@ def test_annotation_is_written_into_a_copy(path: Path, whole: ad.AnnData, tmp_pa
         assert "qc_umi" in ad.read_zarr(output).obs
     assert QC_KEY not in cv.open_cells(path).uns
     with pytest.raises(DataError, match="no name for one"):
-        check_output(path, output.with_suffix("" if path.is_file() else ".h5ad"))
+        check_copy(path, output.with_suffix("" if path.is_file() else ".h5ad"), [path], overwrite=False)
 
 
 def test_a_store_of_the_newer_format_is_annotated(whole: ad.AnnData, tmp_path: Path) -> None:

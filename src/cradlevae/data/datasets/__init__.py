@@ -103,7 +103,7 @@ def load(
     >>> tiny = cv.simulate(n_cells=60, n_genes=30, n_perturbations=3, n_combinations=0)
     >>> tiny.obs["gene"] = tiny.obs["perturbation"].astype(str).replace("control", "non-targeting")
     >>> tiny.write_h5ad(folder / "replogle.h5ad")
-    >>> adata = cv.datasets.load("replogle", path=folder / "replogle.h5ad", cache=folder)
+    >>> adata = cv.datasets.load("replogle", path=folder / "replogle.h5ad", cache=folder / "cache")
     >>> list(adata.obs.columns), str(adata.uns["dataset"]["split"])
     (['perturbation', 'batch', 'label'], 'cells')
     """

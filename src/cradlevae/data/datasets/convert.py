@@ -26,6 +26,7 @@ from cradlevae.data.storage.cell_files import unreadable
 from cradlevae.data.storage.counts import Counts
 from cradlevae.data.storage.stored_cells import StoredCells, open_cells
 from cradlevae.errors import DataError
+from cradlevae.utils.outputs import refuse_inputs
 from cradlevae.utils.types import BoolArray
 
 KEY = "dataset"
@@ -52,7 +53,7 @@ def convert(source: Path, data: Published, output: Path) -> None:
     data
         Declaration of the data set.
     output
-        ``.h5ad`` file to write; it appears when it is complete.
+        ``.h5ad`` file to write; it appears when it is complete, and replaces an earlier one, but never the source.
 
     Raises
     ------
@@ -60,6 +61,7 @@ def convert(source: Path, data: Published, output: Path) -> None:
         If the file is not in a known layout (the message names the present and the expected columns), a label cannot be
         read, the counts are not integer, or the disk is full.
     """
+    refuse_inputs(output, [source])
     cells = open_cells(source)
     obs, selected, dropped, layout = read_cells(cells, data)
     counts, place, var = find_counts(cells)
@@ -76,8 +78,9 @@ def convert(source: Path, data: Published, output: Path) -> None:
     }
     try:
         from_blocks(
-            _blocks(counts, selected, source), lambda: obs, gene_table(var), len(obs), output, uns={KEY: record}
-        )
+            _blocks(counts, selected, source), lambda: obs, gene_table(var), len(obs), output, uns={KEY: record},
+            overwrite=True,
+        )  # fmt: skip
     except OSError as error:
         full = error.errno == errno.ENOSPC or "No space left" in str(error)
         mend = f"; about {source.stat().st_size / 1e9:.1f} GB must be free in {output.parent}" if full else ""

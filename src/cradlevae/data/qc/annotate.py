@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cradlevae.data.gene_names import are_ensembl_ids, symbol_advice, symbols_of
+from cradlevae.data.marks import warn_if_made
 from cradlevae.data.qc.alarms import warn_of_absent_genes, warn_of_shares, warn_of_small_batches
 from cradlevae.data.qc.criteria import CRITERIA, LOW, QC_KEY, SCALES, VALUE_COLUMNS, Scale, direction, failing, measure
 from cradlevae.data.qc.gene_families import GENE_FAMILIES, find_families
@@ -119,6 +120,7 @@ def annotate_qc(
     check_anndata(adata)
     _check_writable(adata)
     check_choice("scale", scale, SCALES)
+    warn_if_made(adata, "annotate_qc")
     counts = Counts(adata, layer)
     batches = read_batches(adata, batch_key)
     symbols = symbols_of(adata, gene_symbols)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from cradlevae.data.marks import mark_truth
 from cradlevae.data.simulation.damage import CLEAN, Profile, damage
 from cradlevae.data.storage.counts import Counts
 from cradlevae.errors import DataError
@@ -57,7 +58,7 @@ def plant_artifacts(
     anndata.AnnData
         A copy in memory, cells × genes, with ``obs["artifact"]`` (0/1), ``obs["artifact_kind"]`` (``"none"`` for clean
         cells), ``obs["true_severity"]`` (share of the counts that are lost or foreign, 0 to 1) and ``layers["clean"]``
-        (the undamaged counts).
+        (the undamaged counts). ``uns["cradlevae_truth"]`` marks them, for :func:`cradlevae.evaluate`.
 
     Raises
     ------
@@ -104,6 +105,7 @@ def plant_artifacts(
     result.obs["artifact"] = (planted != CLEAN).astype(np.int64)
     result.obs["artifact_kind"] = pd.Categorical(planted, categories=[CLEAN, *kinds])
     result.obs["true_severity"] = severity
+    mark_truth(result, "plant_artifacts", layer)
     return result
 
 

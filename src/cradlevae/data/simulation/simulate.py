@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
+from cradlevae.data.marks import mark_truth
 from cradlevae.data.simulation.damage import ARTIFACT_KINDS, CLEAN, Profile, damage, expected_profile
 from cradlevae.data.simulation.design import Design, check_design, checked_kinds, checked_library, checked_numbers
 from cradlevae.data.simulation.ground_truth import MARKERS, GroundTruth, block_cells, draw_truth, sample_counts
@@ -152,6 +153,7 @@ def simulate(
         "effects": _effects(truth, cells.library[cells.condition == 0], effect_seed),
         **_signatures(cells.kind, severity, profile, foreign, kinds),
     }
+    mark_truth(adata, "simulate")
     return adata
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from cradlevae.data.storage.input_files import input_files
+from cradlevae.data.storage.writable import writable_table
 from cradlevae.errors import DataError
 from cradlevae.utils.atomic import atomic_path
+from cradlevae.utils.outputs import check_output
 from cradlevae.utils.types import Float32Array
 
 Block = dict[str, Any]
@@ -33,6 +37,7 @@ def from_blocks(
     output: str | Path | None,
     *,
     uns: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> ad.AnnData:
     """Build an AnnData from blocks of rows.
 
@@ -51,6 +56,8 @@ def from_blocks(
         ``.h5ad`` file to write block by block; it appears when it is complete. ``None`` keeps the matrices in memory.
     uns
         Unstructured annotation.
+    overwrite
+        Whether to replace a file that is there.
 
     Returns
     -------
@@ -61,16 +68,37 @@ def from_blocks(
     Raises
     ------
     DataError
-        If ``output`` does not end in ``.h5ad`` or cannot be written.
+        If ``output`` does not end in ``.h5ad``, is there already or cannot be written.
     """
     if output is None:
         return _in_memory(blocks, obs, var, n_rows, uns or {})
-    path = Path(output)
-    if path.suffix != ".h5ad":
-        raise DataError(f"{path} ends in {path.suffix!r}; cells are written as .h5ad")
+    path = check_cells_output(output, overwrite=overwrite)
     with atomic_path(path) as temporary:
         table = _write(blocks, obs, var, n_rows, temporary, uns or {})
     return _open(path, table, var, uns or {})
+
+
+def check_cells_output(output: str | Path, *, overwrite: bool, read_from: Any = None) -> Path:
+    """Check, before any long work, that cells may be written into a file.
+
+    Parameters
+    ----------
+    output
+        The file.
+    overwrite
+        Whether to replace a file that is there.
+    read_from
+        AnnData or cells on disk that are read meanwhile, whose files are never replaced.
+
+    Raises
+    ------
+    DataError
+        If the name does not end in ``.h5ad``, the file is there already or is one that is read, or cannot be written.
+    """
+    path = Path(output)
+    if path.suffix != ".h5ad":
+        raise DataError(f"{path} ends in {path.suffix!r}; cells are written as .h5ad")
+    return check_output(path, overwrite=overwrite, inputs=[] if read_from is None else input_files(read_from))
 
 
 def rounded(values: Float32Array, bits: int) -> Float32Array:
@@ -120,13 +148,8 @@ def _write(
         for name in ("layers", "obsm", "varm", "obsp", "varp"):
             ad.io.write_elem(file, name, {})
         ad.io.write_elem(file, "uns", dict(uns))
-        ad.io.write_elem(file, "var", var)
-        try:
-            ad.io.write_elem(file, "obs", obs())  # refused now and not after all the work
-        except (TypeError, ValueError) as error:
-            raise DataError(
-                f"obs cannot be written: {str(error).splitlines()[0]}; drop or convert the column"
-            ) from None
+        ad.io.write_elem(file, "var", writable_table(var, "var"))
+        ad.io.write_elem(file, "obs", writable_table(obs(), "obs"))  # its warnings come now, not after all the work
         start = 0
         for block in _larger(blocks, max(1, WRITTEN_VALUES // len(var))):
             for name, rows in block.items():
@@ -136,7 +159,9 @@ def _write(
                 else:
                     _put_dense(file, place, rows, start, n_rows)
             start += _n_rows(block)
-        table = obs()
+        with warnings.catch_warnings():  # they have been given
+            warnings.simplefilter("ignore")
+            table = writable_table(obs(), "obs")
         ad.io.write_elem(file, "obs", table)
     return table
 

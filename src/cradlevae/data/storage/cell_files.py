@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+import pandas as pd
 
 from cradlevae.errors import DataError
 
@@ -15,6 +19,9 @@ ZARR_MARKERS = (".zgroup", "zarr.json")
 
 UNREADABLE = (OSError, KeyError, ValueError, TypeError, AttributeError)
 """Errors that h5py, zarr and anndata raise where a file is damaged."""
+
+FORMS = ("", "array", "csr_matrix", "csc_matrix", "dataframe")
+"""Encodings of the arrays, matrices and tables of cells that are read; older files name none."""
 
 CHUNK_CACHE = 32 << 20
 """Bytes that HDF5 may cache of one array over all open files; its default would grow with the number of files."""
@@ -67,7 +74,7 @@ def open_group(path: Path, mode: Literal["r", "r+"] = "r", *, n_files: int = 1) 
 
 
 def read_element(group: Any, path: Path, name: str) -> Any:
-    """Read a table, array or mapping of an open file; a missing ``uns`` is read as empty.
+    """Read a table, array or mapping of an open file.
 
     Raises
     ------
@@ -76,15 +83,102 @@ def read_element(group: Any, path: Path, name: str) -> Any:
     """
     from anndata.io import read_elem
 
-    if name == "uns" and name not in group:
-        return {}
     try:
         return read_elem(group[name])
+    except Exception as error:  # of which kind depends on the encoding, the file and the library
+        raise unreadable(path, error, name) from None
+
+
+def read_table(group: Any, path: Path, name: str) -> pd.DataFrame:
+    """Read ``obs`` or ``var``; a column that cannot be read is left out with a warning.
+
+    Raises
+    ------
+    DataError
+        If the table or its index cannot be read.
+    """
+    try:
+        table: pd.DataFrame = read_element(group, path, name)
+        return table
+    except DataError:
+        attributes = dict(getattr(group.get(name), "attrs", {}))
+        if attributes.get("encoding-type") != "dataframe":
+            raise
+    stored = group[name]
+    columns: dict[str, Any] = {}
+    for column in map(str, attributes["column-order"]):
+        try:
+            columns[column] = read_element(stored, path, column)
+        except DataError as error:
+            _warn_left_out(f"{name}[{column!r}]", error)
+    return pd.DataFrame(columns, index=pd.Index(read_element(stored, path, str(attributes["_index"]))))
+
+
+def read_mapping(group: Any, path: Path, name: str) -> dict[str, Any]:
+    """Read ``uns``, or a mapping in it; an entry that cannot be read is left out with a warning. Missing: empty."""
+    if name not in group:
+        return {}
+    stored = group[name]
+    mapping = {}
+    for key in stored:
+        try:
+            mapping[key] = read_element(stored, path, key)
+        except DataError as error:
+            if dict(stored[key].attrs).get("encoding-type") == "dict" or _is_plain_group(stored[key]):
+                mapping[key] = read_mapping(stored, path, key)
+            else:
+                _warn_left_out(f"{name}[{key!r}]", error)
+    return mapping
+
+
+def is_of_old_form(group: Any) -> bool:
+    """Whether AnnData 0.6 or an earlier one wrote a file: its tables are arrays of records."""
+    return any(getattr(getattr(group.get(name), "dtype", None), "names", None) for name in ("obs", "var"))
+
+
+def unreadable_form(group: Any, path: Path, name: str) -> DataError | None:
+    """The error of an array, matrix or table of a form that is not known here; ``None`` for one that is."""
+    try:
+        kind = str(dict(group[name].attrs).get("encoding-type", ""))
     except UNREADABLE as error:
-        raise unreadable(path, error) from None
+        return unreadable(path, error, name)
+    if kind in FORMS:
+        return None
+    return unreadable(path, ValueError(f"its encoding is {kind!r}"), name)
 
 
-def unreadable(path: Path, error: BaseException) -> DataError:
-    """Return an error that names the damaged file."""
+def readable_keys(groups: Sequence[Any], files: Sequence[Path], name: str, keys: Sequence[str]) -> list[str]:
+    """Those of some keys of a mapping whose form is known in every file; a warning names the others."""
+    readable = []
+    for key in keys:
+        errors = [unreadable_form(group, file, f"{name}/{key}") for group, file in zip(groups, files, strict=True)]
+        error = next((error for error in errors if error is not None), None)
+        if error is None:
+            readable.append(key)
+        else:
+            _warn_left_out(f"{name}[{key!r}]", error)
+    return readable
+
+
+def _is_plain_group(stored: Any) -> bool:
+    """Whether an element is a group that says nothing about what it holds."""
+    return hasattr(stored, "keys") and "encoding-type" not in stored.attrs
+
+
+def _warn_left_out(what: str, error: DataError) -> None:
+    warnings.warn(f"{what} is left out: {error}", stacklevel=4)
+
+
+def unreadable(path: Path, error: BaseException, element: str = "") -> DataError:
+    """Return an error that names the file, and the element of it, that cannot be read."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return DataError(f"{path} cannot be read as an AnnData file ({reason}); it may be truncated: copy it again")
+    what = f"{element} of {path}" if element else str(path)
+    foreign = "encoding" in reason or any(
+        type(cause).__name__ == "IORegistryError" for cause in (error, error.__cause__)
+    )
+    mend = (
+        "another or a newer program wrote it: write it with this environment's AnnData"
+        if foreign
+        else "it may be truncated: copy it again"
+    )
+    return DataError(f"{what} cannot be read as an AnnData file ({reason}); {mend}")

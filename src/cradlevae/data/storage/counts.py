@@ -7,7 +7,7 @@ through :class:`Counts`. So no dense cells × genes array is ever made, and coun
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -142,14 +142,21 @@ class Counts:
         for _ in self.checked_blocks():
             pass
 
-    def library_sizes(self, columns: Columns | None = None) -> Float32Array:
-        """Compute the total count of each cell over these genes, (cells,); the counts are checked as they are read."""
+    def library_sizes(
+        self, columns: Columns | None = None, also: Callable[[slice, sp.csr_matrix], None] | None = None
+    ) -> Float32Array:
+        """Compute the total count of each cell over these genes, (cells,); the counts are checked as they are read.
+
+        ``also`` is called with each block, so that whatever else needs all counts shares the pass.
+        """
         chosen = np.ones(self.shape[1])
         if columns is not None:
             chosen = np.bincount(columns, minlength=self.shape[1]).astype(np.float64)
         sizes = np.empty(self.shape[0], dtype=np.float32)
         for part, block in self.checked_blocks():
             sizes[part] = block @ chosen
+            if also is not None:
+                also(part, block)
         return sizes
 
     def _check(self, part: slice, block: sp.csr_matrix) -> None:

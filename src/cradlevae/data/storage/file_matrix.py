@@ -25,6 +25,11 @@ class FileMatrix(Protocol):
         """Number of stored values."""
         ...
 
+    @property
+    def source(self) -> Any:
+        """The group or array of h5py or zarr."""
+        ...
+
     def n_values_in(self, rows: AnyIntArray) -> int | None:
         """Return the number of values in these rows, or ``None`` where only reading would tell."""
         ...
@@ -38,7 +43,7 @@ class SparseFileMatrix:
     """A CSR matrix on disk: a group with ``indptr``, ``indices`` and ``data``."""
 
     def __init__(self, group: Any) -> None:
-        self._group = group
+        self.source = group
         n_rows, n_columns = group.attrs["shape"]
         self.shape = (int(n_rows), int(n_columns))
         self._starts = np.asarray(group["indptr"][:])
@@ -58,7 +63,7 @@ class SparseFileMatrix:
         return as_csr(sp.csr_matrix((data, indices, starts - first), shape=(stop - start, self.shape[1])))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _opened_again, (SparseFileMatrix, *_openable(self._group, self._place))
+        return _opened_again, (SparseFileMatrix, *_openable(self.source, self._place))
 
 
 class DenseFileMatrix:
@@ -67,7 +72,7 @@ class DenseFileMatrix:
     def __init__(self, array: Any) -> None:
         self.shape = (int(array.shape[0]), int(array.shape[1]))
         self.n_values = self.shape[0] * self.shape[1]
-        self._array = array
+        self.source = array
         self._place = _place(array)
 
     def n_values_in(self, rows: AnyIntArray) -> int | None:
@@ -76,10 +81,10 @@ class DenseFileMatrix:
 
     def read(self, start: int, stop: int) -> sp.csr_matrix:
         """Read consecutive rows as CSR float32."""
-        return as_csr(self._array[start:stop])
+        return as_csr(self.source[start:stop])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _opened_again, (DenseFileMatrix, *_openable(self._array, self._place))
+        return _opened_again, (DenseFileMatrix, *_openable(self.source, self._place))
 
 
 def _place(element: Any) -> tuple[Any, str]:

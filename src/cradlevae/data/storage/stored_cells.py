@@ -6,6 +6,7 @@ accept the result in place of an AnnData.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,17 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from cradlevae.data.storage.cell_files import cell_files, open_group, read_element
+from cradlevae.data.storage.cell_files import (
+    cell_files,
+    is_of_old_form,
+    open_group,
+    read_element,
+    read_mapping,
+    read_table,
+    readable_keys,
+    unreadable,
+    unreadable_form,
+)
 from cradlevae.data.storage.joining import (
     aligned_genes,
     check_names,
@@ -53,6 +64,12 @@ def open_cells(path: str | Path) -> StoredCells:
     DataError
         If the path does not exist, a file is damaged, or the files do not fit together.
 
+    Warns
+    -----
+    UserWarning
+        For each column, array, layer or entry of ``uns`` that cannot be read (a newer or foreign encoding) and is left
+        out; and for a file of AnnData 0.6 or earlier, which is read into memory.
+
     Examples
     --------
     >>> import tempfile
@@ -69,18 +86,41 @@ def open_cells(path: str | Path) -> StoredCells:
     path = path_of("path", path)
     files = cell_files(path)
     groups = [open_group(file, n_files=len(files)) for file in files]
-    tables = {name: [read_element(group, file, name) for group, file in zip(groups, files, strict=True)]
-              for name in ("obs", "var", "uns")}  # fmt: skip
-    columns = aligned_genes([table.index for table in tables["var"]], files)
-    obs = stacked_tables(tables["obs"])
-    check_names(obs.index, tables["obs"], files)
-    matrices = {
-        name: _matrices(groups, files, columns, name)
-        for name in ("X", *(f"layers/{layer}" for layer in common_keys(groups, "layers")))
-        if all(name in group for group in groups)
+    old = [file for file, group in zip(files, groups, strict=True) if is_of_old_form(group)]
+    if old:
+        return _of_old_form(path, old[0], alone=len(files) == 1)
+    obs_tables, var_tables = (
+        [read_table(group, file, name) for group, file in zip(groups, files, strict=True)] for name in ("obs", "var")
+    )
+    uns = [read_mapping(group, file, "uns") for group, file in zip(groups, files, strict=True)]
+    columns = aligned_genes([table.index for table in var_tables], files)
+    obs = stacked_tables(obs_tables)
+    check_names(obs.index, obs_tables, files)
+    matrices = _readable_matrices(groups, files, columns)
+    obsm = {
+        key: _reader(groups, files, f"obsm/{key}")
+        for key in readable_keys(groups, files, "obsm", stackable_arrays(groups, files))
     }
-    obsm = {key: _reader(groups, files, f"obsm/{key}") for key in stackable_arrays(groups, files)}
-    return StoredCells(path, obs, tables["var"][0], same_in_all(tables["uns"]), matrices, obsm)
+    return StoredCells(path, obs, var_tables[0], same_in_all(uns), matrices, obsm)
+
+
+def _of_old_form(path: Path, file: Path, *, alone: bool) -> StoredCells:
+    """Cells of a file that AnnData 0.6 or an earlier one wrote, read into memory; :class:`DataError` in a folder."""
+    import anndata as ad
+
+    mend = "read it and write it again: anndata.read_h5ad(file).write_h5ad(other_file)"
+    if not alone:
+        raise DataError(f"{file} was written by AnnData 0.6 or earlier, and cannot be joined with other files; {mend}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the form is old
+            adata = ad.read_h5ad(file)
+    except Exception as error:  # of which kind depends on what is in the file
+        raise unreadable(file, error) from None
+    warnings.warn(f"{file} was written by AnnData 0.6 or earlier, so it is read into memory; {mend}", stacklevel=3)
+    matrices = {"X": adata.X} | {f"layers/{name}": adata.layers[name] for name in adata.layers}
+    obsm = {str(key): (lambda key=key: adata.obsm[key]) for key in adata.obsm}
+    return StoredCells(path, adata.obs, adata.var, dict(adata.uns), matrices, obsm)
 
 
 class StoredCells:
@@ -202,11 +242,20 @@ class StoredCells:
             var=self.var.copy(),
             uns=dict(self.uns),
             layers={name: _in_memory(matrix, rows) for name, matrix in self.layers.items()},
-            obsm={
-                key: value.iloc[rows] if isinstance(value, pd.DataFrame) else value[rows]
-                for key, value in self.obsm.items()
-            },
+            obsm=self._arrays(rows),
         )
+
+    def _arrays(self, rows: IndexArray) -> dict[str, Any]:
+        """Read the arrays of these cells; one that cannot be read is left out with a warning."""
+        arrays = {}
+        for key in self.obsm:
+            try:
+                value = self.obsm[key]
+            except DataError as error:
+                warnings.warn(f"obsm[{key!r}] is left out: {error}", stacklevel=4)
+                continue
+            arrays[key] = value.iloc[rows] if isinstance(value, pd.DataFrame) else value[rows]
+        return arrays
 
     def to_memory(self) -> AnnData:
         """Read all cells into an AnnData in memory."""
@@ -281,6 +330,31 @@ def _reader(groups: Sequence[Any], files: Sequence[Path], name: str) -> Callable
         return sp.vstack(parts, format="csr") if sp.issparse(parts[0]) else np.concatenate(parts)
 
     return read
+
+
+def _readable_matrices(
+    groups: Sequence[Any], files: Sequence[Path], columns: Sequence[Columns | None]
+) -> dict[str, Any]:
+    """Return ``X`` and the layers of all files; those that cannot be read are left out with a warning.
+
+    Raises
+    ------
+    DataError
+        If ``X`` cannot be read and there is no layer in its place.
+    """
+    layers = readable_keys(groups, files, "layers", common_keys(groups, "layers"))
+    matrices = {f"layers/{layer}": _matrices(groups, files, columns, f"layers/{layer}") for layer in layers}
+    if not all("X" in group for group in groups):
+        return matrices
+    reasons = [
+        reason for group, file in zip(groups, files, strict=True) if (reason := unreadable_form(group, file, "X"))
+    ]
+    if not reasons:
+        return {"X": _matrices(groups, files, columns, "X")} | matrices
+    if not matrices:
+        raise reasons[0]
+    warnings.warn(f"X is left out: {reasons[0]}", stacklevel=3)
+    return matrices
 
 
 def _matrices(groups: Sequence[Any], files: Sequence[Path], columns: Sequence[Columns | None], name: str) -> Any:

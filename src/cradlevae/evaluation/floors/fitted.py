@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
 from cradlevae.data.fingerprint import cell_fingerprints
 from cradlevae.data.labels import CONTROL, Condition, listed, singles_of
+from cradlevae.data.marks import made_by
 from cradlevae.data.moments import ConditionMoments
 from cradlevae.data.split import Split
 from cradlevae.errors import DataError
@@ -46,7 +47,7 @@ def fit_floor(name: str, data: Experiment, var: pd.DataFrame, fields: DataFields
     DataError
         If there are fewer than two passing training controls.
     """
-    train = split.rows(data.cells, "train")
+    train = split.rows(data, "train")
     passing = train[~data.failed[train]]
     controls = passing[data.is_control[passing]]
     if len(controls) < 2:
@@ -113,7 +114,9 @@ class FittedFloor:
         """The cells of an AnnData; :class:`DataError` if they do not fit. An experiment is given back as it is."""
         if isinstance(cells, Experiment):
             return cells
-        return read_experiment(cells, self.fields, genes=list(self.genes), perturbations=self.perturbations)
+        return read_experiment(
+            cells, self.fields, genes=list(self.genes), perturbations=self.perturbations, probes=self.split.probes
+        )
 
     def answerable(self, conditions: Sequence[str]) -> list[str]:
         """Those of some canonical conditions that the floor has an answer for."""
@@ -212,7 +215,7 @@ class FittedFloor:
             },
             index=[f"predicted{i}" for i in range(n_cells * len(names))],
         )
-        return ad.AnnData(counts, obs=obs, var=self.var.copy())
+        return ad.AnnData(counts, obs=obs, var=self.var.copy(), uns=made_by("predict"))
 
     def _asked(self, perturbations: str | Sequence[str]) -> dict[str, Condition]:
         """Canonical conditions by what was written; :class:`DataError` if there is no answer for one."""

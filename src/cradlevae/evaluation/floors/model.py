@@ -7,7 +7,9 @@ from typing import Any
 
 from cradlevae.data.experiment import read_experiment
 from cradlevae.data.fields import fields_of
+from cradlevae.data.known_cells import adopt_split
 from cradlevae.data.labels import closest
+from cradlevae.data.marks import warn_if_made
 from cradlevae.data.split import Split, check_is_split
 from cradlevae.data.split import split as make_split
 from cradlevae.errors import DataError
@@ -60,9 +62,13 @@ class FloorModel:
         self._fields = fields_of(None, fields)
         if split is not None:
             check_is_split(split)
-        self._data = read_experiment(adata, self._fields)
+        warn_if_made(adata, "FloorModel")
+        self._data = read_experiment(adata, self._fields, probes=() if split is None else split.probes)
         self._var = adata.var.copy()
-        self.split = make_split(adata, "cells", fields=self._fields) if split is None else split
+        if split is None:
+            self.split = make_split(adata, "cells", fields=self._fields)
+        else:
+            self.split = adopt_split(split, adata, self._data, self._fields)
         self._fitted: FittedFloor | None = None
 
     def train(self) -> None:

@@ -31,5 +31,5 @@ def need_training_controls(split: Split, data: Experiment) -> None:
 
 
 def _passing(split: Split, data: Experiment, part: str) -> IndexArray:
-    rows = split.rows(data.cells, part)
+    rows = split.rows(data, part)
     return rows[~data.failed[rows]]

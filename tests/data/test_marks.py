@@ -1,0 +1,109 @@
+"""Marks: only the truth of simulate and plant_artifacts is taken for the truth unasked, and only of their cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import cradlevae as cv
+from cradlevae.data.marks import MADE_MARK, TRUTH_MARK
+
+TRUTH = "held-out clean counts (truth)"
+
+
+def references(model: cv.CradleVAE, adata: ad.AnnData, **options: object) -> set[str]:
+    return set(cv.evaluate(model, adata, generated=False, **options)["reference"])
+
+
+def test_the_models_own_output_is_not_the_truth(model: cv.CradleVAE, simulated: ad.AnnData) -> None:
+    mine = simulated.copy()
+    del mine.uns["truth"], mine.uns[TRUTH_MARK]
+    mine.layers["clean"] = model.clean(simulated).layers["sampled"]
+    with pytest.warns(UserWarning, match=r"layers\['clean'\] not taken for the truth: .*truth='clean'"):
+        assert TRUTH not in references(model, mine)
+    assert TRUTH in references(model, mine, truth="clean")  # whoever names it means it
+    mine.layers["mine"] = mine.layers.pop("clean")
+    assert TRUTH in references(model, mine, truth="mine")
+
+
+def test_a_mark_does_not_cover_what_was_put_in_the_place_of_the_truth(
+    model: cv.CradleVAE, simulated: ad.AnnData
+) -> None:
+    replaced = simulated.copy()
+    replaced.layers["clean"] = model.clean(simulated).layers["sampled"]
+    with pytest.warns(UserWarning, match=r"^layers\['clean'\] not taken for the truth"):
+        found = references(model, replaced)
+    assert TRUTH not in found
+    assert "simulated truth" in found
+
+
+def test_a_truth_of_other_cells_is_not_theirs(model: cv.CradleVAE, simulated: ad.AnnData) -> None:
+    test = np.flatnonzero((model.split.parts == "test").to_numpy())
+    renamed = simulated.copy()
+    renamed.obs_names = [f"new{i}" if i in test else name for i, name in enumerate(renamed.obs_names)]
+    assert {TRUTH, "simulated truth"} <= references(model, renamed)
+    others = cv.simulate(n_cells=len(test), n_genes=60, n_perturbations=5, n_combinations=6, n_latent=6, seed=1)
+    train = np.flatnonzero((model.split.parts != "test").to_numpy())
+    renamed = renamed[[*train, *test]].copy()
+    renamed.X = sp.vstack([renamed.X[: len(train)], others.X], format="csr")
+    renamed.layers["clean"] = sp.vstack([renamed.layers["clean"][: len(train)], others.layers["clean"]], format="csr")
+    with pytest.warns(UserWarning, match=r"layers\['clean'\] and uns\['truth'\] not taken for the truth"):
+        assert references(model, renamed) & {TRUTH, "simulated truth"} == set()
+
+
+def test_marks_survive_files_and_fewer_cells_and_genes(
+    model: cv.CradleVAE, simulated: ad.AnnData, tmp_path: Path
+) -> None:
+    simulated[::-1][:, ::-1].copy().write_h5ad(tmp_path / "x.h5ad")
+    for cells in (ad.read_h5ad(tmp_path / "x.h5ad"), cv.open_cells(tmp_path / "x.h5ad"), simulated[20:].copy()):
+        assert {TRUTH, "simulated truth"} <= references(model, cells)
+
+
+def test_true_is_auto_false_is_nothing_and_other_types_are_refused(model: cv.CradleVAE, simulated: ad.AnnData) -> None:
+    pd.testing.assert_frame_equal(
+        cv.evaluate(model, simulated, generated=False, truth=True), cv.evaluate(model, simulated, generated=False)
+    )
+    assert references(model, simulated, truth=False) == {"held-out passing cells", "all cells"}
+    with pytest.raises(cv.DataError, match="truth is 3"):
+        cv.evaluate(model, simulated, truth=3)  # type: ignore[arg-type]
+    with pytest.raises(cv.DataError, match=r"layer 'klean' is not in the AnnData"):
+        cv.evaluate(model, simulated, truth="klean")
+    fractional = simulated.copy()
+    fractional.layers["mean"] = model.clean(simulated).X
+    with pytest.raises(cv.DataError, match=r"layers\['mean'\] holds fractional values"):
+        cv.evaluate(model, fractional, truth="mean")
+
+
+def test_planted_artifacts_are_marked_in_whichever_layer(simulated: ad.AnnData) -> None:
+    raw = simulated.copy()
+    raw.layers["counts"] = raw.layers.pop("clean")
+    del raw.uns["truth"], raw.uns[TRUTH_MARK]
+    planted = cv.plant_artifacts(raw, layer="counts", kinds=("low_umi",))
+    assert planted.uns[TRUTH_MARK]["made_by"] == "plant_artifacts"
+    floor = cv.FloorModel("training_mean", planted, layer="counts")
+    floor.train()
+    assert TRUTH in set(cv.evaluate(floor, planted, generated=False)["reference"])
+
+
+def test_what_a_model_made_is_marked_and_not_silently_taken_for_raw_data(
+    model: cv.CradleVAE, simulated: ad.AnnData, tmp_path: Path
+) -> None:
+    few = simulated[:20].copy()
+    answers = {
+        "clean": model.clean(few),
+        "counterfactual": model.counterfactual(few, perturbation="control"),
+        "predict": model.predict("A", 20, output=tmp_path / "predicted.h5ad"),
+    }
+    assert ad.read_h5ad(tmp_path / "predicted.h5ad").uns[MADE_MARK]["made_by"] == "predict"
+    for query, answer in answers.items():
+        assert answer.uns[MADE_MARK]["made_by"] == query
+        with pytest.warns(UserWarning, match=f"made by {query} of a model, and are no raw data; split"):
+            cv.split(answer, "cells")
+    answer = answers["predict"].to_memory()
+    with pytest.warns(UserWarning, match="made by predict of a model, and are no raw data; annotate_qc"):
+        cv.annotate_qc(answer, criteria=("umi",), max_fail_share=1, key_added="failed")
