@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from cradlevae.data.labels import CONTROL, singles_of
-from cradlevae.data.moments import ConditionMoments, Effects, control_row, measured_effects, pooled_variance
+from cradlevae.data.moments import ConditionMoments, Effects, control_row, measured_effects, pooled_variance, steadied_variance
 from cradlevae.errors import DataError
 from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
 from cradlevae.utils.types import FloatArray
@@ -122,7 +122,7 @@ def hierarchical_effects(train: ConditionMoments, *, singles: bool = False) -> E
     seen = replace(
         train, names=names, n_cells=train.n_cells[rows], mean=train.mean[rows], variance=train.variance[rows]
     )
-    evidence = Evidence.of_cells(seen.mean, seen.n_cells, pooled_variance(seen))
+    evidence = Evidence.of_cells(seen.mean, seen.n_cells, steadied_variance(seen))
     control = np.arange(len(rows)) == 0
     value, variance = hierarchical_shrink([evidence], np.zeros_like(seen.mean), control)
     return Effects(names[1:], value[1:].astype(np.float64), np.sqrt(variance[1:].astype(np.float64)), train.genes)

@@ -22,6 +22,7 @@ from cradlevae.data.moments import (
     condition_codes,
     condition_moments,
     pooled_variance,
+    steadied_variance,
 )
 from cradlevae.data.storage.stored_matrix import subset_rows
 from cradlevae.model.effect_estimator import estimate_effects
@@ -73,7 +74,7 @@ def _measure(model: TrainedModel, data: Experiment) -> _Measured | None:
         return None
     one_count = np.log2(1 + TARGET_SUM / np.median(data.library_size[train]))
     within = np.maximum(
-        pooled_variance(classes[0]), one_count**2 / classes[0].n_cells.sum()
+        steadied_variance(classes[0]), one_count**2 / classes[0].n_cells.sum()
     )  # unseen is not impossible
     evidence = [Evidence.of_cells(one.mean, one.n_cells, _steadied_variance(one, within)) for one in classes]
     val = training_rows(data, model.split, model.config, "val")
