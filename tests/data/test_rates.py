@@ -55,3 +55,22 @@ def test_concentrations_are_those_that_counts_were_drawn_with(data: Experiment) 
     )
     rates = condition_rates(drawn, np.arange(n_cells))
     np.testing.assert_allclose(rates.concentration, theta, rtol=0.2)
+
+
+def test_few_cells_have_neither_too_little_nor_no_overdispersion(data: Experiment) -> None:
+    rng = np.random.default_rng(0)
+    n_genes, n_cells = 60, 6
+    for theta, low, high in ((2.0, 1.0, 5.0), (1e6, 5.0, 50.0)):
+        counts = rng.poisson(rng.gamma(theta, 10 / theta, (n_cells, n_genes))).astype(np.float32)
+        drawn = replace(
+            data,
+            cells=pd.Index([f"cell{i}" for i in range(n_cells)]),
+            counts=sp.csr_matrix(counts),
+            condition=np.repeat([0, 1, 2], 2),
+            conditions=data.conditions[:3],
+            artifact=np.zeros((n_cells, 1), dtype=np.float32),
+            library_size=counts.sum(axis=1),
+        )
+        concentration = condition_rates(drawn, np.arange(n_cells)).concentration
+        assert low < np.median(concentration) < high
+        assert concentration.max() < 4 * np.median(concentration)

@@ -198,9 +198,9 @@ def steadied_variance(moments: ConditionMoments) -> FloatArray:
 def moderated_variance(moments: ConditionMoments) -> FloatArray:
     """Compute the variance in each condition, moderated by that of all conditions, (conditions, genes).
 
-    It is the weighted mean of the condition's own variance (weight: its degrees of freedom) and of the steadied variance
-    of all conditions (weight: :data:`PRIOR_CELLS`). Where a rare gene was not detected in any cell of a condition, the
-    condition's own variance is 0, and its effect on that gene would count as exact.
+    It is the weighted mean of the condition's own variance (weight: its degrees of freedom) and of the steadied
+    variance of all conditions (weight: :data:`PRIOR_CELLS`). Where a rare gene was not detected in any cell of a
+    condition, the condition's own variance is 0, and its effect on that gene would count as exact.
     """
     free = np.maximum(moments.n_cells - 1, 0).astype(np.float64)[:, None]
     own = np.where(free > 0, moments.variance, 0.0)

@@ -23,7 +23,7 @@ from cradlevae.model.trained import ControlBank, DamageBank, EffectResidual, Tra
 from cradlevae.model.training.trainer import HISTORY_FILE
 from cradlevae.utils.atomic import atomic_path, make_folder, write_text
 
-FORMAT = 4
+FORMAT = 5
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 SPLIT_FILE = "split.json"

@@ -146,7 +146,7 @@ def seen_effects(moments: ConditionMoments) -> Effects:
 
 
 def moderated_errors(moments: ConditionMoments) -> Effects:
-    """Measured effects of the perturbations that have cells, with errors that few cells do not make too small by chance.
+    """Measured effects of the perturbations that have cells, with moderated errors.
 
     Intervals are made of them: the variance between three cells is often far below that of the gene. See
     :func:`cradlevae.data.moments.moderated_variance`.
