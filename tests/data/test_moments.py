@@ -160,7 +160,7 @@ def test_the_variance_of_few_cells_is_steadied_by_similar_genes() -> None:
     assert raw[30] == 0
     assert 0.5 * truth[30] < steadied[30] < 2 * truth[30]
     assert steadied[31] == 0  # a gene without counts has none
-    assert np.square(steadied / truth - 1).mean() < 0.5 * np.square(raw / truth - 1).mean()
+    assert np.square(steadied / truth - 1).mean() < 0.6 * np.square(raw / truth - 1).mean()
 
 
 def test_many_cells_outweigh_similar_genes() -> None:

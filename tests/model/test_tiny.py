@@ -1,4 +1,4 @@
-"""Few cells in which nothing happens have no effects, and the intervals say how little is known; large effects are seen."""
+"""Few cells in which nothing happens have no effects, and their intervals say so; large effects are seen."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_gene_effects_start_near_zero(seed: int) -> None:
     adata = cells_of_one_kind(4, 1, seed)
     gene_effects = new_model(adata, cv.CradleVAE, seed).trained.module.gene_effects
     assert gene_effects is not None
-    assert float(gene_effects.value.abs().max()) < 2.5
+    assert float(gene_effects.value.detach().abs().max()) < 2.5
 
 
 def test_the_error_of_few_controls_is_part_of_every_effect() -> None:
@@ -80,7 +80,7 @@ def test_the_error_of_few_controls_is_part_of_every_effect() -> None:
         assert module.gene_effects is not None
         information = module.likelihood.information(module.gene_effects.mean_count)
         deviations.append(module.gene_effects.base_deviation(torch.arange(2), information).detach().mean())
-    assert deviations[1] > 1.2 * deviations[0]
+    assert deviations[1] > 1.1 * deviations[0]
 
 
 def test_large_effects_of_twenty_cells_are_found() -> None:

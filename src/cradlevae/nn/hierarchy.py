@@ -92,7 +92,7 @@ def fit_scales(
             square = update(part, strength[:, None] * spread[part])
             mean_square = (square[informative] / strength[informative, None]).mean(axis=0)
             if spread_prior is not None:
-                mean_square = _most_probable_square(mean_square, int(informative.sum()), *spread_prior)
+                mean_square = most_probable_square(mean_square, int(informative.sum()), *spread_prior)
             spread[part] = np.maximum(mean_square, smallest)
             moving = spread[part] > smallest  # the squares of the others are the bound's
             moved += (square[:, moving] / spread[part][moving]).sum(axis=1)
@@ -104,7 +104,7 @@ def fit_scales(
     return spread, strength
 
 
-def _most_probable_square(mean_square: FloatArray, n: int, median: float, sd: float) -> FloatArray:
+def most_probable_square(mean_square: FloatArray, n: int, median: float, sd: float) -> FloatArray:
     """The most probable τ² of genes whose n effects have these mean squares, (genes,), under a log-normal prior of τ.
 
     By Newton's method for log τ, whose log posterior is concave.

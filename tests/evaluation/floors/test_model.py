@@ -65,7 +65,9 @@ def test_effects_are_the_floors(adata: ad.AnnData, split: cv.Split) -> None:
 def test_errors_are_those_of_the_means(adata: ad.AnnData, split: cv.Split) -> None:
     pair = held_out(adata, split)
     moments = trained("training_mean", adata, split).trained.train
-    of_means = dict(zip(moments.names, moderated_variance(moments) / moments.n_cells[:, None], strict=True))
+    of_means = dict(
+        zip(moments.names, moderated_variance(moments) / np.maximum(moments.n_cells, 1)[:, None], strict=True)
+    )
     of_control = of_means["control"]
     own = {name: np.sqrt(of_mean + of_control) for name, of_mean in of_means.items()}
     mean = trained("training_mean", adata, split).effects(["A", "control"], credible=0.5)
