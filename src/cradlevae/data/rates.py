@@ -63,7 +63,7 @@ def condition_rates(data: Experiment, rows: IndexArray) -> ConditionRates:
         squares += np.bincount(scaled.indices, scaled.data**2, minlength=data.n_genes)
     n_cells = np.bincount(condition, minlength=n_conditions)
     mean = total / np.maximum(n_cells, 1)[:, None]
-    free = len(rows) - np.count_nonzero(n_cells)  # degrees of freedom, as a condition's mean is that of its own cells
+    free = len(rows) - int(np.count_nonzero(n_cells))  # degrees of freedom: a mean is that of its own cells
     scatter = np.maximum(squares - (n_cells[:, None] * mean**2).sum(axis=0), 0.0) * len(rows) / max(free, 1)
     # a count of mean λ scaled by s has the variance s²λ, that is s times its scaled mean
     counting_variance = (np.bincount(condition, scale, minlength=n_conditions)[:, None] * mean).sum(axis=0)

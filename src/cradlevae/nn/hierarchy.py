@@ -116,7 +116,7 @@ def most_probable_square(mean_square: FloatArray, n: int, median: float, sd: flo
         pull = n * mean_square * np.exp(-2 * log_spread)
         step = (pull - n - (log_spread - centre) / sd**2) / (2 * pull + 1 / sd**2)
         log_spread += np.clip(step, -1, 1)
-    return np.exp(2 * log_spread)
+    return np.asarray(np.exp(2 * log_spread))
 
 
 def hierarchical_shrink(
