@@ -40,6 +40,8 @@ RUNS: dict[str, list[tuple[str, ...]]] = {
     "speed": [("speed.py", "run", *SPEED, "--precision", "float32", "--model", "default", "--pairs", "1", "--output",
                "results.json"),
               ("speed.py", "profile", *SPEED)],
+    "tiny": [("tiny.py", "--models", "CradleVAE", "shrunk_mean", "--cells", "4", "--conditions", "2", "--noise",
+              "gamma", "--seeds", "0", "--genes", "30", "--epochs", "2", *ONE_THREAD, "--output", "tiny.csv")],
 }  # fmt: skip
 """Command lines that belong together, one after the other in one folder."""
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cradlevae.data import moments as measured
-from cradlevae.data.moments import condition_moments, measured_effects
+from cradlevae.data.moments import condition_moments, measured_effects, pooled_variance, steadied_variance
 from cradlevae.errors import DataError
 
 NAMES = ("A", "A+B", "control")
@@ -145,3 +145,26 @@ def test_effects_need_controls():
     one = condition_moments(sp.csr_matrix(counts[:2]), np.array([0, 1]), ("A", "control"))
     with pytest.raises(DataError, match="at least two control cells"):
         measured_effects(one)
+
+
+def test_the_variance_of_few_cells_is_steadied_by_similar_genes() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(np.geomspace(1, 20, 60), (6, 60))
+    counts[:, 30] = 4  # six cells that agree by chance
+    counts[:, 31] = 0
+    moments = condition_moments(
+        sp.csr_matrix(counts), np.array([0, 0, 1, 1, 2, 2]), ("control", "A", "B"), scale="mean"
+    )
+    raw, steadied = pooled_variance(moments), steadied_variance(moments)
+    truth = np.geomspace(1, 20, 60)
+    assert raw[30] == 0
+    assert 0.5 * truth[30] < steadied[30] < 2 * truth[30]
+    assert steadied[31] == 0  # a gene without counts has none
+    assert np.square(steadied / truth - 1).mean() < 0.6 * np.square(raw / truth - 1).mean()
+
+
+def test_many_cells_outweigh_similar_genes() -> None:
+    rng = np.random.default_rng(0)
+    counts = sp.csr_matrix(rng.poisson(np.geomspace(1, 20, 30), (4000, 30)))
+    moments = condition_moments(counts, rng.integers(0, 2, 4000), ("control", "A"), scale="mean")
+    np.testing.assert_allclose(steadied_variance(moments), pooled_variance(moments), rtol=0.05)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from cradlevae.data import rates as measured
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
 from cradlevae.data.rates import condition_rates
 
@@ -19,7 +20,8 @@ def data(simulated: ad.AnnData) -> Experiment:
     return read_experiment(simulated, DataFields())
 
 
-def test_every_cell_weighs_alike(data: Experiment) -> None:
+def test_every_cell_weighs_alike(data: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured, "PRIOR_CELLS", 0.0)  # each gene on its own
     rows = np.arange(0, data.n_cells, 2)
     rates = condition_rates(data, rows)
     size = np.median(data.library_size[rows])
@@ -32,6 +34,7 @@ def test_every_cell_weighs_alike(data: Experiment) -> None:
     mean = np.stack([dense[data.condition[rows] == code].mean(axis=0) for code in data.condition[rows].tolist()])
     seen = dense.any(axis=0)
     scatter = ((dense - mean) ** 2).sum(axis=0)[seen] / dense.sum(axis=0)[seen]
+    scatter *= len(rows) / (len(rows) - len(np.unique(data.condition[rows])))  # a mean is that of its own cells
     np.testing.assert_allclose(rates.dispersion[seen], np.maximum(scatter, 1e-2), rtol=1e-4)
     assert (rates.dispersion[~seen] == 1).all()
 
@@ -55,3 +58,22 @@ def test_concentrations_are_those_that_counts_were_drawn_with(data: Experiment) 
     )
     rates = condition_rates(drawn, np.arange(n_cells))
     np.testing.assert_allclose(rates.concentration, theta, rtol=0.2)
+
+
+def test_few_cells_have_neither_too_little_nor_no_overdispersion(data: Experiment) -> None:
+    rng = np.random.default_rng(0)
+    n_genes, n_cells = 60, 6
+    for theta, low, high in ((2.0, 1.0, 5.0), (1e6, 5.0, 50.0)):
+        counts = rng.poisson(rng.gamma(theta, 10 / theta, (n_cells, n_genes))).astype(np.float32)
+        drawn = replace(
+            data,
+            cells=pd.Index([f"cell{i}" for i in range(n_cells)]),
+            counts=sp.csr_matrix(counts),
+            condition=np.repeat([0, 1, 2], 2),
+            conditions=data.conditions[:3],
+            artifact=np.zeros((n_cells, 1), dtype=np.float32),
+            library_size=counts.sum(axis=1),
+        )
+        concentration = condition_rates(drawn, np.arange(n_cells)).concentration
+        assert low < np.median(concentration) < high
+        assert concentration.max() < 4 * np.median(concentration)

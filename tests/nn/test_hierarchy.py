@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
+from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink, most_probable_square
 
 pytestmark = pytest.mark.numeric
 
@@ -117,3 +117,16 @@ def test_order_and_base_do_not_matter(seed: int, scale: float, shift: float) -> 
     again, spread = hierarchical_shrink([moved], zero(one), control(one)[rows])
     np.testing.assert_allclose(again, found[rows][:, genes], atol=1e-5)
     np.testing.assert_allclose(spread, variance[rows][:, genes], atol=1e-5)
+
+
+@pytest.mark.parametrize(("n_rows", "square"), [(1, 0.0), (1, 64.0), (3, 0.2), (50, 0.2)])
+def test_the_prior_of_a_genes_scale_decides_where_few_conditions_do_not(n_rows: int, square: float) -> None:
+    median, sd = 0.1, 1.0
+    variance = most_probable_square(np.array([square]), n_rows, median, sd)
+    log_spread = np.linspace(-6, 4, 100_001)
+    log_posterior = (
+        -n_rows * log_spread
+        - n_rows * square * np.exp(-2 * log_spread) / 2
+        - ((log_spread - np.log(median)) / sd) ** 2 / 2
+    )
+    assert np.log(variance[0]) / 2 == pytest.approx(log_spread[log_posterior.argmax()], abs=1e-3)

@@ -28,7 +28,11 @@ EXPRESSION_CELLS = 8192
 """Number of cells that are transformed together."""
 
 PRIOR_CELLS = 20.0
-"""Weight of the variance pooled over conditions in each condition, in cells."""
+"""Weight, in cells, of the variance pooled over conditions in each condition, and of that of similar genes in a gene's.
+"""
+
+SIMILAR_GENES = 25
+"""Genes of similar expression whose variances are averaged."""
 
 
 @dataclass(frozen=True)
@@ -174,16 +178,39 @@ def pooled_variance(moments: ConditionMoments) -> FloatArray:
     return np.asarray(free @ np.nan_to_num(moments.variance) / max(float(free.sum()), 1.0))
 
 
+def steadied_variance(moments: ConditionMoments) -> FloatArray:
+    """Compute the variance within conditions, steadied by that of genes of similar mean, (genes,).
+
+    The variance of a gene between a few cells is often far too small by chance: three cells with a count of 1 each have
+    none. It is averaged with the mean variance of the genes whose mean expression is nearest, which weighs as much as
+    :data:`PRIOR_CELLS` cells; many cells outweigh it. A gene without counts has no variance.
+    """
+    free = float(np.maximum(moments.n_cells - 1, 0).sum())
+    pooled = pooled_variance(moments)
+    level = moments.n_cells @ np.nan_to_num(moments.mean)
+    order = np.argsort(level, kind="stable")
+    order = order[level[order] > 0]
+    if len(order) == 0:
+        return pooled
+    width = min(SIMILAR_GENES, len(order))
+    first = np.clip(np.arange(len(order)) - width // 2, 0, len(order) - width)
+    sums = np.concatenate([[0.0], np.cumsum(pooled[order])])
+    steadied = pooled.copy()
+    of_similar = (sums[first + width] - sums[first]) / width
+    steadied[order] = (free * pooled[order] + PRIOR_CELLS * of_similar) / (free + PRIOR_CELLS)
+    return steadied
+
+
 def moderated_variance(moments: ConditionMoments) -> FloatArray:
     """Compute the variance in each condition, moderated by that of all conditions, (conditions, genes).
 
-    It is the weighted mean of the condition's own variance (weight: its degrees of freedom) and of the variance pooled
-    over conditions (weight: :data:`PRIOR_CELLS`). Where a rare gene was not detected in any cell of a condition, the
-    condition's own variance is 0, and its effect on that gene would count as exact.
+    It is the weighted mean of the condition's own variance (weight: its degrees of freedom) and of the steadied
+    variance of all conditions (weight: :data:`PRIOR_CELLS`). Where a rare gene was not detected in any cell of a
+    condition, the condition's own variance is 0, and its effect on that gene would count as exact.
     """
     free = np.maximum(moments.n_cells - 1, 0).astype(np.float64)[:, None]
     own = np.where(free > 0, moments.variance, 0.0)
-    return np.asarray((free * own + PRIOR_CELLS * pooled_variance(moments)) / (free + PRIOR_CELLS))
+    return np.asarray((free * own + PRIOR_CELLS * steadied_variance(moments)) / (free + PRIOR_CELLS))
 
 
 def condition_codes(data: Experiment, rows: IndexArray, names: Sequence[str]) -> IntArray:

@@ -14,6 +14,12 @@ from cradlevae.utils.types import FloatArray, IndexArray, IntArray
 CONCENTRATIONS = 0.1, 50.0
 """Bounds of the concentration: beyond them, moments do not distinguish concentrations."""
 
+PRIOR_CELLS = 20.0
+"""Weight of the dispersion that all genes share in that of each gene, in cells."""
+
+PRIOR_OVERDISPERSION = 0.5, 2.0
+"""1 / θ of all genes together a priori, and its weight in degrees of freedom: few cells do not tell."""
+
 
 @dataclass(frozen=True)
 class ConditionRates:
@@ -57,10 +63,40 @@ def condition_rates(data: Experiment, rows: IndexArray) -> ConditionRates:
         squares += np.bincount(scaled.indices, scaled.data**2, minlength=data.n_genes)
     n_cells = np.bincount(condition, minlength=n_conditions)
     mean = total / np.maximum(n_cells, 1)[:, None]
-    scatter = np.maximum(squares - (n_cells[:, None] * mean**2).sum(axis=0), 0.0)
+    free = len(rows) - int(np.count_nonzero(n_cells))  # degrees of freedom: a mean is that of its own cells
+    scatter = np.maximum(squares - (n_cells[:, None] * mean**2).sum(axis=0), 0.0) * len(rows) / max(free, 1)
     # a count of mean λ scaled by s has the variance s²λ, that is s times its scaled mean
     counting_variance = (np.bincount(condition, scale, minlength=n_conditions)[:, None] * mean).sum(axis=0)
+    square = (n_cells[:, None] * mean**2).sum(axis=0)
+    shared = _shared_overdispersion(scatter - counting_variance, square, len(rows), free)
+    expected = counting_variance + shared * square
+    scatter = (free * scatter + PRIOR_CELLS * expected) / (free + PRIOR_CELLS)
     excess = np.maximum(scatter - counting_variance, 1e-12)
-    concentration = np.clip((n_cells[:, None] * mean**2).sum(axis=0) / excess, *CONCENTRATIONS)
+    concentration = np.clip(square / excess, *CONCENTRATIONS)
     dispersion = np.where(total.sum(axis=0) > 0, scatter / np.maximum(total.sum(axis=0), 1e-12), 1.0)
     return ConditionRates(total, n_cells, library_size, np.maximum(dispersion, 1e-2), concentration)
+
+
+def _shared_overdispersion(excess: FloatArray, square: FloatArray, n_cells: int, free: int) -> float:
+    """1 / θ of all genes together, each with the weight that its mean gives it.
+
+    Parameters
+    ----------
+    excess
+        Scatter within conditions beyond that of counting, (genes,); below 0 where chance has it so.
+    square
+        Sums over cells of the squared mean of their condition, (genes,).
+    n_cells
+        Number of cells.
+    free
+        Degrees of freedom of the scatter.
+    """
+    smallest, largest = (1 / bound for bound in reversed(CONCENTRATIONS))
+    mean = np.sqrt(square / max(n_cells, 1))
+    shared, prior_free = PRIOR_OVERDISPERSION
+    prior = shared * prior_free
+    for _ in range(5):
+        weight = 1 / (1 + shared * mean) ** 2  # square × weight is about the precision of excess / square
+        own = float((weight * excess).sum()) / max(float((weight * square).sum()), 1e-12)
+        shared = (free * min(max(own, smallest), largest) + prior) / (free + prior_free)
+    return shared

@@ -40,6 +40,7 @@ class GeneEffects(nn.Module):
 
     mean_count: Tensor
     n_cells: Tensor
+    n_controls: Tensor
 
     def __init__(self, n_treatments: int, n_genes: int) -> None:
         super().__init__()
@@ -48,6 +49,7 @@ class GeneEffects(nn.Module):
         self.log_strength = nn.Parameter(torch.zeros(n_treatments))
         self.register_buffer("mean_count", torch.ones(n_genes))
         self.register_buffer("n_cells", torch.ones(n_treatments))
+        self.register_buffer("n_controls", torch.ones(()))
 
     def of_conditions(self, dosage: Tensor, treatments: Tensor | None = None) -> Tensor:
         """What conditions of dosages (conditions, treatments) add to the log rates, (conditions, G)."""
@@ -78,9 +80,21 @@ class GeneEffects(nn.Module):
         return ((self.log_spread - math.log(median)) / sd).square().sum() / 2
 
     def deviation(self, treatments: Tensor, information: Tensor) -> Tensor:
-        """Posterior standard deviation of V, (treatments, G); ``information`` as in :meth:`cost`."""
+        """Posterior standard deviation of V given the base, (treatments, G); ``information`` as in :meth:`cost`."""
         total_information = self.n_cells.index_select(0, treatments).unsqueeze(1) * information
         return (1 / self._prior_variance(treatments) + total_information).rsqrt()
+
+    def base_deviation(self, treatments: Tensor, information: Tensor) -> Tensor:
+        """What the standard deviation of the base adds to that of V, (treatments, G); one error, which all V share.
+
+        The controls tell of the base, and other cells as far as their own effects leave them free to.
+        """
+        everything = torch.arange(len(self.n_cells), device=self.n_cells.device)
+        own = self.n_cells.unsqueeze(1) * information
+        moved = self._prior_variance(everything) * own  # information about V beside that of its prior
+        of_base = self.n_controls * information + (own / (1 + moved)).sum(0)
+        shrinkage = (moved / (1 + moved)).index_select(0, treatments)
+        return shrinkage * of_base.clamp_min(1e-12).rsqrt()
 
     def expected_log(self) -> Tensor:
         """How far a change of a gene's log rate moves its log(1 + count), on average, (G,)."""
@@ -91,10 +105,13 @@ class GeneEffects(nn.Module):
         return (2 * (strength.unsqueeze(1) + self.log_spread)).exp()
 
     @torch.no_grad()
-    def start(self, data: Experiment, rates: ConditionRates, mean_count: Tensor, n_cells: Tensor) -> None:
+    def start(
+        self, data: Experiment, rates: ConditionRates, mean_count: Tensor, n_cells: Tensor, n_controls: int
+    ) -> None:
         """Start at the estimate from the counts of conditions with one treatment; the others start at 0."""
         self.mean_count.copy_(mean_count)
         self.n_cells.copy_(n_cells)
+        self.n_controls.fill_(n_controls)
         single = np.flatnonzero((data.dosage != 0).sum(axis=1) == 1)
         control = np.flatnonzero(~data.dosage.any(axis=1))
         rows = np.concatenate([control, single])
@@ -148,7 +165,7 @@ def shrunk_rates(
         return square
 
     sweeps = track_slow(range(SWEEPS), SWEEPS, "first estimate of gene effects") if informative.any() else ()
-    spread, strength = fit_scales(informative, n_genes, update, sweeps, smallest=1e-6)
+    spread, strength = fit_scales(informative, n_genes, update, sweeps, smallest=1e-6, spread_prior=SPREAD)
     return value, np.sqrt(spread), np.sqrt(strength)
 
 
@@ -161,7 +178,7 @@ def _swept(
     prior: FloatArray,
     informative: BoolArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """One sweep over some genes: V, base and E[V²]."""
+    """One sweep over some genes: V, base and E[V²], to which the error of the base adds."""
     w = value.astype(np.float64)
     for _ in range(3):
         expected = library * np.exp(base + w)
@@ -172,8 +189,10 @@ def _swept(
     # about the base, a condition tells what is left when its own V may be anything that the prior allows
     weight = np.where(informative[:, None], information / (1 + prior * information), information)
     residual = np.clip((total - expected) / np.maximum(expected, 1e-9) + w, -2, 2)
-    moved: FloatArray = np.clip((weight * residual).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-9), -0.5, 0.5)
-    return w, base + moved, w**2 + 1 / (information + 1 / prior)
+    of_base = np.maximum(weight.sum(axis=0), 1e-9)
+    moved: FloatArray = np.clip((weight * residual).sum(axis=0) / of_base, -0.5, 0.5)
+    shrinkage = prior * information / (1 + prior * information)
+    return w, base + moved, w**2 + prior * (1 - shrinkage) + shrinkage**2 / of_base
 
 
 def start_at_rates(effects: GeneEffects, likelihood: Likelihood, data: Experiment, rows: IndexArray) -> None:
@@ -186,6 +205,10 @@ def start_at_rates(effects: GeneEffects, likelihood: Likelihood, data: Experimen
     mean_count = rates.total.sum(axis=0) / max(1, rates.n_cells.sum())
     n_cells = np.bincount(data.condition[rows], minlength=len(data.conditions)) @ (data.dosage != 0)
     effects.start(
-        data, rates, torch.from_numpy(mean_count).float(), torch.from_numpy(np.asarray(n_cells, dtype=np.float32))
+        data,
+        rates,
+        torch.from_numpy(mean_count).float(),
+        torch.from_numpy(np.asarray(n_cells, dtype=np.float32)),
+        int(data.is_control[rows].sum()),
     )
     likelihood.start(torch.from_numpy(rates.concentration))

@@ -101,15 +101,21 @@ def draw_offsets(model: TrainedModel, dosage: Tensor, seed: int, batches: range)
     centre = effects.of_conditions(dosage.unsqueeze(0))  # (1, genes)
     information = model.module.likelihood.information(effects.mean_count)
     deviation = dosage[treatments].unsqueeze(1) * effects.deviation(treatments, information)
+    of_base = dosage[treatments] @ effects.base_deviation(treatments, information)  # one error, so no squares
     drawn = []
     for batch in batches:
         of_batch = centre.expand(DRAWS, -1)
-        for treatment, scale in zip(treatments.tolist(), deviation, strict=True):
-            noise = np.random.default_rng([seed, batch, 1 + treatment, 1]).standard_normal((DRAWS, len(scale)))
-            centred = (noise - noise.mean(axis=0)) * (DRAWS / (DRAWS - 1)) ** 0.5
-            of_batch = of_batch + torch.from_numpy(centred.astype(np.float32)) * scale
+        for stream, scale in zip([0, *(1 + treatments).tolist()], [of_base, *deviation], strict=True):
+            of_batch = of_batch + scale * _centred_normal([seed, batch, stream, 1], len(scale))
         drawn.append(of_batch[_partners()])
     return torch.cat(drawn)
+
+
+def _centred_normal(seed: list[int], n_genes: int) -> Tensor:
+    """Standard normal draws about their mean, (7, genes)."""
+    noise = np.random.default_rng(seed).standard_normal((DRAWS, n_genes))
+    centred = (noise - noise.mean(axis=0)) * (DRAWS / (DRAWS - 1)) ** 0.5
+    return torch.from_numpy(centred.astype(np.float32))
 
 
 def draw_effects(particles: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from cradlevae.model.training.trainer import HISTORY_FILE
 from cradlevae.utils.atomic import swapped_in
 from cradlevae.utils.outputs import refuse_existing
 
-FORMAT = 4
+FORMAT = 5
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 SPLIT_FILE = "split.json"

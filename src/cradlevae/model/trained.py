@@ -141,7 +141,8 @@ class TrainedModel:
     damage
         See :class:`DamageBank`; ``None`` where cells have no artifact state of their own, or none failed.
     residual
-        See :class:`EffectResidual`; made when training ends, where the model has gene effects.
+        See :class:`EffectResidual`; made when training ends, where there are cells enough. Its mean is 0 where the
+        model has no gene effects.
     passing_library_size
         Median library size of the passing training cells.
     fingerprints

@@ -63,6 +63,7 @@ def fit_scales(
     sweeps: Iterable[object],
     *,
     smallest: float,
+    spread_prior: tuple[float, float] | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """τ² of genes, (genes,), and σ² of rows, (rows,), at their most probable values, by EM; the mean of σ² is 1.
 
@@ -79,6 +80,8 @@ def fit_scales(
         An item per sweep.
     smallest
         Smallest τ².
+    spread_prior
+        Median of τ a priori, and standard deviation of its logarithm; ``None`` lets the evidence decide alone.
     """
     spread, strength = np.full(n_genes, 0.02), informative.astype(np.float64)
     step = max(1, BLOCK_VALUES // len(informative))
@@ -87,7 +90,10 @@ def fit_scales(
         for start in range(0, n_genes, step):
             part = slice(start, start + step)
             square = update(part, strength[:, None] * spread[part])
-            spread[part] = np.maximum((square[informative] / strength[informative, None]).mean(axis=0), smallest)
+            mean_square = (square[informative] / strength[informative, None]).mean(axis=0)
+            if spread_prior is not None:
+                mean_square = most_probable_square(mean_square, int(informative.sum()), *spread_prior)
+            spread[part] = np.maximum(mean_square, smallest)
             moving = spread[part] > smallest  # the squares of the others are the bound's
             moved += (square[:, moving] / spread[part][moving]).sum(axis=1)
             n_moved += int(moving.sum())
@@ -96,6 +102,21 @@ def fit_scales(
             strength[informative] = moved[informative] / n_moved / size
             spread = np.maximum(spread * size, smallest)
     return spread, strength
+
+
+def most_probable_square(mean_square: FloatArray, n: int, median: float, sd: float) -> FloatArray:
+    """The most probable τ² of genes whose n effects have these mean squares, (genes,), under a log-normal prior of τ.
+
+    By Newton's method for log τ, whose log posterior is concave.
+    """
+    centre = np.log(median)
+    log_spread = 0.5 * np.log(np.maximum(mean_square, 1e-12))  # the largest likelihood
+    log_spread = (n * log_spread + centre / sd**2) / (n + 1 / sd**2)
+    for _ in range(20):
+        pull = n * mean_square * np.exp(-2 * log_spread)
+        step = (pull - n - (log_spread - centre) / sd**2) / (2 * pull + 1 / sd**2)
+        log_spread += np.clip(step, -1, 1)
+    return np.asarray(np.exp(2 * log_spread))
 
 
 def hierarchical_shrink(

@@ -61,8 +61,9 @@ def effects(
     residual
         Add what the decoder leaves of the measured effects, for combinations without training cells that of their parts
         (:mod:`cradlevae.model.training.residual`), with its uncertainty, and widen the intervals as far as validation
-        cells ask for it; without, the effect is what :func:`~cradlevae.query.predict.predict` would generate. It is
-        known on the scale ``"perturbseq"`` alone.
+        cells ask for it; without, the effect is what :func:`~cradlevae.query.predict.predict` would generate. A model
+        without gene effects keeps its effects, and only their intervals are widened by what they leave of the measured
+        ones. It is known on the scale ``"perturbseq"`` alone.
     seed
         Seed of the draws.
 

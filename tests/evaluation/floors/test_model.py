@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import cradlevae as cv
-from cradlevae.data.moments import condition_moments, measured_effects
+from cradlevae.data.moments import condition_moments, measured_effects, moderated_variance
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.registry import FLOORS, floor_effects
 
@@ -65,10 +65,11 @@ def test_effects_are_the_floors(adata: ad.AnnData, split: cv.Split) -> None:
 def test_errors_are_those_of_the_means(adata: ad.AnnData, split: cv.Split) -> None:
     pair = held_out(adata, split)
     moments = trained("training_mean", adata, split).trained.train
-    measured = measured_effects(moments)
-    own = dict(zip(measured.names, measured.standard_error, strict=True))
-    base = moments.names.index("control")
-    of_control = moments.variance[base] / moments.n_cells[base]
+    of_means = dict(
+        zip(moments.names, moderated_variance(moments) / np.maximum(moments.n_cells, 1)[:, None], strict=True)
+    )
+    of_control = of_means["control"]
+    own = {name: np.sqrt(of_mean + of_control) for name, of_mean in of_means.items()}
     mean = trained("training_mean", adata, split).effects(["A", "control"], credible=0.5)
     np.testing.assert_allclose(mean.layers["sd"], [own["A"], np.zeros(40)], rtol=1e-5)
     np.testing.assert_allclose(mean.layers["high"] - mean.X, 0.6745 * mean.layers["sd"], rtol=1e-3, atol=1e-6)

@@ -10,10 +10,17 @@ import numpy as np
 
 from cradlevae.data.gene_names import target_columns
 from cradlevae.data.labels import singles_of
-from cradlevae.data.moments import ConditionMoments, Effects, control_row
+from cradlevae.data.moments import ConditionMoments, Effects, control_row, moderated_variance
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.registry import floor
-from cradlevae.evaluation.floors.shrinkage import hierarchical_effects, lowrank_shrink, seen_effects, shrink, shrinkage
+from cradlevae.evaluation.floors.shrinkage import (
+    hierarchical_effects,
+    lowrank_shrink,
+    moderated_errors,
+    seen_effects,
+    shrink,
+    shrinkage,
+)
 from cradlevae.utils.types import FloatArray
 
 LOADINGS = 10
@@ -42,7 +49,7 @@ def _perturbed_mean(
 def _training_error(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
 ) -> FloatArray:
-    effects = seen_effects(train)
+    effects = moderated_errors(train)
     return _look_up(replace(effects, value=effects.standard_error), conditions)
 
 
@@ -51,7 +58,8 @@ def _shrunk_error(
 ) -> FloatArray:
     """Standard deviation a posteriori: what is shrunk by a factor f keeps f of its error's variance."""
     effects = seen_effects(train)
-    deviation = effects.standard_error * np.sqrt(shrinkage(effects.value, effects.standard_error))
+    kept = shrinkage(effects.value, effects.standard_error)
+    deviation = moderated_errors(train).standard_error * np.sqrt(kept)
     return _look_up(replace(effects, value=deviation), conditions)
 
 
@@ -59,8 +67,8 @@ def _additive_error(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
 ) -> FloatArray:
     """All singles are measured against the same controls, whose error is added once for each pair of members."""
-    singles, base = _singles(train), control_row(train)
-    of_control = train.variance[base] / train.n_cells[base]
+    singles, base = _singles(moderated_errors(train)), control_row(train)
+    of_control = moderated_variance(train)[base] / train.n_cells[base]
     squared = replace(singles, value=singles.standard_error**2)
     n_members = np.array([len(singles_of(condition)) for condition in conditions])[:, None]
     return np.asarray(np.sqrt(_of_singles(squared, conditions, np.sum) + n_members * (n_members - 1) * of_control))
@@ -106,7 +114,7 @@ def _hierarchical_mean(
 
 @floor("additive", "control plus the effects of the single perturbations", error=_additive_error)
 def _additive(train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]) -> FloatArray:
-    return _of_singles(_singles(train), conditions, np.sum)
+    return _of_singles(_singles(seen_effects(train)), conditions, np.sum)
 
 
 @floor("additive_shrunk", "control plus the shrunk effects of the single perturbations")
@@ -114,7 +122,7 @@ def _additive_shrunk(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
 ) -> FloatArray:
     # Singles alone set τ²: combinations move genes further and would undo part of the shrinkage.
-    return _of_singles(_shrunk(_singles(train)), conditions, np.sum)
+    return _of_singles(_shrunk(_singles(seen_effects(train))), conditions, np.sum)
 
 
 @floor("additive_hierarchical", "control plus the hierarchically shrunk effects of the single perturbations")
@@ -128,7 +136,7 @@ def _additive_hierarchical(
 def _matching_mean(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
 ) -> FloatArray:
-    return _of_singles(_singles(train), conditions, np.mean)
+    return _of_singles(_singles(seen_effects(train)), conditions, np.mean)
 
 
 @floor("bilinear_ridge", "ridge regression between PCA loadings of genes and of perturbed genes")
@@ -196,9 +204,8 @@ def _shrunk(effects: Effects) -> Effects:
     return Effects(effects.names, value, effects.standard_error, effects.genes)
 
 
-def _singles(train: ConditionMoments) -> Effects:
-    """Measured effects of the single perturbations with training cells."""
-    effects = seen_effects(train)
+def _singles(effects: Effects) -> Effects:
+    """Those of the single perturbations."""
     rows = [row for row, name in enumerate(effects.names) if len(singles_of(name)) == 1]
     names = tuple(effects.names[row] for row in rows)
     return Effects(names, effects.value[rows], effects.standard_error[rows], effects.genes)

@@ -13,7 +13,15 @@ from dataclasses import replace
 import numpy as np
 
 from cradlevae.data.labels import CONTROL, singles_of
-from cradlevae.data.moments import ConditionMoments, Effects, control_row, measured_effects, pooled_variance
+from cradlevae.data.moments import (
+    ConditionMoments,
+    Effects,
+    control_row,
+    measured_effects,
+    moderated_variance,
+    pooled_variance,
+    steadied_variance,
+)
 from cradlevae.errors import DataError
 from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
 from cradlevae.utils.types import FloatArray
@@ -122,7 +130,7 @@ def hierarchical_effects(train: ConditionMoments, *, singles: bool = False) -> E
     seen = replace(
         train, names=names, n_cells=train.n_cells[rows], mean=train.mean[rows], variance=train.variance[rows]
     )
-    evidence = Evidence.of_cells(seen.mean, seen.n_cells, pooled_variance(seen))
+    evidence = Evidence.of_cells(seen.mean, seen.n_cells, steadied_variance(seen))
     control = np.arange(len(rows)) == 0
     value, variance = hierarchical_shrink([evidence], np.zeros_like(seen.mean), control)
     return Effects(names[1:], value[1:].astype(np.float64), np.sqrt(variance[1:].astype(np.float64)), train.genes)
@@ -135,6 +143,18 @@ def seen_effects(moments: ConditionMoments) -> Effects:
     rows = [row for row, name in enumerate(effects.names) if cells[name] > 0]
     names = tuple(effects.names[row] for row in rows)
     return Effects(names, effects.value[rows], effects.standard_error[rows], effects.genes)
+
+
+def moderated_errors(moments: ConditionMoments) -> Effects:
+    """Measured effects of the perturbations that have cells, with moderated errors.
+
+    Intervals are made of them: the variance between three cells is often far below that of the gene. See
+    :func:`cradlevae.data.moments.moderated_variance`.
+    """
+    effects = seen_effects(moments)
+    rows = [moments.names.index(name) for name in effects.names]
+    squared = moderated_variance(moments) / np.maximum(moments.n_cells, 1)[:, None]
+    return replace(effects, standard_error=np.sqrt(squared[rows] + squared[control_row(moments)]))
 
 
 def _noise_scale(moments: ConditionMoments, names: tuple[str, ...]) -> FloatArray:

@@ -22,6 +22,7 @@ from cradlevae.data.moments import (
     condition_codes,
     condition_moments,
     pooled_variance,
+    steadied_variance,
 )
 from cradlevae.data.storage.stored_matrix import subset_rows
 from cradlevae.model.effect_estimator import estimate_effects
@@ -47,8 +48,11 @@ WIDENING_SD = 1.0
 
 
 def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
-    """The model with its :class:`~cradlevae.model.trained.EffectResidual`, from its training and validation cells."""
-    measured = _measure(model, data) if model.module.gene_effects is not None else None
+    """The model with its :class:`~cradlevae.model.trained.EffectResidual`, from its training and validation cells.
+
+    A model without gene effects keeps its own effects; their intervals alone take the residual up.
+    """
+    measured = _measure(model, data)
     return model if measured is None else replace(model, residual=_residual(model, measured))
 
 
@@ -73,7 +77,7 @@ def _measure(model: TrainedModel, data: Experiment) -> _Measured | None:
         return None
     one_count = np.log2(1 + TARGET_SUM / np.median(data.library_size[train]))
     within = np.maximum(
-        pooled_variance(classes[0]), one_count**2 / classes[0].n_cells.sum()
+        steadied_variance(classes[0]), one_count**2 / classes[0].n_cells.sum()
     )  # unseen is not impossible
     evidence = [Evidence.of_cells(one.mean, one.n_cells, _steadied_variance(one, within)) for one in classes]
     val = training_rows(data, model.split, model.config, "val")
@@ -100,7 +104,12 @@ def _residual(model: TrainedModel, measured: _Measured) -> EffectResidual:
     of_combined = _fitted(measured, expected + moved, combined)
     moved[combined] += of_combined.mean
     left[combined] = of_combined.variance + of_combined.part**2 * left[combined]
-    own = np.where(n_treatments > 1, of_combined.part, of_single.part)[:, None] * spread
+    parts = of_single.part, of_combined.part
+    if model.module.gene_effects is None:  # a member that is a latent model alone: its answers stay its own
+        left, moved = left + moved**2, np.zeros_like(moved)
+        variance, mean = variance + mean**2, np.zeros_like(mean)
+        part, parts = np.ones_like(part), (1.0, 1.0)
+    own = np.where(n_treatments > 1, parts[1], parts[0])[:, None] * spread
     return EffectResidual(
         mean,
         np.sqrt(variance),
@@ -108,7 +117,7 @@ def _residual(model: TrainedModel, measured: _Measured) -> EffectResidual:
         tuple(measured.names[row - 1] for row in combined[1:]),
         moved[combined[1:]],
         np.sqrt(left[combined[1:]]),
-        of_combined.part,
+        parts[1],
         _widening(measured.held_out, expected + moved, left + own**2, error),
     )
 
