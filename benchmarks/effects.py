@@ -28,8 +28,8 @@ import numpy as np
 import torch
 
 import cradlevae as cv
-from cradlevae.model.latent_draws import draw_basal, draw_globals
-from cradlevae.model.streams import seeded
+from cradlevae.model.estimation.latent_draws import draw_basal, draw_globals
+from cradlevae.model.estimation.streams import seeded
 from cradlevae.model.trained import TrainedModel, with_banks
 from cradlevae.query.effects import effects
 from cradlevae.utils.atomic import write_text

@@ -13,10 +13,10 @@ import torch
 
 import cradlevae as cv
 from cradlevae.errors import DataError
-from cradlevae.model.effect_estimator import BLOCKS
-from cradlevae.model.integration_design import PARTICLES
-from cradlevae.model.latent_draws import draw_basal, draw_globals
-from cradlevae.model.streams import seeded
+from cradlevae.model.estimation.effect_estimator import BLOCKS
+from cradlevae.model.estimation.integration_design import PARTICLES
+from cradlevae.model.estimation.latent_draws import draw_basal, draw_globals
+from cradlevae.model.estimation.streams import seeded
 from cradlevae.nn.log_expression import expected_log_expression
 from cradlevae.query.effects import published_effects
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
-from cradlevae.model.effect_estimator import Scale
-from cradlevae.model.latent_draws import Basal
+from cradlevae.model.estimation.effect_estimator import Scale
+from cradlevae.model.estimation.latent_draws import Basal
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query import (
     counterfactual as counterfactual_query,

@@ -10,7 +10,8 @@ import pandas as pd
 
 from cradlevae.data.cell_sketch import ENOUGH_PROBES, CellSketch, SketchArray, choose_probes, sketch_values
 from cradlevae.data.experiment import DataFields, Experiment
-from cradlevae.data.split import PARTS, UNUSED, Split
+from cradlevae.data.split import PARTS, Split
+from cradlevae.data.split_recipes import UNUSED
 from cradlevae.data.storage.counts import Counts
 from cradlevae.errors import DataError
 from cradlevae.utils.types import AnnDataLike, BoolArray

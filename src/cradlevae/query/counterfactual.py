@@ -27,10 +27,10 @@ from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.data.marks import made_by
 from cradlevae.data.storage.block_writer import Block, check_cells_output, from_blocks, rounded
 from cradlevae.errors import DataError
+from cradlevae.model.estimation.latent_draws import draw_globals
+from cradlevae.model.estimation.streams import CellStreams, padding, seeded
 from cradlevae.model.globals import Globals, artifact_state, perturbation_state
-from cradlevae.model.latent_draws import draw_globals
 from cradlevae.model.module import failed_cells, sparse_counts
-from cradlevae.model.streams import CellStreams, padding, seeded
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.mlp import Gaussian
 from cradlevae.query.arguments import artifact_indicator, asked_conditions, need_artifact

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.labels import CONTROL, Condition
-from cradlevae.model.effect_estimator import Scale, estimate_effects
-from cradlevae.model.latent_draws import Basal, draw_condition
-from cradlevae.model.streams import reseed, seeded
+from cradlevae.model.estimation.effect_estimator import Scale, estimate_effects
+from cradlevae.model.estimation.latent_draws import Basal, draw_condition
+from cradlevae.model.estimation.streams import reseed, seeded
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.arguments import PUBLISHED_LIBRARY_SIZE, asked_conditions, checked_error
 from cradlevae.utils.checks import check_choice, flag, probability, real_number, seed_number, whole_number

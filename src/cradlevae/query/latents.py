@@ -12,11 +12,11 @@ import torch
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.errors import DataError
+from cradlevae.model.estimation.latent_draws import draw_globals
+from cradlevae.model.estimation.streams import CellStreams, padding, seeded
 from cradlevae.model.globals import Globals, artifact_state, perturbation_state
-from cradlevae.model.latent_draws import draw_globals
 from cradlevae.model.module import failed_cells, sparse_counts
 from cradlevae.model.objective import iwelbo
-from cradlevae.model.streams import CellStreams, padding, seeded
 from cradlevae.model.trained import TrainedModel
 from cradlevae.utils.checks import flag, seed_number, whole_number
 from cradlevae.utils.constants import ENCODED_CELLS

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from cradlevae.data.experiment import DataFields
 from cradlevae.data.labels import listed, singles_of
 from cradlevae.errors import DataError
-from cradlevae.model.streams import stream_seed
+from cradlevae.model.estimation.streams import stream_seed
 from cradlevae.query.arguments import asked_names
 from cradlevae.utils.checks import shown
 from cradlevae.utils.fields import plain

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from cradlevae.data.marks import made_by
 from cradlevae.data.storage.block_writer import Block, check_cells_output, from_blocks
-from cradlevae.model.latent_draws import Basal, draw_basal, draw_cell_artifact, draw_condition
-from cradlevae.model.streams import reseed, seeded, stream_seed
+from cradlevae.model.estimation.latent_draws import Basal, draw_basal, draw_cell_artifact, draw_condition
+from cradlevae.model.estimation.streams import reseed, seeded, stream_seed
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.arguments import artifact_indicator, asked_conditions
 from cradlevae.query.library_sizes import LibrarySize, chosen_sizes

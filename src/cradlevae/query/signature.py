@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cradlevae.model.latent_draws import draw_basal, draw_cell_artifact, draw_globals
-from cradlevae.model.streams import seeded
+from cradlevae.model.estimation.latent_draws import draw_basal, draw_cell_artifact, draw_globals
+from cradlevae.model.estimation.streams import seeded
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.arguments import need_artifact, need_damaged_cells
 from cradlevae.utils.checks import probability, seed_number, whole_number

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cradlevae.model.estimation.latent_draws import Basal
 from cradlevae.model.globals import GlobalNoise
-from cradlevae.model.latent_draws import Basal
 from cradlevae.model.trained import TrainedModel
 from cradlevae.utils.types import Float32Array, FloatArray, IndexArray
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import cradlevae as cv
-from cradlevae.model.integration_design import (
+from cradlevae.model.estimation.integration_design import (
     DRAWS,
     OFFSETS,
     PARTICLES,
@@ -18,8 +18,8 @@ from cradlevae.model.integration_design import (
     latin_hypercube,
     residual_freedom,
 )
-from cradlevae.model.latent_draws import draw_globals
-from cradlevae.model.streams import seeded
+from cradlevae.model.estimation.latent_draws import draw_globals
+from cradlevae.model.estimation.streams import seeded
 
 DRAW = (np.arange(DRAWS)[:, None] - np.array(OFFSETS)).ravel() % DRAWS
 STATE = np.repeat(np.arange(DRAWS), len(OFFSETS))

@@ -1,7 +1,8 @@
 """Effects of conditions from a model's networks: treated minus control, artifact off, with their posterior.
 
-Particles (a draw of the globals with a basal state) come in blocks (:mod:`cradlevae.model.integration_design`) until
-the Monte-Carlo error is met. Count noise is integrated over, not sampled.
+Particles (a draw of the globals with a basal state) come in blocks
+(:mod:`cradlevae.model.estimation.integration_design`) until the Monte-Carlo error is met. Count noise is integrated
+over, not sampled.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cradlevae.model.integration_design import (
+from cradlevae.model.estimation.integration_design import (
     DRAWS,
     PARTICLES,
     States,
@@ -26,8 +27,8 @@ from cradlevae.model.integration_design import (
     draw_states,
     residual_freedom,
 )
-from cradlevae.model.latent_draws import Basal
-from cradlevae.model.streams import seeded
+from cradlevae.model.estimation.latent_draws import Basal
+from cradlevae.model.estimation.streams import seeded
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.log_expression import expected_log_expression
 from cradlevae.utils.names import listed
