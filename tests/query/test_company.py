@@ -129,3 +129,11 @@ def test_the_callers_random_numbers_go_on(strong: cv.CradleVAE, simulated: ad.An
         torch.manual_seed(3)
         np.random.seed(3)  # noqa: NPY002
         assert after == (torch.rand(1), np.random.rand())  # noqa: NPY002
+
+
+def test_a_floor_predicts_a_condition_alike_in_any_company(simulated: ad.AnnData) -> None:
+    floor = cv.FloorModel("training_mean", simulated, split=cv.split(simulated, "cells"))
+    floor.train()
+    together = floor.predict(["control", "A", "B"], n_cells=20)
+    for name in ("B", "A", "control"):
+        np.testing.assert_array_equal(of_condition(floor.predict(name, n_cells=20), name), of_condition(together, name))

@@ -206,7 +206,7 @@ class FittedFloor:
         names = list(asked.values())
         wanted = chosen_sizes(library_size, names, self.fields, n_cells, seed)
         effects = np.stack([self._effect(name) for name in names])
-        counts, sizes = self.controls.moved(effects, n_cells, wanted, seed)
+        counts, sizes = self.controls.moved(names, effects, n_cells, wanted, seed)
         obs = pd.DataFrame(
             {
                 "perturbation": pd.Categorical(np.repeat(np.array(list(asked), dtype=object), n_cells)),

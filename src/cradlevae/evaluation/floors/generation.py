@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
 
+from cradlevae.model.estimation.streams import stream_seed
 from cradlevae.utils.constants import TARGET_SUM
 from cradlevae.utils.types import Float32Array, FloatArray
 
@@ -28,7 +30,12 @@ class ControlCells:
     counts: sp.csr_matrix
 
     def moved(
-        self, effects: FloatArray, n_cells: int, library_size: Float32Array | None, seed: int
+        self,
+        names: Sequence[str],
+        effects: FloatArray,
+        n_cells: int,
+        library_size: Float32Array | None,
+        seed: int,
     ) -> tuple[sp.csr_matrix, FloatArray]:
         """Controls drawn at random, whose genes are moved by effects.
 
@@ -37,6 +44,8 @@ class ControlCells:
 
         Parameters
         ----------
+        names
+            Conditions; each has random numbers of its own, whichever are asked for beside it.
         effects
             Effect of each condition, (conditions, genes).
         n_cells
@@ -50,9 +59,9 @@ class ControlCells:
         -------
         Counts, (conditions · n_cells, genes), float32, and the library size of each cell.
         """
-        rng = np.random.default_rng(seed)
         blocks, sizes = [], []
-        for row, factor in enumerate(self._factors(effects)):
+        for row, (name, factor) in enumerate(zip(names, self._factors(effects), strict=True)):
+            rng = np.random.default_rng([seed, stream_seed(seed, name)])
             chosen = self.counts[rng.integers(self.counts.shape[0], size=n_cells)]
             library = np.asarray(chosen.sum(axis=1)).ravel() if library_size is None else library_size[row]
             rate = sp.csr_matrix(chosen.multiply(factor), dtype=np.float64)
