@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.loading.counterfactual_references import CounterfactualReferences
 from cradlevae.model.module import CradleModule
-from cradlevae.model.objective import Noise, SplitSizes
+from cradlevae.model.objective_inputs import Noise, SplitSizes
 from cradlevae.nn.mlp import MLP, Gaussian, GaussianHead
 
 

@@ -30,7 +30,8 @@ import torch
 import cradlevae as cv
 from cradlevae.model.estimation.latent_draws import draw_basal, draw_globals
 from cradlevae.model.estimation.streams import seeded
-from cradlevae.model.trained import TrainedModel, with_banks
+from cradlevae.model.trained import TrainedModel
+from cradlevae.model.training.bank_states import with_banks
 from cradlevae.query.effects import effects
 from cradlevae.utils.atomic import write_text
 from cradlevae.utils.constants import TARGET_SUM

@@ -23,8 +23,8 @@ import torch
 from overhead import step
 
 import cradlevae as cv
-from cradlevae.model.config import TrainConfig
 from cradlevae.model.training.fit import fit, make_minibatches, split_sizes
+from cradlevae.model.training.settings import TrainConfig
 from cradlevae.nn.matmul import matmul_precision
 
 

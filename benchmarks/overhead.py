@@ -20,11 +20,12 @@ import torch
 
 import cradlevae as cv
 from cradlevae.data.loading.minibatch import Minibatch
-from cradlevae.model.config import TrainConfig
 from cradlevae.model.module import CradleModule
-from cradlevae.model.objective import SplitSizes, draw_noise, loss_terms
+from cradlevae.model.objective import draw_noise, loss_terms
+from cradlevae.model.objective_inputs import SplitSizes
 from cradlevae.model.training import lightning_module
 from cradlevae.model.training.fit import fit, make_minibatches, split_sizes
+from cradlevae.model.training.settings import TrainConfig
 from cradlevae.nn.matmul import matmul_precision
 
 BATCH = 16

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from cradlevae.errors import TrainingError as TrainingError
     from cradlevae.evaluation.floors.model import FloorModel as FloorModel
     from cradlevae.model.config import ModelConfig as ModelConfig
-    from cradlevae.model.config import TrainConfig as TrainConfig
+    from cradlevae.model.training.settings import TrainConfig as TrainConfig
 
 _HOMES = {
     "cradlevae.api": (
@@ -67,7 +67,8 @@ _HOMES = {
     "cradlevae.data.storage.stored_cells": ("StoredCells", "open_cells"),
     "cradlevae.errors": ("CradleError", "DataError", "TrainingError"),
     "cradlevae.evaluation.floors.model": ("FloorModel",),
-    "cradlevae.model.config": ("ModelConfig", "TrainConfig"),
+    "cradlevae.model.config": ("ModelConfig",),
+    "cradlevae.model.training.settings": ("TrainConfig",),
 }
 """The public names by the module that defines them; a type checker reads the same in the imports above."""
 

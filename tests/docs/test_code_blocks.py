@@ -43,7 +43,8 @@ from cradlevae.evaluation.metrics.registry import REGISTRY
 from cradlevae.model.artifact import ARTIFACT_MODELS
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.family import FAMILY
-from cradlevae.nn.likelihood import LIKELIHOODS, likelihood_of
+from cradlevae.nn.known_likelihoods import likelihood_of
+from cradlevae.nn.likelihood import LIKELIHOODS
 from cradlevae.query.effects import TARGET_ERROR
 
 ROOT = Path(__file__).parents[2]

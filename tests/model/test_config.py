@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from cradlevae.errors import DataError
-from cradlevae.model.config import ModelConfig, TrainConfig
+from cradlevae.model.config import ModelConfig
 from cradlevae.model.family import FAMILY
+from cradlevae.model.training.settings import TrainConfig
 
 
 def test_defaults_follow_the_data() -> None:

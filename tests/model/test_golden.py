@@ -13,7 +13,8 @@ from cradlevae.data.loading.minibatch import Minibatch, shared_rows
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.globals import GlobalNoise, artifact_state, perturbation_state
 from cradlevae.model.module import CradleModule, sparse_counts
-from cradlevae.model.objective import Noise, SplitSizes, loss_terms
+from cradlevae.model.objective import loss_terms
+from cradlevae.model.objective_inputs import Noise, SplitSizes
 from cradlevae.nn.gamma_poisson import gamma_poisson_log_prob, gamma_poisson_rate
 
 DEFAULT_FOLDER = Path(__file__).parents[3] / "shared" / "golden"

@@ -21,7 +21,8 @@ from cradlevae.data.loading.minibatch import Minibatch, make_minibatch
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.globals import GlobalNoise
 from cradlevae.model.module import CradleModule, sparse_counts
-from cradlevae.model.objective import Noise, SplitSizes, draw_noise, iwelbo, loss_terms
+from cradlevae.model.objective import draw_noise, iwelbo, loss_terms
+from cradlevae.model.objective_inputs import Noise, SplitSizes
 from cradlevae.model.training.fit import split_sizes
 
 pytestmark = pytest.mark.numeric

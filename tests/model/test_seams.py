@@ -15,7 +15,8 @@ from torch import Tensor, nn
 import cradlevae as cv
 from cradlevae.errors import DataError
 from cradlevae.model.artifact import ARTIFACT_MODELS, Artifact, register_artifact_model
-from cradlevae.nn.likelihood import LIKELIHOODS, GeneratingFunction, Likelihood, likelihood_of, register_likelihood
+from cradlevae.nn.known_likelihoods import likelihood_of
+from cradlevae.nn.likelihood import LIKELIHOODS, GeneratingFunction, Likelihood, register_likelihood
 from cradlevae.nn.log_expression import expected_log_expression
 from cradlevae.nn.mlp import Gaussian
 

@@ -14,11 +14,12 @@ from cradlevae.data.labels import closest, listed
 from cradlevae.data.split import Split
 from cradlevae.data.storage.stored_matrix import StoredMatrix
 from cradlevae.errors import DataError
-from cradlevae.model.config import ModelConfig, TrainConfig
+from cradlevae.model.config import ModelConfig
 from cradlevae.model.store import MODEL_FILE
 from cradlevae.model.trained import TrainedModel, training_rows
 from cradlevae.model.training.content import PARTS, differences, training_content
 from cradlevae.model.training.fit import RUN_FILE
+from cradlevae.model.training.settings import TrainConfig
 from cradlevae.model.training.trainer import CHECKPOINTS, HISTORY_FILE
 from cradlevae.utils.outputs import refuse_existing
 from cradlevae.utils.types import AnnDataLike, IndexArray

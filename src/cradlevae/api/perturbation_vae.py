@@ -33,7 +33,8 @@ from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.family import ModelDeclaration
 from cradlevae.model.store import load_model, save_model
-from cradlevae.model.trained import TrainedModel, as_treated, new_model, training_rows, with_banks
+from cradlevae.model.trained import TrainedModel, as_treated, new_model, training_rows
+from cradlevae.model.training.bank_states import with_banks
 from cradlevae.model.training.content import training_content
 from cradlevae.model.training.fit import appended, fit
 from cradlevae.model.training.residual import with_residual

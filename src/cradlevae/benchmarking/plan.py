@@ -16,7 +16,8 @@ from cradlevae.benchmarking.data_source import DataSource, check_distinct
 from cradlevae.benchmarking.plain import from_plain, normalise, plain
 from cradlevae.data.labels import closest
 from cradlevae.errors import DataError
-from cradlevae.model.config import ModelConfig, TrainConfig
+from cradlevae.model.config import ModelConfig
+from cradlevae.model.training.settings import TrainConfig
 from cradlevae.utils.checks import check_at_least, check_choice, texts
 
 BEST_FLOOR = "best floor"

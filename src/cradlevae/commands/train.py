@@ -14,7 +14,8 @@ from cradlevae.data.experiment import DataFields, artifact_indicators, check_exp
 from cradlevae.data.split import Split
 from cradlevae.data.storage.stored_cells import StoredCells, open_cells
 from cradlevae.errors import DataError
-from cradlevae.model.config import ModelConfig, TrainConfig
+from cradlevae.model.config import ModelConfig
+from cradlevae.model.training.settings import TrainConfig
 from cradlevae.reporting.tables import show
 from cradlevae.utils.atomic import make_folder, write_csv
 from cradlevae.utils.outputs import refuse_inputs

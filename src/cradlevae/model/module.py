@@ -21,7 +21,7 @@ from cradlevae.model.effect import make_embedding, make_mask
 from cradlevae.model.gene_effects import GeneEffects
 from cradlevae.model.globals import GlobalNoise, Globals
 from cradlevae.nn.counts import SparseCounts, decoded_share
-from cradlevae.nn.likelihood import likelihood_of
+from cradlevae.nn.known_likelihoods import likelihood_of
 from cradlevae.nn.mlp import Gaussian, GaussianHead
 
 

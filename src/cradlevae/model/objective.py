@@ -6,71 +6,18 @@ Terms are losses: minus the mean over cells and particles, so that ``loss`` is t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from cradlevae.data.loading.minibatch import Minibatch
-from cradlevae.model.globals import GlobalNoise, Globals, artifact_state, perturbation_state
+from cradlevae.model.globals import Globals, artifact_state, perturbation_state
 from cradlevae.model.module import CradleModule, failed_cells, sparse_counts
+from cradlevae.model.objective_inputs import Noise, SplitSizes
+from cradlevae.model.weight_prior import WeightPrior
 from cradlevae.nn.counts import SparseCounts
 from cradlevae.nn.mlp import Gaussian, gaussian_kl, standard_log_prob
-
-
-@dataclass(frozen=True)
-class SplitSizes:
-    """Cells of the split being scored that each global variable is shared by.
-
-    Attributes
-    ----------
-    per_perturbation
-        n_t, of every treatment, (T,).
-    per_class
-        n_c, (C,).
-    class_weight
-        Weight of a passing and of a failed cell, (2,), of mean 1 over the split's cells.
-    n_cells
-        Cells of the split.
-    """
-
-    per_perturbation: Tensor
-    per_class: Tensor
-    class_weight: Tensor
-    n_cells: int = 1
-
-    def to(self, device: torch.device) -> SplitSizes:
-        """The same sizes on another device."""
-        return SplitSizes(
-            self.per_perturbation.to(device), self.per_class.to(device), self.class_weight.to(device), self.n_cells
-        )
-
-
-@dataclass(frozen=True)
-class Noise:
-    """The random numbers of one evaluation of the objective.
-
-    Attributes
-    ----------
-    first
-        Behind the draw of the globals.
-    basal
-        Standard normal, (P, N, K).
-    second
-        Behind the second draw that ``released`` gives the reference's posterior.
-    cell
-        Standard normal, behind the cells' own artifact states, (P, N, K).
-    """
-
-    first: GlobalNoise
-    basal: Tensor
-    second: GlobalNoise | None = None
-    cell: Tensor | None = None
-
-    def of(self, cells: slice) -> Noise:
-        """The random numbers of some of the cells, with those of the globals."""
-        return replace(self, basal=self.basal[:, cells], cell=None if self.cell is None else self.cell[:, cells])
 
 
 def draw_noise(module: CradleModule, n_cells: int, n_particles: int) -> Noise:
@@ -191,7 +138,7 @@ def _gene_weight(module: CradleModule) -> tuple[Tensor, Tensor | None]:
     weight = module.decoder.gene_linear.weight
     if not module.config.weight_scale:
         return weight, None
-    with_prior: tuple[Tensor, Tensor] = _WeightPrior.apply(weight, module.config.weight_scale)  # type: ignore[no-untyped-call]
+    with_prior: tuple[Tensor, Tensor] = WeightPrior.apply(weight, module.config.weight_scale)  # type: ignore[no-untyped-call]
     return with_prior
 
 
@@ -358,24 +305,3 @@ def _released_divergence(of_reference: Gaussian, of_cell: Gaussian, has: Tensor)
     ratio = (of_reference.scale / of_cell.scale) ** 2
     terms = (of_reference.loc - of_cell.loc) ** 2 + ratio - ratio.log() - 1
     return 0.5 * (terms.sum(-1) * has).sum() / len(terms)
-
-
-class _WeightPrior(torch.autograd.Function):
-    """The gene weights and minus their log prior, up to a constant: each column has a variance of its own.
-
-    A column's variance is at its most probable value, its mean square above a floor of ``scale``²; so columns that the
-    data need are free, and the others, and genes without evidence, shrink to nothing. The weights come out as they are;
-    going through here, their gradient takes the prior's up in place, for it is too large to be made twice.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        mean_square = torch.linalg.vector_norm(weight, dim=0).square_() / len(weight)
-        ctx.save_for_backward(weight, 1 / (mean_square + scale**2))
-        return weight.view_as(weight), 0.5 * len(weight) * torch.log1p(mean_square / scale**2).sum()
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        weight, pull = ctx.saved_tensors
-        by_weight, by_cost = grad_outputs
-        return by_weight.addcmul_(weight, by_cost * pull), None

@@ -16,10 +16,12 @@ import pandas as pd
 from cradlevae.data.experiment import DataFields
 from cradlevae.data.split import Split
 from cradlevae.errors import DataError
+from cradlevae.model.banks import ControlBank, DamageBank
 from cradlevae.model.config import ModelConfig
+from cradlevae.model.effect_residual import EffectResidual
 from cradlevae.model.family import FAMILY
 from cradlevae.model.module import CradleModule
-from cradlevae.model.trained import ControlBank, DamageBank, EffectResidual, TrainedModel
+from cradlevae.model.trained import TrainedModel
 from cradlevae.model.training.trainer import HISTORY_FILE
 from cradlevae.utils.atomic import swapped_in
 from cradlevae.utils.outputs import refuse_existing

@@ -12,99 +12,18 @@ import torch
 
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
 from cradlevae.data.labels import CONTROL, closest, dosage_table, indicator_table, listed, singles_of
-from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.data.qc.confounding import confounding_test
 from cradlevae.data.split import Split
 from cradlevae.data.statistics import cell_statistics
 from cradlevae.data.storage.writable import writable_table
 from cradlevae.errors import DataError
+from cradlevae.model.banks import ControlBank, DamageBank
 from cradlevae.model.config import ModelConfig
+from cradlevae.model.effect_residual import EffectResidual
 from cradlevae.model.family import ModelDeclaration
 from cradlevae.model.gene_effects import start_at_rates
-from cradlevae.model.globals import artifact_state, perturbation_state
-from cradlevae.model.module import CradleModule, sparse_counts
-from cradlevae.nn.mlp import Gaussian
-from cradlevae.utils.constants import ENCODED_CELLS
-from cradlevae.utils.types import AnnDataLike, Float32Array, IndexArray, IntArray
-
-BANK_CELLS = 2000
-"""At most so many passing training controls are kept with a model."""
-
-
-@dataclass(frozen=True)
-class ControlBank:
-    """Passing training controls, whose basal states and library sizes queries start from.
-
-    Attributes
-    ----------
-    loc, scale
-        q(z^b | x) of each, (cells, K).
-    library_size
-        Their library sizes, (cells,).
-    """
-
-    loc: Float32Array
-    scale: Float32Array
-    library_size: Float32Array
-
-
-@dataclass(frozen=True)
-class DamageBank:
-    """Failed training cells, whose own artifact states queries take for damaged cells.
-
-    Attributes
-    ----------
-    loc, scale
-        q(s | x) of each, (cells, K).
-    artifact
-        Their artifact indicators, (cells, C).
-    """
-
-    loc: Float32Array
-    scale: Float32Array
-    artifact: Float32Array
-
-
-@dataclass(frozen=True)
-class EffectResidual:
-    """What the decoder leaves of the measured effects, on log2(1 + 1e4·x/Σx).
-
-    Attributes
-    ----------
-    mean, sd
-        Its posterior mean and standard deviation for each treatment, (T, genes); 0 where there were no cells. That of a
-        combination without cells is the sum of its single perturbations'.
-    part
-        How much of the decoder's standard deviation is left in that of a treatment's effect, (T,): 1, or less where
-        evidence was shrunk towards a part of what it expects.
-    combinations
-        Combinations with training cells.
-    combined_mean, combined_sd, combined_part
-        The same of these, (combinations, genes) and one part.
-    widening
-        Factor of the standard deviation of effects (the decoder's and this) that validation cells ask for.
-    """
-
-    mean: Float32Array
-    sd: Float32Array
-    part: Float32Array
-    combinations: tuple[str, ...]
-    combined_mean: Float32Array
-    combined_sd: Float32Array
-    combined_part: float
-    widening: float
-
-    def of(self, conditions: Sequence[str], dosage: Float32Array) -> tuple[Float32Array, Float32Array, Float32Array]:
-        """Mean and variance of conditions of these dosages, (conditions, T) → (conditions, genes), and their part."""
-        mean, variance = dosage @ self.mean, dosage**2 @ self.sd**2
-        present = (dosage != 0).astype(np.float32)
-        part = np.where(present.sum(axis=1) == 1, present @ self.part, 1).astype(np.float32)[:, None]
-        place = {name: row for row, name in enumerate(self.combinations)}
-        for row, name in enumerate(conditions):
-            if name in place:
-                mean[row], variance[row] = self.combined_mean[place[name]], self.combined_sd[place[name]] ** 2
-                part[row] = self.combined_part
-        return mean, variance, part
+from cradlevae.model.module import CradleModule
+from cradlevae.utils.types import AnnDataLike, IndexArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -320,56 +239,3 @@ def training_rows(data: Experiment, split: Split, config: ModelConfig, part: str
     """Cells of a part of the split that a model is trained (or, ``val``, validated) on, ascending."""
     rows = split.rows(data, part)
     return rows[~data.failed[rows]] if config.trained_on == "passing" else rows
-
-
-def with_banks(model: TrainedModel, data: Experiment) -> TrainedModel:
-    """The model with the states of (at most 2,000) passing controls and failed cells of its training part."""
-    train = training_rows(data, model.split, model.config)
-    controls = train[data.is_control[train]]
-    passing = controls[~data.failed[controls]]
-    rows = _some(passing if len(passing) else controls)  # if all failed, theirs are still the best states there are
-    basal, _ = _posteriors(model, data, rows, clean=True)
-    bank = ControlBank(*basal, data.library_size[rows])
-    failed = _some(train[data.failed[train]])
-    damage = None
-    if model.module.has_own_artifact and len(failed):
-        _, own = _posteriors(model, data, failed, clean=False)
-        damage = DamageBank(*own, data.artifact[failed])
-    return replace(model, controls=bank, damage=damage)
-
-
-def _some(rows: IndexArray) -> IndexArray:
-    return np.sort(np.random.default_rng(0).permutation(rows)[:BANK_CELLS])
-
-
-Moments = tuple[Float32Array, Float32Array]
-
-
-def _posteriors(model: TrainedModel, data: Experiment, rows: IndexArray, *, clean: bool) -> tuple[Moments, Moments]:
-    """Means and scales of q(z^b) and q(s) of cells; ``clean`` cells are unperturbed and undamaged."""
-    module = model.module
-    posteriors: list[tuple[Gaussian, Gaussian | None]] = []
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        for start in range(0, len(rows), ENCODED_CELLS):
-            minibatch = make_minibatch(data, rows[start : start + ENCODED_CELLS])
-            encoded = module.encode_counts(sparse_counts(minibatch))[0]
-            if clean:
-                posteriors.append(module.encode(encoded))
-                continue
-            draw = module.sample_globals(module.draw_noise(1))
-            z_p = perturbation_state(draw, minibatch.dosage, minibatch.condition)
-            z_a = artifact_state(draw, minibatch.artifact)
-            posteriors.append(
-                module.encode(encoded, z_p, z_a, module.offset_of_cells(minibatch.dosage, minibatch.condition))
-            )
-    return _stacked([basal for basal, _ in posteriors]), _stacked([own for _, own in posteriors if own is not None])
-
-
-def _stacked(posteriors: list[Gaussian]) -> Moments:
-    if not posteriors:
-        return np.zeros((0, 0), dtype=np.float32), np.zeros((0, 0), dtype=np.float32)
-    return (
-        np.concatenate([posterior.loc[0].numpy() for posterior in posteriors]),
-        np.concatenate([posterior.scale[0].numpy() for posterior in posteriors]),
-    )

@@ -165,19 +165,3 @@ def register_likelihood(kind: Kind) -> Kind:
         raise DataError(f"a likelihood {kind.key!r} is already registered; choose another key")
     LIKELIHOODS[kind.key] = kind
     return kind
-
-
-def likelihood_of(key: str) -> type[Likelihood]:
-    """The likelihood with a key.
-
-    Raises
-    ------
-    DataError
-        If there is none; the message gives the closest keys.
-    """
-    import cradlevae.nn.gamma_poisson  # noqa: F401 (registers the one that ships with the package)
-    from cradlevae.utils.names import closest
-
-    if key not in LIKELIHOODS:
-        raise DataError(f"unknown likelihood {key!r}{closest(key, list(LIKELIHOODS))}")
-    return LIKELIHOODS[key]

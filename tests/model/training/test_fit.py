@@ -16,9 +16,9 @@ import torch
 
 import cradlevae as cv
 from cradlevae.errors import DataError, TrainingError
-from cradlevae.model.config import TrainConfig
 from cradlevae.model.training import lightning_module as plan_module
 from cradlevae.model.training.lightning_module import TrainingModule
+from cradlevae.model.training.settings import TrainConfig
 
 Options = dict[str, Any]
 TERMS = ("reconstruction", "basal", "mask", "embedding", "artifact", "counterfactual")

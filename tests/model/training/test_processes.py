@@ -18,9 +18,9 @@ import torch
 import cradlevae as cv
 from cradlevae.data.loading.loader import Shard
 from cradlevae.errors import DataError, TrainingError
-from cradlevae.model.config import TrainConfig
 from cradlevae.model.training import processes
 from cradlevae.model.training.processes import read_shared, write_shared
+from cradlevae.model.training.settings import TrainConfig
 
 pytestmark = pytest.mark.numeric
 

@@ -17,11 +17,12 @@ from cradlevae.data.experiment import Experiment
 from cradlevae.data.loading.counterfactual_references import CounterfactualReferences
 from cradlevae.data.loading.loader import Minibatches
 from cradlevae.errors import DataError
-from cradlevae.model.config import ModelConfig, TrainConfig
+from cradlevae.model.config import ModelConfig
 from cradlevae.model.module import CradleModule
-from cradlevae.model.objective import SplitSizes
+from cradlevae.model.objective_inputs import SplitSizes
 from cradlevae.model.training.content import PARTS
 from cradlevae.model.training.processes import train_in_processes
+from cradlevae.model.training.settings import TrainConfig
 from cradlevae.model.training.trainer import HISTORY_FILE, TrainingRun, last_checkpoint
 from cradlevae.nn.matmul import has_bf16_arithmetic
 from cradlevae.utils.atomic import make_folder, write_text

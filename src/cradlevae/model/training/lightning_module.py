@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterable
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
-import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback, WeightAveraging
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from cradlevae.data.loading.device_cells import DeviceCells
-from cradlevae.data.loading.loader import Minibatches, Shard
+from cradlevae.data.loading.loader import Shard
 from cradlevae.data.loading.minibatch import Minibatch
 from cradlevae.errors import TrainingError
 from cradlevae.model.module import CradleModule
-from cradlevae.model.objective import SplitSizes, draw_noise, loss_terms
+from cradlevae.model.objective import draw_noise, loss_terms
+from cradlevae.model.objective_inputs import SplitSizes
 from cradlevae.nn.matmul import Precision, matmul_precision
-from cradlevae.utils.atomic import write_text
 
 VALIDATION_SEED = 20_250_227
 """The same noise scores every epoch's validation, so that epochs differ by their weights only."""
@@ -187,134 +178,3 @@ class EpochRecord:
             *totals, n_cells = sums.tolist()
             self._means = {name: total / n_cells for name, total in zip(self._names, totals, strict=True)}
         return self._means
-
-
-class History(Callback):
-    """Keeps the mean of every loss term per epoch, in checkpoints and, written by the first process, as a CSV file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: list[dict[str, float]] = []
-        self._started = 0.0
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
-        self._started = time.perf_counter()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add the epoch; comes before checkpoints are written."""
-        assert isinstance(pl_module, TrainingModule)
-        row: dict[str, float] = {"epoch": trainer.current_epoch}
-        for part in ("train", "val"):
-            means = pl_module.means(part)
-            if means:
-                row[f"{part}_loss"] = sum(means.values())
-                row |= {f"{part}_{name}": value for name, value in means.items()}
-        row["seconds"] = time.perf_counter() - self._started
-        self.rows.append(row)
-        self._write(trainer)
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write what a finished run, resumed, did not change."""
-        self._write(trainer)
-
-    def _write(self, trainer: pl.Trainer) -> None:
-        if trainer.is_global_zero:
-            write_text(self.path, pd.DataFrame(self.rows).to_csv(index=False))
-
-    def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
-        return {"rows": self.rows}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
-        self.rows = state_dict["rows"]
-
-
-class DataOnDevice(Callback):
-    """Puts the cells onto the device that trains; ``when`` as in :class:`~cradlevae.model.config.TrainConfig`."""
-
-    def __init__(self, batches: Iterable[Minibatches], when: str) -> None:
-        self._batches = list(batches)
-        self._when = when
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put them there, once for all batches."""
-        data = self._batches[0].data
-        if self._when == "always" or (self._when == "auto" and DeviceCells.fits(data, pl_module.device)):
-            cells = DeviceCells(data, pl_module.device)
-            for batches in self._batches:
-                batches.take_from(cells)
-
-
-class Averaging(WeightAveraging):
-    """Keeps an exponential moving average of the weights, which is validated and written into checkpoints.
-
-    Lightning's, but for the update: one operation on all weights, on their device, that waits for nothing.
-
-    Parameters
-    ----------
-    decay
-        What of the average a step keeps; the first step's weights begin it.
-    """
-
-    def __init__(self, decay: float) -> None:
-        super().__init__()
-        self._update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Find the weights, once, and put the average beside them; Lightning made it before they were on a device."""
-        assert self._average_model is not None
-        self._average_model.to(pl_module.device)
-        self._averages: list[Tensor] = list(self._average_model.module.parameters())
-        self._weights: list[Tensor] = list(pl_module.parameters())
-
-    @torch.no_grad()
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Update the average."""
-        if self._latest_update_step == 0:
-            torch._foreach_copy_(self._averages, self._weights)
-        else:
-            self._update(self._averages, self._weights, None)
-        self._latest_update_step = trainer.global_step
-
-
-class EpochProgress(Callback):
-    """A progress bar over epochs, with the losses."""
-
-    def __init__(self, history: History) -> None:
-        self._history = history
-        self._progress: Progress | None = None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the bar."""
-        self._progress = Progress(
-            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"),
-            TimeRemainingColumn(), TextColumn("{task.description}"),
-        )  # fmt: skip
-        self._progress.start()
-        self._task = self._progress.add_task("", total=trainer.max_epochs, completed=trainer.current_epoch)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Move it."""
-        if self._progress is not None:
-            last = self._history.rows[-1]
-            text = f"loss {last['train_loss']:.2f}"
-            if "val_loss" in last:
-                text += f", validation {last['val_loss']:.2f}"
-            self._progress.update(self._task, advance=1, description=text)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave it as it stands."""
-        self._stop()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Free the terminal."""
-        self._stop()
-
-    def _stop(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None

@@ -25,8 +25,9 @@ from cradlevae.data.moments import (
     steadied_variance,
 )
 from cradlevae.data.storage.stored_matrix import subset_rows
+from cradlevae.model.effect_residual import EffectResidual
 from cradlevae.model.estimation.effect_estimator import estimate_effects
-from cradlevae.model.trained import EffectResidual, TrainedModel, training_rows
+from cradlevae.model.trained import TrainedModel, training_rows
 from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
 from cradlevae.utils.constants import TARGET_SUM
 from cradlevae.utils.types import BoolArray, Float32Array, FloatArray, IndexArray
@@ -48,7 +49,7 @@ WIDENING_SD = 1.0
 
 
 def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
-    """The model with its :class:`~cradlevae.model.trained.EffectResidual`, from its training and validation cells.
+    """The model with its :class:`.EffectResidual`, from its training and validation cells.
 
     A model without gene effects keeps its own effects; their intervals alone take the residual up.
     """

@@ -14,10 +14,10 @@ import torch
 
 from cradlevae.data.loading.loader import Minibatches, Shard
 from cradlevae.errors import DataError
-from cradlevae.model.config import TrainConfig
 from cradlevae.model.module import CradleModule
-from cradlevae.model.objective import SplitSizes
+from cradlevae.model.objective_inputs import SplitSizes
 from cradlevae.model.training.allocator import return_large_arrays
+from cradlevae.model.training.settings import TrainConfig
 
 CHECKPOINTS = "checkpoints"
 HISTORY_FILE = "history.csv"
@@ -67,7 +67,8 @@ class TrainingRun:
 
     def train(self, shard: Shard = Shard()) -> None:  # noqa: B008 (frozen)
         """Train, as one of several processes where ``shard`` says so; the first one writes the files."""
-        from cradlevae.model.training.lightning_module import DataOnDevice, TrainingModule
+        from cradlevae.model.training.callbacks import DataOnDevice
+        from cradlevae.model.training.lightning_module import TrainingModule
 
         return_large_arrays()
         config = self.config
@@ -131,7 +132,7 @@ class TrainingRun:
     def _callbacks(self, shard: Shard) -> list[Any]:
         from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-        from cradlevae.model.training.lightning_module import Averaging, EpochProgress, History
+        from cradlevae.model.training.callbacks import Averaging, EpochProgress, History
 
         config = self.config
         history = History(self.folder / HISTORY_FILE)
