@@ -38,7 +38,7 @@ SPLIT = ["cells", 5, {"train": []}, pd.Series(["train"])]
 QUERIES: dict[str, dict[str, list[Any]]] = {
     "predict": {
         "perturbations": LABELS, "n_cells": COUNT, "artifact": [None, *ARTIFACT], "library_size": SIZES,
-        "basal": CHOICE, "seed": WHOLE, "output": OPTIONAL_PATH,
+        "basal": CHOICE, "seed": WHOLE, "output": OPTIONAL_PATH, "overwrite": FLAG,
     },
     "effects": {
         "perturbations": LABELS, "credible": PROBABILITY, "error": ["5", NAN, True, 0, -1, object()],
@@ -49,20 +49,21 @@ QUERIES: dict[str, dict[str, list[Any]]] = {
     },
     "clean": {
         "adata": ADATA, "cells": CHOICE, "library_size": CHOICE, "n_draws": COUNT, "seed": WHOLE,
-        "output": OPTIONAL_PATH,
+        "output": OPTIONAL_PATH, "overwrite": FLAG,
     },
     "counterfactual": {
         "adata": ADATA, "artifact": ARTIFACT, "perturbation": [5, ["A", "B"], "", object()], "cells": CHOICE,
-        "library_size": CHOICE, "n_draws": COUNT, "seed": WHOLE, "output": OPTIONAL_PATH,
+        "library_size": CHOICE, "n_draws": COUNT, "seed": WHOLE, "output": OPTIONAL_PATH, "overwrite": FLAG,
     },
     "artifact_signature": {"credible": PROBABILITY, "n_draws": COUNT, "n_states": COUNT, "seed": WHOLE},
     "latents": {"adata": ADATA, "n_draws": COUNT, "sample": FLAG, "seed": WHOLE},
     "mask_probabilities": {},
     "log_likelihood": {"adata": ADATA, "n_particles": COUNT, "seed": WHOLE},
     "save": {"folder": PATH, "overwrite": FLAG},
-    "load": {"folder": PATH},
+    "load": {"folder": PATH, "adata": ADATA[1:]},
     "train": {
         "max_epochs": ["5", 1.5, -1, 0, NAN, True, object()], "output": OPTIONAL_PATH, "resume": FLAG,
+        "overwrite": FLAG,
         "config": [
             {name: value}
             for name, values in {
@@ -88,6 +89,7 @@ FIELDS: dict[str, list[Any]] = {
     "separator": [0, "", " "],
     "guides_key": [0, "", "nonsense"],
     "guide_min_count": POSITIVE,
+    "gene_symbols": [0, "", "nonsense"],
 }
 
 CONFIG: dict[str, list[Any]] = {
@@ -110,7 +112,7 @@ FUNCTIONS: dict[str, dict[str, list[Any]]] = {
         "adata": ADATA, "criteria": [None, 5, [], ["nonsense"], [1]], "n_mads": POSITIVE,
         "layer": [*OPTIONAL_TEXT, "nonsense"], "batch_key": [*OPTIONAL_TEXT, "nonsense"],
         "gene_symbols": [*OPTIONAL_TEXT, "nonsense"], "max_fail_share": [*NUMBER, -0.1, 1.5], "key_added": TEXT,
-        "seed": WHOLE,
+        "scale": CHOICE, "seed": WHOLE,
     },
     "confounding_alarm": {
         "adata": ADATA, "fdr": PROBABILITY, "fields": ["perturbation"],
@@ -130,13 +132,13 @@ FUNCTIONS: dict[str, dict[str, list[Any]]] = {
     },
     "evaluate": {
         "model": [None, "run", Path("run"), 5], "adata": ADATA, "reference": CHOICE, "published": FLAG,
-        "generated": FLAG, "truth": [None, 1, 5], "n_cells": COUNT, "seed": WHOLE,
+        "generated": FLAG, "truth": [None, 1, 5, "nonsense"], "n_cells": COUNT, "seed": WHOLE,
     },
     "to_cell_eval": {
         "model": [None, "run", 5], "adata": ADATA, "folder": PATH, "reference": CHOICE, "overwrite": FLAG,
         "seed": WHOLE,
     },
-    "load": {"folder": PATH},
+    "load": {"folder": PATH, "adata": ADATA[1:]},
     "open_cells": {"path": [*PATH, "nonsense.h5ad"]},
     "benchmark": {
         "plan": [None, 5, {}, {"data": 5}, "nonsense.yaml"], "output": PATH, "workers": COUNT, "retry": FLAG,
@@ -160,7 +162,7 @@ DATA = {
     "load": {"name": CHOICE, "path": OPTIONAL_PATH, "cache": OPTIONAL_PATH, "mirror": [5], "backed": FLAG},
 }
 
-ALSO = {"name": ("data set", "floor"), "path": ("no file",)}
+ALSO = {"name": ("data set", "floor"), "path": ("no file",), "truth": ("layer",)}
 """Other words by which messages name an argument."""
 
 
@@ -269,6 +271,7 @@ def test_functions(
         "to_cell_eval": {"model": floor, "adata": simulated, "folder": tmp_path / "new"},
         "benchmark": {"plan": {"data": [{"simulate": {"n_cells": 100}}], "models": ["zero"]}, "output": tmp_path / "b"},
         "reproduce": {"dataset": "norman", "output": tmp_path / "b"},
+        "load": {"folder": tmp_path},
         "simulate": {"n_cells": 60, "n_genes": 20, "n_perturbations": 3, "n_combinations": 2},
     }
 

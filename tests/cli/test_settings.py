@@ -40,7 +40,7 @@ def test_cells_are_judged_by_the_layer_of_the_run(
     layered: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["clean", str(run), str(layered), "--output", str(tmp_path / "as_trained.h5ad"), "--n_draws", "2"])
-    assert "artifact labels as in training" in capsys.readouterr().out  # NA and nan are names of cells
+    assert "artifact labels of 300 cells as in training" in capsys.readouterr().out  # NA and nan are names of cells
     lane = ad.read_h5ad(layered)[::2].copy()
     lane.obs_names = [f"lane2-{cell}" for cell in lane.obs_names]
     lane.write_h5ad(tmp_path / "lane.h5ad")

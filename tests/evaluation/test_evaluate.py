@@ -221,7 +221,7 @@ def test_target_genes_are_found_by_symbols(simulated: ad.AnnData, tiny_options, 
         model.train(1, **quick)
         model.save(tmp_path / str(len(tables)))
         model = cv.load(tmp_path / str(len(tables)))
-        table = cv.evaluate(model, adata, n_cells=10, truth=False, generated=False)
+        table = cv.evaluate(model, adata, truth=False, generated=False)
         columns = ["reference", "metric", "predictor", "value", "note"]
         tables.append(table.loc[table["metric"].str.startswith("discrimination"), columns].reset_index(drop=True))
     pd.testing.assert_frame_equal(tables[0], tables[1])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cradlevae.api.perturbation_vae import CLASSES, PerturbationVAE
 from cradlevae.model.store import load_model
-from cradlevae.utils.checks import path_of
+from cradlevae.utils.checks import check_anndata, path_of
 from cradlevae.utils.default_dtype import float32_default
 from cradlevae.utils.types import AnnDataLike
 
@@ -44,6 +44,8 @@ def load(folder: str | Path, adata: AnnDataLike | None = None) -> PerturbationVA
     ...     cv.load(folder)
     SAMSVAE(60 genes, 4 perturbations, no artifact; trained, 1 epochs)
     """
+    if adata is not None:
+        check_anndata(adata)
     with float32_default():
         trained = load_model(path_of("folder", folder))
         return CLASSES[trained.declaration.key].of_trained(trained, adata)

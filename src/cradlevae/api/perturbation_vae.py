@@ -170,13 +170,13 @@ class PerturbationVAE(Questions):
             )
         settings = train_config({"max_epochs": max_epochs, **config})
         check_devices(self.trained.config, settings)
-        resume = flag("resume", resume)
+        resume, overwrite = flag("resume", resume), flag("overwrite", overwrite)
         folder = None if output is None else output_folder("output", output)
         if folder is None and (resume or settings.tensorboard):
             lost = "resume" if resume else "tensorboard"
             raise DataError(f"{lost} needs a folder that stays after training; name it with output=")
         if folder is not None:
-            prepare_run_folder(folder, resume=resume, overwrite=flag("overwrite", overwrite))
+            prepare_run_folder(folder, resume=resume, overwrite=overwrite)
         split, data, trained = self.trained.split, self.data, self.trained
         rows = {part: training_rows(data, split, trained.config, part) for part in ("train", "val")}
         content = training_content(data, rows)
@@ -227,6 +227,8 @@ class PerturbationVAE(Questions):
             If the folder holds no model, a damaged one or another model of the family, or if the model was trained on
             other data; the message names what differs.
         """
+        if adata is not None:
+            check_anndata(adata)
         with float32_default():
             trained = load_model(path_of("folder", folder))
         if trained.declaration is not cls.declaration:

@@ -106,6 +106,8 @@ def _scores(job: Job, model: Any, adata: AnnDataLike) -> tuple[pd.DataFrame, int
             options["generated"] = False
         if tables:  # generated cells, likelihood and the truth are scored once
             options |= {"generated": False, "truth": False}
+        if options.get("generated") is False:
+            options.pop("n_cells", None)
         table = evaluate(model, adata, reference=reference, seed=job.init_seed or 0, **options)
         unanswered = max(unanswered, len(table.attrs["unanswered"]))
         mine = ~table["predictor"].isin([*NAMES, "ceiling", "data"])

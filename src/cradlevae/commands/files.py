@@ -99,8 +99,8 @@ def _labels_of_training(cells: StoredCells, model: PerturbationVAE, run: Path) -
 
     if not (run / LABELS_FILE).exists():
         return pd.DataFrame({ARTIFACT: None}, index=cells.obs_names)
-    labels = pd.read_csv(run / LABELS_FILE, index_col="cell", converters={"cell": str})
-    labels = labels.reindex(cells.obs_names)
+    table = pd.read_csv(run / LABELS_FILE, converters={"cell": str})  # "NA" is a name, not a missing value
+    labels = table.set_index("cell").reindex(cells.obs_names)
     split = model.split
     if split.sketch is not None:
         counts = Counts(cells, split.sketch.layer)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
-from cradlevae.commands.files import ARTIFACT, LABELS_FILE, check_outputs, files_read, wrote
+from cradlevae.commands.files import ARTIFACT, LABELS_FILE, files_read, wrote
 from cradlevae.commands.registry import SETTINGS_FILE
 from cradlevae.data.experiment import DataFields, artifact_indicators, check_experiment
 from cradlevae.data.split import Split
@@ -18,7 +18,7 @@ from cradlevae.model.config import ModelConfig
 from cradlevae.model.training.settings import TrainConfig
 from cradlevae.reporting.tables import show
 from cradlevae.utils.atomic import make_folder, write_csv
-from cradlevae.utils.outputs import refuse_inputs
+from cradlevae.utils.outputs import refuse_existing, refuse_inputs
 
 FIGURE_FILE = "training.png"
 """Picture of the learning curves."""
@@ -82,7 +82,7 @@ def train(
     check_criteria(model, fields)
     check_devices(model, training)
     others = LABELS_FILE, FIGURE_FILE, SETTINGS_FILE, *(() if split.endswith(".json") else (SPLIT_FILE,))
-    check_outputs(*(output / name for name in others), overwrite=overwrite or resume, inputs=[data])
+    refuse_existing([output / name for name in others], overwrite=overwrite or resume)
     cells = open_cells(data)
     check_experiment(cells, fields)
     if not _lacks_artifact(cells, fields):

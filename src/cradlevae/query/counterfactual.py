@@ -34,7 +34,7 @@ from cradlevae.model.module import failed_cells, sparse_counts
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.mlp import Gaussian
 from cradlevae.query.arguments import artifact_indicator, asked_conditions, need_artifact
-from cradlevae.utils.checks import check_choice, optional_output, seed_number, text, whole_number
+from cradlevae.utils.checks import check_choice, flag, optional_output, seed_number, text, whole_number
 from cradlevae.utils.constants import BLOCK_VALUES, ENCODED_CELLS
 from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import AnnDataLike, BoolArray, IndexArray
@@ -171,14 +171,14 @@ def counterfactual(
     anndata.AnnData
         As from :func:`clean`.
     """
-    if output is not None:
-        check_cells_output(output, overwrite=overwrite, read_from=adata)
     if artifact is not None:
         need_artifact(model, "change that of cells")
     check_choice("cells", cells, ("all", "failed"))
     check_choice("library_size", library_size, ("passing", "own"))
     n_draws, seed = whole_number("n_draws", n_draws, 1), seed_number(seed)
-    output = optional_output("output", output)
+    output, overwrite = optional_output("output", output), flag("overwrite", overwrite)
+    if output is not None:
+        check_cells_output(output, overwrite=overwrite, read_from=adata)
     if perturbation is not None:
         text("perturbation", perturbation, empty=True)
     model.bank()  # an untrained model has none, and says so

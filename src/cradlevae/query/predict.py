@@ -19,7 +19,7 @@ from cradlevae.model.estimation.streams import reseed, seeded, stream_seed
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.arguments import artifact_indicator, asked_conditions
 from cradlevae.query.library_sizes import LibrarySize, chosen_sizes
-from cradlevae.utils.checks import check_choice, optional_output, seed_number, whole_number
+from cradlevae.utils.checks import check_choice, flag, optional_output, seed_number, whole_number
 from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import Float32Array
 
@@ -76,7 +76,7 @@ def predict(
     """
     n_cells, seed = whole_number("n_cells", n_cells, 1), seed_number(seed)
     check_choice("basal", basal, ("controls", "prior"))
-    output = optional_output("output", output)
+    output, overwrite = optional_output("output", output), flag("overwrite", overwrite)
     if output is not None:
         check_cells_output(output, overwrite=overwrite)
     asked = asked_conditions(model, perturbations)

@@ -181,7 +181,7 @@ def test_a_folder_with_a_run_is_refused(new_model: Any, quick: Options, tmp_path
 
 def test_an_output_that_cannot_be_written_is_refused(new_model: Any, quick: Options, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot write into"):
+    with pytest.raises(DataError, match="which is a file; name a folder"):
         new_model().train(1, **quick, output=tmp_path / "file")
 
 

@@ -185,9 +185,9 @@ def _check_same_run(path: Path, record: dict[str, Any]) -> None:
         raise DataError(f"{path} is damaged; the run cannot be resumed, train anew in another folder") from None
     differing = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if differing:
-        other = [f"{PARTS[name]} were others" for name in PARTS if name in differing]
         settings = [name for name in differing if name not in PARTS]
-        other += [f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in settings]
+        other = [f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in settings]
+        other += [f"{PARTS[name]} were others" for name in PARTS if name in differing]
         shown = "; ".join(other[:4])
         raise DataError(
             f"the run in {path.parent} was another one ({shown}); resume it as it was, or choose another folder"
