@@ -11,6 +11,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import cradlevae as cv
 from cradlevae.model.training import fit as fit_module
@@ -208,3 +209,39 @@ def test_what_the_processor_says(monkeypatch: pytest.MonkeyPatch, flags: str, ex
 
     monkeypatch.setattr(Path, "read_text", lambda self: f"processor : 0\nflags : {flags}\n" if flags else "")
     assert matmul.has_bf16_arithmetic() is expected
+
+
+def test_a_run_is_not_resumed_from_other_first_weights(
+    simulated: ad.AnnData, tiny_options: Options, quick: Options, tmp_path: Path
+) -> None:
+    made(simulated, tiny_options, seed=0).train(1, **quick, output=tmp_path)
+    with pytest.raises(cv.DataError, match="seed_of_weights was 0, now 5"):
+        made(simulated, tiny_options, seed=5).train(2, **quick, output=tmp_path, resume=True)
+
+
+def test_a_floor_refuses_counts_changed_in_place(simulated: ad.AnnData) -> None:
+    adata = simulated.copy()
+    floor = cv.FloorModel("training_mean", adata, split=cv.split(adata, "cells"))
+    adata.X.data[adata.X.indices == 0] *= 50
+    with pytest.raises(cv.DataError, match="were changed in place after the model was made"):
+        floor.train()
+
+
+def test_making_training_and_loading_leave_the_callers_random_numbers(
+    simulated: ad.AnnData, tiny_options: Options, quick: Options, tmp_path: Path
+) -> None:
+    torch.manual_seed(3)
+    state = torch.get_rng_state().clone()
+    model = made(simulated, tiny_options)
+    model.train(1, **quick)
+    model.save(tmp_path / "model")
+    cv.load(tmp_path / "model")
+    cv.load(tmp_path / "model", simulated)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_accelerator_that_needs_another_package_is_explained(
+    simulated: ad.AnnData, tiny_options: Options, quick: Options
+) -> None:
+    with pytest.raises(cv.DataError, match="accelerator='tpu', devices=1 cannot be used here"):
+        made(simulated, tiny_options).train(1, **(quick | {"accelerator": "tpu"}))

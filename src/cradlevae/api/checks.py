@@ -12,7 +12,6 @@ import numpy as np
 from cradlevae.data.experiment import DataFields, Experiment
 from cradlevae.data.labels import closest, listed
 from cradlevae.data.split import Split
-from cradlevae.data.storage.stored_matrix import StoredMatrix
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.store import MODEL_FILE
@@ -119,25 +118,6 @@ def _check_unseen(data: Experiment, split: Split, train: IndexArray, config: Mod
     if config.trained_on == "all" and split.recipe in ("cells", "column"):
         raise DataError(f"{text} in the split {split.recipe!r}; move some of their cells to train, or drop them")
     warnings.warn(f"{text}: the model cannot predict them or their combinations", stacklevel=4)
-
-
-def content_in_memory(data: Experiment, split: Split, config: ModelConfig) -> dict[str, str] | None:
-    """Digests of the cells that train and validate, where their counts are in memory, which may be the AnnData's own.
-
-    ``None`` for counts on disk, which nobody changes by accident.
-    """
-    if isinstance(data.counts, StoredMatrix):
-        return None
-    return training_content(data, {part: training_rows(data, split, config, part) for part in ("train", "val")})
-
-
-def refuse_changed(before: dict[str, str] | None, now: dict[str, str]) -> None:
-    """Raise :class:`DataError` if the counts in memory were changed after they were read."""
-    if before is not None and differences(before, now):
-        raise DataError(
-            "the counts of the AnnData were changed in place after the model was made, so its library sizes and "
-            "statistics are no longer theirs; make the model anew"
-        )
 
 
 def attached(trained: TrainedModel, adata: AnnDataLike) -> Experiment:

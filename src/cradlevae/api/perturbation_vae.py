@@ -14,10 +14,8 @@ from cradlevae.api.checks import (
     check_criteria,
     check_devices,
     check_split,
-    content_in_memory,
     model_config,
     prepare_run_folder,
-    refuse_changed,
     train_config,
 )
 from cradlevae.api.questions import Questions
@@ -35,13 +33,13 @@ from cradlevae.model.family import ModelDeclaration
 from cradlevae.model.store import load_model, save_model
 from cradlevae.model.trained import TrainedModel, as_treated, new_model, training_rows
 from cradlevae.model.training.bank_states import with_banks
-from cradlevae.model.training.content import training_content
+from cradlevae.model.training.content import content_in_memory, refuse_changed, training_content
 from cradlevae.model.training.fit import appended, fit
 from cradlevae.model.training.residual import with_residual
 from cradlevae.utils.checks import check_anndata, flag, output_folder, path_of, seed_number
 from cradlevae.utils.default_dtype import float32_default
 from cradlevae.utils.docs import documented_by
-from cradlevae.utils.types import AnnDataLike
+from cradlevae.utils.types import AnnDataLike, IndexArray
 
 CLASSES: dict[str, type[PerturbationVAE]] = {}
 """The class that declares each model of the family, by the key of the declaration."""
@@ -122,7 +120,7 @@ class PerturbationVAE(Questions):
         split = make_split(adata, "cells", fields=fields) if split is None else adopt_split(split, adata, data, fields)
         check_split(data, split, settings)
         self.data: Experiment | None = data
-        self._content = content_in_memory(data, split, settings)
+        self._content = content_in_memory(data, self._rows(data, split, settings))
         with float32_default():
             self.trained = new_model(
                 data, adata.var.copy(), fields, split, settings, qc=adata.uns.get(QC_KEY), seed=seed
@@ -178,13 +176,14 @@ class PerturbationVAE(Questions):
         if folder is not None:
             prepare_run_folder(folder, resume=resume, overwrite=overwrite)
         split, data, trained = self.trained.split, self.data, self.trained
-        rows = {part: training_rows(data, split, trained.config, part) for part in ("train", "val")}
+        rows = self._rows(data, split, trained.config)
         content = training_content(data, rows)
         refuse_changed(self._content, content)
         record = {
             "split_hash": split.hash,
             "data": content,
             "model": asdict(trained.config),
+            "seed_of_weights": trained.seed,
             "on_disk": isinstance(data.counts, StoredMatrix),  # the cells then come in another order
         }
         with float32_default():
@@ -251,9 +250,16 @@ class PerturbationVAE(Questions):
         """
         model = cls.__new__(cls)
         model.data = None if adata is None else attached(trained, adata)
-        model._content = None if model.data is None else content_in_memory(model.data, trained.split, trained.config)
+        model._content = None
+        if model.data is not None:
+            model._content = content_in_memory(model.data, cls._rows(model.data, trained.split, trained.config))
         model.trained = trained
         return model
+
+    @staticmethod
+    def _rows(data: Experiment, split: Split, config: ModelConfig) -> dict[str, IndexArray]:
+        """Cells that train and that validate."""
+        return {part: training_rows(data, split, config, part) for part in ("train", "val")}
 
     # -- facts -------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from cradlevae.data.experiment import DataFields
 from cradlevae.data.split import Split
@@ -118,6 +119,7 @@ def _write(model: TrainedModel, folder: Path) -> None:
         "passing_library_size": model.passing_library_size,
         "split_hash": model.split.hash,
         "content": model.content,
+        "seed": model.seed,
         "sha256": {name: _sha256(folder / name) for name in (WEIGHTS_FILE, REFERENCE_FILE)},
     }
     described["checksum"] = _checksum(described)
@@ -147,7 +149,8 @@ def load_model(folder: str | Path) -> TrainedModel:
         key: tuple(value) if isinstance(value, list) else value for key, value in described["fields"].items()
     }
     controls = ad.read_h5ad(folder / REFERENCE_FILE)
-    module = CradleModule(config, controls.n_vars, len(described["treatments"]), len(described["criteria"]))
+    with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and then replaced
+        module = CradleModule(config, controls.n_vars, len(described["treatments"]), len(described["criteria"]))
     module.load_state_dict(load_file(folder / WEIGHTS_FILE))
     split = Split.load(folder / SPLIT_FILE)
     if split.hash != described["split_hash"]:
@@ -177,6 +180,7 @@ def load_model(folder: str | Path) -> TrainedModel:
         qc=controls.uns.get("qc"),
         history=_history(folder / HISTORY_FILE),
         content=dict(described["content"]),
+        seed=described["seed"],
     )
 
 

@@ -72,6 +72,8 @@ class TrainedModel:
         Learning curves, a row per epoch.
     content
         Digests of the data that it was trained on (:mod:`cradlevae.model.training.content`); empty before training.
+    seed
+        Seed of its first weights.
     """
 
     module: CradleModule
@@ -93,6 +95,7 @@ class TrainedModel:
     qc: dict[str, Any] | None = None
     history: pd.DataFrame = field(default_factory=pd.DataFrame)
     content: dict[str, str] = field(default_factory=dict)
+    seed: int = 0
 
     @property
     def genes(self) -> pd.Index[str]:
@@ -194,7 +197,7 @@ def new_model(
     resolved = config.resolved(combinations=any(len(singles_of(name)) > 1 for name in data.conditions))
     treatments = data.perturbations if data.treatments is None else data.treatments
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the CPU's alone: CUDA's is the caller's
         module = CradleModule(resolved, data.n_genes, len(treatments), len(data.criteria))
     statistics = cell_statistics(data, train)
     module.basal_encoder.log_mean.copy_(torch.from_numpy(statistics.log_mean))
@@ -223,6 +226,7 @@ def new_model(
         fingerprints=np.sort(statistics.fingerprints),
         confounding=confounding_test(data.condition, data.conditions, data.failed),
         qc=qc,
+        seed=seed,
     )
 
 

@@ -15,9 +15,10 @@ from cradlevae.data.split import split as make_split
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.fitted import FittedFloor, fit_floor
 from cradlevae.evaluation.floors.registry import FLOORS
+from cradlevae.model.training.content import content_in_memory, refuse_changed, training_content
 from cradlevae.query.library_sizes import LibrarySize
 from cradlevae.utils.docs import documented_by
-from cradlevae.utils.types import AnnDataLike
+from cradlevae.utils.types import AnnDataLike, IndexArray
 
 
 class FloorModel:
@@ -69,7 +70,12 @@ class FloorModel:
             self.split = make_split(adata, "cells", fields=self._fields)
         else:
             self.split = adopt_split(split, adata, self._data, self._fields)
+        self._content = content_in_memory(self._data, self._rows())
         self._fitted: FittedFloor | None = None
+
+    def _rows(self) -> dict[str, IndexArray]:
+        """Cells that the floor is made of."""
+        return {part: self.split.rows(self._data, part) for part in ("train", "val")}
 
     def train(self) -> None:
         """Measure the passing training (and, where the floor looks at them, validation) cells; takes a moment.
@@ -77,8 +83,10 @@ class FloorModel:
         Raises
         ------
         DataError
-            If there are no two passing training controls.
+            If there are no two passing training controls, or the counts were changed in place after they were read.
         """
+        if self._content is not None:
+            refuse_changed(self._content, training_content(self._data, self._rows()))
         self._fitted = fit_floor(self.name, self._data, self._var, self._fields, self.split)
 
     @property

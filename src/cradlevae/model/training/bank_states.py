@@ -46,7 +46,7 @@ def _posteriors(model: TrainedModel, data: Experiment, rows: IndexArray, *, clea
     module = model.module
     posteriors: list[tuple[Gaussian, Gaussian | None]] = []
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         for start in range(0, len(rows), ENCODED_CELLS):
             minibatch = make_minibatch(data, rows[start : start + ENCODED_CELLS])
             encoded = module.encode_counts(sparse_counts(minibatch))[0]

@@ -9,7 +9,8 @@ import numpy as np
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.fingerprint import count_sums, gene_keys
-from cradlevae.data.storage.stored_matrix import row_blocks
+from cradlevae.data.storage.stored_matrix import StoredMatrix, row_blocks
+from cradlevae.errors import DataError
 from cradlevae.utils.types import IndexArray
 
 PARTS = {
@@ -39,7 +40,9 @@ def training_content(data: Experiment, rows: Mapping[str, IndexArray]) -> dict[s
     by_name = np.argsort(names, kind="stable")
     in_order = used[by_name]  # by name, so that the digests of what belongs to cells do not depend on their order
     keys = gene_keys(list(data.genes))
-    sums = np.concatenate([count_sums(block, keys) for _, block in row_blocks(data.counts, used)])
+    sums = np.concatenate(
+        [np.zeros(0, np.int64), *(count_sums(part, keys) for _, part in row_blocks(data.counts, used))]
+    )
     treatments = data.perturbations if data.treatments is None else data.treatments
     return {
         "genes": _digest(data.genes),
@@ -55,6 +58,25 @@ def training_content(data: Experiment, rows: Mapping[str, IndexArray]) -> dict[s
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """What differs between two contents, in words."""
     return [text for name, text in PARTS.items() if before.get(name) != now.get(name)]
+
+
+def content_in_memory(data: Experiment, rows: Mapping[str, IndexArray]) -> dict[str, str] | None:
+    """Digests of the cells that train and validate, where their counts are in memory, which may be the AnnData's own.
+
+    ``None`` for counts on disk, which nobody changes by accident.
+    """
+    if isinstance(data.counts, StoredMatrix):
+        return None
+    return training_content(data, rows)
+
+
+def refuse_changed(before: dict[str, str] | None, now: dict[str, str]) -> None:
+    """Raise :class:`DataError` if the counts in memory were changed after they were read."""
+    if before is not None and differences(before, now):
+        raise DataError(
+            "the counts of the AnnData were changed in place after the model was made, so its library sizes and "
+            "statistics are no longer theirs; make the model anew"
+        )
 
 
 def _digest(parts: Iterable[str]) -> str:

@@ -122,7 +122,7 @@ class TrainingRun:
                 use_distributed_sampler=False,
                 default_root_dir=self.folder,
             )
-        except (MisconfigurationException, ValueError, TypeError) as error:
+        except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
             reason = str(error).splitlines()[0]
             raise DataError(
                 f"accelerator={config.accelerator!r}, devices={config.devices!r} cannot be used here: {reason} "
