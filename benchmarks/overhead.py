@@ -23,7 +23,7 @@ from cradlevae.data.loading.minibatch import Minibatch
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import draw_noise, loss_terms
 from cradlevae.model.objective_inputs import SplitSizes
-from cradlevae.model.training import lightning_module
+from cradlevae.model.training import callbacks
 from cradlevae.model.training.fit import fit, make_minibatches, split_sizes
 from cradlevae.model.training.settings import TrainConfig
 from cradlevae.nn.matmul import matmul_precision
@@ -61,7 +61,7 @@ def _lightning(config: TrainConfig, model: cv.CradleVAE) -> float:
     """Milliseconds a step of the package's training, setting up and validation left out."""
     rows = model.trained.split.rows(model.data.cells, "train")
     clock = SimpleNamespace(perf_counter=time.process_time)  # the history's clock, in CPU time
-    with tempfile.TemporaryDirectory() as folder, patch.object(lightning_module, "time", clock):
+    with tempfile.TemporaryDirectory() as folder, patch.object(callbacks, "time", clock):
         history = fit(model.trained.module, model.data, {"train": rows, "val": rows[:0]}, config, output=Path(folder))
     return 1e3 * history["seconds"].iloc[-1] / -(-len(rows) // BATCH)
 

@@ -63,7 +63,10 @@ def check_devices(config: ModelConfig, training: TrainConfig) -> None:
 def refuse_existing_run(folder: Path) -> None:
     """Raise :class:`DataError` if a folder already holds a model, the checkpoints of one, or a file of such a name."""
     if (folder / MODEL_FILE).exists() or (folder / CHECKPOINTS).exists():
-        raise DataError(f"{folder} already holds a run; choose another folder, or resume it")
+        raise DataError(
+            f"{folder} already holds a run; choose another folder, resume it, "
+            "or replace it (overwrite=True, --overwrite)"
+        )
     refuse_existing([folder / HISTORY_FILE, folder / RUN_FILE], overwrite=False)
 
 

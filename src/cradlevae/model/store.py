@@ -24,7 +24,7 @@ from cradlevae.model.family import FAMILY
 from cradlevae.model.module import CradleModule
 from cradlevae.model.trained import TrainedModel
 from cradlevae.model.training.trainer import HISTORY_FILE
-from cradlevae.utils.atomic import swapped_in
+from cradlevae.utils.atomic import readable, swapped_in
 from cradlevae.utils.outputs import refuse_existing
 
 FORMAT = 5
@@ -94,6 +94,7 @@ def _write(model: TrainedModel, folder: Path) -> None:
 
     bank = model.bank()
     save_file({key: value.contiguous() for key, value in model.module.state_dict().items()}, folder / WEIGHTS_FILE)
+    readable(folder / WEIGHTS_FILE)  # safetensors writes files for their owner alone
     controls = ad.AnnData(
         obs=pd.DataFrame(
             {"library_size": bank.library_size}, index=[f"control{i}" for i in range(len(bank.library_size))]

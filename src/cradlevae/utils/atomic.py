@@ -34,9 +34,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        readable(temporary)
         temporary.replace(target)
     finally:
         with suppress(FileNotFoundError):
@@ -85,6 +83,13 @@ def _swap(folder: Path, staging: Path, names: list[str]) -> None:
             if (earlier / name).exists():
                 (earlier / name).replace(folder / name)
         raise
+
+
+def readable(path: Path) -> None:
+    """Give a file the permissions of any new file."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)
 
 
 def make_folder(folder: str | Path) -> Path:

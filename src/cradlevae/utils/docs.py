@@ -18,6 +18,9 @@ COPIED = ("Returns", "Raises", "Warns")
 _HEADING = re.compile(r"^(?P<title>[A-Z][A-Za-z ]*)\n-{3,}\n", re.MULTILINE)
 _ROLE = re.compile(r":[a-z]+:`(?P<short>[~.]?)(?P<name>[^`]+)`")
 
+_ASIDE = re.compile(r" \((?:see )?:\w+:`[^`]+`\)")
+"""A reference to the code, which says nothing on a terminal."""
+
 
 def documented_by(*sources: Any) -> Callable[[T], T]:
     """Complete the docstring of a function or class by those of the functions or classes that it passes on to.
@@ -76,6 +79,7 @@ def plain(text: str) -> str:
     def last(role: re.Match[str]) -> str:
         return role["name"].rpartition(".")[2] if role["short"] else role["name"].removeprefix("cradlevae.")
 
+    text = _ASIDE.sub("", " ".join(text.split()))
     return " ".join(_ROLE.sub(last, text).replace("``", "").split())
 
 

@@ -85,20 +85,20 @@ def test_errors_are_those_of_the_means(adata: ad.AnnData, split: cv.Split) -> No
 def test_predicted_cells_show_the_effect(adata: ad.AnnData, split: cv.Split) -> None:
     model = trained("additive", adata, split)
     pair = held_out(adata, split)
-    cells = model.predict(["A", pair, "control"], 3000, seed=3)
-    assert cells.shape == (9000, 40)
+    cells = model.predict(["A", pair, "control"], 8000, seed=3)
+    assert cells.shape == (24_000, 40)
     counts = cells.X
     assert (counts.data == np.round(counts.data)).all()
     np.testing.assert_allclose(
         np.asarray(counts.sum(axis=1)).ravel().mean(), cells.obs["library_size"].mean(), rtol=0.01
     )
-    codes = np.repeat([1, 2, 0], 3000)
+    codes = np.repeat([1, 2, 0], 8000)
     moments = condition_moments(counts, codes, ["control", "A", pair])
     shown = measured_effects(moments)
     wanted = model.effects(["A", pair]).X
     assert np.corrcoef(shown.value.ravel(), wanted.ravel())[0, 1] > 0.98
     assert np.sqrt(np.mean((shown.value - wanted) ** 2)) < 0.15
-    again = model.predict(["A", pair, "control"], 3000, seed=3)
+    again = model.predict(["A", pair, "control"], 8000, seed=3)
     assert (counts != again.X).nnz == 0
     fixed = model.predict("control", 500, library_size=2000)
     assert np.asarray(fixed.X.sum(axis=1)).mean() == pytest.approx(2000, rel=0.01)
