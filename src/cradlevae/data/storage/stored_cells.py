@@ -26,6 +26,7 @@ from cradlevae.data.storage.cell_files import (
     unreadable,
     unreadable_form,
 )
+from cradlevae.data.storage.input_files import input_files, note_source
 from cradlevae.data.storage.joining import (
     aligned_genes,
     check_names,
@@ -180,6 +181,7 @@ class StoredCells:
             name.removeprefix("layers/"): matrix for name, matrix in matrices.items() if name.startswith("layers/")
         }
         self.obsm = _OnDemand(obsm)
+        note_source(obs, input_files(self))
 
     @property
     def obs_names(self) -> pd.Index[str]:
