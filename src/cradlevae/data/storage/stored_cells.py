@@ -98,10 +98,8 @@ def open_cells(path: str | Path) -> StoredCells:
     obs = stacked_tables(obs_tables)
     check_names(obs.index, obs_tables, files)
     matrices = _readable_matrices(groups, files, columns)
-    obsm = {
-        key: _reader(groups, files, f"obsm/{key}")
-        for key in readable_keys(groups, files, "obsm", stackable_arrays(groups, files))
-    }
+    arrays = stackable_arrays(groups, files, readable_keys(groups, files, "obsm", common_keys(groups, "obsm")))
+    obsm = {key: _reader(groups, files, f"obsm/{key}") for key in arrays}
     return StoredCells(path, obs, var_tables[0], same_in_all(uns), matrices, obsm)
 
 
