@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cradlevae as cv
 from cradlevae.data.experiment import DataFields, condition_labels, read_experiment
 from cradlevae.data.storage.stored_matrix import StoredMatrix
 from cradlevae.errors import DataError
@@ -393,3 +394,16 @@ def test_several_columns_may_be_a_list() -> None:
     fields = DataFields(artifact_key=["umi", "mito"], control_labels=["NT"])
     assert fields == DataFields(artifact_key=("umi", "mito"), control_labels=("NT",))
     assert fields.criteria == ("umi", "mito")
+
+
+@pytest.mark.parametrize("place", ["cell name", "gene name", "perturbation label"])
+def test_names_that_no_file_can_hold_are_refused_at_once(place: str, simulated: ad.AnnData) -> None:
+    bad = simulated.copy()
+    if place == "cell name":
+        bad.obs_names = ["cell\0", *bad.obs_names[1:]]
+    elif place == "gene name":
+        bad.var_names = ["gene\0", *bad.var_names[1:]]
+    else:
+        bad.obs["perturbation"] = bad.obs["perturbation"].astype(str).str.replace("A", "A\0")
+    with pytest.raises(cv.DataError, match=rf"{place} '.*\\x00.*' holds the character NUL"):
+        cv.CradleVAE(bad, split=cv.split(simulated, "cells", seed=0))

@@ -107,3 +107,20 @@ def test_what_a_model_made_is_marked_and_not_silently_taken_for_raw_data(
     answer = answers["predict"].to_memory()
     with pytest.warns(UserWarning, match="made by predict of a model, and are no raw data; annotate_qc"):
         cv.annotate_qc(answer, criteria=("umi",), max_fail_share=1, key_added="failed")
+
+
+@pytest.mark.parametrize("n_left", [0, 5])
+def test_a_mark_says_nothing_once_its_genes_are_gone(
+    n_left: int,
+) -> None:
+    large = cv.simulate(n_cells=300, n_genes=200, n_perturbations=4, n_combinations=3, n_latent=4, seed=0)
+    large.obs["artifact"] = large.obs["true_artifact"]
+    probes = large.var_names.isin(large.uns[TRUTH_MARK]["genes"])
+    keep = np.sort([*np.flatnonzero(~probes), *np.flatnonzero(probes)[:n_left]])
+    rest = large[:, keep].copy()
+    rest = rest[np.asarray(rest.X.sum(axis=1)).ravel() > 0].copy()
+    rest.layers["clean"] = rest.X.copy()
+    floor = cv.FloorModel("training_mean", rest)
+    floor.train()
+    with pytest.warns(UserWarning, match=r"layers\['clean'\] and uns\['truth'\] not taken for the truth"):
+        assert not {TRUTH, "simulated truth"} & set(cv.evaluate(floor, rest, generated=False)["reference"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,3 +150,77 @@ def test_training_and_saving_into_one_folder_go_together(
     assert json.loads((tmp_path / "model.json").read_text()) == described
     model.save(tmp_path, overwrite=True)
     assert len(cv.load(tmp_path).history) == len(model.history)
+
+
+@pytest.mark.parametrize("part", ["slice", "all", "copy", "of a part"])
+def test_cells_read_from_a_file_remember_it(
+    part: str, model: cv.CradleVAE, simulated: ad.AnnData, tmp_path: Path
+) -> None:
+    path = tmp_path / "raw.h5ad"
+    simulated[:9].copy().write_h5ad(path)
+    before, cells = path.read_bytes(), cv.open_cells(path)
+    read = {"slice": cells[:5], "all": cells.to_memory(), "copy": cells[:5].copy(), "of a part": cells[:5][:3]}[part]
+    with pytest.raises(cv.DataError, match=r"is what is read .*never replaced"):
+        model.clean(read, output=path, overwrite=True)
+    assert path.read_bytes() == before
+    read.copy().write_h5ad(tmp_path / "copy.h5ad")
+    model.clean(cv.open_cells(tmp_path / "copy.h5ad"), output=path, overwrite=True)  # it says nothing
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_model_does_not_replace_the_file_that_it_is_trained_on(
+    in_memory: bool, simulated: ad.AnnData, tiny_options: dict[str, Any], quick: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "controls.h5ad"  # the name of a file of a model, too
+    simulated.write_h5ad(path)
+    cells = cv.open_cells(path)
+    if in_memory:
+        cells.load()
+    own = cv.CradleVAE(cells, split=cv.split(simulated, "cells", seed=0), **tiny_options)
+    own.train(1, **quick)
+    before = path.read_bytes()
+    for write in (
+        lambda: own.predict("A", 2, output=path, overwrite=True),
+        lambda: own.clean(simulated[:5].copy(), output=path, overwrite=True),
+        lambda: own.counterfactual(simulated[:5].copy(), perturbation="A", output=path, overwrite=True),
+        lambda: own.save(tmp_path, overwrite=True),
+    ):
+        with pytest.raises(cv.DataError, match=r"is what is read .*never replaced"):
+            write()
+    assert path.read_bytes() == before
+
+
+def test_nothing_is_written_into_a_folder_whose_files_are_read(
+    model: cv.CradleVAE, simulated: ad.AnnData, tmp_path: Path
+) -> None:
+    folder = tmp_path / "screen"
+    folder.mkdir()
+    simulated[:5].copy().write_h5ad(folder / "a.h5ad")
+    simulated[5:9].copy().write_h5ad(folder / "b.h5ad")
+    cells = cv.open_cells(folder)
+    for read in (cells, cells[:3]):
+        with pytest.raises(cv.DataError, match=r"new\.h5ad lies in .*, all files of which are read"):
+            model.clean(read, output=folder / "new.h5ad")
+    with pytest.raises(cv.DataError, match="all files of which are read"):
+        cv.to_cell_eval(model, cells, folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["a.h5ad", "b.h5ad"]
+
+
+@pytest.mark.parametrize("inside", ["", "run"])
+def test_nothing_is_written_into_a_zarr_store(
+    inside: str, model: cv.CradleVAE, simulated: ad.AnnData, quick: dict[str, Any], tmp_path: Path
+) -> None:
+    store_path = tmp_path / "cells.zarr"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # which version of zarr it writes
+        simulated[:5].copy().write_zarr(store_path)
+    before, output = sorted(store_path.rglob("*")), store_path / inside
+    for write in (
+        lambda: model.train(1, output=output, overwrite=True, **quick),
+        lambda: model.save(output, overwrite=True),
+        lambda: model.predict("A", 2, output=output / "predicted.h5ad"),
+        lambda: cv.to_cell_eval(model, simulated, output),
+    ):
+        with pytest.raises(cv.DataError, match="is a zarr store, into which nothing else is written"):
+            write()
+    assert sorted(store_path.rglob("*")) == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from cradlevae.model.config import ModelConfig
 from cradlevae.model.store import MODEL_FILE
 from cradlevae.model.trained import TrainedModel, training_rows
 from cradlevae.model.training.content import PARTS, differences, training_content
-from cradlevae.model.training.fit import RUN_FILE
 from cradlevae.model.training.settings import TrainConfig
-from cradlevae.model.training.trainer import CHECKPOINTS, HISTORY_FILE
-from cradlevae.utils.outputs import refuse_existing
+from cradlevae.model.training.trainer import CHECKPOINTS, HISTORY_FILE, RUN_FILE
+from cradlevae.utils.checks import output_folder
+from cradlevae.utils.outputs import NOT_A_FILE, refuse_existing, refuse_folders
 from cradlevae.utils.types import AnnDataLike, IndexArray
 
 
@@ -70,24 +69,25 @@ def refuse_existing_run(folder: Path) -> None:
     refuse_existing([folder / HISTORY_FILE, folder / RUN_FILE], overwrite=False)
 
 
-def prepare_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Check that a folder may take the files of training, and remove the checkpoints of a run that is replaced.
+def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Check that a folder may take the files of training; nothing in it is changed.
 
-    A model in the folder stays until the new one is saved.
+    A run that is replaced stays until the first epoch of the new one is complete, a model until the new one is saved.
 
     Raises
     ------
     DataError
         If the folder holds a run that is neither resumed nor replaced, or files of another origin.
     """
+    refuse_folders([folder / RUN_FILE, folder / HISTORY_FILE], NOT_A_FILE)
+    output_folder(CHECKPOINTS, folder / CHECKPOINTS)
     own = (folder / RUN_FILE).exists() or (folder / CHECKPOINTS).exists()
     if resume and own:
         return
-    if not overwrite:
-        return refuse_existing([folder / HISTORY_FILE], overwrite=False) if resume else refuse_existing_run(folder)
-    for path in (folder / RUN_FILE, folder / HISTORY_FILE):
-        path.unlink(missing_ok=True)
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    if resume and not overwrite:
+        refuse_existing([folder / HISTORY_FILE], overwrite=False)
+    elif not overwrite:
+        refuse_existing_run(folder)
 
 
 def check_split(data: Experiment, split: Split, config: ModelConfig) -> None:

@@ -13,13 +13,13 @@ from cradlevae.api.checks import (
     attached,
     check_criteria,
     check_devices,
+    check_run_folder,
     check_split,
     model_config,
-    prepare_run_folder,
     train_config,
 )
 from cradlevae.api.questions import Questions
-from cradlevae.data.experiment import DataFields, Experiment, read_experiment
+from cradlevae.data.experiment import DataFields, read_experiment
 from cradlevae.data.known_cells import adopt_split
 from cradlevae.data.labels import DEFAULT_CONTROLS
 from cradlevae.data.marks import warn_if_made
@@ -30,7 +30,7 @@ from cradlevae.data.storage.stored_matrix import StoredMatrix
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.family import ModelDeclaration
-from cradlevae.model.store import load_model, save_model
+from cradlevae.model.store import MODEL_FILES, load_model, save_model
 from cradlevae.model.trained import TrainedModel, as_treated, new_model, training_rows
 from cradlevae.model.training.bank_states import with_banks
 from cradlevae.model.training.content import content_in_memory, refuse_changed, training_content
@@ -119,7 +119,7 @@ class PerturbationVAE(Questions):
         data = as_treated(read_experiment(adata, fields, probes=probes), self.declaration)
         split = make_split(adata, "cells", fields=fields) if split is None else adopt_split(split, adata, data, fields)
         check_split(data, split, settings)
-        self.data: Experiment | None = data
+        self.data = data
         self._content = content_in_memory(data, self._rows(data, split, settings))
         with float32_default():
             self.trained = new_model(
@@ -150,7 +150,8 @@ class PerturbationVAE(Questions):
         resume
             Go on from the last checkpoint in ``output`` where there is one, for instance after the process was killed.
         overwrite
-            Replace the checkpoints and learning curves of another run in ``output``.
+            Replace the checkpoints and learning curves of another run in ``output``; they stay until the first epoch
+            of this one is complete.
         **config
             Fields of :class:`cradlevae.TrainConfig`, e.g. ``batch_size=256``, ``accelerator="gpu"``.
 
@@ -174,7 +175,7 @@ class PerturbationVAE(Questions):
             lost = "resume" if resume else "tensorboard"
             raise DataError(f"{lost} needs a folder that stays after training; name it with output=")
         if folder is not None:
-            prepare_run_folder(folder, resume=resume, overwrite=overwrite)
+            check_run_folder(folder, resume=resume, overwrite=overwrite)
         split, data, trained = self.trained.split, self.data, self.trained
         rows = self._rows(data, split, trained.config)
         content = training_content(data, rows)
@@ -207,7 +208,10 @@ class PerturbationVAE(Questions):
             If the folder already holds a model, or a ``history.csv`` or other file of such a name that is of another
             origin, and ``overwrite`` is not set; or is not writable. A model in the folder is then as it was.
         """
-        save_model(self.trained, output_folder("folder", folder), overwrite=flag("overwrite", overwrite))
+        folder = output_folder("folder", folder)
+        for name in MODEL_FILES:
+            self._refuse_own_data(folder / name)
+        save_model(self.trained, folder, overwrite=flag("overwrite", overwrite))
 
     @classmethod
     def load(cls, folder: str | Path, adata: AnnDataLike | None = None) -> Self:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
+from cradlevae.data.experiment import Experiment
+from cradlevae.data.storage.input_files import refuse_read
 from cradlevae.model.estimation.effect_estimator import Scale
 from cradlevae.model.estimation.latent_draws import Basal
 from cradlevae.model.trained import TrainedModel
@@ -28,6 +30,7 @@ from cradlevae.query import (
 )
 from cradlevae.query.arguments import PUBLISHED_LIBRARY_SIZE
 from cradlevae.query.library_sizes import LibrarySize
+from cradlevae.utils.checks import optional_output
 from cradlevae.utils.default_dtype import float32_default
 from cradlevae.utils.docs import documented_by
 from cradlevae.utils.types import AnnDataLike
@@ -41,6 +44,14 @@ class Questions:
 
     trained: TrainedModel
     """The trained model."""
+
+    data: Experiment | None = None
+    """The experiment that it was, or will be, trained on; ``None`` where it is not at hand."""
+
+    def _refuse_own_data(self, path: Path | None) -> None:
+        """Raise :class:`DataError` where a file to write is one that the cells of the training are read from."""
+        if path is not None and self.data is not None:
+            refuse_read(path, self.data)
 
     @documented_by(predict_query.predict)
     def predict(
@@ -62,6 +73,7 @@ class Questions:
         output
             ``.h5ad`` file to write the cells into as they are generated; memory then does not grow with their number.
         """
+        self._refuse_own_data(optional_output("output", output))
         with float32_default():
             return predict_query.predict(
                 self.trained, perturbations, n_cells=n_cells, artifact=artifact, library_size=library_size,
@@ -116,6 +128,7 @@ class Questions:
         overwrite: bool = False,
     ) -> ad.AnnData:
         """The artifact-free twin of each cell: its basal state and its Gamma factors, decoded without artifact."""
+        self._refuse_own_data(optional_output("output", output))
         with float32_default():
             return counterfactual_query.clean(
                 self.trained, adata, cells=cells, library_size=library_size, n_draws=n_draws, seed=seed, output=output,
@@ -143,6 +156,7 @@ class Questions:
         anndata.AnnData
             Cells with the matrices, layers and columns that :meth:`clean` gives.
         """
+        self._refuse_own_data(optional_output("output", output))
         with float32_default():
             return counterfactual_query.counterfactual(
                 self.trained, adata, artifact=artifact, perturbation=perturbation, cells=cells,

@@ -18,7 +18,7 @@ from cradlevae.model.config import ModelConfig
 from cradlevae.model.training.settings import TrainConfig
 from cradlevae.reporting.tables import show
 from cradlevae.utils.atomic import make_folder, write_csv
-from cradlevae.utils.outputs import refuse_existing, refuse_inputs
+from cradlevae.utils.outputs import refuse_existing, refuse_inputs, refuse_store
 
 FIGURE_FILE = "training.png"
 """Picture of the learning curves."""
@@ -74,6 +74,7 @@ def train(
     from cradlevae.model.store import MODEL_FILE, SPLIT_FILE
     from cradlevae.reporting.figures import save_figure, training_figure
 
+    refuse_store(output)
     refuse_inputs(output, files_read(data)[:1])
     if not overwrite and not resume:
         refuse_existing_run(output)
@@ -95,7 +96,8 @@ def train(
     _load_counts(cells, fields.layer, backed)
     labels = _annotate(cells, fields)
     vae = CLASSES[model.model](cells, split=manifest, seed=training.seed, **asdict(fields), **asdict(model))
-    vae.split.save(output / SPLIT_FILE, overwrite=True)
+    if not (output / MODEL_FILE).exists():  # else it is that model's until the new one is saved
+        vae.split.save(output / SPLIT_FILE, overwrite=True)
     if labels is not None:
         write_csv(labels.reset_index(names="cell"), output / LABELS_FILE)
     options = asdict(training)

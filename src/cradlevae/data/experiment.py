@@ -161,6 +161,7 @@ def read_experiment(
     check_unique(adata.obs_names, "cell", "adata.obs_names_make_unique()")
     check_unique(adata.var_names, "gene", "adata.var_names_make_unique()")
     labels = read_labels(adata, fields)
+    _check_characters(adata, labels)
     artifact = artifact_indicators(adata, fields)
     columns = _gene_columns(adata, genes)
     assigned = np.array([condition is not None for condition in labels.conditions], dtype=bool)[labels.codes]
@@ -212,6 +213,15 @@ def check_unique(names: pd.Index[str], what: str, mend: str) -> None:
         raise DataError(f"duplicate {what} name {twice!r}; make them unique: {mend}")
 
 
+def _check_characters(adata: AnnDataLike, labels: CellLabels) -> None:
+    """Raise :class:`DataError` if a name holds the character NUL, which no file of a model or of cells can hold."""
+    named = {"cell name": adata.obs_names, "gene name": adata.var_names, "perturbation label": labels.written}
+    for what, names in named.items():
+        if "\0" in "".join(map(str, names)):
+            name = next(str(name) for name in names if "\0" in str(name))
+            raise DataError(f"{what} {name!r} holds the character NUL, which files cannot hold; rename it")
+
+
 def check_experiment(adata: AnnDataLike, fields: DataFields) -> None:
     """Raise :class:`DataError` if labels, control labels or the counts matrix are absent; no counts are read."""
     check_anndata(adata)
@@ -219,6 +229,7 @@ def check_experiment(adata: AnnDataLike, fields: DataFields) -> None:
     check_unique(adata.obs_names, "cell", "adata.obs_names_make_unique()")
     check_unique(adata.var_names, "gene", "adata.var_names_make_unique()")
     labels = read_labels(adata, fields)
+    _check_characters(adata, labels)
     assigned = np.array([condition is not None for condition in labels.conditions], dtype=bool)[labels.codes]
     _check_labels(labels, assigned, None, fields)
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cradlevae.data.cell_sketch import SketchArray, choose_probes, sketch_values
+from cradlevae.data.cell_sketch import ENOUGH_PROBES, SketchArray, choose_probes, sketch_values
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.storage.counts import Counts
 from cradlevae.errors import DataError
@@ -85,7 +85,8 @@ def known_truth(adata: AnnDataLike, data: Experiment, truth: bool | str) -> Know
     Warns
     -----
     UserWarning
-        Where the data hold something under the name of the truth whose mark is missing or is of other cells.
+        Where the data hold something under the name of the truth whose mark is missing, is of other cells, or cannot
+        be compared, because too few of its genes are left.
     """
     if isinstance(truth, bool | np.bool_) and not truth:
         return KnownTruth()
@@ -160,6 +161,8 @@ def _is_marked(
     except (TypeError, KeyError, IndexError, ValueError):  # absent, or not of this form
         return False
     shared = np.flatnonzero(pd.Index(probes).isin(genes))
+    if len(shared) < min(ENOUGH_PROBES, max(1, len(probes))):
+        return False  # too few genes are left by which the cells could be known
     present = sketch(probes)
     recorded, present = recorded[:, shared], present[:, shared]
     if (place >= 0).all():

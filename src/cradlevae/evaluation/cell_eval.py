@@ -13,7 +13,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.marks import made_by
-from cradlevae.data.storage.input_files import input_files
+from cradlevae.data.storage.input_files import refuse_read
 from cradlevae.errors import DataError
 from cradlevae.evaluation.matched_cells import generate_alike
 from cradlevae.evaluation.metrics.pca_space import log_normalised
@@ -77,7 +77,8 @@ def to_cell_eval(
     folder = make_folder(output_folder("folder", folder))
     predicted, real = folder / PREDICTED_FILE, folder / REAL_FILE
     for path in (predicted, real):
-        check_output(path, overwrite=overwrite, inputs=input_files(adata))
+        refuse_read(path, adata)
+        check_output(path, overwrite=overwrite)
     predictor = as_predictor(model)
     data = predictor.read(adata)
     rows = reference_rows(predictor, data, reference).rows

@@ -25,7 +25,7 @@ from cradlevae.model.module import CradleModule
 from cradlevae.model.trained import TrainedModel
 from cradlevae.model.training.trainer import HISTORY_FILE
 from cradlevae.utils.atomic import readable, swapped_in
-from cradlevae.utils.outputs import refuse_existing
+from cradlevae.utils.outputs import NOT_A_FILE, refuse_existing, refuse_folders
 
 FORMAT = 5
 MODEL_FILE = "model.json"
@@ -51,6 +51,7 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
     """
     model.bank()  # an untrained model has none, and says so
     folder = Path(folder)
+    refuse_folders([folder / name for name in MODEL_FILES], NOT_A_FILE)
     if not overwrite:
         _refuse_existing(model, folder)
     with swapped_in(folder, last=MODEL_FILE) as staging:

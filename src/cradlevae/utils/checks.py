@@ -12,6 +12,7 @@ import pandas as pd
 
 from cradlevae.errors import DataError
 from cradlevae.utils.fields import plain
+from cradlevae.utils.outputs import refuse_store
 
 LARGEST_SEED = 2**63 - 1
 """Largest seed that all random generators take."""
@@ -134,8 +135,9 @@ def optional_output(name: str, value: Any) -> Path | None:
 
 
 def output_folder(name: str, value: Any) -> Path:
-    """Return the path of a folder to write into; :class:`DataError` where it is none, or the path of a file."""
+    """Return the path of a folder to write into; :class:`DataError` where it is none, or a file or a zarr store."""
     path = path_of(name, value)
+    refuse_store(path)
     if path.exists() and not path.is_dir():
         raise DataError(f"{name} is {str(path)!r}, which is a file; name a folder")
     return path

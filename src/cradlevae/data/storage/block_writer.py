@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from cradlevae.data.storage.input_files import input_files
+from cradlevae.data.storage.input_files import refuse_read
 from cradlevae.data.storage.writable import writable_table
 from cradlevae.errors import DataError
 from cradlevae.utils.atomic import atomic_path
@@ -98,7 +98,9 @@ def check_cells_output(output: str | Path, *, overwrite: bool, read_from: Any = 
     path = Path(output)
     if path.suffix != ".h5ad":
         raise DataError(f"{path} ends in {path.suffix!r}; cells are written as .h5ad")
-    return check_output(path, overwrite=overwrite, inputs=[] if read_from is None else input_files(read_from))
+    if read_from is not None:
+        refuse_read(path, read_from)
+    return check_output(path, overwrite=overwrite)
 
 
 def rounded(values: Float32Array, bits: int) -> Float32Array:

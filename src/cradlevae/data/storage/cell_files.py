@@ -124,7 +124,7 @@ def read_mapping(group: Any, path: Path, name: str) -> dict[str, Any]:
         try:
             mapping[key] = read_element(stored, path, key)
         except DataError as error:
-            if dict(stored[key].attrs).get("encoding-type") == "dict" or _is_plain_group(stored[key]):
+            if _is_mapping(stored, key):
                 mapping[key] = read_mapping(stored, path, key)
             else:
                 _warn_left_out(f"{name}[{key!r}]", error)
@@ -160,9 +160,13 @@ def readable_keys(groups: Sequence[Any], files: Sequence[Path], name: str, keys:
     return readable
 
 
-def _is_plain_group(stored: Any) -> bool:
-    """Whether an element is a group that says nothing about what it holds."""
-    return hasattr(stored, "keys") and "encoding-type" not in stored.attrs
+def _is_mapping(group: Any, key: str) -> bool:
+    """Whether an element is a mapping, or a group that says nothing about what it holds; not so a link to nothing."""
+    try:
+        stored = group[key]
+        return bool(stored.attrs.get("encoding-type", "dict") == "dict" and hasattr(stored, "keys"))
+    except UNREADABLE:
+        return False
 
 
 def _warn_left_out(what: str, error: DataError) -> None:

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from cradlevae.data.storage.stored_matrix import stored_matrix
+from cradlevae.utils.outputs import refuse_inputs, refuse_within
+
+READ_FROM = "cradlevae_read_from"
+"""Key of ``obs.attrs`` with the paths that cells were read from; copies and parts of a table keep it, files do not."""
+
+
+def note_source(obs: pd.DataFrame, files: Iterable[Path]) -> None:
+    """Note in a table of cells which files, stores and folders they are read from."""
+    obs.attrs[READ_FROM] = [str(file.absolute()) for file in files]
+
+
+def refuse_read(output: Path, adata: Any) -> None:
+    """Raise :class:`DataError` if a file or folder is what cells are read from, or would come to lie in it."""
+    files = input_files(adata)
+    refuse_inputs(output, files)
+    refuse_within(output, [file for file in files if file.is_dir()])
 
 
 def input_files(adata: Any) -> list[Path]:
-    """Files, stores and folders that cells are read from; none for an AnnData in memory.
+    """Files, stores and folders that cells are or were read from; none for an AnnData of another origin in memory.
 
     Parameters
     ----------
@@ -24,6 +43,8 @@ def input_files(adata: Any) -> list[Path]:
         path = getattr(adata, name, None)
         if path is not None:
             files.append(Path(path))
+    whole = getattr(adata, "_adata_ref", None) if getattr(adata, "is_view", False) else adata  # views keep no notes
+    files += [Path(file) for file in getattr(getattr(whole, "obs", None), "attrs", {}).get(READ_FROM, ())]
     return list(dict.fromkeys(files))
 
 

@@ -101,10 +101,10 @@ def common_keys(groups: Sequence[Any], name: str) -> list[str]:
     return [key for key in groups[0][name] if all(key in group[name] for group in groups)]
 
 
-def stackable_arrays(groups: Sequence[Any], files: Sequence[Path]) -> list[str]:
-    """Return which arrays of ``obsm`` can be stacked; a warning names those that cannot."""
+def stackable_arrays(groups: Sequence[Any], files: Sequence[Path], keys: Sequence[str]) -> list[str]:
+    """Return which of some arrays of ``obsm`` can be stacked; a warning names those that cannot."""
     stackable = []
-    for key in common_keys(groups, "obsm"):
+    for key in keys:
         forms = [_form(group[f"obsm/{key}"]) for group in groups]
         other = next((index for index, form in enumerate(forms) if form != forms[0]), None)
         if other is None:

@@ -26,6 +26,7 @@ from cradlevae.data.storage.cell_files import (
     unreadable,
     unreadable_form,
 )
+from cradlevae.data.storage.input_files import input_files, note_source
 from cradlevae.data.storage.joining import (
     aligned_genes,
     check_names,
@@ -97,10 +98,8 @@ def open_cells(path: str | Path) -> StoredCells:
     obs = stacked_tables(obs_tables)
     check_names(obs.index, obs_tables, files)
     matrices = _readable_matrices(groups, files, columns)
-    obsm = {
-        key: _reader(groups, files, f"obsm/{key}")
-        for key in readable_keys(groups, files, "obsm", stackable_arrays(groups, files))
-    }
+    arrays = stackable_arrays(groups, files, readable_keys(groups, files, "obsm", common_keys(groups, "obsm")))
+    obsm = {key: _reader(groups, files, f"obsm/{key}") for key in arrays}
     return StoredCells(path, obs, var_tables[0], same_in_all(uns), matrices, obsm)
 
 
@@ -180,6 +179,7 @@ class StoredCells:
             name.removeprefix("layers/"): matrix for name, matrix in matrices.items() if name.startswith("layers/")
         }
         self.obsm = _OnDemand(obsm)
+        note_source(obs, input_files(self))
 
     @property
     def obs_names(self) -> pd.Index[str]:

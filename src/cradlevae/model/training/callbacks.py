@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,33 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint."""
         self.rows = state_dict["rows"]
+
+
+class RunFolder(Callback):
+    """Makes a folder that of this run, when its first epoch is complete: until then an earlier run in it stays whole.
+
+    It comes before the callbacks that write into the folder; the first process does it.
+
+    Parameters
+    ----------
+    files
+        Texts to write, by the path of their file.
+    removed
+        Files and folders of an earlier run.
+    """
+
+    def __init__(self, files: Mapping[Path, str], removed: Iterable[Path]) -> None:
+        self._files = dict(files)
+        self._removed = list(removed)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove the earlier run and write the files, once."""
+        if trainer.is_global_zero:
+            for path in self._removed:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            for path, text in self._files.items():
+                write_text(path, text)
+        self._removed, self._files = [], {}
 
 
 class DataOnDevice(Callback):

@@ -23,13 +23,10 @@ from cradlevae.model.objective_inputs import SplitSizes
 from cradlevae.model.training.content import PARTS
 from cradlevae.model.training.processes import train_in_processes
 from cradlevae.model.training.settings import TrainConfig
-from cradlevae.model.training.trainer import HISTORY_FILE, TrainingRun, last_checkpoint
+from cradlevae.model.training.trainer import HISTORY_FILE, RUN_FILE, TrainingRun, last_checkpoint
 from cradlevae.nn.matmul import has_bf16_arithmetic
-from cradlevae.utils.atomic import make_folder, write_text
+from cradlevae.utils.atomic import make_folder
 from cradlevae.utils.types import IndexArray
-
-RUN_FILE = "run.json"
-"""What determines a run, so that it is resumed as it was."""
 
 
 def fit(
@@ -55,7 +52,8 @@ def fit(
     config
         How to train.
     output
-        Folder of checkpoints and the CSV log; ``None`` uses a temporary one.
+        Folder of checkpoints and the CSV log; ``None`` uses a temporary one. An earlier run in it is removed when the
+        first epoch of this one is complete, unless it is resumed.
     resume
         Go on from the last checkpoint in ``output``, where there is one.
     record
@@ -79,14 +77,15 @@ def fit(
         record = {**(record or {}), "training": _determining(config)}
         if resume and (folder / RUN_FILE).exists():
             _check_same_run(folder / RUN_FILE, record)
-        write_text(folder / RUN_FILE, json.dumps(record, indent=1))
         run = TrainingRun(
             module,
             make_minibatches(data, rows, module.config, config),
             split_sizes(data, rows["train"], module.config),
             config,
             folder,
+            record,
             resume=resume and last_checkpoint(folder).exists(),
+            replaces=not resume,
         )
         if run.resume:
             assert config.max_epochs is not None

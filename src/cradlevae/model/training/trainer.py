@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ from cradlevae.model.training.settings import TrainConfig
 
 CHECKPOINTS = "checkpoints"
 HISTORY_FILE = "history.csv"
+
+RUN_FILE = "run.json"
+"""What determines a run, so that it is resumed as it was."""
 
 
 def last_checkpoint(folder: Path) -> Path:
@@ -44,8 +48,12 @@ class TrainingRun:
         How to train.
     folder
         Folder of the checkpoints and the CSV log.
+    record
+        What determines the run (JSON values), for the folder.
     resume
         Whether to go on from the last checkpoint in ``folder``.
+    replaces
+        Whether an earlier run in ``folder`` is removed when the first epoch is complete.
     """
 
     module: CradleModule
@@ -53,7 +61,9 @@ class TrainingRun:
     sizes: SplitSizes
     config: TrainConfig
     folder: Path
+    record: dict[str, Any]
     resume: bool = False
+    replaces: bool = False
 
     @property
     def monitored(self) -> bool:
@@ -132,7 +142,7 @@ class TrainingRun:
     def _callbacks(self, shard: Shard) -> list[Any]:
         from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-        from cradlevae.model.training.callbacks import Averaging, EpochProgress, History
+        from cradlevae.model.training.callbacks import Averaging, EpochProgress, History, RunFolder
 
         config = self.config
         history = History(self.folder / HISTORY_FILE)
@@ -141,7 +151,13 @@ class TrainingRun:
             "enable_version_counter": False,
             "save_on_train_epoch_end": True,
         }
-        callbacks: list[Any] = [history]
+        callbacks: list[Any] = [
+            RunFolder(
+                {self.folder / RUN_FILE: json.dumps(self.record, indent=1)},
+                [self.folder / HISTORY_FILE, self.folder / CHECKPOINTS] if self.replaces else [],
+            ),
+            history,
+        ]
         if self.monitored:
             callbacks.append(ModelCheckpoint(filename="best", monitor="val_loss", **keep))
         # after the best, whose record it holds; Lightning's save_last would skip epochs that are not the best so far
