@@ -9,6 +9,7 @@ import pytest
 
 from cradlevae.cli.invoke import parse
 from cradlevae.cli.options import arguments_of, options_of
+from cradlevae.cli.usage import help_of
 from cradlevae.cli.words import UsageError
 from cradlevae.commands.registry import COMMANDS
 
@@ -127,6 +128,22 @@ def test_a_switch_with_a_third_value(words: str, backed: Any) -> None:
     arguments = parsed(f"train {words} data.h5ad --output run --resume")
     assert arguments["backed"] == backed
     assert arguments["resume"] is True
+
+
+@pytest.mark.parametrize("word", ["null", "none", "None", "NONE"])
+def test_none_is_no_value_where_an_option_may_have_none(word: str) -> None:
+    fields = parsed(f"train data.h5ad --output run --separator {word} --layer={word}")["fields"]
+    assert (fields.separator, fields.layer) == (None, None)
+    assert parsed(f"qc data.h5ad --output x --criteria {word}")["criteria"] is None
+    assert parsed(f"train data.h5ad --output run --control_labels {word}")["fields"].control_labels == (word,)
+    assert parsed(f"train data.h5ad --output run --perturbation_key {word}")["fields"].perturbation_key == word
+
+
+def test_help_says_null_where_leaving_an_option_out_is_something_else() -> None:
+    text = " ".join(help_of(COMMANDS["train"]).split())
+    assert "null where no label is a combination" in text
+    assert "leaving it out where no label is a combination" not in text
+    assert "Leaving it out reads X" in text or "leaving it out reads X" in text
 
 
 def test_negative_numbers_are_values() -> None:

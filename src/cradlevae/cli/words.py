@@ -5,6 +5,8 @@ Options are written ``--max_epochs 3``, ``--max-epochs 3`` or ``--max_epochs=3``
 (``--criteria umi genes``), except for those at the end that the command itself still lacks (``qc --criteria umi genes
 data.h5ad``); where that can be read in two ways, it is an error. Values may be separated by commas as well
 (``--criteria umi,genes``), or stand in brackets with quotes around a value that contains a comma (``'["a,b", c]'``).
+``null``, ``none`` and ``None`` mean no value where an option may have none (``--separator none``), on the command line
+and in YAML files, whose options may be written with hyphens as well (``n-cells: 2``).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cradlevae.cli.options import NO, YES, Option
+from cradlevae.cli.options import NO, NULL, YES, Option
 
 CONFIG = "config"
 PRINT_CONFIG = "print_config"
@@ -188,7 +190,9 @@ def _value(option: Option, words: list[str]) -> str:
         return YES[0]
     if option.switch and len(words) == 1 and words[0].lower() in (*YES, *NO):
         return YES[0] if words[0].lower() in YES else NO[0]
-    if not option.several or words == ["null"]:
+    if option.optional and len(words) == 1 and words[0].strip().lower() in NULL:
+        return NULL[0]
+    if not option.several:
         return words[0]
     values = [value for word in words for value in _split(option, word)]
     one = len(values) == 1 and str in option.kinds and not words[0].startswith("[")
