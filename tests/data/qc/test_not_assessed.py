@@ -127,10 +127,18 @@ def test_small_batches_get_the_thresholds_of_all_cells() -> None:
     )
 
 
-def test_thresholds_of_a_few_cells_are_said_to_be() -> None:
-    report = annotate(cells(MIN_BATCH - 1), max_fail_share=1.0)
-    assert report.loc[list(PERCENTAGES), "note"].eq(f"only {MIN_BATCH - 1} cells with counts").all()
-    assert annotate(cells(MIN_BATCH), max_fail_share=1.0)["note"].eq("").all()
+def test_a_few_cells_in_all_have_no_thresholds() -> None:
+    for n_cells in (3, MIN_BATCH - 1):
+        with pytest.raises(DataError, match=f"umi: only {n_cells} cells with counts; a threshold needs {MIN_BATCH}"):
+            annotate(cells(n_cells), max_fail_share=1.0)
+    few = cells(MIN_BATCH + 5)
+    few.X = sp.csr_matrix(few.X.toarray() * (np.arange(MIN_BATCH + 5) >= 6)[:, None])  # six of them are empty
+    few.obs["lane"] = np.where(np.arange(MIN_BATCH + 5) % 2, "a", "b")
+    with pytest.raises(DataError, match=f"only {MIN_BATCH - 1} cells with counts"):
+        annotate(few, max_fail_share=1.0, batch_key="lane")
+    enough = annotate(cells(MIN_BATCH), max_fail_share=1.0)
+    assert enough.loc[list(PERCENTAGES), "status"].eq("assessed").all()
+    assert enough["note"].eq("").all()
 
 
 # Scale
