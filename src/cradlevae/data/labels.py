@@ -125,7 +125,8 @@ def _parts(label: str, separator: str | None, control_labels: Sequence[str]) -> 
         return []
     if separator is None:
         return [label.strip()]
-    pieces = [piece.strip() for piece in label.split(separator)]
+    whole = label if separator.strip() else label.strip()  # blanks around a label separate nothing
+    pieces = [piece.strip() for piece in whole.split(separator)]
     spelled = {tuple(_folded(piece) for piece in name.split(separator)) for name in (*control_labels, CONTROL)}
     longest = max(map(len, spelled))
     parts: list[str] = []
