@@ -16,6 +16,7 @@ from cradlevae.data.qc.annotate import annotate_qc
 from cradlevae.data.qc.apply import judge
 from cradlevae.data.qc.criteria import QC_KEY
 from cradlevae.data.qc.doublets import DoubletsNotAssessable, fit_doublets
+from cradlevae.data.qc.gene_families import find_families
 from cradlevae.data.qc.rules import MIN_BATCH
 from cradlevae.errors import DataError
 
@@ -125,6 +126,18 @@ def test_small_batches_get_the_thresholds_of_all_cells() -> None:
     np.testing.assert_array_equal(
         judge(adata, adata.uns[QC_KEY], batch=adata.obs["lane"]), adata.obs[[f"qc_{name}" for name in PERCENTAGES]]
     )
+
+
+@pytest.mark.parametrize("spelling", ["GRCh38-{}", "GRCh38_{}", "mm10-{}", "Homo_sapiens_{}", "{}.1", "{}"])
+@pytest.mark.parametrize("hyphen", ["-", ".", "_"])
+def test_families_are_found_in_every_spelling(spelling: str, hyphen: str) -> None:
+    mito = [f"MT{hyphen}{gene}" for gene in ("CO1", "ND1", "CYB")]
+    haemo = [f"Hb{gene[0]}{hyphen}{gene[1:]}" for gene in ("aa1", "bbs", "bbt")]
+    others = ["MTOR", "MT1A", "MTX2"]
+    names = [spelling.format(name) for name in (*mito, "RPS6", "RPL7A", "RPLP0", *haemo, *others)]
+    present, absent = find_families(names)
+    assert not absent
+    assert [mask.nonzero()[0].tolist() for mask in present.values()] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
 
 
 def test_a_few_cells_in_all_have_no_thresholds() -> None:
