@@ -303,7 +303,7 @@ def test_the_result_replaces_no_column_of_other_values(values: object) -> None:
     adata = make()
     adata.obs["perturbation"] = values
     before = adata.obs.copy()
-    with pytest.raises(DataError, match=r"obs\['perturbation'\] holds values that are not true or false, e\.g\. "):
+    with pytest.raises(DataError, match=r"obs\['perturbation'\] holds other values than true and false, e\.g\. "):
         annotate(adata, key_added="perturbation")
     pd.testing.assert_frame_equal(adata.obs, before)
 

@@ -196,7 +196,7 @@ def _check_key_added(adata: AnnDataLike, key_added: str, batch_key: str | None) 
     held = adata.obs[key_added].dropna()
     if not all(isinstance(value, bool | np.bool_) for value in held.astype(object).unique()):
         raise DataError(
-            f"obs[{key_added!r}] holds values that are not true or false, e.g. {held.iloc[0]!r}, and would be replaced; "
+            f"obs[{key_added!r}] holds other values than true and false, e.g. {held.iloc[0]!r}, which would be lost; "
             "choose another column with key_added=, or drop this one first"
         )
 
