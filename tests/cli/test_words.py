@@ -9,6 +9,7 @@ import pytest
 
 from cradlevae.cli.invoke import parse
 from cradlevae.cli.options import arguments_of, options_of
+from cradlevae.cli.usage import help_of
 from cradlevae.cli.words import UsageError
 from cradlevae.commands.registry import COMMANDS
 
@@ -129,6 +130,22 @@ def test_a_switch_with_a_third_value(words: str, backed: Any) -> None:
     assert arguments["resume"] is True
 
 
+@pytest.mark.parametrize("word", ["null", "none", "None", "NONE"])
+def test_none_is_no_value_where_an_option_may_have_none(word: str) -> None:
+    fields = parsed(f"train data.h5ad --output run --separator {word} --layer={word}")["fields"]
+    assert (fields.separator, fields.layer) == (None, None)
+    assert parsed(f"qc data.h5ad --output x --criteria {word}")["criteria"] is None
+    assert parsed(f"train data.h5ad --output run --control_labels {word}")["fields"].control_labels == (word,)
+    assert parsed(f"train data.h5ad --output run --perturbation_key {word}")["fields"].perturbation_key == word
+
+
+def test_help_says_null_where_leaving_an_option_out_is_something_else() -> None:
+    text = " ".join(help_of(COMMANDS["train"]).split())
+    assert "null where no label is a combination" in text
+    assert "leaving it out where no label is a combination" not in text
+    assert "Leaving it out reads X" in text or "leaving it out reads X" in text
+
+
 def test_negative_numbers_are_values() -> None:
     assert parsed("simulate --output x --confounded -0.5")["confounded"] == -0.5
 
@@ -142,6 +159,31 @@ def test_yaml_files_hold_any_option_and_the_command_line_has_the_last_word(tmp_p
     config.write_text("control_labels: [NT, ctrl]\nartifact_key: [a, b]\n")
     fields = parsed(["train", "data.h5ad", "--output", "run", "--config", str(config)])["fields"]
     assert (fields.control_labels, fields.artifact_key) == (("NT", "ctrl"), ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "run: folder\nn-cells: 7\nseed: 1\nlibrary-size: 1e4\n",
+        "{run: folder, n-cells: 7, seed: 1, 'library-size': 1e4}",
+        "# n-cells\n'n-cells': 7\nrun: folder  # n-cells: 8\nseed: 1\nlibrary_size: 1e4\n",
+    ],
+)
+def test_options_of_a_yaml_file_may_have_hyphens(tmp_path: Path, content: str) -> None:
+    config = tmp_path / "options.yaml"
+    config.write_text(content)
+    arguments = parsed(["predict", "A", "--config", str(config), "--output", "x"])
+    assert (arguments["run"], arguments["n_cells"], arguments["seed"]) == (Path("folder"), 7, 1)
+    assert float(arguments["library_size"]) == 1e4
+    assert parsed(["predict", "A", "--config", str(config), "--output", "x", "--n-cells", "9"])["n_cells"] == 9
+
+
+def test_none_in_a_yaml_file_is_no_value_unless_it_is_quoted(tmp_path: Path) -> None:
+    config = tmp_path / "options.yaml"
+    config.write_text("separator: None\nlayer: 'none'\nguides-key: ~\nperturbation-key: none\n")
+    fields = parsed(["train", "data.h5ad", "--output", "run", "--config", str(config)])["fields"]
+    assert (fields.separator, fields.layer, fields.guides_key) == (None, "none", None)
+    assert fields.perturbation_key == "none"
 
 
 @pytest.mark.parametrize(
@@ -180,6 +222,9 @@ def test_wrong_usage_is_one_line(line: str, message: str) -> None:
 def test_unknown_and_ill_typed_keys_of_a_yaml_file_are_named(tmp_path: Path) -> None:
     config = tmp_path / "options.yaml"
     for content, message in (("n_latents: 3\n", "n_latents"), ("n_latent: few\n", "--n_latent is 'few'"),
+                             ("n-latents: 3\n", "n-latents"),
+                             ("n-latent: 3\nn_latent: 4\n", "has n_latent twice"),
+                             ("n-latent: few\n", "--n_latent is 'few'"),
                              ("", "options.yaml holds no options"),
                              ("control_labels: NT\n", "--control_labels"),
                              ("a: [\n", "options.yaml is not YAML")):  # fmt: skip

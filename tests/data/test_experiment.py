@@ -220,6 +220,58 @@ def test_empty_labels_are_refused(make_adata: MakeAnnData, missing: Any) -> None
         read(make_adata(COUNTS, labels))
 
 
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+@pytest.mark.parametrize("controls", [("control",), ("nan", "none", "<NA>", "None", "control")])
+def test_values_that_are_missing_need_a_text(make_adata: MakeAnnData, missing: Any, controls: tuple[str, ...]) -> None:
+    adata = make_adata(COUNTS, [*LABELS[:4], missing, "B"])
+    adata.obs["perturbation"] = pd.Categorical(adata.obs["perturbation"])
+    with pytest.raises(DataError, match=r"'cell4'.*fill them with a text if they are controls") as raised:
+        read(adata, control_labels=controls)
+    assert "control_labels=" not in str(raised.value)
+    adata.obs["perturbation"] = adata.obs["perturbation"].astype(object).fillna("control")  # as it says
+    assert read(adata, control_labels=controls).is_control[4]
+
+
+SEPARATORS = [*"+;|_,&/:- .~%", "--", "__", " and ", " AND ", "->", "::", "  "]
+
+
+@pytest.mark.parametrize("separator", SEPARATORS)
+def test_every_separator_that_is_advised_is_warned_of_and_accepted(make_adata: MakeAnnData, separator: str) -> None:
+    adata = make_adata(COUNTS, ["control", f"A{separator}C", "A", "C", f"C{separator}ctrl", "C"])
+    own = "+" if separator != "+" else "_"
+    with pytest.warns(UserWarning, match="are labels themselves") as caught:
+        read(adata, separator=own)
+    assert len(caught) == 1
+    assert f"for combinations use separator={separator!r}, and" in str(caught[0].message)
+    data = read(adata, separator=separator)  # no warning
+    assert data.perturbations == ("A", "C")
+    np.testing.assert_array_equal(data.dosage.sum(axis=1), [0, 1, 2, 1])
+    assert len(read(adata, separator=None).perturbations) == 4
+
+
+def test_names_that_hold_other_texts_are_not_warned_of(make_adata: MakeAnnData) -> None:
+    labels = ["control", "HLA-A", "RP11-34P13.7", "sgA and more", "A", "B"]
+    assert len(read(make_adata(COUNTS, labels)).perturbations) == 5
+
+
+@pytest.mark.parametrize("separator", SEPARATORS)
+def test_controls_under_another_separator_name_it(make_adata: MakeAnnData, separator: str) -> None:
+    pairs = [("ctrl", "ctrl"), ("A", "ctrl"), ("A", "C"), ("C", "ctrl"), ("ctrl", "C")]
+    labels = [separator.join(pair) for pair in pairs]
+    adata = make_adata(COUNTS, [*labels, labels[0]])
+    own = "+" if separator != "+" else None
+    with pytest.raises(DataError, match="no control cells") as raised:
+        read(adata, separator=own)
+    assert str(raised.value).endswith(f"use separator={separator!r}")
+    assert read(adata, separator=separator).conditions[0] == "control"
+
+
+def test_blanks_around_a_label_separate_nothing(make_adata: MakeAnnData) -> None:
+    data = read(make_adata(COUNTS, ["control", " A", "A B ", "B", "A", "B"]), separator=" ")
+    assert data.perturbations == ("A", "B")
+    assert [len(condition.singles) for condition in data.conditions] == [0, 1, 2, 1]
+
+
 def test_an_empty_separator_is_refused() -> None:
     with pytest.raises(DataError, match="separator"):
         DataFields(separator="")

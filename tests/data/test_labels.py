@@ -124,6 +124,25 @@ def test_a_plus_is_understood_beside_another_separator_where_it_can_mean_one_thi
     assert requested_conditions("A+B", separator="_", perturbations=("A", "B", "A+B"))["A+B"].singles == ("A+B",)
 
 
+@pytest.mark.parametrize("separator", ["+", "_", None])
+def test_a_condition_is_not_split_again(separator: str | None) -> None:
+    condition = condition_name(["Na+", "A_B"], separator)
+    [(label, requested)] = requested_conditions([condition], separator=separator).items()
+    assert (label, requested.singles) == (str(condition), ("A_B", "Na+"))
+    assert requested == condition
+
+
+def test_combinations_of_guides_are_read_by_the_known_perturbations() -> None:
+    known = ("A", "B", "Na+", "x+y")
+    labels = ["A+B", "B+A", "A+Na+", "Na+", "x+y", "A+x+y", "ctrl+A", "A+unknown"]
+    singles = [("A", "B"), ("A", "B"), ("A", "Na+"), ("Na+",), ("x+y",), ("A", "x+y"), ("A",), ("A+unknown",)]
+    requested = requested_conditions(labels, separator=None, perturbations=known, guides=True)
+    assert [condition.singles for condition in requested.values()] == singles
+    assert requested_conditions("A+B", separator=None, perturbations=known)["A+B"].singles == ("A+B",)
+    with pytest.raises(DataError, match=r"'A\+B\+C' may mean \['A', 'B\+C'\] or \['A\+B', 'C'\]"):
+        requested_conditions("A+B+C", separator=None, perturbations=("A", "B+C", "A+B", "C"), guides=True)
+
+
 def test_dosage_table() -> None:
     table = dosage_table(["control", "B", "A+B"], ["A", "B", "C"])
     assert table.dtype == np.float32

@@ -79,3 +79,41 @@ def test_scores_of_floors_do_not_depend_on_names(pair: list[cv.CradleVAE]) -> No
             keys = list(map(str, combinations))
         tables.append(pd.DataFrame(answers, index=keys).sort_index())
     pd.testing.assert_frame_equal(tables[0], tables[1])
+
+
+@pytest.fixture(scope="module")
+def guided(simulated: ad.AnnData) -> ad.AnnData:
+    """The simulated experiment with guide counts in place of labels."""
+    adata = simulated.copy()
+    labels = adata.obs.pop("perturbation").astype(str)
+    columns = [*sorted({part for label in labels for part in label.split("+")} - {"control"}), "control"]
+    counts = [[5 * (column in label.split("+")) for column in columns] for label in labels]
+    adata.obsm["guides"] = pd.DataFrame(counts, columns=columns, index=adata.obs_names)
+    return adata
+
+
+def test_combinations_of_guides_without_a_separator(
+    guided: ad.AnnData, tiny_options: dict[str, Any], quick: dict[str, Any], tmp_path: Path
+) -> None:
+    fields: dict[str, Any] = {"guides_key": "guides", "separator": None}
+    split = cv.split(guided, "cells", seed=0, **fields)
+    model = cv.CradleVAE(guided, split=split, **fields, **tiny_options)
+    model.train(1, **quick)
+    floor = cv.FloorModel("additive", guided, split=split, **fields)
+    floor.train()
+    pair = next(name for name in floor.perturbations if "+" in name)
+    assert model.predict(pair, n_cells=3).obs["perturbation"].unique().tolist() == [pair]
+    backwards = "+".join(reversed(pair.split("+")))
+    np.testing.assert_array_equal(floor.effects(pair).X, floor.effects(backwards).X)
+    everything = list(model.data.conditions)
+    effects = model.effects(everything, error=1.0)
+    assert list(effects.obs_names) == everything
+    np.testing.assert_array_equal(model.effects(list(map(str, everything)), error=1.0).X, effects.X)
+    assert floor.predict(list(floor.perturbations), 3, library_size={n: [99] for n in floor.perturbations}).n_obs > 0
+    for predictor in (model, floor):
+        assert "ate_rho" in set(cv.evaluate(predictor, guided, n_cells=10)["metric"])
+    cv.to_cell_eval(model, guided, tmp_path / "files")
+    written = ad.read_h5ad(tmp_path / "files" / "real.h5ad").obs["perturbation"]
+    assert any("+" in name for name in written.unique())
+    model.save(tmp_path / "model")
+    assert cv.load(tmp_path / "model").predict(pair, n_cells=3).n_obs == 3

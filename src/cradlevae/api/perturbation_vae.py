@@ -19,7 +19,7 @@ from cradlevae.api.checks import (
     train_config,
 )
 from cradlevae.api.questions import Questions
-from cradlevae.data.experiment import DataFields, read_experiment
+from cradlevae.data.experiment import DataFields, Experiment, read_experiment
 from cradlevae.data.known_cells import adopt_split
 from cradlevae.data.labels import DEFAULT_CONTROLS
 from cradlevae.data.marks import warn_if_made

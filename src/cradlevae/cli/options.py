@@ -11,6 +11,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 YES, NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 """Words that a switch may be followed by; case does not matter."""
 
+NULL = ("null", "none")
+"""Words that mean ``None`` where an option may be ``None``; case does not matter."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -46,6 +49,11 @@ class Option:
         """The types that a value may have, without ``None``."""
         union = get_args(self.hint) if get_origin(self.hint) in (Union, UnionType) else (self.hint,)
         return tuple(kind for kind in union if kind is not NoneType)
+
+    @property
+    def optional(self) -> bool:
+        """Whether the value may be ``None``."""
+        return NoneType in get_args(self.hint)
 
     @property
     def several(self) -> bool:

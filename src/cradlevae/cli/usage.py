@@ -74,7 +74,8 @@ def _groups(function: Any) -> tuple[Any, ...]:
 
 
 def _text(option: Option, texts: Mapping[str, str]) -> str:
-    text = plain(texts.get(option.name, "").replace("``None``", "leaving it out"))
+    nothing = "leaving it out" if option.default is None else "null"
+    text = plain(texts.get(option.name, "").replace("``None``", nothing))
     if option.positional and option.choices:
         text = f"{text.removesuffix('.')}: {', '.join(option.choices)}."
     text = text.replace(". leaving", ". Leaving")

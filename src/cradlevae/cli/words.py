@@ -5,6 +5,8 @@ Options are written ``--max_epochs 3``, ``--max-epochs 3`` or ``--max_epochs=3``
 (``--criteria umi genes``), except for those at the end that the command itself still lacks (``qc --criteria umi genes
 data.h5ad``); where that can be read in two ways, it is an error. Values may be separated by commas as well
 (``--criteria umi,genes``), or stand in brackets with quotes around a value that contains a comma (``'["a,b", c]'``).
+``null``, ``none`` and ``None`` mean no value where an option may have none (``--separator none``), on the command line
+and in YAML files, whose options may be written with hyphens as well (``n-cells: 2``).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cradlevae.cli.options import NO, YES, Option
+from cradlevae.cli.options import NO, NULL, YES, Option
 
 CONFIG = "config"
 PRINT_CONFIG = "print_config"
@@ -59,7 +61,8 @@ def keyed(arguments: Sequence[str], options: Mapping[str, Option]) -> list[str]:
         If an option is unknown, a value is missing or superfluous, or it is unclear what a word belongs to.
     """
     words = _read(arguments, options)
-    known = set(words.values) | _keys(words.configs)
+    configs = [_read_config(path, options) for path in words.configs]
+    known = set(words.values).union(*(keys for keys, _ in configs))
     lacking = [option for option in options.values() if option.positional and option.name not in known]
     _close(words, lacking, options)
     _place(words, lacking)
@@ -68,7 +71,7 @@ def keyed(arguments: Sequence[str], options: Mapping[str, Option]) -> list[str]:
         raise UsageError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
     printed = [] if words.print_config is None else [f"--{PRINT_CONFIG}{words.print_config}"]
     values = [f"--{name}={_value(options[name], content)}" for name, content in words.values.items()]
-    return [*(f"--{CONFIG}={path}" for path in words.configs), *printed, *values]
+    return [*(f"--{CONFIG}={content}" for _, content in configs), *printed, *values]
 
 
 def _read(arguments: Sequence[str], options: Mapping[str, Option]) -> _Words:
@@ -136,22 +139,37 @@ def _own(option: Option, following: list[str]) -> list[str]:
     return following[:1]
 
 
-def _keys(configs: Sequence[str]) -> set[str]:
-    """Options that YAML files set."""
+def _read_config(path: str, options: Mapping[str, Option]) -> tuple[set[str], str]:
+    """Options that a YAML file sets, and the file as the parser reads it: its path, or its text where that is altered.
+
+    In the text, names have underscores in place of hyphens, and words that mean ``None`` are ``null``.
+    """
     import yaml
 
-    keys: set[str] = set()
-    for path in configs:
-        try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UsageError(f"cannot read {path}: {error.strerror}") from None
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(content, dict):
-            raise UsageError(f"{path} holds no options, which are lines such as `max_epochs: 3`")
-        keys |= set(content)
-    return keys
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        content, tree = yaml.safe_load(text), yaml.compose(text)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict) or not isinstance(tree, yaml.MappingNode):
+        raise UsageError(f"{path} holds no options, which are lines such as `max_epochs: 3`")
+    names = [str(name).replace("-", "_") for name in content]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{path} has {twice} twice, with a hyphen and with an underscore; give it once")
+    altered = text
+    for key, value in reversed(tree.value):  # from the end, so that the places before stay where they are
+        name = key.value.replace("-", "_")
+        none = name in options and options[name].optional and isinstance(value, yaml.ScalarNode) and not value.style
+        if none and value.value.lower() in NULL:
+            altered = altered[: value.start_mark.index] + NULL[0] + altered[value.end_mark.index :]
+        if name in options and name != key.value:
+            altered = altered[: key.start_mark.index] + name + altered[key.end_mark.index :]
+    return {name if name in options else str(given) for name, given in zip(names, content, strict=True)}, (
+        path if altered == text else altered
+    )
 
 
 def _close(words: _Words, lacking: Sequence[Option], options: Mapping[str, Option]) -> None:
@@ -188,7 +206,9 @@ def _value(option: Option, words: list[str]) -> str:
         return YES[0]
     if option.switch and len(words) == 1 and words[0].lower() in (*YES, *NO):
         return YES[0] if words[0].lower() in YES else NO[0]
-    if not option.several or words == ["null"]:
+    if option.optional and len(words) == 1 and words[0].strip().lower() in NULL:
+        return NULL[0]
+    if not option.several:
         return words[0]
     values = [value for word in words for value in _split(option, word)]
     one = len(values) == 1 and str in option.kinds and not words[0].startswith("[")

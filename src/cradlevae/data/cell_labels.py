@@ -75,9 +75,13 @@ def _from_column(adata: AnnDataLike, fields: DataFields) -> tuple[IndexArray, li
     empty = column.isna().to_numpy() | blank[codes]
     if empty.any():  # an empty label is no control: nobody said so
         first = int(np.flatnonzero(empty)[0])
+        obs = f"obs[{fields.perturbation_key!r}]"
+        mend = "name the text with control_labels= if it is a control"
+        if column.isna().iloc[first]:  # no text that could be named
+            mend = f"fill them with a text if they are controls: {obs} = {obs}.astype(object).fillna('control')"
         raise DataError(
-            f"obs[{fields.perturbation_key!r}] is empty for {int(empty.sum())} cells, first {adata.obs_names[first]!r} "
-            f"({labels[codes[first]]!r}); label or drop them, or name the text with control_labels= if it is a control"
+            f"{obs} is empty for {int(empty.sum())} cells, first {adata.obs_names[first]!r} "
+            f"({labels[codes[first]]!r}); label or drop them, or {mend}"
         )
     return codes, [_parsed(label, fields) for label in labels], labels
 

@@ -7,7 +7,7 @@ its artifact indicator. It checks all of them before any long work starts; the r
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ from cradlevae.data.cell_labels import CellLabels, condition_labels, read_labels
 from cradlevae.data.cell_sketch import SketchArray, block_sketch, probe_places, sketch_values
 from cradlevae.data.fields import DataFields, obs_column
 from cradlevae.data.gene_names import symbols_of
-from cradlevae.data.label_advice import likely_controls_first, warn_of_labels
+from cradlevae.data.label_advice import control_separator, likely_controls_first, warn_of_labels
 from cradlevae.data.labels import CONTROL, Condition, closest, condition_name, dosage_table, indicator_table, listed
 from cradlevae.data.storage.counts import Counts
 from cradlevae.data.storage.stored_matrix import CountMatrix, row_blocks, subset_rows
@@ -215,7 +215,11 @@ def check_unique(names: pd.Index[str], what: str, mend: str) -> None:
 
 def _check_characters(adata: AnnDataLike, labels: CellLabels) -> None:
     """Raise :class:`DataError` if a name holds the character NUL, which no file of a model or of cells can hold."""
-    named = {"cell name": adata.obs_names, "gene name": adata.var_names, "perturbation label": labels.written}
+    named: dict[str, Iterable[object]] = {
+        "cell name": adata.obs_names,
+        "gene name": adata.var_names,
+        "perturbation label": labels.written,
+    }
     for what, names in named.items():
         if "\0" in "".join(map(str, names)):
             name = next(str(name) for name in names if "\0" in str(name))
@@ -275,9 +279,11 @@ def _check_controls(labels: CellLabels, usable: BoolArray, fields: DataFields) -
     names = [labels.written[index] if column else str(labels.conditions[index]) for index in present]
     shown = likely_controls_first(names, [int(n_cells[index]) for index in present])
     where = f"obs[{fields.perturbation_key!r}]" if column else f"obsm[{fields.guides_key!r}]"
+    other = control_separator(names, fields) if column else None
+    mend = f"if {other!r} separates them, use separator={other!r}" if other else "name yours with control_labels="
     raise DataError(
         f"no control cells: none of {', '.join(map(repr, fields.control_labels))} is in {where} "
-        f"(labels there: {listed(shown)}); name yours with control_labels="
+        f"(labels there: {listed(shown)}); {mend}"
     )
 
 

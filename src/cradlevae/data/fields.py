@@ -71,7 +71,7 @@ class DataFields:
         normalise_fields(self)
         self._check_names()
         real_number("guide_min_count", self.guide_min_count, above=0)
-        if self.separator is not None and not self.separator.strip():
+        if self.separator == "":
             raise DataError(
                 "separator is empty; name what stands between the perturbations of a combination, e.g. '+', or use "
                 "separator=None where there are no combinations"

@@ -12,11 +12,25 @@ from cradlevae.utils.types import AnnDataLike
 SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "gene_name", "gene_names", "feature_name", "symbol")
 """Columns of ``var`` that commonly hold gene symbols."""
 
+_ASSEMBLY = r"(?:GRC[a-z]{1,2}\d+|hg\d+|mm\d+|rn\d+|human|mouse)"
+_SPECIES = "|".join(
+    name.replace(" ", "[_. -]+")
+    for name in (
+        "homo sapiens", "mus musculus", "rattus norvegicus", "danio rerio", "macaca mulatta", "macaca fascicularis",
+        "pan troglodytes", "sus scrofa", "gallus gallus", "drosophila melanogaster",
+    )
+)  # fmt: skip
+
 _GENOME = re.compile(
-    r"(?:GRC[a-z]{1,2}\d+|hg\d+|mm\d+|rn\d+|human|mouse)(?:[.-][\w.-]*?)?_+(?=[^_])",
+    rf"{_ASSEMBLY}(?![.-]+(?:MT|HB[AB])[_.-])(?:[.-][\w.-]*?)?_+(?=[^_])"
+    rf"|{_ASSEMBLY}(?:[.-](?:\d{{4}}[.-][a-z](?=[.-])|p\d+))?[.-]+(?=[a-z])"
+    rf"|(?:{_SPECIES})[_. -]+(?=[^\W_])",
     re.IGNORECASE,
 )
-"""A genome before a name, as references of several species write it: ``GRCh38_``, ``hg19_``, ``mm10___``."""
+"""A genome or species before a name, as references of several species write it.
+
+Examples are ``GRCh38_``, ``hg19-``, ``mm10___``, ``GRCh38-2020-A_``, ``Homo_sapiens_``.
+"""
 
 _VERSION = re.compile(r"\.\d+$")
 """A version behind a name: ``ENSG00000198804.5``, or the number that makes a repeated symbol unique."""

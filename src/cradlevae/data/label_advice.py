@@ -10,7 +10,10 @@ from cradlevae.data.fields import DataFields
 from cradlevae.data.labels import CONTROL, DEFAULT_CONTROLS, listed, parse_label
 
 OTHER_SEPARATORS = ("+", ";", "|", "_", ",", "&", "/", ":", "-", " ")
-"""Texts that may stand between the perturbations of a combination."""
+"""Texts that often stand between the perturbations of a combination."""
+
+_BETWEEN_WORDS = re.compile(r"\s+and\s+|[\W_]+", re.IGNORECASE)
+"""Any other text that may: what stands between letters and digits, or the word "and"."""
 
 _LOOKS_LIKE_CONTROL = re.compile(
     r"control|ctrl|non.?target|scramble|scrmb|safe|neg|mock|dmso|vehicle|untreated|unperturbed|intergenic"
@@ -60,19 +63,38 @@ def _singles(labels: Iterable[str], fields: DataFields) -> set[str]:
     return {single for singles in read for single in singles}
 
 
+def control_separator(labels: Sequence[str], fields: DataFields) -> str | None:
+    """The separator under which some labels are controls only, as in ``ctrl;ctrl``; ``None`` where there is none."""
+    controls = {name.strip().casefold() for name in (*fields.control_labels, CONTROL)}
+    for other in _separators_in(labels, fields):
+        if any(_splits(label, other, controls) for label in labels):
+            return other
+    return None
+
+
+def _separators_in(labels: Iterable[str], fields: DataFields) -> list[str]:
+    """Separators other than that of the fields that stand within labels, the common ones first."""
+    labels = [label.strip() for label in labels]
+    common = [other for other in OTHER_SEPARATORS if any(other in label for label in labels)]
+    rare = sorted({between for label in labels for between in _BETWEEN_WORDS.findall(label)})
+    return [other for other in dict.fromkeys((*common, *rare)) if other != fields.separator]
+
+
+def _splits(label: str, separator: str, names: set[str]) -> bool:
+    """Whether a separator splits a label into names alone."""
+    parts = [part.strip() for part in label.strip().split(separator)]
+    return len(parts) > 1 and all(part in names or part.casefold() in names for part in parts)
+
+
 def _other_separators(labels: Sequence[str], fields: DataFields) -> Iterator[str]:
     if fields.separator is None:  # the user says that there are no combinations
         return
     known = _singles(labels, fields)
-    names = known | {name.casefold() for name in (*fields.control_labels, CONTROL)}
-    for other in OTHER_SEPARATORS:
-        if other == fields.separator:
-            continue
-        suspicious = []
-        for single in sorted(name for name in known if other in name):
-            parts = [part.strip() for part in single.split(other)]
-            if all(part in names or part.casefold() in names for part in parts):
-                suspicious.append(single)
+    names = known | {name.strip().casefold() for name in (*fields.control_labels, CONTROL)}
+    left = sorted(known)
+    for other in _separators_in(known, fields):
+        suspicious = [single for single in left if _splits(single, other, names)]
+        left = [single for single in left if single not in suspicious]  # each is warned of once
         if suspicious:
             yield (
                 f"parts of {listed(suspicious, 3)} under {other!r} are labels themselves, but each is taken for one "

@@ -125,7 +125,8 @@ def _parts(label: str, separator: str | None, control_labels: Sequence[str]) -> 
         return []
     if separator is None:
         return [label.strip()]
-    pieces = [piece.strip() for piece in label.split(separator)]
+    whole = label if separator.strip() else label.strip()  # blanks around a label separate nothing
+    pieces = [piece.strip() for piece in whole.split(separator)]
     spelled = {tuple(_folded(piece) for piece in name.split(separator)) for name in (*control_labels, CONTROL)}
     longest = max(map(len, spelled))
     parts: list[str] = []
@@ -149,6 +150,7 @@ def requested_conditions(
     separator: str | None = "+",
     control_labels: Sequence[str] = DEFAULT_CONTROLS,
     perturbations: Collection[str] = (),
+    guides: bool = False,
 ) -> dict[str, Condition]:
     """Return the conditions that a user asks for, by the label as the user wrote it, each label once and in order.
 
@@ -157,17 +159,20 @@ def requested_conditions(
     Parameters
     ----------
     labels
-        One label or several.
+        One label or several. A :class:`Condition` knows its single perturbations and is not split.
     separator, control_labels
         As in :class:`~cradlevae.data.fields.DataFields`.
     perturbations
         Known single perturbations, if there are any. With another separator than ``+``, ``A+B`` is understood as well,
         if no perturbation has this name, but ``A`` and ``B`` are known.
+    guides
+        Whether the conditions were read from guide RNAs. There are combinations then without a separator, too: their
+        names join known perturbations with ``+``.
 
     Raises
     ------
     DataError
-        If no label is given, or one of them is empty or missing.
+        If no label is given, one of them is empty or missing, or it is several combinations of known perturbations.
     """
     if not isinstance(labels, Iterable) or isinstance(labels, bytes):
         raise DataError(f"perturbations is {labels!r}; give a label such as 'A+B', or a list of labels")
@@ -175,18 +180,45 @@ def requested_conditions(
     for label in given:
         if not isinstance(label, str | int | np.integer) or isinstance(label, bool):
             raise DataError(f"perturbations has {label!r}, which is no label; give texts such as 'A+B'")
-    written = [str(label) for label in given]
-    if not written:
+    if not given:
         raise DataError("no perturbations were given")
     conditions = {}
-    for label in written:
+    for label in given:
+        if isinstance(label, Condition):
+            conditions[str(label)] = condition_name(label.singles, separator)
+            continue
+        label = str(label)
         singles = set(parse_label(label, separator=separator, control_labels=control_labels))
+        if guides and separator is None and not singles <= set(perturbations):
+            singles = _joined(label, perturbations, control_labels) or singles
         for name in singles - set(perturbations):
             others = {part.strip() for part in name.split("+")}
             if len(others) > 1 and separator is not None and others <= set(perturbations):
                 singles = singles - {name} | others
         conditions[label] = condition_name(singles, separator)
     return conditions
+
+
+def _joined(label: str, perturbations: Collection[str], control_labels: Sequence[str]) -> set[str]:
+    """Return the known perturbations that a label joins with ``+``; none where there are no such.
+
+    The names of perturbations may hold a ``+`` as well.
+    """
+    controls = {_folded(name) for name in (*control_labels, CONTROL)}
+    pieces = label.split("+")
+    readings: list[set[frozenset[str]]] = [{frozenset()}]  # of the first 0, 1, … pieces
+    for end in range(1, len(pieces) + 1):
+        ways: set[frozenset[str]] = set()
+        for start in range(end):
+            name = "+".join(pieces[start:end]).strip()
+            if name in perturbations or _folded(name) in controls:
+                own = {name} if name in perturbations else set()
+                ways |= {way | own for way in readings[start]}
+        readings.append(ways)
+    if len(readings[-1]) > 1:
+        shown = " or ".join(str(sorted(way)) for way in sorted(readings[-1], key=sorted))
+        raise DataError(f"label {label!r} may mean {shown}; give a condition of the data, from model.data.conditions")
+    return set(next(iter(readings[-1]), ()))
 
 
 def dosage_table(conditions: Sequence[str], perturbations: Sequence[str]) -> Float32Array:

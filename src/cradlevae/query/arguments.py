@@ -55,7 +55,11 @@ def asked_names(
         Single perturbations that are known, whose names may hold a separator.
     """
     return requested_conditions(
-        labels, separator=fields.separator, control_labels=fields.control_labels, perturbations=perturbations
+        labels,
+        separator=fields.separator,
+        control_labels=fields.control_labels,
+        perturbations=perturbations,
+        guides=fields.guides_key is not None,
     )
 
 

@@ -279,9 +279,41 @@ def test_rerun_replaces_what_the_first_run_wrote() -> None:
     pd.testing.assert_frame_equal(adata.obs, once.obs)
     assert {"qc_umi", "qc_mito"} == {c for c in adata.obs if adata.obs[c].dtype == bool} - {"artifact"}
 
-    adata.obs["mine"] = "label"
+    adata.obs["mine"] = True
     with pytest.warns(UserWarning, match=r"obs\['mine'\] held other values"):
         annotate(adata, key_added="mine")
+
+
+@pytest.mark.parametrize("column", ["qc_umi", "qc_doublet", "qc_total_counts", "qc_n_genes", "qc_doublet_score"])
+def test_the_result_takes_no_column_of_quality_control_itself(column: str) -> None:
+    adata = make()
+    with pytest.raises(DataError, match=f"key_added is '{column}', a column that quality control writes itself"):
+        annotate(adata, key_added=column)
+    assert not len(adata.obs.columns)
+    annotate(adata)
+    with pytest.raises(DataError, match="writes itself"):
+        annotate(adata, key_added=column)
+    adata.obs["lane"] = True
+    with pytest.raises(DataError, match="key_added and batch_key are both 'lane'"):
+        annotate(adata, key_added="lane", batch_key="lane")
+
+
+@pytest.mark.parametrize("values", ["label", 3.5, 1, pd.Categorical(["A", "B"] * 30), [True, "A"] * 30])
+def test_the_result_replaces_no_column_of_other_values(values: object) -> None:
+    adata = make()
+    adata.obs["perturbation"] = values
+    before = adata.obs.copy()
+    with pytest.raises(DataError, match=r"obs\['perturbation'\] holds other values than true and false, e\.g\. "):
+        annotate(adata, key_added="perturbation")
+    pd.testing.assert_frame_equal(adata.obs, before)
+
+
+@pytest.mark.parametrize("dtype", [bool, "boolean", object, "category"])
+def test_the_result_replaces_booleans_with_a_warning(dtype: object) -> None:
+    adata = make()
+    adata.obs["failed"] = pd.Series([True, False] * 30, index=adata.obs_names).astype(dtype)
+    with pytest.warns(UserWarning, match=r"obs\['failed'\] held other values"):
+        annotate(adata, key_added="failed")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from cradlevae.data.qc.annotate import annotate_qc
 from cradlevae.data.qc.apply import judge
 from cradlevae.data.qc.criteria import QC_KEY
 from cradlevae.data.qc.doublets import DoubletsNotAssessable, fit_doublets
+from cradlevae.data.qc.gene_families import find_families
 from cradlevae.data.qc.rules import MIN_BATCH
 from cradlevae.errors import DataError
 
@@ -127,10 +128,30 @@ def test_small_batches_get_the_thresholds_of_all_cells() -> None:
     )
 
 
-def test_thresholds_of_a_few_cells_are_said_to_be() -> None:
-    report = annotate(cells(MIN_BATCH - 1), max_fail_share=1.0)
-    assert report.loc[list(PERCENTAGES), "note"].eq(f"only {MIN_BATCH - 1} cells with counts").all()
-    assert annotate(cells(MIN_BATCH), max_fail_share=1.0)["note"].eq("").all()
+@pytest.mark.parametrize("spelling", ["GRCh38-{}", "GRCh38_{}", "mm10-{}", "Homo_sapiens_{}", "{}.1", "{}"])
+@pytest.mark.parametrize("hyphen", ["-", ".", "_"])
+def test_families_are_found_in_every_spelling(spelling: str, hyphen: str) -> None:
+    mito = [f"MT{hyphen}{gene}" for gene in ("CO1", "ND1", "CYB")]
+    haemo = [f"Hb{gene[0]}{hyphen}{gene[1:]}" for gene in ("aa1", "bbs", "bbt")]
+    others = ["MTOR", "MT1A", "MTX2"]
+    names = [spelling.format(name) for name in (*mito, "RPS6", "RPL7A", "RPLP0", *haemo, *others)]
+    present, absent = find_families(names)
+    assert not absent
+    assert [mask.nonzero()[0].tolist() for mask in present.values()] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+
+
+def test_a_few_cells_in_all_have_no_thresholds() -> None:
+    for n_cells in (3, MIN_BATCH - 1):
+        with pytest.raises(DataError, match=f"umi: only {n_cells} cells with counts; a threshold needs {MIN_BATCH}"):
+            annotate(cells(n_cells), max_fail_share=1.0)
+    few = cells(MIN_BATCH + 5)
+    few.X = sp.csr_matrix(few.X.toarray() * (np.arange(MIN_BATCH + 5) >= 6)[:, None])  # six of them are empty
+    few.obs["lane"] = np.where(np.arange(MIN_BATCH + 5) % 2, "a", "b")
+    with pytest.raises(DataError, match=f"only {MIN_BATCH - 1} cells with counts"):
+        annotate(few, max_fail_share=1.0, batch_key="lane")
+    enough = annotate(cells(MIN_BATCH), max_fail_share=1.0)
+    assert enough.loc[list(PERCENTAGES), "status"].eq("assessed").all()
+    assert enough["note"].eq("").all()
 
 
 # Scale

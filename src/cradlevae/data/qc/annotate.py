@@ -25,6 +25,9 @@ from cradlevae.errors import DataError
 from cradlevae.utils.checks import check_anndata, check_choice, optional_text, real_number, seed_number, text, texts
 from cradlevae.utils.types import AnnDataLike, BoolArray, FloatArray, IntArray
 
+OWN_COLUMNS = (*(f"qc_{criterion}" for criterion in CRITERIA), *VALUE_COLUMNS.values())
+"""Columns of ``obs`` that quality control writes beside the result: which cells fail a criterion, and its value."""
+
 
 def annotate_qc(
     adata: AnnDataLike,
@@ -48,8 +51,9 @@ def annotate_qc(
     doublets, fail ``umi`` and ``genes``, and have percentages of 0.
 
     A criterion that the data do not allow to assess is reported as not assessed, with the reason: its MAD is 0, its
-    gene family has fewer than three genes, or Scrublet cannot tell doublets from cells. A batch of fewer than 20 cells
-    gets the thresholds of all cells together. The README and docs/quality_control.md say more.
+    gene family has fewer than three genes, Scrublet cannot tell doublets from cells, or there are fewer than 20 cells
+    with counts. A batch of fewer than 20 cells gets the thresholds of all cells together. The README
+    and docs/quality_control.md say more.
 
     Parameters
     ----------
@@ -75,7 +79,8 @@ def annotate_qc(
         A warning names each criterion that fails more than this share of the cells, or suspiciously many
         (:func:`~cradlevae.data.qc.alarms.warn_of_shares`); the criterion counts all the same. 1 warns of none.
     key_added
-        Column of ``obs`` for the result.
+        Column of ``obs`` for the result. Of the columns that are there, only an earlier result or one of booleans is
+        replaced.
     seed
         Seed of the simulated doublets.
 
@@ -92,14 +97,15 @@ def annotate_qc(
     Raises
     ------
     DataError
-        If an argument or the counts cannot be used, or no criterion can be assessed. The AnnData is then unchanged.
+        If an argument or the counts cannot be used, ``key_added`` names a column that holds something else than true
+        and false or that quality control writes itself, or no criterion can be assessed. The AnnData is then unchanged.
 
     Warns
     -----
     UserWarning
         For each criterion that fails more than ``max_fail_share`` of the cells, or suspiciously many; where no gene
         of a family is found; of batches that are too small for thresholds of their own; where the column ``key_added``
-        contained other values.
+        contained booleans of another origin.
 
     Examples
     --------
@@ -120,6 +126,7 @@ def annotate_qc(
     check_anndata(adata)
     _check_writable(adata)
     check_choice("scale", scale, SCALES)
+    _check_key_added(adata, key_added, batch_key)
     warn_if_made(adata, "annotate_qc")
     counts = Counts(adata, layer)
     batches = read_batches(adata, batch_key)
@@ -176,6 +183,30 @@ def _check_writable(adata: AnnDataLike) -> None:
         )
 
 
+def _check_key_added(adata: AnnDataLike, key_added: str, batch_key: str | None) -> None:
+    """Raise :class:`DataError` where the result would replace a column of QC, of batches, or one that is no result."""
+    if key_added in OWN_COLUMNS:
+        raise DataError(
+            f"key_added is {key_added!r}, a column that quality control writes itself ({', '.join(OWN_COLUMNS)}); "
+            "choose another name, e.g. 'artifact'"
+        )
+    if key_added == batch_key:
+        raise DataError(f"key_added and batch_key are both {key_added!r}; the result needs a column of its own")
+    if key_added not in adata.obs or _is_own(adata, key_added):
+        return
+    held = adata.obs[key_added].dropna()
+    if not all(isinstance(value, bool | np.bool_) for value in held.astype(object).unique()):
+        raise DataError(
+            f"obs[{key_added!r}] holds other values than true and false, e.g. {held.iloc[0]!r}, which would be lost; "
+            "choose another column with key_added=, or drop this one first"
+        )
+
+
+def _is_own(adata: AnnDataLike, key_added: str) -> bool:
+    """Whether an earlier annotation wrote this column."""
+    return bool(adata.uns.get(QC_KEY, {}).get("key_added") == key_added)
+
+
 def _write_obs(
     adata: AnnDataLike,
     key_added: str,
@@ -183,12 +214,12 @@ def _write_obs(
     fails: Mapping[str, BoolArray],
     failed: BoolArray,
 ) -> None:
-    if key_added in adata.obs and adata.uns.get(QC_KEY, {}).get("key_added") != key_added:
+    if key_added in adata.obs and not _is_own(adata, key_added):
         warnings.warn(
             f"obs[{key_added!r}] held other values, which are replaced; key_added= writes to another column",
             stacklevel=3,
         )
-    old = {f"qc_{criterion}" for criterion in CRITERIA} | set(VALUE_COLUMNS.values()) | {key_added}
+    old = {*OWN_COLUMNS, key_added}
     obs = adata.obs.drop(columns=[column for column in adata.obs if column in old])
     for criterion in CRITERIA:
         if criterion in values and not np.isnan(values[criterion]).all():

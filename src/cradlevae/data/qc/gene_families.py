@@ -23,20 +23,22 @@ The share of one or two genes is the expression of these genes, which biology mo
 their counts are too small for a percentage.
 """
 
-# Case is ignored: mouse symbols are the human ones in another case, but for haemoglobins (Hba-a1, Hbb-bs).
+# Case is ignored: mouse symbols are the human ones in another case, but for haemoglobins (Hba-a1, Hbb-bs). A point or
+# an underscore may stand for the hyphen, which not every table can hold in a name (MT.CO1).
 _PATTERNS = {
-    "mito": re.compile(r"MT-.+", re.IGNORECASE),
+    "mito": re.compile(r"MT[-._].+", re.IGNORECASE),
     # Proteins of the cytosolic ribosome and their paralogues (RPL7A, RPL36AL, RPS4Y1, Rps27rt); not kinases
     # (RPS6KA1), binding proteins (RPS19BP1), pseudogenes, antisense and read-through transcripts.
     "ribo": re.compile(r"RP[SL]\d+(?:AL?\d?|X|Y\d?|L\d?|RT)?|RPLP[0-2]|RPSA2?", re.IGNORECASE),
-    "haemo": re.compile(r"HB[ABDEGMQZ]\d?|HBQ1[AB]|HB[AB]-(?:A\d|X|B[ST\d]|BH\d|Y)", re.IGNORECASE),
+    "haemo": re.compile(r"HB[ABDEGMQZ]\d?|HBQ1[AB]|HB[AB][-._](?:A\d|X|B[ST\d]|BH\d|Y)", re.IGNORECASE),
 }
 
 
 def find_families(names: Sequence[str], missing_hint: str = "") -> tuple[dict[str, BoolArray], dict[str, str]]:
     """Find the genes of each family.
 
-    Names may have a genome before them (``GRCh38_MT-CO1``) and a version behind them (``MT-CO1.1``).
+    Names may have a genome or species before them (``GRCh38_MT-CO1``), a version behind them (``MT-CO1.1``), and a
+    point or an underscore in place of the hyphen (``MT.CO1``).
 
     Parameters
     ----------

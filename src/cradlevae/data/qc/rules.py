@@ -17,13 +17,17 @@ from cradlevae.utils.types import AnnDataLike, BoolArray, FloatArray, IndexArray
 SWITCHED_OFF = "switched off"
 NO_COUNTS = "no cell has counts"
 NO_SPREAD = "at least half of the cells have the value {value}, so there is no spread to set a threshold by"
+TOO_FEW = "only {n} cells with counts; a threshold needs {least}"
 """Reasons why a criterion is not assessed."""
+
+POOLED = "{n} cells with counts: threshold of all batches together"
+"""Note on a batch of a few cells."""
 
 ROUNDING = 1e-12
 """A MAD that is smaller than this part of the median is rounding."""
 
 MIN_BATCH = 20
-"""Fewest cells with counts of a batch that has thresholds of its own.
+"""Fewest cells with counts of a batch that has thresholds of its own, and of data that have thresholds at all.
 
 The standard error of a MAD is about 1.2/√n of it: a quarter at 20 cells, as much as half at five.
 """
@@ -169,8 +173,9 @@ def _mad_rule(
 ) -> Rule:
     """Find the threshold of a criterion in each batch from the median and the MAD of the cells with counts.
 
-    A batch of a few cells gets the threshold of all cells together.
+    A batch of a few cells gets the threshold of all cells together; a few cells in all have none.
     """
+    n_counted = int((~empty).sum())
     pooled = small_batches(batches, empty)
     spreads, reasons, notes = [], [], []
     for index in range(len(batches.names)):
@@ -183,8 +188,11 @@ def _mad_rule(
         if not own.any() and direction(criterion) == "high":
             # Where all cells are empty they still fail the low criteria: only the high ones cannot be assessed.
             reason = NO_COUNTS
+        if n_counted < MIN_BATCH:
+            reason = TOO_FEW.format(n=n_counted, least=MIN_BATCH)
         reasons.append(reason)
-        notes.append(_note_of_size(int(own.sum()), int(used.sum())))
+        together = index in pooled and n_counted >= MIN_BATCH
+        notes.append(POOLED.format(n=int(own.sum())) if together else "")
     spread = Spread(*np.array(spreads).T)
     threshold, logarithmic = mad_thresholds(criterion, spread, n_mads, scale)
     assessed = np.array([not reason for reason in reasons])
@@ -196,13 +204,6 @@ def _mad_rule(
         tuple(reasons),
         tuple(notes),
     )
-
-
-def _note_of_size(n_own: int, n_used: int) -> str:
-    """Return what is to be said of a threshold for so many cells with counts, made of so many."""
-    if n_own < n_used:
-        return f"{n_own} cells with counts: threshold of all batches together"
-    return f"only {n_own} cells with counts" if 0 < n_own < MIN_BATCH else ""
 
 
 def _median_and_mad(values: FloatArray) -> tuple[float, float]:
