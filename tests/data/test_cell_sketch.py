@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,42 @@ def test_scores_take_a_second_lane_for_unseen_cells(first: ad.AnnData, split: cv
 
 def test_data_without_counts_have_no_sketch() -> None:
     assert sketch_of(ad.AnnData(obs=lane(0).obs), None) is None
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_other_counts_in_all_genes_but_the_probes_are_other_cells(
+    stored: bool, first: ad.AnnData, split: cv.Split, tmp_path: Path
+) -> None:
+    probes = first.var_names.isin(split.probes)
+    changed = first.copy()
+    rows = np.flatnonzero((split.parts == "train").to_numpy())[:20]
+    counts, others = first.X.toarray(), lane(1).X.toarray()
+    counts[np.ix_(rows, ~probes)] = others[np.ix_(rows, ~probes)]
+    changed.X = sp.csr_matrix(counts)
+    if stored:
+        split.save(tmp_path / "split.json")
+        split = cv.Split.load(tmp_path / "split.json")
+    reordered = changed[:, ::-1].copy()  # the order of the genes says nothing
+    with pytest.warns(UserWarning, match=f"20 {OTHER}: they belong to no part"):
+        model = cv.CradleVAE(reordered, split=split, **SMALL)
+    assert not np.isin(rows, model.split.rows(model.data, "train")).any()
+    floor = cv.FloorModel("training_mean", first, split=split)
+    floor.train()
+    with pytest.warns(UserWarning, match=f"20 {OTHER}: they are taken"):
+        cv.evaluate(floor, changed, generated=False, truth=False)
+
+
+def test_stored_zeros_and_manifests_without_prints_are_the_same_cells(
+    first: ad.AnnData, split: cv.Split, tmp_path: Path
+) -> None:
+    dense = first.X.toarray()
+    cells, genes = np.indices(dense.shape).reshape(2, -1)
+    explicit = first.copy()
+    explicit.X = sp.csr_matrix((dense.ravel(), (cells, genes)), shape=dense.shape)
+    assert explicit.X.nnz == dense.size
+    assert len(cv.CradleVAE(explicit, split=split, **SMALL).trained.fingerprints) == len(split.cells("train"))
+    assert split.sketch is not None
+    earlier = replace(split, sketch=replace(split.sketch, values=split.sketch.values[:, :PROBES], gene_set=None))
+    earlier.save(tmp_path / "split.json")
+    model = cv.CradleVAE(first, split=cv.Split.load(tmp_path / "split.json"), **SMALL)
+    assert len(model.trained.fingerprints) == len(split.cells("train"))

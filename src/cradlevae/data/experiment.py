@@ -17,7 +17,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.cell_labels import CellLabels, condition_labels, read_labels
-from cradlevae.data.cell_sketch import SketchArray, block_sketch, probe_places, sketch_values
+from cradlevae.data.cell_sketch import SketchArray, Sketcher, sketch_values
 from cradlevae.data.fields import DataFields, obs_column
 from cradlevae.data.gene_names import symbols_of
 from cradlevae.data.label_advice import control_separator, likely_controls_first, warn_of_labels
@@ -104,7 +104,7 @@ class Experiment:
         return np.asarray(self.condition == 0)
 
     def sketch(self, probes: tuple[str, ...]) -> SketchArray:
-        """Sketches of the cells by these probe genes, (cells, probes); see :mod:`cradlevae.data.cell_sketch`."""
+        """Sketches of the cells by these probe genes, (cells, probes + print): :mod:`cradlevae.data.cell_sketch`."""
         if probes not in self._sketches:
             self._sketches[probes] = sketch_values(row_blocks(self.counts), self.n_cells, self.genes, probes)
         return self._sketches[probes]
@@ -166,12 +166,11 @@ def read_experiment(
     columns = _gene_columns(adata, genes)
     assigned = np.array([condition is not None for condition in labels.conditions], dtype=bool)[labels.codes]
     _check_labels(labels, assigned, perturbations, fields)  # before the counts are read, which may take long
-    sketch = np.zeros((adata.n_obs, len(probes)), dtype=np.uint8)
-    modelled = adata.var_names if genes is None else pd.Index(genes)
-    places = np.where(adata.var_names.isin(modelled), probe_places(adata.var_names, probes), -1)
+    sketcher = Sketcher(adata.var_names, probes, None if genes is None else pd.Index(genes))
+    sketch = np.zeros((adata.n_obs if probes else 0, sketcher.width), dtype=np.uint8)
 
     def sketch_block(part: slice, block: sp.csr_matrix) -> None:
-        sketch[part] = block_sketch(block, places, len(probes))
+        sketch[part] = sketcher.of_block(block)
 
     library_size = counts.library_sizes(columns, sketch_block if probes else None)
 

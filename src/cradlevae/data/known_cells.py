@@ -8,7 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from cradlevae.data.cell_sketch import ENOUGH_PROBES, CellSketch, SketchArray, choose_probes, sketch_values
+from cradlevae.data.cell_sketch import (
+    ENOUGH_PROBES,
+    CellSketch,
+    SketchArray,
+    choose_probes,
+    gene_set,
+    sketch_values,
+)
 from cradlevae.data.experiment import DataFields, Experiment
 from cradlevae.data.split import PARTS, Split
 from cradlevae.data.split_recipes import UNUSED
@@ -130,9 +137,9 @@ def _with_own_sketch(split: Split, data: Experiment, fields: DataFields, recogni
     genes = choose_probes(data.counts, data.genes)
     place = split.parts.index.get_indexer(data.cells)
     present = data.sketch(genes)
-    values = np.zeros((len(split.parts), len(genes)), dtype=np.uint8)
+    values = np.zeros((len(split.parts), present.shape[1]), dtype=np.uint8)
     known = np.zeros(len(split.parts), dtype=bool)
     rows = place >= 0
     values[place[rows]] = np.where(recognised[rows, None], present[rows], ~present[rows])  # others stay others
     known[place[rows]] = True
-    return replace(split, sketch=CellSketch(genes, values, fields.layer, known))
+    return replace(split, sketch=CellSketch(genes, values, fields.layer, known, gene_set(data.genes)))

@@ -181,7 +181,7 @@ def _rows(sketches: SketchArray) -> npt.NDArray[np.void]:
 
 
 def _sketch(adata: AnnDataLike, layer: str | None, genes: tuple[str, ...]) -> SketchArray:
-    return sketch_values(Counts(adata, layer).blocks(), adata.n_obs, adata.var_names, genes)
+    return sketch_values(Counts(adata, layer).blocks(), adata.n_obs, adata.var_names, genes)[:, : len(genes)]
 
 
 def _name_hashes(names: pd.Index[str]) -> npt.NDArray[np.int64]:

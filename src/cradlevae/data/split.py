@@ -133,16 +133,16 @@ class Split:
         cells, genes
             Names of the cells and of the genes of the data.
         values
-            Sketches of the cells by the probe genes of this split, (cells, probes).
+            Sketches of the cells by the probe genes of this split, (cells, probes + print).
         """
         assert self.sketch is not None
         place = self.parts.index.get_indexer(cells)
-        shared = self.sketch.shared(genes)
+        columns = self.sketch.columns(genes)
         comparable = np.flatnonzero((place >= 0) & self.sketch.known[place])
         other = np.zeros(len(cells), dtype=bool)
-        if len(shared):
-            recorded = self.sketch.values[place[comparable]][:, shared]
-            other[comparable] = ~same_cells(recorded, values[comparable][:, shared])
+        if len(columns):
+            recorded = self.sketch.values[place[comparable]][:, columns]
+            other[comparable] = ~same_cells(recorded, values[comparable][:, columns])
         return other
 
     @cached_property
