@@ -86,7 +86,7 @@ FIELDS: dict[str, list[Any]] = {
     "artifact_key": [None, 1, "", [], [1], ["artifact", "artifact"], "nonsense"],
     "layer": [0, "", "nonsense"],
     "control_labels": [None, 0, [0], [None]],
-    "separator": [0, "", " "],
+    "separator": [0, ""],
     "guides_key": [0, "", "nonsense"],
     "guide_min_count": POSITIVE,
     "gene_symbols": [0, "", "nonsense"],
