@@ -14,7 +14,7 @@ from cradlevae.data.split import Split
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.store import MODEL_FILE
-from cradlevae.model.trained import TrainedModel, training_rows
+from cradlevae.model.trained import TrainedModel, rows_of_parts, training_rows
 from cradlevae.model.training.content import PARTS, differences, training_content
 from cradlevae.model.training.settings import TrainConfig
 from cradlevae.model.training.trainer import CHECKPOINTS, HISTORY_FILE, RUN_FILE
@@ -47,15 +47,6 @@ def check_criteria(config: ModelConfig, fields: DataFields) -> None:
         raise DataError(
             f"objective='released' knows one artifact class, but artifact_key names {len(fields.criteria)}; "
             "give one column, or use objective='corrected'"
-        )
-
-
-def check_devices(config: ModelConfig, training: TrainConfig) -> None:
-    """Raise :class:`DataError` if a model cannot be trained on so many devices."""
-    if training.n_devices > 1 and config.objective == "released":
-        raise DataError(
-            f"devices is {training.n_devices}, but the objective 'released' has terms that depend on the whole batch; "
-            "set devices=1, or train with the objective 'corrected'"
         )
 
 
@@ -132,7 +123,7 @@ def attached(trained: TrainedModel, adata: AnnDataLike) -> Experiment:
         If it is another one; the message names what differs.
     """
     data = trained.read(adata)
-    rows = {part: training_rows(data, trained.split, trained.config, part) for part in ("train", "val")}
+    rows = rows_of_parts(data, trained.split, trained.config)
     missing = len(trained.fingerprints) - len(rows["train"])
     if missing > 0:
         raise DataError(

@@ -12,14 +12,13 @@ import pandas as pd
 from cradlevae.api.checks import (
     attached,
     check_criteria,
-    check_devices,
     check_run_folder,
     check_split,
     model_config,
     train_config,
 )
 from cradlevae.api.questions import Questions
-from cradlevae.data.experiment import DataFields, Experiment, read_experiment
+from cradlevae.data.experiment import DataFields, read_experiment
 from cradlevae.data.known_cells import adopt_split
 from cradlevae.data.labels import DEFAULT_CONTROLS
 from cradlevae.data.marks import warn_if_made
@@ -31,15 +30,15 @@ from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.family import ModelDeclaration
 from cradlevae.model.store import MODEL_FILES, load_model, save_model
-from cradlevae.model.trained import TrainedModel, as_treated, new_model, training_rows
+from cradlevae.model.trained import TrainedModel, as_treated, new_model, rows_of_parts
 from cradlevae.model.training.bank_states import with_banks
 from cradlevae.model.training.content import content_in_memory, refuse_changed, training_content
-from cradlevae.model.training.fit import appended, fit
+from cradlevae.model.training.fit import appended, check_devices, fit
 from cradlevae.model.training.residual import with_residual
 from cradlevae.utils.checks import check_anndata, flag, output_folder, path_of, seed_number
 from cradlevae.utils.default_dtype import float32_default
 from cradlevae.utils.docs import documented_by
-from cradlevae.utils.types import AnnDataLike, IndexArray
+from cradlevae.utils.types import AnnDataLike
 
 CLASSES: dict[str, type[PerturbationVAE]] = {}
 """The class that declares each model of the family, by the key of the declaration."""
@@ -120,7 +119,7 @@ class PerturbationVAE(Questions):
         split = make_split(adata, "cells", fields=fields) if split is None else adopt_split(split, adata, data, fields)
         check_split(data, split, settings)
         self.data = data
-        self._content = content_in_memory(data, self._rows(data, split, settings))
+        self._content = content_in_memory(data, rows_of_parts(data, split, settings))
         with float32_default():
             self.trained = new_model(
                 data, adata.var.copy(), fields, split, settings, qc=adata.uns.get(QC_KEY), seed=seed
@@ -177,7 +176,7 @@ class PerturbationVAE(Questions):
         if folder is not None:
             check_run_folder(folder, resume=resume, overwrite=overwrite)
         split, data, trained = self.trained.split, self.data, self.trained
-        rows = self._rows(data, split, trained.config)
+        rows = rows_of_parts(data, split, trained.config)
         content = training_content(data, rows)
         refuse_changed(self._content, content)
         record = {
@@ -256,14 +255,9 @@ class PerturbationVAE(Questions):
         model.data = None if adata is None else attached(trained, adata)
         model._content = None
         if model.data is not None:
-            model._content = content_in_memory(model.data, cls._rows(model.data, trained.split, trained.config))
+            model._content = content_in_memory(model.data, rows_of_parts(model.data, trained.split, trained.config))
         model.trained = trained
         return model
-
-    @staticmethod
-    def _rows(data: Experiment, split: Split, config: ModelConfig) -> dict[str, IndexArray]:
-        """Cells that train and that validate."""
-        return {part: training_rows(data, split, config, part) for part in ("train", "val")}
 
     # -- facts -------------------------------------------------------------------------------------------------
 

@@ -70,8 +70,9 @@ def train(
         Key of a model of the family: cradle_vae, sams_vae, svae_plus, cpa_vae or conditional_vae.
     """
     from cradlevae.api import CLASSES
-    from cradlevae.api.checks import check_criteria, check_devices, refuse_existing_run
+    from cradlevae.api.checks import check_criteria, refuse_existing_run
     from cradlevae.model.store import MODEL_FILE, SPLIT_FILE
+    from cradlevae.model.training.fit import check_devices
     from cradlevae.reporting.figures import save_figure, training_figure
 
     refuse_store(output)

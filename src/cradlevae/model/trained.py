@@ -243,3 +243,8 @@ def training_rows(data: Experiment, split: Split, config: ModelConfig, part: str
     """Cells of a part of the split that a model is trained (or, ``val``, validated) on, ascending."""
     rows = split.rows(data, part)
     return rows[~data.failed[rows]] if config.trained_on == "passing" else rows
+
+
+def rows_of_parts(data: Experiment, split: Split, config: ModelConfig) -> dict[str, IndexArray]:
+    """Cells that a model is trained and validated on, by the part of the split (``train``, ``val``)."""
+    return {part: training_rows(data, split, config, part) for part in ("train", "val")}

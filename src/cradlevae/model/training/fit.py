@@ -29,6 +29,15 @@ from cradlevae.utils.atomic import make_folder
 from cradlevae.utils.types import IndexArray
 
 
+def check_devices(config: ModelConfig, training: TrainConfig) -> None:
+    """Raise :class:`DataError` if a model cannot be trained on so many devices."""
+    if training.n_devices > 1 and config.objective == "released":
+        raise DataError(
+            f"devices is {training.n_devices}, but the objective 'released' has terms that depend on the whole batch; "
+            "set devices=1, or train with the objective 'corrected'"
+        )
+
+
 def fit(
     module: CradleModule,
     data: Experiment,
@@ -64,11 +73,7 @@ def fit(
     pandas.DataFrame
         One row per epoch: mean of each loss term over training and validation cells.
     """
-    if config.n_devices > 1 and module.config.objective == "released":
-        raise DataError(
-            f"devices is {config.n_devices}, but the objective 'released' has terms that depend on the whole batch; "
-            "set devices=1, or train with the objective 'corrected'"
-        )
+    check_devices(module.config, config)
     config = config.of_cells(len(rows["train"]))
     _warn_of_slow_bf16(config)
     data = replace(data, obs=data.obs[[]])  # training reads nothing of it, and processes need no copy
