@@ -7,7 +7,7 @@ its artifact indicator. It checks all of them before any long work starts; the r
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -18,10 +18,22 @@ import scipy.sparse as sp
 
 from cradlevae.data.cell_labels import CellLabels, condition_labels, read_labels
 from cradlevae.data.cell_sketch import SketchArray, Sketcher, sketch_values
+from cradlevae.data.factors import Factor, read_factors, strata_codes
 from cradlevae.data.fields import DataFields, obs_column
 from cradlevae.data.gene_names import symbols_of
 from cradlevae.data.label_advice import control_separator, likely_controls_first, warn_of_labels
-from cradlevae.data.labels import CONTROL, Condition, closest, condition_name, dosage_table, indicator_table, listed
+from cradlevae.data.labels import (
+    CONTROL,
+    Condition,
+    base_of,
+    closest,
+    condition_name,
+    context_of,
+    dosage_table,
+    in_context,
+    indicator_table,
+    listed,
+)
 from cradlevae.data.storage.counts import Counts
 from cradlevae.data.storage.stored_matrix import CountMatrix, row_blocks, subset_rows
 from cradlevae.errors import DataError
@@ -60,6 +72,11 @@ class Experiment:
         Annotation of the cells as the AnnData holds it, one row for each cell; the model does not read it.
     symbols
         Symbols of the genes, where the fields name a column of them and the AnnData has it; else empty.
+    factors
+        Experimental batch, covariates and context of the cells, as far as the fields name such columns. With several
+        contexts, the conditions are those of each context, as ``A in D1``; the control is one condition.
+    pairs
+        Treatments and contexts that have an effect of their own beside the treatment's; each is a further treatment.
     """
 
     cells: pd.Index[str]
@@ -74,6 +91,8 @@ class Experiment:
     treatments: tuple[str, ...] | None = None
     obs: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
     symbols: tuple[str, ...] = field(default=(), repr=False)
+    factors: tuple[Factor, ...] = field(default=(), repr=False)
+    pairs: tuple[tuple[str, str], ...] = ()
     _sketches: dict[tuple[str, ...], SketchArray] = field(default_factory=dict, repr=False)
 
     @property
@@ -88,10 +107,8 @@ class Experiment:
 
     @cached_property
     def dosage(self) -> Float32Array:
-        """Dosage of each perturbation, or treatment, in each condition, (conditions, perturbations)."""
-        if self.treatments is not None:
-            return indicator_table(self.conditions, self.treatments)
-        return dosage_table(self.conditions, self.perturbations)
+        """Dosage of each perturbation, or treatment, and of each pair in each condition, (conditions, T)."""
+        return treatment_dosage(self.conditions, self.perturbations, self.treatments, self.pairs)
 
     @cached_property
     def failed(self) -> BoolArray:
@@ -102,6 +119,28 @@ class Experiment:
     def is_control(self) -> BoolArray:
         """Whether each cell is unperturbed, (cells,)."""
         return np.asarray(self.condition == 0)
+
+    @cached_property
+    def strata(self) -> IntArray:
+        """Stratum of each cell: cells of one stratum agree in batch, covariates and context, (cells,)."""
+        return strata_codes(self.factors, self.n_cells)
+
+    @property
+    def context(self) -> Factor | None:
+        """The contexts of the cells; ``None`` where the fields name none."""
+        return next((factor for factor in self.factors if factor.role == "context"), None)
+
+    @property
+    def batch(self) -> Factor | None:
+        """The experimental batches of the cells; ``None`` where the fields name none."""
+        return next((factor for factor in self.factors if factor.role == "batch"), None)
+
+    @cached_property
+    def plain(self) -> tuple[IntArray, tuple[str, ...]]:
+        """Condition of each cell whatever its context, and the names of these conditions, the control first."""
+        names = tuple(dict.fromkeys(base_of(name) for name in self.conditions))
+        place = {name: code for code, name in enumerate(names)}
+        return np.array([place[base_of(name)] for name in self.conditions], dtype=np.int64)[self.condition], names
 
     def sketch(self, probes: tuple[str, ...]) -> SketchArray:
         """Sketches of the cells by these probe genes, (cells, probes + print): :mod:`cradlevae.data.cell_sketch`."""
@@ -119,6 +158,7 @@ class Experiment:
             artifact=self.artifact[rows],
             library_size=self.library_size[rows],
             obs=self.obs.iloc[rows] if len(self.obs) else self.obs,
+            factors=tuple(factor.of(rows) for factor in self.factors),
             _sketches={probes: values[rows] for probes, values in self._sketches.items()},
         )
 
@@ -129,6 +169,7 @@ def read_experiment(
     *,
     genes: Sequence[str] | None = None,
     perturbations: Sequence[str] | None = None,
+    levels: Mapping[str, Sequence[str]] | None = None,
     probes: tuple[str, ...] = (),
 ) -> Experiment:
     """Read and check an AnnData.
@@ -143,6 +184,8 @@ def read_experiment(
     genes, perturbations
         Names that a trained model knows: the genes are put into this order, and the perturbations get these
         positions. ``None`` takes both from the data.
+    levels
+        Batches, categories of covariates and contexts that a trained model knows, by column.
     probes
         Genes by which the cells are to be sketched; it is done in the same pass over the counts.
 
@@ -166,6 +209,7 @@ def read_experiment(
     columns = _gene_columns(adata, genes)
     assigned = np.array([condition is not None for condition in labels.conditions], dtype=bool)[labels.codes]
     _check_labels(labels, assigned, perturbations, fields)  # before the counts are read, which may take long
+    read_factors(adata, fields, usable=assigned, known=levels)
     sketcher = Sketcher(adata.var_names, probes, None if genes is None else pd.Index(genes))
     sketch = np.zeros((adata.n_obs if probes else 0, sketcher.width), dtype=np.uint8)
 
@@ -180,6 +224,7 @@ def read_experiment(
         raise DataError("no cell has both a count and a perturbation")
     _warn_left_out(counted, assigned, fields)
 
+    factors = read_factors(adata, fields, usable=usable, known=levels)
     conditions = _conditions(labels, usable)
     own = sorted({single for condition in conditions for single in condition.singles})
     if perturbations is None:
@@ -200,9 +245,68 @@ def read_experiment(
         library_size=library_size,
         obs=adata.obs,
         symbols=_symbols(adata, fields, columns),
+        factors=factors,
         _sketches={probes: sketch} if probes else {},
     )
-    return data if usable.all() else data.subset(np.flatnonzero(usable))
+    return by_context(data if usable.all() else data.subset(np.flatnonzero(usable)))
+
+
+def by_context(data: Experiment) -> Experiment:
+    """The experiment with the conditions of each context for conditions; as it is where there is one context."""
+    context = data.context
+    if context is None or len(context.levels) < 2:
+        return data
+    code = data.condition * len(context.levels) + context.codes
+    code[data.condition == 0] = 0  # the controls of all contexts are one condition
+    present, condition = np.unique(code, return_inverse=True)
+    names = [
+        in_context(data.conditions[number // len(context.levels)], context.levels[number % len(context.levels)])
+        for number in present.tolist()
+    ]
+    if present[0] != 0:  # no control among these cells
+        names, condition = [condition_name(()), *names], condition + 1
+    return replace(data, conditions=tuple(names), condition=condition.astype(np.int64))
+
+
+def treatment_dosage(
+    conditions: Sequence[str],
+    perturbations: Sequence[str],
+    treatments: Sequence[str] | None = None,
+    pairs: Sequence[tuple[str, str]] = (),
+    shares: Mapping[str, float] | None = None,
+) -> Float32Array:
+    """Dosage of each treatment, and of each pair of a treatment and a context, in conditions, (conditions, T).
+
+    Parameters
+    ----------
+    conditions
+        Canonical conditions; those of a context have the pairs of that context.
+    perturbations
+        Single perturbations.
+    treatments
+        Conditions that each are a treatment of their own; ``None`` where the single perturbations are the treatments.
+    pairs
+        Treatments and contexts.
+    shares
+        Weight of each context in a condition that is no context's; without, such a condition has no pair.
+    """
+    base = (
+        dosage_table(conditions, perturbations)
+        if treatments is None
+        else indicator_table([base_of(name) for name in conditions], treatments)
+    )
+    if not pairs:
+        return base
+    place = {name: column for column, name in enumerate(perturbations if treatments is None else treatments)}
+    columns = np.array([place[treatment] for treatment, _ in pairs])
+    contexts = [context_of(name) for name in conditions]
+    weight = np.array([[float(own == context) for _, context in pairs] for own in contexts], dtype=np.float32)
+    if shares is not None:
+        of_pair = np.array([shares.get(context, 0.0) for _, context in pairs])
+        measured = np.bincount(columns, of_pair, minlength=base.shape[1])[columns]
+        spread = np.divide(of_pair, measured, out=np.zeros_like(of_pair), where=measured > 0)
+        weight[[own is None for own in contexts]] = spread
+    return np.concatenate([base, base[:, columns] * weight], axis=1)
 
 
 def check_unique(names: pd.Index[str], what: str, mend: str) -> None:
@@ -235,6 +339,7 @@ def check_experiment(adata: AnnDataLike, fields: DataFields) -> None:
     _check_characters(adata, labels)
     assigned = np.array([condition is not None for condition in labels.conditions], dtype=bool)[labels.codes]
     _check_labels(labels, assigned, None, fields)
+    read_factors(adata, fields, usable=assigned)
 
 
 def _check_labels(

@@ -41,11 +41,21 @@ class DataFields:
     gene_symbols
         Column of ``var`` with gene symbols, where ``var_names`` are Ensembl ids; labels are compared with it to find
         the genes that a perturbation targets. ``None`` where ``var_names`` are the symbols.
+    batch_key
+        Column of ``obs`` with the experimental batch of each cell (10x lane, replicate, day): a nuisance. Effects are
+        then contrasts within batch. ``None`` takes all cells for one batch.
+    covariate_keys
+        Further columns of ``obs`` with categories that change expression and are of no interest (sex, protocol); what
+        they change adds up with the batch.
+    context_key
+        Column of ``obs`` with what an effect may depend on (cell line, donor, stimulus): effects can be asked for in
+        each context, and are scored within it. ``None`` takes all cells for one context.
 
     Raises
     ------
     DataError
-        If a field is of another type than it should be, or ``separator`` or a name is empty.
+        If a field is of another type than it should be, ``separator`` or a name is empty, or one column stands for two
+        things.
 
     Examples
     --------
@@ -63,9 +73,13 @@ class DataFields:
     guides_key: str | None = None
     guide_min_count: float = 1.0
     gene_symbols: str | None = None
+    batch_key: str | None = None
+    covariate_keys: tuple[str, ...] = ()
+    context_key: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "control_labels", texts("control_labels", self.control_labels, empty=True))
+        object.__setattr__(self, "covariate_keys", texts("covariate_keys", self.covariate_keys or ()))
         if not isinstance(self.artifact_key, str):
             object.__setattr__(self, "artifact_key", texts("artifact_key", self.artifact_key))
         normalise_fields(self)
@@ -79,11 +93,34 @@ class DataFields:
 
     def _check_names(self) -> None:
         """Raise :class:`DataError` for names that are empty or stand twice."""
-        for name in ("perturbation_key", "artifact_key", "layer", "guides_key"):
+        for name in ("perturbation_key", "artifact_key", "layer", "guides_key", "batch_key", "context_key"):
             if getattr(self, name) in ("", ()):
                 raise DataError(f"{name} is empty; name a key of the AnnData")
         if len(set(self.criteria)) < len(self.criteria):
             raise DataError(f"artifact_key is {self.artifact_key!r}; name each column once")
+        self._check_columns()
+
+    def _check_columns(self) -> None:
+        """Raise :class:`DataError` where one column of ``obs`` is to be two things."""
+        labels = (self.perturbation_key,) if self.guides_key is None else ()
+        used = {"perturbation_key": labels, "artifact_key": self.criteria}
+        used |= {
+            "batch_key": () if self.batch_key is None else (self.batch_key,),
+            "covariate_keys": self.covariate_keys,
+            "context_key": () if self.context_key is None else (self.context_key,),
+        }
+        seen: dict[str, str] = {}
+        for field, columns in used.items():
+            for column in columns:
+                if column not in seen:
+                    seen[column] = field
+                elif {seen[column], field} == {"batch_key", "context_key"}:
+                    raise DataError(
+                        f"batch_key and context_key are both {column!r}: what effects depend on is a context, and each "
+                        "context has its own controls in any case; leave batch_key out"
+                    )
+                else:
+                    raise DataError(f"{field} and {seen[column]} both name the column {column!r}; give it once")
 
     @property
     def criteria(self) -> tuple[str, ...]:

@@ -38,18 +38,28 @@ class Condition(str):
     ----------
     singles
         The single perturbations, sorted; empty for the control.
+    context
+        The context in which it is asked for, or measured; ``None`` where it is not one context's.
+    base
+        Its name without the context.
     """
 
     singles: tuple[str, ...]
+    context: str | None
+    base: str
 
-    def __new__(cls, name: str, singles: Iterable[str]) -> Condition:
+    def __new__(
+        cls, name: str, singles: Iterable[str], context: str | None = None, base: str | None = None
+    ) -> Condition:
         """Name a condition."""
         condition = super().__new__(cls, name)
         condition.singles = tuple(singles)
+        condition.context = context
+        condition.base = str(name) if base is None else base
         return condition
 
-    def __getnewargs__(self) -> tuple[str, tuple[str, ...]]:  # type: ignore[override]
-        return str(self), self.singles
+    def __getnewargs__(self) -> tuple[str, tuple[str, ...], str | None, str]:  # type: ignore[override]
+        return str(self), self.singles, self.context, self.base
 
 
 def condition_name(singles: Iterable[str], separator: str | None = "+") -> Condition:
@@ -59,6 +69,32 @@ def condition_name(singles: Iterable[str], separator: str | None = "+") -> Condi
     """
     parts = tuple(sorted(singles))
     return Condition((separator or "+").join(parts) or CONTROL, parts)
+
+
+def in_context(condition: str, context: str | None) -> Condition:
+    """Return a condition in a context, ``"A+B in D1"``; the control, which is one condition, stays as it is.
+
+    Parameters
+    ----------
+    condition
+        Name of a condition; where it is one of another context already, that context is replaced.
+    context
+        The context; ``None`` is none.
+    """
+    base, singles = base_of(condition), singles_of(condition)
+    if context is None or not singles:
+        return Condition(base, singles)
+    return Condition(f"{base} in {context}", singles, context, base)
+
+
+def context_of(condition: str) -> str | None:
+    """Return the context of a condition; ``None`` where it is not one context's."""
+    return condition.context if isinstance(condition, Condition) else None
+
+
+def base_of(condition: str) -> str:
+    """Return the name of a condition without its context."""
+    return condition.base if isinstance(condition, Condition) else str(condition)
 
 
 def singles_of(condition: str) -> tuple[str, ...]:
@@ -185,7 +221,7 @@ def requested_conditions(
     conditions = {}
     for label in given:
         if isinstance(label, Condition):
-            conditions[str(label)] = condition_name(label.singles, separator)
+            conditions[str(label)] = in_context(condition_name(label.singles, separator), label.context)
             continue
         label = str(label)
         singles = set(parse_label(label, separator=separator, control_labels=control_labels))

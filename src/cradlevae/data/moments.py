@@ -3,12 +3,15 @@
 A perturbation's effect on a gene is the mean of the gene's expression over the perturbed cells minus the
 mean over the control cells. Expression is ``log2(1 + 1e4 * count / library size)`` (``scale="perturbseq"``)
 or the raw count (``scale="mean"``). Only the conditions × genes tables of sums are dense.
+
+Where cells are of several strata (experimental batches, contexts), both means are taken within strata
+(:mod:`cradlevae.data.strata`): a difference between batches is no effect.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -16,7 +19,8 @@ import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.labels import CONTROL
-from cradlevae.data.storage.stored_matrix import CountMatrix, StoredMatrix
+from cradlevae.data.storage.stored_matrix import CountMatrix, StoredMatrix, subset_rows
+from cradlevae.data.strata import has_strata, stratum_weights
 from cradlevae.errors import DataError
 from cradlevae.utils.constants import TARGET_SUM
 from cradlevae.utils.types import AnyIntArray, FloatArray, IndexArray, IntArray
@@ -44,15 +48,19 @@ class ConditionMoments:
     names
         Canonical names of the conditions, ``control`` among them, (conditions,).
     n_cells
-        Number of cells of each condition, (conditions,).
+        Number of cells of each condition, (conditions,); within strata, of those in a stratum with controls.
     mean
-        Mean expression, (conditions, genes); NaN where a condition has no cell.
+        Mean expression, (conditions, genes); NaN where a condition has no cell. Within strata, it is the mean of the
+        controls plus the effect within strata.
     variance
         Unbiased variance between cells, (conditions, genes); NaN where a condition has fewer than two cells.
     genes
         Names of the genes, (genes,), or empty.
     symbols
         Symbols of the genes, where their names are others, (genes,), or empty.
+    n_effective
+        Number of cells that the mean is worth beside that of the controls, (conditions,): ``n_cells``, or less where
+        the condition and the controls are spread over strata unevenly.
     """
 
     names: tuple[str, ...]
@@ -61,6 +69,22 @@ class ConditionMoments:
     variance: FloatArray
     genes: tuple[str, ...] = ()
     symbols: tuple[str, ...] = ()
+    n_effective: FloatArray = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        if len(self.n_effective) != len(self.n_cells):
+            object.__setattr__(self, "n_effective", np.asarray(self.n_cells, dtype=np.float64))
+
+    def of(self, rows: Sequence[int] | IndexArray) -> ConditionMoments:
+        """The moments of some conditions."""
+        return replace(
+            self,
+            names=tuple(self.names[row] for row in rows),
+            n_cells=self.n_cells[rows],
+            mean=self.mean[rows],
+            variance=self.variance[rows],
+            n_effective=self.n_effective[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -93,6 +117,8 @@ def condition_moments(
     scale: Scale = "perturbseq",
     genes: Sequence[str] = (),
     symbols: Sequence[str] = (),
+    strata: AnyIntArray | None = None,
+    control: str = CONTROL,
 ) -> ConditionMoments:
     """Compute the mean and variance of expression in each condition, gene by gene.
 
@@ -110,6 +136,11 @@ def condition_moments(
         Names of the genes, stored with the moments.
     symbols
         Their symbols, where their names are others, stored with the moments too.
+    strata
+        Stratum (experimental batch, context) of each cell, (cells,): means are then taken within strata. ``None``, or
+        one stratum, compares all cells of a condition with all controls.
+    control
+        Name of the controls, for comparisons within strata.
 
     Notes
     -----
@@ -126,6 +157,8 @@ def condition_moments(
     check_codes(matrix, condition, names)
     if len(genes) not in (0, matrix.shape[1]):
         raise DataError(f"{len(genes)} gene names for {matrix.shape[1]} genes; give one name per gene")
+    if strata is not None and has_strata(condition, strata) and control in names:
+        return _within_strata(matrix, condition, names, strata, control, scale, tuple(genes), tuple(symbols))
     total = np.zeros((len(names), matrix.shape[1]))
     total_squared = np.zeros_like(total)
     for part, block in expression_blocks(matrix, scale):
@@ -135,6 +168,50 @@ def condition_moments(
     n_cells = np.bincount(condition[condition >= 0], minlength=len(names)).astype(np.int64)
     mean, variance = moments_of_sums(n_cells, total, total_squared)
     return ConditionMoments(tuple(names), n_cells, mean, variance, tuple(genes), tuple(symbols))
+
+
+def _within_strata(
+    counts: CountMatrix,
+    condition: AnyIntArray,
+    names: Sequence[str],
+    strata: AnyIntArray,
+    control: str,
+    scale: Scale,
+    genes: tuple[str, ...],
+    symbols: tuple[str, ...],
+) -> ConditionMoments:
+    """Moments within strata, in two passes: over the controls of each stratum, and over all cells less these."""
+    base = list(names).index(control)
+    weights = stratum_weights(condition, np.asarray(strata), len(names), base)
+    n_strata, n_genes = weights.n_cells.shape[1], counts.shape[1]
+    of_controls = np.where(condition == base, weights.codes, -1)
+    rows = np.flatnonzero(of_controls >= 0)
+    sums = np.zeros((n_strata, n_genes))
+    for part, block in expression_blocks(subset_rows(counts, rows), scale):
+        _add(sums, indicator(of_controls[rows[part]], n_strata) @ block)
+    level = sums / np.maximum(weights.n_controls, 1)[:, None]  # of the controls of each stratum
+
+    weight = weights.of_cells(condition)
+    told = np.where(weight > 0, condition, -1)
+    weighted, total, squares = np.zeros((3, len(names), n_genes))
+    for part, block in expression_blocks(counts, scale):
+        incidence = indicator(told[part], len(names))
+        _add(weighted, incidence @ sp.csr_matrix(sp.diags(weight[part]) @ block))
+        _add(total, incidence @ block)
+        own = level[np.repeat(weights.codes[part], np.diff(block.indptr)), block.indices]
+        block.data = block.data * (block.data - 2 * own)  # (x − level)² less level², which is added below
+        _add(squares, incidence @ block)
+    n_cells = weights.n_cells.sum(axis=1)
+    mean = level.T @ weights.share[base] + (weighted - weights.share @ level)
+    total -= weights.n_cells @ level
+    squares += weights.n_cells @ level**2
+    free = n_cells - 1
+    free[base] = n_cells[base] - np.count_nonzero(weights.n_controls)
+    _, variance = moments_of_sums(n_cells, total, squares)
+    variance *= (np.maximum(n_cells - 1, 1) / np.maximum(free, 1))[:, None]
+    variance[free < 1] = np.nan
+    mean[n_cells == 0] = np.nan
+    return ConditionMoments(tuple(names), n_cells, mean, variance, genes, symbols, weights.n_effective)
 
 
 def measured_effects(moments: ConditionMoments, control: str = CONTROL) -> Effects:
@@ -152,7 +229,7 @@ def measured_effects(moments: ConditionMoments, control: str = CONTROL) -> Effec
     perturbed = np.array([row for row in range(len(moments.names)) if row != base], dtype=np.int64)
     n_cells = moments.n_cells[perturbed, None]
     variance = np.where(n_cells == 1, moments.variance[base], moments.variance[perturbed])
-    own = variance / np.maximum(n_cells, 1)
+    own = variance / np.where(n_cells == 0, 1, moments.n_effective[perturbed, None])
     squared = own + moments.variance[base] / moments.n_cells[base]
     return Effects(
         tuple(moments.names[row] for row in perturbed),

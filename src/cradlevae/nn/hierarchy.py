@@ -41,9 +41,9 @@ class Evidence:
     slope: float = 1.0
 
     @classmethod
-    def of_cells(cls, mean: FloatArray, n_cells: AnyIntArray, within: FloatArray) -> Evidence:
-        """Means of so many cells, (conditions,), which vary so much within a condition, (genes,)."""
-        variance = within / np.maximum(n_cells, 1)[:, None] + 1e-9
+    def of_cells(cls, mean: FloatArray, n_cells: FloatArray | AnyIntArray, within: FloatArray) -> Evidence:
+        """Means worth so many cells, (conditions,), which vary so much within a condition, (genes,)."""
+        variance = within / np.where(n_cells == 0, 1, n_cells)[:, None] + 1e-9
         return cls(np.nan_to_num(mean), variance, n_cells > 0)
 
     @property

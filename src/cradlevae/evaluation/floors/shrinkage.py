@@ -126,14 +126,11 @@ def hierarchical_effects(train: ConditionMoments, *, singles: bool = False) -> E
         for row, name in enumerate(train.names)
         if row != base and train.n_cells[row] > 0 and (not singles or len(singles_of(name)) == 1)
     ]
-    names = tuple(train.names[row] for row in rows)
-    seen = replace(
-        train, names=names, n_cells=train.n_cells[rows], mean=train.mean[rows], variance=train.variance[rows]
-    )
-    evidence = Evidence.of_cells(seen.mean, seen.n_cells, steadied_variance(seen))
+    seen = train.of(rows)
+    evidence = Evidence.of_cells(seen.mean, seen.n_effective, steadied_variance(seen))
     control = np.arange(len(rows)) == 0
     value, variance = hierarchical_shrink([evidence], np.zeros_like(seen.mean), control)
-    return Effects(names[1:], value[1:].astype(np.float64), np.sqrt(variance[1:].astype(np.float64)), train.genes)
+    return Effects(seen.names[1:], value[1:].astype(np.float64), np.sqrt(variance[1:].astype(np.float64)), train.genes)
 
 
 def seen_effects(moments: ConditionMoments) -> Effects:
@@ -153,13 +150,13 @@ def moderated_errors(moments: ConditionMoments) -> Effects:
     """
     effects = seen_effects(moments)
     rows = [moments.names.index(name) for name in effects.names]
-    squared = moderated_variance(moments) / np.maximum(moments.n_cells, 1)[:, None]
+    squared = moderated_variance(moments) / np.where(moments.n_cells == 0, 1, moments.n_effective)[:, None]
     return replace(effects, standard_error=np.sqrt(squared[rows] + squared[control_row(moments)]))
 
 
 def _noise_scale(moments: ConditionMoments, names: tuple[str, ...]) -> FloatArray:
     """Noise of every effect as (perturbation part) × (gene part), (perturbations, genes)."""
     base = control_row(moments, CONTROL)
-    n_cells = np.array([moments.n_cells[moments.names.index(name)] for name in names], dtype=np.float64)
+    n_cells = moments.n_effective[[moments.names.index(name) for name in names]]
     of_perturbation = np.sqrt(1.0 / n_cells + 1.0 / moments.n_cells[base])
     return np.asarray(np.outer(of_perturbation, np.sqrt(pooled_variance(moments))))

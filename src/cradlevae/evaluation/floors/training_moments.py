@@ -15,7 +15,7 @@ def part_moments(split: Split, data: Experiment, part: str) -> ConditionMoments:
     rows = _passing(split, data, part)
     return condition_moments(
         subset_rows(data.counts, rows), data.condition[rows], data.conditions, genes=tuple(data.genes),
-        symbols=data.symbols,
+        symbols=data.symbols, strata=data.strata[rows],
     )  # fmt: skip
 
 

@@ -80,10 +80,10 @@ def _measure(model: TrainedModel, data: Experiment) -> _Measured | None:
     within = np.maximum(
         steadied_variance(classes[0]), one_count**2 / classes[0].n_cells.sum()
     )  # unseen is not impossible
-    evidence = [Evidence.of_cells(one.mean, one.n_cells, _steadied_variance(one, within)) for one in classes]
+    evidence = [Evidence.of_cells(one.mean, one.n_effective, _steadied_variance(one, within)) for one in classes]
     val = training_rows(data, model.split, model.config, "val")
     held_out = _moments(data, val[~data.failed[val]], names)
-    return _Measured(tuple(names), evidence, Evidence.of_cells(held_out.mean, held_out.n_cells, within))
+    return _Measured(tuple(names), evidence, Evidence.of_cells(held_out.mean, held_out.n_effective, within))
 
 
 def _residual(model: TrainedModel, measured: _Measured) -> EffectResidual:
@@ -164,7 +164,8 @@ def _below_control(table: Float32Array) -> Float32Array:
 def _moments(data: Experiment, rows: IndexArray, names: Sequence[str]) -> ConditionMoments:
     """Moments of the controls (first) and of conditions among some cells."""
     conditions = [data.conditions[0], *names]
-    return condition_moments(subset_rows(data.counts, rows), condition_codes(data, rows, conditions), conditions)
+    codes = condition_codes(data, rows, conditions)
+    return condition_moments(subset_rows(data.counts, rows), codes, conditions, strata=data.strata[rows])
 
 
 def _steadied_variance(moments: ConditionMoments, within: FloatArray) -> FloatArray:
