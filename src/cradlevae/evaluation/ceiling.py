@@ -16,6 +16,7 @@ import scipy.sparse as sp
 
 from cradlevae.data.labels import CONTROL
 from cradlevae.data.moments import Scale, check_codes, expression_blocks, indicator
+from cradlevae.data.strata import has_strata, stratum_weights
 from cradlevae.errors import DataError
 from cradlevae.evaluation.metrics.effects import effect_scores
 from cradlevae.utils.types import AnyIntArray, FloatArray, IntArray
@@ -53,6 +54,7 @@ def ceiling(
     n_bootstrap: int = 1000,
     seed: int = 0,
     scale: Scale = "perturbseq",
+    strata: AnyIntArray | None = None,
     control: str = CONTROL,
 ) -> Ceiling:
     """Attainable ATE-ρ against the effects measured in these cells.
@@ -74,6 +76,9 @@ def ceiling(
         Seed of the halvings and of the bootstrap.
     scale
         Scale of the effects, see :func:`~cradlevae.data.moments.condition_moments`.
+    strata
+        Stratum (experimental batch, context) of each cell, (cells,): effects are then measured within strata
+        (:mod:`cradlevae.data.strata`). ``None``, or one stratum, compares all cells of a condition with all controls.
     control
         Name of the control condition.
 
@@ -81,8 +86,8 @@ def ceiling(
     -----
     The bootstrap draws perturbations, not cells: a cell drawn twice would fall into both halves and pass
     for reproducibility. The interval is therefore about other perturbations of the same kind, measured
-    with as many cells; with one perturbation it has no width. Conditions of fewer than two cells cannot be
-    halved and are left out.
+    with as many cells; with one perturbation it has no width. Conditions of fewer than two cells, or without
+    controls beside them in both halves, cannot be halved and are left out.
 
     Raises
     ------
@@ -93,7 +98,7 @@ def ceiling(
         [
             _sums_over_genes(first, second)
             for first, second in split_half_effects(
-                counts, condition, names, n_splits=n_splits, seed=seed, scale=scale, control=control
+                counts, condition, names, n_splits=n_splits, seed=seed, scale=scale, strata=strata, control=control
             )
         ]
     )  # (splits, perturbations, 6)
@@ -116,6 +121,7 @@ def split_half_scores(
     n_splits: int = 20,
     seed: int = 0,
     scale: Scale = "perturbseq",
+    strata: AnyIntArray | None = None,
     control: str = CONTROL,
     symbols: Sequence[str] | None = None,
 ) -> FloatArray:
@@ -125,11 +131,11 @@ def split_half_scores(
     prediction can score better. Parameters and errors are those of :func:`ceiling`; ``metric`` is a name in the metric
     registry, ``symbols`` are those of the genes where their names are others.
     """
-    halvable = [names[row] for row in _halvable(np.asarray(condition), names, control)]
+    halvable = [names[row] for row in _halvable(np.asarray(condition), names, control, strata)]
     scores = [
         effect_scores(first, second, perturbations=halvable, genes=genes, symbols=symbols, names=[metric])[metric]
         for first, second in split_half_effects(
-            counts, condition, names, n_splits=n_splits, seed=seed, scale=scale, control=control
+            counts, condition, names, n_splits=n_splits, seed=seed, scale=scale, strata=strata, control=control
         )
     ]
     return np.array(scores)
@@ -143,42 +149,82 @@ def split_half_effects(
     n_splits: int,
     seed: int = 0,
     scale: Scale = "perturbseq",
+    strata: AnyIntArray | None = None,
     control: str = CONTROL,
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
-    """Yield the effects in two random halves of the cells, each (perturbations of ≥ 2 cells, genes).
+    """Yield the effects in two random halves of the cells, each (perturbations that can be halved, genes).
 
-    Every condition, and the controls, are halved; rows are in the order of ``names``.
+    Every condition, and the controls, are halved, in every stratum if there are several; rows are in the order of
+    ``names``.
     """
     matrix = sp.csr_matrix(counts)
     condition = np.asarray(condition)
     check_codes(matrix, condition, names)
-    rows = _halvable(condition, names, control)
+    rows = _halvable(condition, names, control, strata)
     base = list(names).index(control)
+    within = np.asarray(strata) if strata is not None and has_strata(condition, strata) else None
     expression = sp.csr_matrix(sp.vstack([block for _, block in expression_blocks(matrix, scale)]))
-    n_groups = len(names)
     random = np.random.default_rng([seed, 0])
     for _ in range(n_splits):
-        halves = np.where(condition >= 0, condition + n_groups * random_halves(condition, random), -1)
-        n_cells = np.bincount(halves[halves >= 0], minlength=2 * n_groups)
-        mean = (indicator(halves, 2 * n_groups) @ expression).toarray() / np.maximum(n_cells, 1)[:, None]
-        first, second = mean[:n_groups], mean[n_groups:]
-        yield first[rows] - first[base], second[rows] - second[base]
+        half = random_halves(condition, random, within)
+        if within is None:
+            first, second = _means_of_halves(expression, condition, half, len(names))
+            yield first[rows] - first[base], second[rows] - second[base]
+        else:
+            first, second = (
+                _effects_within(expression, np.where(half == part, condition, -1), within, len(names), base)
+                for part in (0, 1)
+            )
+            yield first[rows], second[rows]
 
 
-def _halvable(condition: AnyIntArray, names: Sequence[str], control: str) -> list[int]:
-    """Rows of the perturbations with at least two cells."""
+def _means_of_halves(
+    expression: sp.csr_matrix, condition: AnyIntArray, half: IntArray, n_groups: int
+) -> tuple[FloatArray, FloatArray]:
+    """Mean of every condition in each half, (conditions, genes) each."""
+    halves = np.where(condition >= 0, condition + n_groups * half, -1)
+    n_cells = np.bincount(halves[halves >= 0], minlength=2 * n_groups)
+    mean = (indicator(halves, 2 * n_groups) @ expression).toarray() / np.maximum(n_cells, 1)[:, None]
+    return mean[:n_groups], mean[n_groups:]
+
+
+def _effects_within(
+    expression: sp.csr_matrix, condition: AnyIntArray, strata: AnyIntArray, n_groups: int, base: int
+) -> FloatArray:
+    """Effect of every condition within strata, (conditions, genes); that of the controls is 0."""
+    weights = stratum_weights(condition, strata, n_groups, base)
+    weighted = sp.csr_matrix(indicator(condition, n_groups).multiply(weights.of_cells(condition)))
+    of_controls = indicator(np.where(condition == base, weights.codes, -1), weights.n_cells.shape[1])
+    level = (of_controls @ expression).toarray() / np.maximum(weights.n_controls, 1)[:, None]
+    return np.asarray((weighted @ expression).toarray() - weights.share @ level)
+
+
+def _halvable(
+    condition: AnyIntArray, names: Sequence[str], control: str, strata: AnyIntArray | None = None
+) -> list[int]:
+    """Rows of the perturbations with at least two cells, beside controls of their stratum in either half."""
     n_cells = np.bincount(condition[condition >= 0], minlength=len(names))
     if control not in names or n_cells[list(names).index(control)] < 2:
         raise DataError(f"fewer than two {control!r} cells are held out: they cannot be halved")
+    base = list(names).index(control)
+    if strata is not None and has_strata(condition, strata):
+        # How many cells of a stratum fall into a half does not depend on chance: any halving shows it.
+        half = random_halves(condition, np.random.default_rng(0), strata)
+        of_halves = [
+            stratum_weights(np.where(half == part, condition, -1), np.asarray(strata), len(names), base)
+            for part in (0, 1)
+        ]
+        n_cells = 2 * np.minimum(*(weights.n_cells.sum(axis=1) for weights in of_halves))
     rows = [row for row, name in enumerate(names) if name != control and n_cells[row] >= 2]
     if not rows:
         raise DataError("no perturbation has two held-out cells: there is nothing to halve")
     return rows
 
 
-def random_halves(condition: AnyIntArray, random: np.random.Generator) -> IntArray:
-    """0 or 1 for every cell, at random and in equal numbers (± 1) within each condition."""
-    order = np.lexsort((random.random(len(condition)), condition))
+def random_halves(condition: AnyIntArray, random: np.random.Generator, strata: AnyIntArray | None = None) -> IntArray:
+    """0 or 1 for every cell, at random and in equal numbers (± 1) within each condition, and each of its strata."""
+    keys = (condition,) if strata is None else (strata, condition)
+    order = np.lexsort((random.random(len(condition)), *keys))
     ordered = condition[order]
     start = np.searchsorted(ordered, ordered, side="left")
     halves = np.empty(len(condition), dtype=np.int64)

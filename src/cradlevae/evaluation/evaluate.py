@@ -16,6 +16,7 @@ import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.known_cells import warn_of_namesakes
+from cradlevae.data.labels import listed
 from cradlevae.data.marks import known_truth
 from cradlevae.data.qc.confounding import confounding_test
 from cradlevae.errors import DataError
@@ -34,6 +35,7 @@ from cradlevae.evaluation.reference_effects import (
     reference_rows,
     scored_conditions,
     simulated_reference,
+    without_controls,
 )
 from cradlevae.evaluation.score_table import COLUMNS, Scores, reference_label
 from cradlevae.evaluation.scorers.calibration import score_calibration
@@ -97,8 +99,9 @@ def evaluate(
         Tidy: ``reference``, ``metric``, ``predictor`` (``model``, or a floor), ``value``, ``low``, ``high`` (95 %,
         bootstrap over perturbations), ``floor`` and ``best_floor`` (best of the floors), ``ceiling``, ``fraction``,
         ``note``. Metrics of your own appear in it as soon as they are registered
-        (:mod:`cradlevae.evaluation.metrics.registry`). ``attrs``: ``split_hash``, ``unanswered`` conditions, the test
-        for ``confounding`` and ``fingerprint_overlap``, the share of the reference cells that have the counts of a
+        (:mod:`cradlevae.evaluation.metrics.registry`). ``attrs``: ``split_hash``, ``unanswered`` conditions, those
+        that are ``unmeasured`` because no controls share a batch (or context) with them, the test for ``confounding``
+        and ``fingerprint_overlap``, the share of the reference cells that have the counts of a
         training cell.
 
     Raises
@@ -110,7 +113,8 @@ def evaluate(
     Warns
     -----
     UserWarning
-        Where cells have the name of a cell of the model's split but other counts, or the data hold a
+        Where conditions cannot be measured, because no controls are in their batches; where cells have the name of a
+        cell of the model's split but other counts, or the data hold a
         ``layers["clean"]`` or ``uns["truth"]`` of unknown origin, which is not taken for the truth.
     """
     check_reference(reference)
@@ -137,14 +141,16 @@ def evaluate(
     if truth is not False and predictor.latent_model is not None:
         _score_latents(scores, inputs, predictor.latent_model)
     confounding = _score_confounding(scores, data)
+    unmeasured = without_controls(data, inputs.passing, answered)
     table = scores.table()
     table.attrs = {
         "split_hash": predictor.split.hash,
-        "unanswered": unanswered,
+        "unanswered": [str(name) for name in unanswered],
+        "unmeasured": [str(name) for name in unmeasured],
         "confounding": confounding.to_dict(orient="list"),
         "fingerprint_overlap": chosen.overlap,
     }
-    _warn(unanswered, chosen.unmarked if reference != "all" else 0.0)
+    _warn(unanswered, unmeasured, chosen.unmarked if reference != "all" else 0.0)
     return table
 
 
@@ -163,7 +169,7 @@ def _score_effects(scores: Scores, inputs: ScoringInputs, cells: ReferenceCells,
     predicted = inputs.predictor.effects(list(inputs.conditions), seed=inputs.seed)
     score_effects(scores, inputs, references, predicted, published=published)
     if "mc_error" in predicted.layers:  # the intervals of floors are not from a posterior
-        score_calibration(scores, inputs.predictor, references, predicted, seed=inputs.seed)
+        score_calibration(scores, inputs, references, predicted)
 
 
 def _score_latents(scores: Scores, inputs: ScoringInputs, model: TrainedModel) -> None:
@@ -178,13 +184,20 @@ def _score_latents(scores: Scores, inputs: ScoringInputs, model: TrainedModel) -
 
 def _score_confounding(scores: Scores, data: Experiment) -> pd.DataFrame:
     """Add the number of perturbations that change the failure rate, and return the test of each."""
-    confounding = confounding_test(data.condition, data.conditions, data.failed)
+    codes, names = data.plain
+    confounding = confounding_test(codes, names, data.failed)
     flagged = list(confounding.loc[confounding["flagged"], "perturbation"])
     scores.add("all cells", "confounded_perturbations", "data", float(len(flagged)), note=", ".join(flagged))
     return confounding
 
 
-def _warn(unanswered: Sequence[str], unmarked: float) -> None:
+def _warn(unanswered: Sequence[str], unmeasured: Sequence[str], unmarked: float) -> None:
+    if unmeasured:
+        warnings.warn(
+            f"{len(unmeasured)} held-out conditions cannot be measured, because no held-out controls are in their "
+            f"batches (or contexts): {listed(unmeasured)}",
+            stacklevel=3,
+        )
     if unanswered:
         shown = ", ".join(unanswered[:5]) + (", …" if len(unanswered) > 5 else "")
         warnings.warn(

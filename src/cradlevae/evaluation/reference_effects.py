@@ -23,11 +23,12 @@ from cradlevae.data.moments import (
     measured_effects,
     moderated_variance,
 )
+from cradlevae.data.strata import has_strata, told_by_controls
 from cradlevae.errors import DataError
 from cradlevae.evaluation.ceiling import ceiling, random_halves
 from cradlevae.evaluation.ground_truth import truth_columns
 from cradlevae.evaluation.predictor import Learner
-from cradlevae.utils.types import FloatArray, IndexArray, IntArray
+from cradlevae.utils.types import BoolArray, FloatArray, IndexArray, IntArray
 
 ReferenceCells = Literal["held-out", "validation", "all"]
 """Cells of the test part; of the validation part (to choose among models); or, as published, all cells."""
@@ -59,7 +60,8 @@ class Noise:
     Attributes
     ----------
     n_cells
-        Cells of each condition, (conditions,).
+        Cells that each effect is worth, (conditions,): fewer than there are where the cells and the controls of their
+        strata are spread unevenly.
     standard_error
         Standard errors of the effects, (conditions, genes), from variances steadied by those of all conditions
         (:func:`~cradlevae.data.moments.moderated_variance`).
@@ -67,9 +69,15 @@ class Noise:
         The same effects, and their standard errors, measured in two halves of the cells, (conditions, genes) each.
     """
 
-    n_cells: IntArray
+    n_cells: FloatArray
     standard_error: FloatArray
     halves: tuple[tuple[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
+
+    @property
+    def reliable(self) -> BoolArray:
+        """Whether there are enough cells to rely on the standard errors, in either half too, (conditions,)."""
+        measured = [np.isfinite(value).all(axis=1) for value, _ in self.halves]
+        return np.asarray((self.n_cells >= MIN_CELLS) & measured[0] & measured[1])
 
 
 @dataclass(frozen=True)
@@ -183,16 +191,19 @@ def measured_reference(
 ) -> Reference | None:
     """Effects measured in the given cells, with the ceiling that their noise sets; ``None`` where not measurable."""
     names = [CONTROL, *(name for name in conditions)]
-    codes = condition_codes(data, rows, names)
-    moments = condition_moments(counts, codes, names, genes=tuple(data.genes))
+    codes, strata = condition_codes(data, rows, names), data.strata[rows]
+    moments = condition_moments(counts, codes, names, genes=tuple(data.genes), strata=strata)
     measurable = [CONTROL] + [name for name, n in zip(names[1:], moments.n_cells[1:], strict=True) if n >= 2]
     if len(measurable) == 1 or moments.n_cells[0] < 2:
         return None
     if len(measurable) < len(names):
         codes = condition_codes(data, rows, measurable)
-        moments = condition_moments(counts, codes, measurable, genes=tuple(data.genes))
+        moments = condition_moments(counts, codes, measurable, genes=tuple(data.genes), strata=strata)
     effects = measured_effects(moments)
-    highest = ceiling(counts, codes, measurable, seed=seed)
+    try:
+        highest = ceiling(counts, codes, measurable, seed=seed, strata=strata)
+    except DataError:  # too few controls in the strata of either half
+        return None
     return Reference(
         name=name,
         conditions=effects.names,
@@ -201,25 +212,26 @@ def measured_reference(
         attainable_low=highest.low,
         attainable_high=highest.high,
         attainable_r2=highest.attainable_rho**2,
-        noise=_noise(counts, codes, moments, seed=seed),
+        noise=_noise(counts, codes, strata, moments, seed=seed),
     )
 
 
-def _noise(counts: sp.csr_matrix, codes: IntArray, moments: ConditionMoments, *, seed: int) -> Noise:
+def _noise(counts: sp.csr_matrix, codes: IntArray, strata: IntArray, moments: ConditionMoments, *, seed: int) -> Noise:
     """Standard errors of the effects in these cells, and the effects in random halves of them."""
     variance = moderated_variance(moments)
-    places = random_halves(codes, np.random.default_rng([seed, 3]))
+    within = strata if has_strata(codes, strata) else None
+    places = random_halves(codes, np.random.default_rng([seed, 3]), within)
     halves = []
     for half in (0, 1):
-        of_half = condition_moments(counts, np.where(places == half, codes, -1), moments.names)
+        of_half = condition_moments(counts, np.where(places == half, codes, -1), moments.names, strata=within)
         value = of_half.mean[1:] - of_half.mean[0]
-        halves.append((value, _standard_error(variance, of_half.n_cells)))
-    return Noise(moments.n_cells[1:], _standard_error(variance, moments.n_cells), (halves[0], halves[1]))
+        halves.append((value, _standard_error(variance, of_half)))
+    return Noise(moments.n_effective[1:], _standard_error(variance, moments), (halves[0], halves[1]))
 
 
-def _standard_error(variance: FloatArray, n_cells: IntArray) -> FloatArray:
+def _standard_error(variance: FloatArray, moments: ConditionMoments) -> FloatArray:
     """Standard errors of each condition's mean minus that of the controls, which are first, (conditions, genes)."""
-    share = 1.0 / np.maximum(n_cells, 1)
+    share = 1.0 / np.where(moments.n_cells == 0, 1.0, moments.n_effective)
     squared = share[:, None] * variance
     return np.asarray(np.sqrt(squared[1:] + squared[0]))
 
@@ -252,6 +264,24 @@ def simulated_reference(truth: Any, genes: Sequence[str], conditions: Sequence[s
         return None
     effects = np.asarray(truth["effects"], dtype=np.float64)[:, columns]
     return Reference("simulated truth", answered, effects[[names.index(name) for name in answered]], 1.0, 1.0, 1.0, 1.0)
+
+
+def without_controls(data: Experiment, rows: IndexArray, conditions: Sequence[str]) -> list[str]:
+    """Those of some conditions that have cells, but none in a stratum with controls: no effect can be measured.
+
+    Parameters
+    ----------
+    data, rows
+        The experiment and its passing reference cells.
+    conditions
+        Conditions to look at.
+    """
+    codes = condition_codes(data, rows, [CONTROL, *conditions])
+    told = told_by_controls(codes, data.strata[rows])
+    n_cells, n_told = (
+        np.bincount(codes[chosen], minlength=len(conditions) + 1) for chosen in (codes >= 0, (codes >= 0) & told)
+    )
+    return [name for row, name in enumerate(conditions, start=1) if n_cells[row] > 0 and n_told[row] == 0]
 
 
 def scored_conditions(model: Learner, data: Experiment, rows: IndexArray) -> tuple[list[str], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import anndata as ad
@@ -75,7 +76,7 @@ def measured(truth: np.ndarray, random: np.random.Generator, n_cells: Any = 100)
 
 def rows(reference: Reference, predicted: ad.AnnData) -> pd.DataFrame:
     scores = Scores("held-out")
-    score_calibration(scores, None, [reference], predicted, seed=0)
+    score_calibration(scores, SimpleNamespace(seed=0), [reference], predicted)
     return scores.table().set_index("metric")
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cradlevae.evaluation.inputs import ScoringInputs
 from cradlevae.evaluation.metrics.calibration import LARGEST, largest_genes, predictive_interval
 from cradlevae.evaluation.metrics.kinds import ALL_GENES, CREDIBLE, LARGEST_GENES, LEVELS, PREDICTIVE
 from cradlevae.evaluation.metrics.registry import Metric, metrics_of
-from cradlevae.evaluation.predictor import Predictor
-from cradlevae.evaluation.reference_effects import MIN_CELLS, Noise, Reference, left_out
+from cradlevae.evaluation.reference_effects import Noise, Reference, left_out
 from cradlevae.evaluation.score_table import MODEL, Scores, drawn_interval, join_notes
 from cradlevae.utils.types import AnnDataLike, BoolArray, FloatArray, IndexArray
 
@@ -52,7 +52,7 @@ IntervalSorts = Mapping[tuple[str, int, str], Intervals]
 
 
 def score_calibration(
-    scores: Scores, predictor: Predictor, references: Sequence[Reference], predicted: AnnDataLike, *, seed: int
+    scores: Scores, inputs: ScoringInputs, references: Sequence[Reference], predicted: AnnDataLike
 ) -> None:
     """Add the rows of metrics of kind ``"calibration"``.
 
@@ -60,14 +60,13 @@ def score_calibration(
     ----------
     scores
         Table to add to.
-    predictor
-        What is scored.
+    inputs
+        What is scored; its seed is that of the bootstrap, and of the effects, whose intervals of other levels have the
+        same draws.
     references
         Effects to score against.
     predicted
-        Its effects with their 90 % intervals, an AnnData: conditions × genes.
-    seed
-        Seed of the bootstrap, and of the effects, whose intervals of other levels have the same draws.
+        The predictor's effects with their 90 % intervals, an AnnData: conditions × genes.
 
     Notes
     -----
@@ -75,20 +74,20 @@ def score_calibration(
     interval would cover them too rarely. So one half of the cells chooses and the other is scored, and the other way
     round.
     """
-    by_level = {_level(predicted): predicted}
+    by_level, seed = {_level(predicted): predicted}, inputs.seed
 
     def effects_at(level: int) -> AnnDataLike:
         if level not in by_level:
-            by_level[level] = predictor.effects(list(predicted.obs_names), level / 100, seed=seed)
+            by_level[level] = inputs.predictor.effects(list(inputs.conditions), level / 100, seed=seed)
         return by_level[level]
 
     for reference in references:
         if reference.noise is None:
             _add_rows(scores, reference.name, _exact_intervals(reference, effects_at), seed)
             continue
-        rows = np.flatnonzero(reference.noise.n_cells >= MIN_CELLS)
-        counted = zip(reference.conditions, reference.noise.n_cells, strict=True)
-        unscored = left_out([name for name, n in counted if n < MIN_CELLS])
+        rows = np.flatnonzero(reference.noise.reliable)
+        reliable = zip(reference.conditions, reference.noise.reliable, strict=True)
+        unscored = left_out([name for name, enough in reliable if not enough])
         if len(rows):
             _add_rows(
                 scores, reference.name, _measured_intervals(reference, reference.noise, rows, predicted, unscored), seed

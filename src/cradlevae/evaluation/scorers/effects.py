@@ -60,7 +60,7 @@ def score_effects(
     floors = [name for name, entry in FLOORS.items() if entry.usable(inputs.train, inputs.validation)]
     as_published = None
     if published and model is not None:
-        as_published = published_effects(model, list(predicted.obs_names), seed=seed)
+        as_published = published_effects(model, list(inputs.conditions), seed=seed)
     for reference in references:
         names = list(reference.conditions)
         predictions = {MODEL: np.asarray(predicted[names].X, dtype=np.float64)}
