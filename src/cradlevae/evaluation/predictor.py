@@ -14,6 +14,7 @@ import pandas as pd
 
 from cradlevae.data.experiment import DataFields, Experiment
 from cradlevae.data.split import Split
+from cradlevae.evaluation.floors.levels import Batches
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.effects import effects
 from cradlevae.query.library_sizes import LibrarySize
@@ -55,7 +56,7 @@ class Predictor(Learner, Protocol):
         """The trained model behind it; ``None`` for one without latent states, likelihood and published protocol."""
 
     def effects(self, perturbations: Sequence[str], credible: float = 0.9, *, seed: int = 0) -> Any:
-        """Effects of conditions, an AnnData, conditions × genes.
+        """Effects of conditions, an AnnData, conditions × genes; each is a Condition and may be one of a context.
 
         Only effects with the layers ``sd``, ``mc_error``, ``low`` and ``high`` are scored for calibration;
         ``uns["effects"]["credible"]`` is the probability of the intervals.
@@ -67,9 +68,16 @@ class Predictor(Learner, Protocol):
         n_cells: int = 500,
         *,
         library_size: LibrarySize = "controls",
+        batch: Batches | None = None,
+        context: str | None = None,
         seed: int = 0,
     ) -> Any:
-        """Artifact-free cells of conditions, an AnnData of counts, ``n_cells`` for each condition in turn."""
+        """Artifact-free cells of conditions, an AnnData of counts, ``n_cells`` for each condition in turn.
+
+        ``batch`` and ``context`` are given only where the data have several: a batch, or batches of cells by condition
+        (one for each library size of ``library_size``, that of the same cell), and the context of controls. With
+        ``batch``, ``obs["batch"]`` is the batch of each cell.
+        """
 
 
 @dataclass(frozen=True)
@@ -127,10 +135,16 @@ class ModelPredictor:
         n_cells: int = 500,
         *,
         library_size: LibrarySize = "controls",
+        batch: Batches | None = None,
+        context: str | None = None,
         seed: int = 0,
     ) -> Any:
         """Cells with the artifact off; see :func:`cradlevae.query.predict.predict`."""
-        return predict(self.latent_model, perturbations, n_cells=n_cells, library_size=library_size, seed=seed)
+        chosen: dict[str, Any] = {"batch": batch, "context": context}
+        options = {name: value for name, value in chosen.items() if value is not None}
+        return predict(
+            self.latent_model, perturbations, n_cells=n_cells, library_size=library_size, seed=seed, **options
+        )
 
 
 def symbols_of_genes(predictor: Learner) -> list[str] | None:

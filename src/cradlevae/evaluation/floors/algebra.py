@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 
 from cradlevae.data.gene_names import target_columns
-from cradlevae.data.labels import singles_of
+from cradlevae.data.labels import Condition, condition_name, context_of, in_context, singles_of
 from cradlevae.data.moments import ConditionMoments, Effects, control_row, moderated_variance
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.registry import floor
@@ -21,6 +21,7 @@ from cradlevae.evaluation.floors.shrinkage import (
     shrink,
     shrinkage,
 )
+from cradlevae.evaluation.floors.training_moments import shared_controls
 from cradlevae.utils.types import FloatArray
 
 LOADINGS = 10
@@ -39,11 +40,24 @@ def _zero(train: ConditionMoments, validation: ConditionMoments | None, conditio
 def _perturbed_mean(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
 ) -> FloatArray:
+    """In a context, of those of the context; of all where it has none."""
     effects = seen_effects(train)
     if not effects.names:
         return _unanswered(train, conditions)
-    weights = [float(train.n_cells[train.names.index(name)]) for name in effects.names]
-    return np.tile(np.average(effects.value, axis=0, weights=weights), (len(conditions), 1))
+    cells = dict(zip(train.names, train.n_cells, strict=True))
+    means = {}
+    for context in {context_of(name) for name in conditions}:
+        rows = _rows_of(effects, context)
+        weights = [float(cells[effects.names[row]]) for row in rows]
+        means[context] = np.average(effects.value[rows], axis=0, weights=weights)
+    answer = [means[context_of(name)] for name in conditions]
+    return np.array(answer).reshape(len(conditions), train.mean.shape[1])
+
+
+def _rows_of(effects: Effects, context: str | None) -> list[int]:
+    """Rows of the effects in a context; all where there are none in it."""
+    rows = [row for row, name in enumerate(effects.names) if context_of(name) == context]
+    return rows or list(range(len(effects.names)))
 
 
 def _training_error(
@@ -68,10 +82,10 @@ def _additive_error(
 ) -> FloatArray:
     """All singles are measured against the same controls, whose error is added once for each pair of members."""
     singles, base = _singles(moderated_errors(train)), control_row(train)
-    of_control = moderated_variance(train)[base] / train.n_cells[base]
     squared = replace(singles, value=singles.standard_error**2)
-    n_members = np.array([len(singles_of(condition)) for condition in conditions])[:, None]
-    return np.asarray(np.sqrt(_of_singles(squared, conditions, np.sum) + n_members * (n_members - 1) * of_control))
+    shared = np.array([shared_controls(train, _singles_within(condition)) for condition in conditions])[:, None]
+    of_control = moderated_variance(train)[base] / train.n_cells[base]
+    return np.asarray(np.sqrt(_of_singles(squared, conditions, np.sum) + shared * of_control))
 
 
 @floor("training_mean", "mean of the perturbation's own training cells", error=_training_error)
@@ -147,7 +161,7 @@ def _bilinear_ridge(
 
     G are PCA scores of the genes over the training means, P the rows of G of the perturbed genes (their sum
     for a combination), b the mean training effect. Answers for any condition whose genes were measured,
-    seen or not.
+    seen or not. In a context it is fitted to the effects of the context, and to all where it has none.
     """
     if not train.genes:
         raise DataError("bilinear_ridge looks up the perturbed genes; give genes= to condition_moments")
@@ -161,21 +175,29 @@ def _bilinear_ridge(
         columns = [targets[single] for single in singles_of(condition)]
         return np.asarray(loadings[list(chain(*columns))].sum(axis=0)) if all(columns) else None
 
-    fitted = [(i, p) for i, name in enumerate(effects.names) if (p := embedding(name)) is not None]
     answer = _unanswered(train, conditions)
-    if not fitted:
-        return answer
-    perturbed = np.array([p for _, p in fitted])  # (perturbations, loadings)
-    response = effects.value[[i for i, _ in fitted]].T  # (genes, perturbations)
+    for context in {context_of(name) for name in conditions}:
+        rows = _rows_of(effects, context)
+        fitted = [(i, p) for i in rows if (p := embedding(effects.names[i])) is not None]
+        if not fitted:
+            continue
+        perturbed = np.array([p for _, p in fitted])  # (perturbations, loadings)
+        response = effects.value[[i for i, _ in fitted]].T  # (genes, perturbations)
+        offset, weights = _ridge_weights(loadings, perturbed, response)
+        for position, condition in enumerate(conditions):
+            p = embedding(condition) if context_of(condition) == context else None
+            if p is not None:
+                answer[position] = loadings @ weights @ p + offset
+    return answer
+
+
+def _ridge_weights(loadings: FloatArray, perturbed: FloatArray, response: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Offset b, (genes,), and weights W, (loadings, loadings), of the bilinear floor."""
     offset = response.mean(axis=1)
     penalty = RIDGE * np.eye(loadings.shape[1])
     by_gene = np.linalg.solve(loadings.T @ loadings + penalty, loadings.T @ (response - offset[:, None]))
     weights = np.linalg.solve(perturbed.T @ perturbed + penalty, perturbed.T @ by_gene.T).T
-    for position, condition in enumerate(conditions):
-        p = embedding(condition)
-        if p is not None:
-            answer[position] = loadings @ weights @ p + offset
-    return answer
+    return np.asarray(offset), np.asarray(weights)
 
 
 def _gene_loadings(train: ConditionMoments) -> FloatArray:
@@ -215,5 +237,10 @@ def _of_singles(singles: Effects, conditions: Sequence[str], combine: Callable[.
     """Combine the effects of each condition's single perturbations; NaN where one has not been seen alone."""
     answer = np.full((len(conditions), singles.value.shape[1]), np.nan)
     for position, condition in enumerate(conditions):
-        answer[position] = combine(_look_up(singles, singles_of(condition)), axis=0)
+        answer[position] = combine(_look_up(singles, _singles_within(condition)), axis=0)
     return answer
+
+
+def _singles_within(condition: str) -> list[Condition]:
+    """The single perturbations of a condition, in its context."""
+    return [in_context(condition_name((single,)), context_of(condition)) for single in singles_of(condition)]

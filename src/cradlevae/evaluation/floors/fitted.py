@@ -13,21 +13,25 @@ import scipy.sparse as sp
 
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
 from cradlevae.data.fingerprint import cell_fingerprints
-from cradlevae.data.labels import CONTROL, Condition, listed, singles_of
+from cradlevae.data.labels import CONTROL, Condition, context_of, listed, singles_of
 from cradlevae.data.marks import made_by
 from cradlevae.data.moments import ConditionMoments
 from cradlevae.data.split import Split
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.generation import ControlCells
-from cradlevae.evaluation.floors.registry import FLOORS, floor_effects
+from cradlevae.evaluation.floors.levels import Batches, Levels
+from cradlevae.evaluation.floors.registry import FLOORS, floor_effects, floor_errors
 from cradlevae.evaluation.floors.training_moments import part_moments
 from cradlevae.query.arguments import asked_names
 from cradlevae.query.library_sizes import LibrarySize, chosen_sizes
 from cradlevae.utils.checks import probability, seed_number, whole_number
-from cradlevae.utils.types import AnnDataLike, FloatArray, IntArray
+from cradlevae.utils.types import AnnDataLike, FloatArray, IndexArray, IntArray
 
 CONTROLS = 2000
-"""At most so many passing training controls are kept, to draw predicted cells from."""
+"""So many passing training controls are kept, to draw predicted cells from."""
+
+CONTROLS_OF_STRATUM = 20
+"""At least so many of every batch and context are kept, as far as there are."""
 
 
 def fit_floor(name: str, data: Experiment, var: pd.DataFrame, fields: DataFields, split: Split) -> FittedFloor:
@@ -52,7 +56,7 @@ def fit_floor(name: str, data: Experiment, var: pd.DataFrame, fields: DataFields
     controls = passing[data.is_control[passing]]
     if len(controls) < 2:
         raise DataError(f"{len(controls)} passing training controls: effects need at least two; move some to train")
-    chosen = np.sort(np.random.default_rng(0).permutation(controls)[:CONTROLS])
+    chosen = _some_controls(controls, data)
     return FittedFloor(
         name=name,
         fields=fields,
@@ -62,8 +66,17 @@ def fit_floor(name: str, data: Experiment, var: pd.DataFrame, fields: DataFields
         fingerprints=np.sort(cell_fingerprints(data.counts, list(data.genes), train)),
         train=part_moments(split, data, "train"),
         validation=part_moments(split, data, "val"),
-        controls=ControlCells(sp.csr_matrix(data.counts[chosen])),
+        controls=ControlCells(sp.csr_matrix(data.counts[chosen]), tuple(factor.of(chosen) for factor in data.factors)),
+        levels=Levels.of(fields, data.factors),
     )
+
+
+def _some_controls(controls: IndexArray, data: Experiment) -> IndexArray:
+    """Controls at random, some of every stratum among them, ascending."""
+    shuffled = np.random.default_rng(0).permutation(controls)
+    rank = pd.Series(data.strata[shuffled]).groupby(data.strata[shuffled]).cumcount().to_numpy()
+    kept = (np.arange(len(shuffled)) < CONTROLS) | (rank < CONTROLS_OF_STRATUM)
+    return np.sort(shuffled[kept])
 
 
 @dataclass(frozen=True)
@@ -90,6 +103,8 @@ class FittedFloor:
         Moments of the passing training and validation cells.
     controls
         Passing training controls, which generated cells are made of.
+    levels
+        Batches, covariates and contexts of the data, by name.
     """
 
     name: str
@@ -101,6 +116,7 @@ class FittedFloor:
     train: ConditionMoments
     validation: ConditionMoments
     controls: ControlCells
+    levels: Levels
     latent_model: None = field(default=None, init=False, repr=False)
     _known: dict[str, FloatArray] = field(default_factory=dict, repr=False)
 
@@ -115,15 +131,24 @@ class FittedFloor:
         if isinstance(cells, Experiment):
             return cells
         return read_experiment(
-            cells, self.fields, genes=list(self.genes), perturbations=self.perturbations, probes=self.split.probes
-        )
+            cells, self.fields, genes=list(self.genes), perturbations=self.perturbations, probes=self.split.probes,
+            levels=self.levels.by_column,
+        )  # fmt: skip
 
     def answerable(self, conditions: Sequence[str]) -> list[str]:
         """Those of some canonical conditions that the floor has an answer for."""
         self._answer(conditions)
         return [name for name in conditions if name == CONTROL or np.isfinite(self._known[name]).all()]
 
-    def effects(self, perturbations: str | Sequence[str], credible: float = 0.9, *, seed: int = 0) -> Any:
+    def effects(
+        self,
+        perturbations: str | Sequence[str],
+        credible: float = 0.9,
+        *,
+        batch: str | None = None,
+        context: str | None = None,
+        seed: int = 0,
+    ) -> Any:
         """Effect of each condition on each gene, on the scale of log2(1 + 1e4·x/Σx).
 
         Parameters
@@ -132,6 +157,11 @@ class FittedFloor:
             Conditions, e.g. ``["A+B", "C"]``.
         credible
             Probability of the intervals.
+        batch
+            A batch; a floor's effects are the same in every batch.
+        context
+            The context (cell line, donor) in which the effects are asked for; ``None`` averages over contexts, except
+            for conditions that have one.
         seed
             A floor draws nothing: the effects are the same for every seed.
 
@@ -144,12 +174,13 @@ class FittedFloor:
         Raises
         ------
         DataError
-            If the floor has no answer for a condition.
+            If the floor has no answer for a condition, or the batch or context is unknown.
         """
         import anndata as ad
 
         credible = probability("credible", credible)
-        asked = self._asked(perturbations)
+        self.levels.check_batch(batch)
+        asked = self._asked(perturbations, context)
         names = list(asked.values())
         value = np.stack([self._effect(name) for name in names])
         obs = pd.DataFrame(index=pd.Index(list(asked), name="perturbation"))
@@ -160,6 +191,8 @@ class FittedFloor:
             for layer, numbers in (("sd", error), ("low", value - reach), ("high", value + reach)):
                 answer.layers[layer] = numbers.astype(np.float32)
         answer.uns["effects"] = {"floor": self.name, "credible": credible}
+        if context is not None:
+            answer.uns["effects"]["context"] = context
         return answer
 
     def predict(
@@ -168,6 +201,8 @@ class FittedFloor:
         n_cells: int = 500,
         *,
         library_size: LibrarySize = "controls",
+        batch: Batches | None = None,
+        context: str | None = None,
         seed: int = 0,
     ) -> Any:
         """Generate cells: real passing training controls, drawn at random, whose genes are moved by the effect.
@@ -186,27 +221,37 @@ class FittedFloor:
         library_size
             Total count that each cell is expected to have: a number, ``"controls"`` for that of the real control, or
             sizes to draw from by condition.
+        batch
+            Batch of the real controls that cells are made of, or batches of cells by condition, one for each library
+            size that is given in the same way; where a batch has no training controls, those of the others stand in.
+            ``None`` draws from all.
+        context
+            Context of the real controls and of the effects; ``None`` draws from all, except for conditions that have
+            one.
         seed
             Seed of the draws.
 
         Returns
         -------
         anndata.AnnData
-            Counts (CSR) with ``obs``: ``perturbation``, ``artifact``, ``library_size``.
+            Counts (CSR) with ``obs``: ``perturbation``, ``artifact``, ``library_size``, and ``batch`` where it is
+            given.
 
         Raises
         ------
         DataError
-            If the floor has no answer for a condition.
+            If the floor has no answer for a condition, or a batch or context is unknown.
         """
         import anndata as ad
 
         n_cells, seed = whole_number("n_cells", n_cells, 1), seed_number(seed)
-        asked = self._asked(perturbations)
+        asked = self._asked(perturbations, context)
         names = list(asked.values())
         wanted = chosen_sizes(library_size, names, self.fields, n_cells, seed)
+        batches = self.levels.of_cells(batch, names, n_cells, seed)
+        contexts = [context if context_of(name) is None else context_of(name) for name in names]
         effects = np.stack([self._effect(name) for name in names])
-        counts, sizes = self.controls.moved(names, effects, n_cells, wanted, seed)
+        counts, sizes = self.controls.moved(names, effects, n_cells, wanted, seed, batches, contexts)
         obs = pd.DataFrame(
             {
                 "perturbation": pd.Categorical(np.repeat(np.array(list(asked), dtype=object), n_cells)),
@@ -215,12 +260,14 @@ class FittedFloor:
             },
             index=[f"predicted{i}" for i in range(n_cells * len(names))],
         )
+        if batches is not None:
+            obs["batch"] = pd.Categorical(np.concatenate(batches), categories=list(self.levels.batches))
         return ad.AnnData(counts, obs=obs, var=self.var.copy(), uns=made_by("predict"))
 
-    def _asked(self, perturbations: str | Sequence[str]) -> dict[str, Condition]:
+    def _asked(self, perturbations: str | Sequence[str], context: str | None) -> dict[str, Condition]:
         """Canonical conditions by what was written; :class:`DataError` if there is no answer for one."""
         known = {single for name in self.train.names for single in singles_of(name)}
-        asked = asked_names(self.fields, perturbations, known)
+        asked = self.levels.in_context(asked_names(self.fields, perturbations, known), context)
         unanswered = sorted(set(asked.values()) - set(self.answerable(list(asked.values()))))
         if unanswered:
             raise DataError(
@@ -241,9 +288,9 @@ class FittedFloor:
 
     def _error(self, names: Sequence[str]) -> FloatArray | None:
         """Standard error of the effects, 0 for the control; ``None`` where the floor does not know it."""
-        function = FLOORS[self.name].error
         treated = [name for name in names if name != CONTROL]
-        if function is None:
+        found = floor_errors(self.name, self.train, self.validation, treated)
+        if found is None:
             return None
-        errors = dict(zip(treated, function(self.train, self.validation, treated), strict=True)) if treated else {}
+        errors = dict(zip(treated, found, strict=True))
         return np.stack([errors.get(name, np.zeros(len(self.var))) for name in names])

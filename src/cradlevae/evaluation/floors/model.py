@@ -14,6 +14,7 @@ from cradlevae.data.split import Split, check_is_split
 from cradlevae.data.split import split as make_split
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.fitted import FittedFloor, fit_floor
+from cradlevae.evaluation.floors.levels import Batches
 from cradlevae.evaluation.floors.registry import FLOORS
 from cradlevae.model.training.content import content_in_memory, refuse_changed, training_content
 from cradlevae.query.library_sizes import LibrarySize
@@ -66,12 +67,22 @@ class FloorModel:
         warn_if_made(adata, "FloorModel")
         self._data = read_experiment(adata, self._fields, probes=() if split is None else split.probes)
         self._var = adata.var.copy()
+        self._check_contexts()
         if split is None:
             self.split = make_split(adata, "cells", fields=self._fields)
         else:
             self.split = adopt_split(split, adata, self._data, self._fields)
         self._content = content_in_memory(self._data, self._rows())
         self._fitted: FittedFloor | None = None
+
+    def _check_contexts(self) -> None:
+        """Raise :class:`DataError` for a floor that looks at other contexts where there are none."""
+        context = self._data.context
+        if FLOORS[self.name].needs_contexts and (context is None or len(context.levels) < 2):
+            raise DataError(
+                f"the floor {self.name!r} looks at other contexts, but the data have "
+                + ("none; name their column with context_key=" if context is None else f"one, obs[{context.key!r}]")
+            )
 
     def _rows(self) -> dict[str, IndexArray]:
         """Cells that the floor is made of."""
@@ -102,9 +113,16 @@ class FloorModel:
         return tuple(self.trained.answerable(self._data.conditions[1:]))
 
     @documented_by(FittedFloor.effects)
-    def effects(self, perturbations: str | Sequence[str], credible: float = 0.9) -> Any:
+    def effects(
+        self,
+        perturbations: str | Sequence[str],
+        credible: float = 0.9,
+        *,
+        batch: str | None = None,
+        context: str | None = None,
+    ) -> Any:
         """Effect of each condition on each gene, on the scale of log2(1 + 1e4·x/Σx)."""
-        return self.trained.effects(perturbations, credible)
+        return self.trained.effects(perturbations, credible, batch=batch, context=context)
 
     @documented_by(FittedFloor.predict)
     def predict(
@@ -113,10 +131,14 @@ class FloorModel:
         n_cells: int = 500,
         *,
         library_size: LibrarySize = "controls",
+        batch: Batches | None = None,
+        context: str | None = None,
         seed: int = 0,
     ) -> Any:
         """Generate cells: real passing training controls, drawn at random, whose genes are moved by the effect."""
-        return self.trained.predict(perturbations, n_cells, library_size=library_size, seed=seed)
+        return self.trained.predict(
+            perturbations, n_cells, library_size=library_size, batch=batch, context=context, seed=seed
+        )
 
     def __repr__(self) -> str:
         state = "not trained" if self._fitted is None else "trained"

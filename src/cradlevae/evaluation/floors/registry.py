@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from cradlevae.data.labels import singles_of
 from cradlevae.data.moments import ConditionMoments, control_row
 from cradlevae.errors import DataError
+from cradlevae.evaluation.floors.contexts import averaged_over_contexts, contexts_of
 from cradlevae.utils.types import FloatArray
 
 FloorFunction = Callable[[ConditionMoments, ConditionMoments | None, Sequence[str]], FloatArray]
@@ -37,6 +38,8 @@ class Floor:
         ``None`` where the floor does not know them.
     needs_validation
         Whether the function looks at validation cells.
+    needs_contexts
+        Whether the function looks at other contexts than the one that is asked for.
     """
 
     name: str
@@ -44,13 +47,16 @@ class Floor:
     function: FloorFunction
     error: FloorFunction | None = None
     needs_validation: bool = False
+    needs_contexts: bool = False
 
     def usable(self, train: ConditionMoments, validation: ConditionMoments) -> bool:
         """Whether the cells have what the floor needs.
 
         A floor that needs validation cells needs two validation controls, and a perturbation with training cells and
-        two validation cells.
+        two validation cells. One that looks at other contexts needs training cells in two of them.
         """
+        if self.needs_contexts and len(contexts_of(train, with_cells=True)) < 2:
+            return False
         if not self.needs_validation:
             return True
         both = (train.n_cells[1:] > 0) & (validation.n_cells[1:] > 1)
@@ -62,13 +68,18 @@ FLOORS: dict[str, Floor] = {}
 
 
 def floor(
-    name: str, description: str, *, error: FloorFunction | None = None, needs_validation: bool = False
+    name: str,
+    description: str,
+    *,
+    error: FloorFunction | None = None,
+    needs_validation: bool = False,
+    needs_contexts: bool = False,
 ) -> Callable[[FloorFunction], FloorFunction]:
     """Register a function as a floor.
 
     Parameters
     ----------
-    name, description, error, needs_validation
+    name, description, error, needs_validation, needs_contexts
         As the attributes of :class:`Floor`.
 
     Raises
@@ -94,7 +105,7 @@ def floor(
     def register(function: FloorFunction) -> FloorFunction:
         if name in FLOORS:
             raise DataError(f"a floor named {name!r} is already registered; choose another name")
-        FLOORS[name] = Floor(name, description, function, error, needs_validation)
+        FLOORS[name] = Floor(name, description, function, error, needs_validation, needs_contexts)
         return function
 
     return register
@@ -113,7 +124,8 @@ def floor_effects(
         Moments of training and of validation cells, controls among both. Validation cells may be ``None`` for floors
         that do not need them.
     conditions
-        Canonical names of the perturbed conditions to answer for.
+        Canonical names of the perturbed conditions to answer for. Where the training cells are of several contexts, a
+        condition without one is answered by the average over its contexts.
 
     Raises
     ------
@@ -129,4 +141,15 @@ def floor_effects(
     entry = FLOORS[name]
     if entry.needs_validation and validation is None:
         raise DataError(f"the floor {name!r} looks at validation cells; give their moments")
-    return entry.function(train, validation, conditions)
+    return averaged_over_contexts(entry.function, train, validation, conditions)
+
+
+def floor_errors(
+    name: str, train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray | None:
+    """Standard errors of :func:`floor_effects`, (conditions, genes); ``None`` where the floor does not know them.
+
+    Parameters and errors are those of :func:`floor_effects`.
+    """
+    function = FLOORS[name].error
+    return None if function is None else averaged_over_contexts(function, train, validation, conditions, power=2)

@@ -4,9 +4,15 @@ One design for all metrics of kind "cells". The real reference cells of a pertur
 half, the distance of as many generated cells is the model's score, that of as many reference controls the score of a
 generator for which nothing happens, and that of the other half what real cells themselves reach. All samples have one
 size; many halvings are averaged.
+
+Where there are several batches or contexts, all samples also have as many cells of each: halves are halves of every
+group, and generated cells and controls are of the same groups. A group without controls is left out.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,7 +23,7 @@ from cradlevae.evaluation.metrics.registry import Metric, metrics_of
 from cradlevae.evaluation.metrics.samples import CellPool, SampleSeries
 from cradlevae.evaluation.reference_effects import MIN_CELLS, left_out
 from cradlevae.evaluation.score_table import MODEL, REAL, Scores, drawn_interval, fraction_of, join_notes
-from cradlevae.utils.types import FloatArray
+from cradlevae.utils.types import FloatArray, IndexArray
 
 MAX_CELLS = 500
 """At most so many cells of each kind are looked at for a perturbation; halves have at most half as many."""
@@ -53,8 +59,8 @@ def score_cells(scores: Scores, pair: CellPair, space: CellSpace, *, seed: int) 
     seed
         Seed of which cells are looked at, of the halvings and of the bootstrap.
     """
-    sizes, metrics = pair.sizes, metrics_of("cells")
-    enough = [code for code in range(1, len(pair.names)) if min(sizes[code], sizes[0]) >= MIN_CELLS]
+    metrics = metrics_of("cells")
+    enough = [code for code in range(1, len(pair.names)) if sum(2 * g.half for g in _groups(pair, code)) >= MIN_CELLS]
     note = left_out([name for code, name in enumerate(pair.names) if code > 0 and code not in enough])
     if not enough:
         for entry in metrics:
@@ -96,7 +102,7 @@ def compare_cells(pair: CellPair, code: int, space: CellSpace, *, seed: int) -> 
     seed
         Seed of which cells are looked at, and of the halvings.
     """
-    samples = _samples(pair, code, space, np.random.default_rng([seed, code]))
+    samples = _samples(_groups(pair, code), pair, space, np.random.default_rng([seed, code]))
     reference = samples[REFERENCE]
     return np.array(
         [
@@ -109,23 +115,69 @@ def compare_cells(pair: CellPair, code: int, space: CellSpace, *, seed: int) -> 
     )
 
 
-def _samples(pair: CellPair, code: int, space: CellSpace, random: np.random.Generator) -> dict[str, SampleSeries]:
+@dataclass(frozen=True)
+class _Group:
+    """Cells of one batch and context that are compared for a perturbation.
+
+    Attributes
+    ----------
+    generated, controls, treated
+        Rows of generated cells of the perturbation, of real controls, and of real cells of the perturbation.
+    half
+        Number of cells of a sample.
+    share
+        Share of the perturbation's cells that are in the group.
+    """
+
+    generated: IndexArray
+    controls: IndexArray
+    treated: IndexArray
+    half: int
+    share: float
+
+
+def _groups(pair: CellPair, code: int) -> list[_Group]:
+    """The groups in which a perturbation's cells can be halved, beside controls and generated cells."""
+    groups = []
+    for group in np.unique(pair.real_groups[pair.real_codes == code]):
+        of_group = pair.real_groups == group
+        generated = np.flatnonzero((pair.generated_codes == code) & (pair.generated_groups == group))
+        controls = np.flatnonzero((pair.real_codes == 0) & of_group)
+        treated = np.flatnonzero((pair.real_codes == code) & of_group)
+        share = len(treated) / pair.sizes[code]
+        half = min(round(MAX_CELLS * share), len(generated), len(controls), len(treated)) // 2
+        if half > 0:
+            groups.append(_Group(generated, controls, treated, half, share))
+    return groups
+
+
+def _samples(
+    groups: Sequence[_Group], pair: CellPair, space: CellSpace, random: np.random.Generator
+) -> dict[str, SampleSeries]:
     """Samples of one size, one per halving: of each predictor, and of the real cells they are compared with."""
-    kinds = [
-        pair.generated[np.flatnonzero(pair.generated_codes == code)],
-        pair.real[np.flatnonzero(pair.real_codes == 0)],
-        pair.real[np.flatnonzero(pair.real_codes == code)],
-    ]
-    half = min(MAX_CELLS, *(cells.shape[0] for cells in kinds)) // 2
-    most = (max(2 * half, POOL), max(2 * half, POOL), 2 * half)
-    kinds = [cells[np.sort(random.permutation(cells.shape[0])[:n])] for cells, n in zip(kinds, most, strict=True)]
-    counts = sp.csr_matrix(sp.vstack(kinds))
-    start = np.cumsum([0, *(cells.shape[0] for cells in kinds)])
-    membership = {name: np.zeros((HALVINGS, counts.shape[0])) for name in (*PREDICTORS, REFERENCE)}
+    kinds, memberships = [], []
+    for group in groups:
+        pool = max(2 * group.half, round(POOL * group.share))
+        chosen = [
+            rows[np.sort(random.permutation(len(rows))[:n])]
+            for rows, n in ((group.generated, pool), (group.controls, pool), (group.treated, 2 * group.half))
+        ]
+        kinds += [pair.generated[chosen[0]], pair.real[chosen[1]], pair.real[chosen[2]]]
+        memberships.append(_halvings([len(rows) for rows in chosen], group.half, random))
+    cells = CellPool(sp.csr_matrix(sp.vstack(kinds)), space)
+    return {
+        name: SampleSeries(cells, np.concatenate([membership[name] for membership in memberships], axis=1))
+        for name in (*PREDICTORS, REFERENCE)
+    }
+
+
+def _halvings(sizes: Sequence[int], half: int, random: np.random.Generator) -> dict[str, FloatArray]:
+    """Which cells of a group are in each sample, (halvings, cells) each: so many of each kind, real cells last."""
+    start = np.cumsum([0, *sizes])
+    membership = {name: np.zeros((HALVINGS, start[-1])) for name in (*PREDICTORS, REFERENCE)}
     for halving in range(HALVINGS):
         for place, predictor in enumerate(PREDICTORS):
             shuffled = random.permutation(np.arange(start[place], start[place + 1]))
             membership[predictor][halving, shuffled[:half]] = 1.0
-        membership[REFERENCE][halving, shuffled[half:]] = 1.0  # real cells come last: the half that is left
-    pool = CellPool(counts, space)
-    return {name: SampleSeries(pool, of_halvings) for name, of_halvings in membership.items()}
+        membership[REFERENCE][halving, shuffled[half:]] = 1.0  # the half that is left of the real cells
+    return membership
