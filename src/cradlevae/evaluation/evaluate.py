@@ -185,7 +185,7 @@ def _score_latents(scores: Scores, inputs: ScoringInputs, model: TrainedModel) -
 def _score_confounding(scores: Scores, data: Experiment) -> pd.DataFrame:
     """Add the number of perturbations that change the failure rate, and return the test of each."""
     codes, names = data.plain
-    confounding = confounding_test(codes, names, data.failed)
+    confounding = confounding_test(codes, names, data.failed, strata=data.strata)
     flagged = list(confounding.loc[confounding["flagged"], "perturbation"])
     scores.add("all cells", "confounded_perturbations", "data", float(len(flagged)), note=", ".join(flagged))
     return confounding

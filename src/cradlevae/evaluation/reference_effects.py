@@ -15,7 +15,7 @@ import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.fingerprint import cell_fingerprints
-from cradlevae.data.labels import CONTROL, closest
+from cradlevae.data.labels import CONTROL, base_of, closest, context_of
 from cradlevae.data.moments import (
     ConditionMoments,
     condition_codes,
@@ -244,7 +244,8 @@ def left_out(names: Sequence[str]) -> str:
 def simulated_reference(truth: Any, genes: Sequence[str], conditions: Sequence[str]) -> Reference | None:
     """True effects of simulated data, without noise; ``None`` where they are not known.
 
-    They are shares of the counts of all simulated genes, whichever genes are scored.
+    They are shares of the counts of all simulated genes, whichever genes are scored. A condition of a context has the
+    true effects in that context, where the data were simulated with several.
 
     Parameters
     ----------
@@ -258,12 +259,26 @@ def simulated_reference(truth: Any, genes: Sequence[str], conditions: Sequence[s
     columns = truth_columns(truth, genes)
     if columns is None or "effects" not in truth:
         return None
-    names = [str(name) for name in truth["effect_conditions"]]
-    answered = tuple(name for name in conditions if name in names)
+    effects = _true_effects(truth)
+    answered = tuple(name for name in conditions if (context_of(name), base_of(name)) in effects)
     if not answered:
         return None
-    effects = np.asarray(truth["effects"], dtype=np.float64)[:, columns]
-    return Reference("simulated truth", answered, effects[[names.index(name) for name in answered]], 1.0, 1.0, 1.0, 1.0)
+    value = np.stack([effects[context_of(name), base_of(name)][columns] for name in answered])
+    return Reference("simulated truth", answered, value, 1.0, 1.0, 1.0, 1.0)
+
+
+def _true_effects(truth: Any) -> dict[tuple[str | None, str], FloatArray]:
+    """True effects by context (``None`` for the mean over contexts) and condition, (all simulated genes,) each."""
+    tables: dict[str | None, Any] = {None: truth["effects"]}
+    if "effects_by_context" in truth:
+        contexts = [str(name) for name in truth["contexts"]]
+        tables |= dict(zip(contexts, truth["effects_by_context"], strict=True))
+    names = [str(name) for name in truth["effect_conditions"]]
+    return {
+        (context, name): np.asarray(row, dtype=np.float64)
+        for context, table in tables.items()
+        for name, row in zip(names, table, strict=True)
+    }
 
 
 def without_controls(data: Experiment, rows: IndexArray, conditions: Sequence[str]) -> list[str]:

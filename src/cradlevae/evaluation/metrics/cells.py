@@ -28,9 +28,21 @@ def mmd2(real: CellSample, generated: CellSample) -> float:
 def _gap(
     real: CellSample, generated: CellSample, of_real: np.ndarray, of_generated: np.ndarray, *, own: float
 ) -> float:
-    """The unbiased gap of two samples, from the sums of every cell's values with each; ``own`` is that with itself."""
-    membership = real.membership[None], generated.membership[None]
-    return float(unbiased_gap_of_sums(*membership, of_real[None], of_generated[None], np.full(of_real.shape, own))[0])
+    """The unbiased gap of two samples, from the sums of every cell's values with each; ``own`` is that with itself.
+
+    Cells are compared with those of their group; the groups' gaps are averaged, weighted by their real cells.
+    """
+    groups = real.series.pool.groups
+    gaps, weights = [], []
+    for group in np.unique(groups):
+        cells = groups == group
+        one, other = real.membership[cells], generated.membership[cells]
+        if min(one.sum(), other.sum()) < 2:
+            continue
+        sums = of_real[cells][None], of_generated[cells][None]
+        gaps.append(float(unbiased_gap_of_sums(one[None], other[None], *sums, np.full(one.shape, own))[0]))
+        weights.append(float(one.sum()))
+    return gaps[0] if len(gaps) == 1 else float(np.average(gaps, weights=weights))
 
 
 @metric("mse_mean", kind="cells", best=0.0, description="mean squared error of mean expression of generated cells")

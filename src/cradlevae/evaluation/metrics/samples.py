@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from cradlevae.data.moments import expression_blocks
 from cradlevae.evaluation.metrics.distances import gaussian_kernel, pairwise_distances
 from cradlevae.evaluation.metrics.pca_space import CellSpace
-from cradlevae.utils.types import FloatArray, IndexArray
+from cradlevae.utils.types import FloatArray, IndexArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,17 @@ class CellPool:
         Raw counts, (cells, genes).
     space
         Space in which cells are compared, made of training cells.
+    groups
+        Group of each cell, (cells,): cells of one group agree in batch and context; by default all are of one.
     """
 
     counts: sp.csr_matrix
     space: CellSpace
+    groups: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        if len(self.groups) != self.counts.shape[0]:
+            object.__setattr__(self, "groups", np.zeros(self.counts.shape[0], dtype=np.int64))
 
     @cached_property
     def coordinates(self) -> FloatArray:
@@ -41,13 +48,19 @@ class CellPool:
 
     @cached_property
     def distances(self) -> FloatArray:
-        """Euclidean distance of every two cells, (cells, cells)."""
-        return pairwise_distances(self.coordinates)
+        """Euclidean distance of every two cells of a group, (cells, cells); 0 for cells of different groups."""
+        return self._within(pairwise_distances(self.coordinates))
 
     @cached_property
     def kernel(self) -> FloatArray:
-        """Mean of the Gaussian kernels of the space of every two cells, (cells, cells)."""
-        return gaussian_kernel(self.distances, self.space.precisions)
+        """Mean of the Gaussian kernels of the space of every two cells of a group, (cells, cells); else 0."""
+        return self._within(gaussian_kernel(self.distances, self.space.precisions))
+
+    def _within(self, values: FloatArray) -> FloatArray:
+        """Values of every two cells, without those of cells of different groups, in place."""
+        if (self.groups != self.groups[:1]).any():
+            values[self.groups[:, None] != self.groups] = 0.0
+        return values
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,7 @@ class SampleSeries:
 
     @cached_property
     def summed_distances(self) -> FloatArray:
-        """Sum of the distances of every cell of the pool to those of each sample, (samples, cells)."""
+        """Sum of the distances of every cell of the pool to those of its group in each sample, (samples, cells)."""
         return self.membership @ self.pool.distances
 
     @cached_property
@@ -111,6 +124,11 @@ class CellSample:
         return np.flatnonzero(self.membership)
 
     @property
+    def groups(self) -> IntArray:
+        """Group of each of its cells, (cells,): cells of one group agree in batch and context."""
+        return np.asarray(self.series.pool.groups[self.rows])
+
+    @property
     def coordinates(self) -> FloatArray:
         """Principal components of its cells' log-normalised expression, (cells, components)."""
         return np.asarray(self.series.pool.coordinates[self.rows])
@@ -132,7 +150,7 @@ class CellSample:
 
     @property
     def summed_distances(self) -> FloatArray:
-        """Sum of the distances of every cell of the pool to its cells, (cells of the pool,)."""
+        """Sum of the distances of every cell of the pool to those of its group here, (cells of the pool,)."""
         return np.asarray(self.series.summed_distances[self.number])
 
     @property

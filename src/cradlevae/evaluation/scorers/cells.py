@@ -6,7 +6,8 @@ generator for which nothing happens, and that of the other half what real cells 
 size; many halvings are averaged.
 
 Where there are several batches or contexts, all samples also have as many cells of each: halves are halves of every
-group, and generated cells and controls are of the same groups. A group without controls is left out.
+group, and generated cells and controls are of the same groups. A group is left out where a half of it has fewer than
+two cells of a kind.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ def _groups(pair: CellPair, code: int) -> list[_Group]:
         treated = np.flatnonzero((pair.real_codes == code) & of_group)
         share = len(treated) / pair.sizes[code]
         half = min(round(MAX_CELLS * share), len(generated), len(controls), len(treated)) // 2
-        if half > 0:
+        if half >= 2:
             groups.append(_Group(generated, controls, treated, half, share))
     return groups
 
@@ -164,7 +165,8 @@ def _samples(
         ]
         kinds += [pair.generated[chosen[0]], pair.real[chosen[1]], pair.real[chosen[2]]]
         memberships.append(_halvings([len(rows) for rows in chosen], group.half, random))
-    cells = CellPool(sp.csr_matrix(sp.vstack(kinds)), space)
+    sizes = [next(iter(membership.values())).shape[1] for membership in memberships]
+    cells = CellPool(sp.csr_matrix(sp.vstack(kinds)), space, np.repeat(np.arange(len(groups)), sizes))
     return {
         name: SampleSeries(cells, np.concatenate([membership[name] for membership in memberships], axis=1))
         for name in (*PREDICTORS, REFERENCE)

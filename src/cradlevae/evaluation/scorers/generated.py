@@ -31,7 +31,8 @@ def score_de(scores: Scores, pair: CellPair) -> None:
 
 
 def de_tests(pair: CellPair) -> tuple[DETest, DETest]:
-    """Rank-sum tests in real cells, and in as many generated cells of each condition."""
-    real = rank_sum_tests(pair.real, pair.real_codes, pair.names)
+    """Rank-sum tests in real cells, and in as many generated cells of each condition; both within batch and context."""
+    real = rank_sum_tests(pair.real, pair.real_codes, pair.names, strata=pair.real_strata)
     matched = pair.matched()
-    return real, rank_sum_tests(pair.generated[matched], pair.generated_codes[matched], pair.names)
+    groups = pair.generated_groups[matched]
+    return real, rank_sum_tests(pair.generated[matched], pair.generated_codes[matched], pair.names, strata=groups)
