@@ -30,7 +30,14 @@ from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.family import ModelDeclaration
 from cradlevae.model.store import MODEL_FILES, load_model, save_model
-from cradlevae.model.trained import TrainedModel, as_treated, new_model, rows_of_parts
+from cradlevae.model.trained import (
+    TrainedModel,
+    as_treated,
+    measured_pairs,
+    new_model,
+    rows_of_parts,
+    training_rows,
+)
 from cradlevae.model.training.bank_states import with_banks
 from cradlevae.model.training.content import content_in_memory, refuse_changed, training_content
 from cradlevae.model.training.fit import appended, check_devices, fit
@@ -90,6 +97,9 @@ class PerturbationVAE(Questions):
         guides_key: str | None = None,
         guide_min_count: float = 1.0,
         gene_symbols: str | None = None,
+        batch_key: str | None = None,
+        covariate_keys: str | Sequence[str] = (),
+        context_key: str | None = None,
         seed: int = 0,
         **config: Any,
     ) -> None:
@@ -102,6 +112,9 @@ class PerturbationVAE(Questions):
             guides_key=guides_key,
             guide_min_count=guide_min_count,
             gene_symbols=gene_symbols,
+            batch_key=batch_key,
+            covariate_keys=covariate_keys,  # type: ignore[arg-type]
+            context_key=context_key,
         )
         settings = model_config({"model": self.declaration.key, **config})
         if settings.declaration is not self.declaration:
@@ -118,6 +131,7 @@ class PerturbationVAE(Questions):
         data = as_treated(read_experiment(adata, fields, probes=probes), self.declaration)
         split = make_split(adata, "cells", fields=fields) if split is None else adopt_split(split, adata, data, fields)
         check_split(data, split, settings)
+        data = replace(data, pairs=measured_pairs(data, training_rows(data, split, settings)))
         self.data = data
         self._content = content_in_memory(data, rows_of_parts(data, split, settings))
         with float32_default():

@@ -29,7 +29,8 @@ from cradlevae.query import (
     signature as signature_query,
 )
 from cradlevae.query.arguments import PUBLISHED_LIBRARY_SIZE
-from cradlevae.query.library_sizes import LibrarySize
+from cradlevae.query.counterfactual import OWN
+from cradlevae.query.library_sizes import Batches, LibrarySize
 from cradlevae.utils.checks import optional_output
 from cradlevae.utils.default_dtype import float32_default
 from cradlevae.utils.docs import documented_by
@@ -62,6 +63,8 @@ class Questions:
         artifact: bool | str | Sequence[str] = False,
         library_size: LibrarySize = "controls",
         basal: Basal = "controls",
+        batch: Batches | None = None,
+        context: str | None = None,
         seed: int = 0,
         output: str | Path | None = None,
         overwrite: bool = False,
@@ -77,7 +80,7 @@ class Questions:
         with float32_default():
             return predict_query.predict(
                 self.trained, perturbations, n_cells=n_cells, artifact=artifact, library_size=library_size,
-                basal=basal, seed=seed, output=output, overwrite=overwrite,
+                basal=basal, batch=batch, context=context, seed=seed, output=output, overwrite=overwrite,
             )  # fmt: skip
 
     @documented_by(effects_query.effects)
@@ -90,13 +93,15 @@ class Questions:
         scale: Scale = "perturbseq",
         basal: Basal = "controls",
         residual: bool = True,
+        batch: str | None = None,
+        context: str | None = None,
         seed: int = 0,
     ) -> ad.AnnData:
         """Effect of each condition on each gene, treated minus control and free of artifacts, with intervals."""
         with float32_default():
             return effects_query.effects(
                 self.trained, perturbations, credible=credible, error=error, scale=scale, basal=basal,
-                residual=residual, seed=seed,
+                residual=residual, batch=batch, context=context, seed=seed,
             )  # fmt: skip
 
     @documented_by(effects_query.published_effects)
@@ -122,6 +127,7 @@ class Questions:
         cells: Literal["all", "failed"] = "all",
         *,
         library_size: Literal["passing", "own"] = "passing",
+        batch: str = OWN,
         n_draws: int = 16,
         seed: int = 0,
         output: str | Path | None = None,
@@ -131,8 +137,8 @@ class Questions:
         self._refuse_own_data(optional_output("output", output))
         with float32_default():
             return counterfactual_query.clean(
-                self.trained, adata, cells=cells, library_size=library_size, n_draws=n_draws, seed=seed, output=output,
-                overwrite=overwrite,
+                self.trained, adata, cells=cells, library_size=library_size, batch=batch, n_draws=n_draws, seed=seed,
+                output=output, overwrite=overwrite,
             )  # fmt: skip
 
     @documented_by(counterfactual_query.counterfactual, counterfactual_query.clean)
@@ -144,12 +150,13 @@ class Questions:
         perturbation: str | None = None,
         cells: Literal["all", "failed"] = "all",
         library_size: Literal["passing", "own"] = "own",
+        batch: str = OWN,
         n_draws: int = 16,
         seed: int = 0,
         output: str | Path | None = None,
         overwrite: bool = False,
     ) -> ad.AnnData:
-        """Each cell, had its artifact or its perturbation been another.
+        """Each cell, had its artifact, its perturbation or its batch been another.
 
         Returns
         -------
@@ -160,7 +167,7 @@ class Questions:
         with float32_default():
             return counterfactual_query.counterfactual(
                 self.trained, adata, artifact=artifact, perturbation=perturbation, cells=cells,
-                library_size=library_size, n_draws=n_draws, seed=seed, output=output, overwrite=overwrite,
+                library_size=library_size, batch=batch, n_draws=n_draws, seed=seed, output=output, overwrite=overwrite,
             )  # fmt: skip
 
     @documented_by(signature_query.artifact_signature)

@@ -21,6 +21,8 @@ def predict(
     artifact: bool | str | list[str] = False,
     library_size: float | Literal["controls"] = "controls",
     basal: Literal["controls", "prior"] = "controls",
+    batch: str | None = None,
+    context: str | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
@@ -38,14 +40,16 @@ def predict(
         Predict damaged cells in place of artifact-free ones; or the names of artifact classes.
     library_size
         Total count that each cell is expected to have; "controls" draws those of real passing training controls.
+    batch
+        Experimental batch of the cells; by default that of the control that a cell's state comes from.
     overwrite
         Replace outputs that are there already; what is read is never replaced.
     """
     check_outputs(output, overwrite=overwrite, inputs=[run])
     model = load_run(run)
     model.predict(
-        perturbations, n_cells, artifact=artifact, library_size=library_size, basal=basal, seed=seed, output=output,
-        overwrite=overwrite,
+        perturbations, n_cells, artifact=artifact, library_size=library_size, basal=basal, batch=batch, context=context,
+        seed=seed, output=output, overwrite=overwrite,
     )  # fmt: skip
     wrote(output)
 
@@ -57,6 +61,8 @@ def effects(
     perturbations: list[str] | None = None,
     credible: float = 0.9,
     error: float | None = None,
+    batch: str | None = None,
+    context: str | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
@@ -79,7 +85,9 @@ def effects(
     if output.suffix not in (".csv", ".h5ad"):
         raise DataError(f"{output} ends in {output.suffix!r}; effects are written as .csv or .h5ad")
     model = load_run(run)
-    answer = model.effects(perturbations or list(model.perturbations), credible, error=error, seed=seed)
+    answer = model.effects(
+        perturbations or list(model.perturbations), credible, error=error, batch=batch, context=context, seed=seed
+    )
     if output.suffix == ".h5ad":
         write_h5ad(answer, output)
     else:
@@ -94,6 +102,7 @@ def clean(
     output: Path,
     cells: Literal["all", "failed"] = "all",
     library_size: Literal["passing", "own"] = "passing",
+    batch: str = "own",
     n_draws: int = 16,
     seed: int = 0,
     overwrite: bool = False,
@@ -114,7 +123,7 @@ def clean(
     check_outputs(output, overwrite=overwrite, inputs=[run, data])
     model = load_run(run)
     model.clean(
-        with_labels(open_cells(data), model, run), cells, library_size=library_size, n_draws=n_draws, seed=seed,
-        output=output, overwrite=overwrite,
+        with_labels(open_cells(data), model, run), cells, library_size=library_size, batch=batch, n_draws=n_draws,
+        seed=seed, output=output, overwrite=overwrite,
     )  # fmt: skip
     wrote(output)

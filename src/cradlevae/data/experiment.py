@@ -126,6 +126,18 @@ class Experiment:
         return strata_codes(self.factors, self.n_cells)
 
     @property
+    def varied(self) -> tuple[Factor, ...]:
+        """The factors of two levels or more: a model learns what each of their levels adds."""
+        return tuple(factor for factor in self.factors if len(factor.levels) > 1)
+
+    @cached_property
+    def levels(self) -> IntArray:
+        """Level of each cell in each of the varied factors, (cells, factors); those of all factors are numbered on."""
+        first = np.cumsum([0, *(len(factor.levels) for factor in self.varied)])
+        codes = [factor.codes + start for factor, start in zip(self.varied, first, strict=False)]
+        return np.stack(codes, axis=1) if codes else np.zeros((self.n_cells, 0), dtype=np.int64)
+
+    @property
     def context(self) -> Factor | None:
         """The contexts of the cells; ``None`` where the fields name none."""
         return next((factor for factor in self.factors if factor.role == "context"), None)

@@ -42,7 +42,8 @@ class StratumWeights:
     @property
     def n_controls(self) -> IntArray:
         """Controls of each stratum, (strata,)."""
-        return self.n_cells[self.base]
+        controls: IntArray = self.n_cells[self.base]
+        return controls
 
     def of_cells(self, condition: AnyIntArray) -> FloatArray:
         """Weight of each cell in the mean of its condition, (cells,); 0 for cells that tell nothing."""

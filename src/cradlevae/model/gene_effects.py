@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.rates import ConditionRates, condition_rates
+from cradlevae.data.rates import ConditionRates
 from cradlevae.model.effect import rows_of
 from cradlevae.nn.hierarchy import fit_scales
-from cradlevae.nn.likelihood import Likelihood
 from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import BoolArray, Float32Array, FloatArray, IndexArray
 
@@ -29,48 +28,48 @@ SPREAD = 0.1, 1.0
 """Median of τ a priori, and standard deviation of its logarithm: a gene of few counts tells nothing of its own."""
 
 
-class GeneEffects(nn.Module):
-    """V (T, G) and its prior.
+class ShrunkEffects(nn.Module):
+    """Effects of rows (treatments, batches) on the log rates of genes: Normal(0, σ_row² τ_gene²), at their mode.
 
     Parameters
     ----------
-    n_treatments, n_genes
-        T, G.
+    n_rows, n_genes
+        Number of rows and G.
+    family
+        Families of rows have scales of genes τ of their own: the family of each row, (rows,) int64. ``None`` is one
+        family.
     """
 
     mean_count: Tensor
     n_cells: Tensor
-    n_controls: Tensor
+    family: Tensor | None
 
-    def __init__(self, n_treatments: int, n_genes: int) -> None:
+    def __init__(self, n_rows: int, n_genes: int, family: Tensor | None = None) -> None:
         super().__init__()
-        self.value = nn.Parameter(torch.zeros(n_treatments, n_genes))
-        self.log_spread = nn.Parameter(torch.full((n_genes,), math.log(0.1)))
-        self.log_strength = nn.Parameter(torch.zeros(n_treatments))
+        shape = (n_genes,) if family is None else (int(family.max()) + 1, n_genes)
+        self.value = nn.Parameter(torch.zeros(n_rows, n_genes))
+        self.log_spread = nn.Parameter(torch.full(shape, math.log(0.1)))
+        self.log_strength = nn.Parameter(torch.zeros(n_rows))
         self.register_buffer("mean_count", torch.ones(n_genes))
-        self.register_buffer("n_cells", torch.ones(n_treatments))
-        self.register_buffer("n_controls", torch.ones(()))
+        self.register_buffer("n_cells", torch.ones(n_rows))
+        self.register_buffer("family", family, persistent=False)
 
-    def of_conditions(self, dosage: Tensor, treatments: Tensor | None = None) -> Tensor:
-        """What conditions of dosages (conditions, treatments) add to the log rates, (conditions, G)."""
-        return dosage @ rows_of(self.value, treatments)
-
-    def cost(self, treatments: Tensor, n_cells: Tensor, information: Tensor) -> Tensor:
-        """Minus the log evidence of each treatment's effects, by Laplace, up to a constant, (treatments,).
+    def cost(self, rows: Tensor, n_cells: Tensor, information: Tensor) -> Tensor:
+        """Minus the log evidence of the effects of each row, by Laplace, up to a constant, (rows,).
 
         Parameters
         ----------
-        treatments
-            The treatments, int64.
+        rows
+            The rows, int64.
         n_cells
-            Cells that tell of each, (treatments,).
+            Cells that tell of each, (rows,).
         information
             What a cell's count tells about its log rate, (G,); see :meth:`.Likelihood.information`.
         """
-        strength = self.log_strength.index_select(0, treatments)
-        variance = self._prior_variance(treatments)
+        strength = self.log_strength.index_select(0, rows)
+        variance = self.prior_variance(rows)
         total_information = n_cells.unsqueeze(1) * information
-        values = self.value.index_select(0, treatments)
+        values = self.value.index_select(0, rows)
         cost = values.square() / (2 * variance) + 0.5 * torch.log1p(variance * total_information)
         return cost.sum(1) + 0.5 * strength.square()
 
@@ -79,30 +78,76 @@ class GeneEffects(nn.Module):
         median, sd = SPREAD
         return ((self.log_spread - math.log(median)) / sd).square().sum() / 2
 
-    def deviation(self, treatments: Tensor, information: Tensor) -> Tensor:
-        """Posterior standard deviation of V given the base, (treatments, G); ``information`` as in :meth:`cost`."""
-        total_information = self.n_cells.index_select(0, treatments).unsqueeze(1) * information
-        return (1 / self._prior_variance(treatments) + total_information).rsqrt()
-
-    def base_deviation(self, treatments: Tensor, information: Tensor) -> Tensor:
-        """What the standard deviation of the base adds to that of V, (treatments, G); one error, which all V share.
-
-        The controls tell of the base, and other cells as far as their own effects leave them free to.
-        """
-        everything = torch.arange(len(self.n_cells), device=self.n_cells.device)
-        own = self.n_cells.unsqueeze(1) * information
-        moved = self._prior_variance(everything) * own  # information about V beside that of its prior
-        of_base = self.n_controls * information + (own / (1 + moved)).sum(0)
-        shrinkage = (moved / (1 + moved)).index_select(0, treatments)
-        return shrinkage * of_base.clamp_min(1e-12).rsqrt()
-
     def expected_log(self) -> Tensor:
         """How far a change of a gene's log rate moves its log(1 + count), on average, (G,)."""
         return self.mean_count / (self.mean_count + 1 / math.log(2))
 
-    def _prior_variance(self, treatments: Tensor) -> Tensor:
-        strength = self.log_strength.index_select(0, treatments)
-        return (2 * (strength.unsqueeze(1) + self.log_spread)).exp()
+    def prior_variance(self, rows: Tensor) -> Tensor:
+        """σ²τ² of rows, (rows, G)."""
+        strength = self.log_strength.index_select(0, rows)
+        spread = self.log_spread if self.family is None else self.log_spread.index_select(0, self.family[rows])
+        return (2 * (strength.unsqueeze(1) + spread)).exp()
+
+
+class GeneEffects(ShrunkEffects):
+    """V (T, G) and its prior.
+
+    Parameters
+    ----------
+    n_treatments, n_genes
+        T, G.
+    n_strata
+        Strata of the training cells: combinations of batch, covariates and context.
+    """
+
+    n_controls: Tensor
+    stratum_cells: Tensor
+    stratum_controls: Tensor
+
+    def __init__(self, n_treatments: int, n_genes: int, n_strata: int = 1) -> None:
+        super().__init__(n_treatments, n_genes)
+        self.register_buffer("n_controls", torch.ones(()))
+        if n_strata > 1:
+            self.register_buffer("stratum_cells", torch.ones(n_treatments, n_strata))
+            self.register_buffer("stratum_controls", torch.ones(n_strata))
+        self.n_strata = n_strata
+
+    def of_conditions(self, dosage: Tensor, treatments: Tensor | None = None) -> Tensor:
+        """What conditions of dosages (conditions, treatments) add to the log rates, (conditions, G)."""
+        return dosage @ rows_of(self.value, treatments)
+
+    def deviation(self, treatments: Tensor, information: Tensor) -> Tensor:
+        """Posterior standard deviation of V given the base, (treatments, G); ``information`` as in :meth:`cost`."""
+        total_information = self.n_cells.index_select(0, treatments).unsqueeze(1) * information
+        return (1 / self.prior_variance(treatments) + total_information).rsqrt()
+
+    def base_deviation(self, treatments: Tensor, information: Tensor, of_strata: Tensor | None = None) -> Tensor:
+        """What the standard deviation of the base adds to that of V, (treatments, G); one error, which all V share.
+
+        The controls tell of the base, and other cells as far as their own effects leave them free to.
+
+        Parameters
+        ----------
+        treatments, information
+            As in :meth:`cost`.
+        of_strata
+            Prior variance of what each stratum adds to the base, (strata, G); the base of a treatment is then that of
+            the strata which its cells are in. ``None`` where all cells have one base.
+        """
+        everything = torch.arange(len(self.n_cells), device=self.n_cells.device)
+        own = self.n_cells.unsqueeze(1) * information
+        moved = self.prior_variance(everything) * own  # information about V beside that of its prior
+        shrinkage = (moved / (1 + moved)).index_select(0, treatments)
+        if of_strata is None or self.n_strata == 1:
+            of_base = self.n_controls * information + (own / (1 + moved)).sum(0)
+            return shrinkage * of_base.clamp_min(1e-12).rsqrt()
+        controls = self.stratum_controls.unsqueeze(1)
+        known = ((controls + self.stratum_cells.T @ (1 / (1 + moved))) * information).clamp_min(1e-12)  # (strata, G)
+        left = 1 / (1 + of_strata * known)  # of a stratum's own part, what its cells leave open
+        cells = self.stratum_cells.index_select(0, treatments)
+        share = cells / cells.sum(1, keepdim=True).clamp_min(1)
+        variance = share.square() @ (of_strata * left) + (share @ left).square() / (known * left).sum(0)
+        return shrinkage * variance.sqrt()
 
     @torch.no_grad()
     def start(
@@ -193,22 +238,3 @@ def _swept(
     moved: FloatArray = np.clip((weight * residual).sum(axis=0) / of_base, -0.5, 0.5)
     shrinkage = prior * information / (1 + prior * information)
     return w, base + moved, w**2 + prior * (1 - shrinkage) + shrinkage**2 / of_base
-
-
-def start_at_rates(effects: GeneEffects, likelihood: Likelihood, data: Experiment, rows: IndexArray) -> None:
-    """Start gene effects and concentrations at what the counts of the training cells ``rows`` tell.
-
-    Passing cells only, where there are such: damage dilutes effects.
-    """
-    passing = rows[~data.failed[rows]]
-    rates = condition_rates(data, passing if len(passing) else rows)
-    mean_count = rates.total.sum(axis=0) / max(1, rates.n_cells.sum())
-    n_cells = np.bincount(data.condition[rows], minlength=len(data.conditions)) @ (data.dosage != 0)
-    effects.start(
-        data,
-        rates,
-        torch.from_numpy(mean_count).float(),
-        torch.from_numpy(np.asarray(n_cells, dtype=np.float32)),
-        int(data.is_control[rows].sum()),
-    )
-    likelihood.start(torch.from_numpy(rates.concentration))

@@ -9,6 +9,8 @@ T where it is the dosage).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -17,9 +19,10 @@ from cradlevae.model.artifact import make_artifact
 from cradlevae.model.basal_encoder import BasalEncoder
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.decoder import Decoder
-from cradlevae.model.effect import make_embedding, make_mask
+from cradlevae.model.effect import make_embedding, make_mask, rows_of
 from cradlevae.model.gene_effects import GeneEffects
 from cradlevae.model.globals import GlobalNoise, Globals
+from cradlevae.model.level_effects import LevelEffects, membership
 from cradlevae.nn.counts import SparseCounts, decoded_share
 from cradlevae.nn.known_likelihoods import likelihood_of
 from cradlevae.nn.mlp import Gaussian, GaussianHead
@@ -34,6 +37,10 @@ class CradleModule(nn.Module):
         A resolved configuration; its declaration says which parts there are.
     n_genes, n_treatments, n_classes
         G, T, C (of the data).
+    n_levels
+        Number of levels of each column that cells differ in (batch, covariates, context); L is their sum.
+    n_strata
+        Combinations of levels that occur.
 
     Attributes
     ----------
@@ -48,13 +55,23 @@ class CradleModule(nn.Module):
         states.
     gene_effects
         What a treatment adds to the log rates of the genes directly; ``None`` where there are no such effects.
+    level_effects
+        What the levels of a cell add to the log rates of the genes; ``None`` where cells do not differ in any.
     shown_head
         See :meth:`shown`; ``None`` where there are no gene effects or no artifact latent.
     likelihood
         Distribution of a count given its mean.
     """
 
-    def __init__(self, config: ModelConfig, n_genes: int, n_treatments: int, n_classes: int) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        n_genes: int,
+        n_treatments: int,
+        n_classes: int,
+        n_levels: Sequence[int] = (),
+        n_strata: int = 1,
+    ) -> None:
         super().__init__()
         assert config.n_latent is not None
         self.config = config
@@ -71,7 +88,10 @@ class CradleModule(nn.Module):
         self.decoder = Decoder(config, n_genes, self.embedding.width, has_artifact)
         assert config.basal_width is not None
         self.own_artifact_head = GaussianHead(config.basal_width, config.n_latent) if self.has_own_artifact else None
-        self.gene_effects = GeneEffects(n_treatments, n_genes) if config.gene_effects else None
+        self.gene_effects = GeneEffects(n_treatments, n_genes, n_strata) if config.gene_effects else None
+        self.level_effects = None
+        if len(n_levels) and config.objective != "released":  # the published model knows no batches
+            self.level_effects = LevelEffects(n_levels, n_genes, config.basal_width, n_strata)
         self.shown_head = _shown_head(config.n_latent) if config.gene_effects and has_artifact else None
 
     @property
@@ -127,6 +147,7 @@ class CradleModule(nn.Module):
         perturbation: Tensor | None = None,
         artifact: Tensor | None = None,
         offset: Tensor | None = None,
+        levels: Tensor | None = None,
     ) -> tuple[Gaussian, Gaussian | None]:
         """Posteriors of the basal state and, where the model has one, of the cell's own artifact state.
 
@@ -138,6 +159,8 @@ class CradleModule(nn.Module):
             z^p, (P, N, W), and the shared part of z^a that the encoder sees, (P, N, K); ``None`` is none.
         offset
             What gene effects add to the log rates, (N, G); ``None`` is nothing.
+        levels
+            Levels of the cells, (N, columns); ``None``, or no columns, is none.
 
         Returns
         -------
@@ -152,6 +175,8 @@ class CradleModule(nn.Module):
             placed = placed + encoder.of_artifact(artifact)
         if offset is not None:
             placed = placed + self.encoded_offset(offset)
+        if self.level_effects is not None and levels is not None:
+            placed = placed + membership(levels, len(self.level_effects.value)) @ self.encoded_levels()
         hidden = encoder.mlp.rest(placed)
         own = None if self.own_artifact_head is None else self.own_artifact_head(hidden)
         return encoder.posterior(hidden, perturbation), own
@@ -160,6 +185,13 @@ class CradleModule(nn.Module):
         """What gene effects add to the first layer of the basal encoder; see :meth:`.BasalEncoder.without_effects`."""
         assert self.gene_effects is not None
         return self.basal_encoder.without_effects(offset, self.gene_effects.expected_log())
+
+    def encoded_levels(self, levels: Tensor | None = None) -> Tensor:
+        """What levels (int64; ``None`` is all of them) add to the first layer of the basal encoder, (levels, width)."""
+        effects = self.level_effects
+        assert effects is not None
+        taken_out = self.basal_encoder.without_effects(rows_of(effects.value, levels), effects.expected_log())
+        return taken_out + rows_of(effects.encoded, levels)
 
     # -- the generative model ----------------------------------------------------------------------------------
 
@@ -172,20 +204,30 @@ class CradleModule(nn.Module):
         offset = self.offset(dosage)
         return None if offset is None else offset.index_select(0, condition)
 
+    def of_levels(self, levels: Tensor | None) -> Tensor | None:
+        """What cells of these levels have added to their log rates, (..., columns) → (..., G); ``None`` is nothing."""
+        if self.level_effects is None or levels is None:
+            return None
+        return self.level_effects.of_cells(levels)
+
     def decode_share(
         self,
         basal: Tensor,
         perturbation: Tensor | None = None,
         artifact: Tensor | None = None,
         offset: Tensor | None = None,
+        level: Tensor | None = None,
     ) -> Tensor:
         """Expected share of each gene in the counts, ρ, (P, N, G).
 
-        Arguments as of :meth:`.Decoder.hidden`; ``offset`` is what gene effects add to the log rates, (..., G).
+        Arguments as of :meth:`.Decoder.hidden`; ``offset`` is what gene effects add to the log rates, (..., G), and
+        ``level`` what the levels of the cells do (:meth:`of_levels`).
         """
         hidden = self.decoder.hidden(basal, perturbation, artifact)
         if offset is not None and artifact is not None:
             offset = offset * self.shown(artifact)
+        if level is not None:
+            offset = level if offset is None else offset + level
         gene_linear = self.decoder.gene_linear
         return decoded_share(hidden, gene_linear.weight, gene_linear.bias, offset)
 
@@ -198,27 +240,42 @@ class CradleModule(nn.Module):
         damaged = (artifact != 0).any(dim=-1, keepdim=True)
         return torch.where(damaged, torch.sigmoid(self.shown_head(artifact)), 1.0)
 
-    def with_offset(
-        self, hidden: Tensor, weight: Tensor, offset: Tensor | None, condition: Tensor, artifact: Tensor | None
+    def with_effects(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        offset: Tensor | None,
+        condition: Tensor,
+        artifact: Tensor | None,
+        of_level: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Hidden layer and gene weights with a column more for each condition, whose weights are its gene effects.
+        """Hidden layer and gene weights with a column more for each condition and level, whose weights are its effects.
 
         Parameters
         ----------
         hidden, weight
             What the gene Linear acts on, (P, N, ·), and its weights, (G, ·).
         offset
-            Gene effects of the conditions, (conditions, G); ``None`` leaves both as they are.
+            Gene effects of the conditions, (conditions, G); ``None`` leaves them out.
         condition
             Condition of each cell, (N,).
         artifact
             z^a, (P, N, K).
+        of_level
+            Which levels each cell has, (N, levels), and their effects, (levels, G); ``None`` leaves them out.
         """
-        if offset is None:
+        columns, weights = [hidden], [weight]
+        if offset is not None:
+            chosen = nn.functional.one_hot(condition, len(offset)).to(hidden.dtype)
+            chosen = chosen.unsqueeze(0) if artifact is None else chosen * self.shown(artifact)
+            columns.append(chosen.expand(len(hidden), -1, -1))
+            weights.append(offset.T)
+        if of_level is not None:
+            columns.append(of_level[0].expand(len(hidden), -1, -1))
+            weights.append(of_level[1].T)
+        if len(columns) == 1:
             return hidden, weight
-        chosen = nn.functional.one_hot(condition, len(offset)).to(hidden.dtype)
-        chosen = chosen.unsqueeze(0) if artifact is None else chosen * self.shown(artifact)
-        return torch.cat([hidden, chosen.expand(len(hidden), -1, -1)], dim=-1), torch.cat([weight, offset.T], dim=1)
+        return torch.cat(columns, dim=-1), torch.cat(weights, dim=1)
 
 
 def _shown_head(n_latent: int) -> nn.Linear:

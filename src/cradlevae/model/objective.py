@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cradlevae.data.loading.minibatch import Minibatch
 from cradlevae.model.globals import Globals, artifact_state, perturbation_state
+from cradlevae.model.level_effects import membership
 from cradlevae.model.module import CradleModule, failed_cells, sparse_counts
 from cradlevae.model.objective_inputs import Noise, SplitSizes
 from cradlevae.model.weight_prior import WeightPrior
@@ -42,14 +43,19 @@ def loss_terms(module: CradleModule, minibatch: Minibatch, sizes: SplitSizes, no
     -------
     dict
         ``reconstruction`` and ``basal``, and as far as the model has them ``mask``, ``embedding``, ``artifact``,
-        ``cell_artifact`` and ``gene_effects`` (the ELBO, each as a loss); ``weights`` (the prior of the gene weights)
-        and ``counterfactual`` (β included) where they count. Scalars.
+        ``cell_artifact``, ``gene_effects`` and ``level_effects`` (the ELBO, each as a loss); ``weights`` (the prior of
+        the gene weights) and ``counterfactual`` (β included) where they count. Scalars.
     """
     beta = module.config.counterfactual_weight
     draw = module.sample_globals(noise.first.of(minibatch.treatments), minibatch.treatments)
     shared = _shared(module, minibatch, draw)
     counts = sparse_counts(minibatch)
     encoded, profiles = module.encode_counts(counts, minibatch.references if beta else None)
+    if shared.levels is not None:
+        encoded = encoded + shared.levels.of_cells @ shared.levels.encoded
+        if beta and len(profiles):
+            assert minibatch.reference_levels is not None
+            profiles = profiles + minibatch.reference_levels @ shared.levels.encoded
     placed = _placed(encoded, shared, minibatch.condition)  # (P, N, width), artifact left out
     states = _states(module, minibatch, noise, shared, placed)
     gene_weight, weight_cost = _gene_weight(module)
@@ -79,6 +85,23 @@ class _Shared:
     by_condition: Tensor | None  # (P, conditions, width); None where the encoder sees the counts alone
     by_class: Tensor | None  # (P, C, width); None where there is no artifact
     offset: Tensor | None  # what gene effects add to the log rates, (conditions, G)
+    levels: _Levels | None  # None where cells differ in no column
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """Batches, covariates and contexts."""
+
+    of_cells: Tensor  # which levels the cells have, (N, L)
+    effects: Tensor  # what levels add to the log rates, (L, G)
+    encoded: Tensor  # what they add to the encoder's first layer, (L, width)
+
+
+def _levels(module: CradleModule, minibatch: Minibatch) -> _Levels | None:
+    if module.level_effects is None or minibatch.levels is None:
+        return None
+    effects = module.level_effects.value
+    return _Levels(membership(minibatch.levels, len(effects)), effects, module.encoded_levels())
 
 
 def _shared(module: CradleModule, minibatch: Minibatch, draw: Globals) -> _Shared:
@@ -94,6 +117,7 @@ def _shared(module: CradleModule, minibatch: Minibatch, draw: Globals) -> _Share
         by_condition,
         None if draw.artifact is None else encoder.of_artifact(draw.artifact),
         offset,
+        _levels(module, minibatch),
     )
 
 
@@ -156,8 +180,9 @@ def _reconstruction(
     hidden, z_artifact = module.decoder.hidden_of_minibatch(
         states.z_basal, shared.shift, draw.artifact, states.own, minibatch, with_state=module.gene_effects is not None
     )
+    of_level = None if shared.levels is None else (shared.levels.of_cells, shared.levels.effects)
     total, _ = module.likelihood.linear_log_prob(
-        *module.with_offset(hidden, gene_weight, shared.offset, minibatch.condition, z_artifact),
+        *module.with_effects(hidden, gene_weight, shared.offset, minibatch.condition, z_artifact, of_level),
         module.decoder.gene_linear.bias,
         counts,
         minibatch.library_size,
@@ -204,6 +229,12 @@ def _global_terms(
         information = module.likelihood.information(module.gene_effects.mean_count)
         cost = of_treatment @ module.gene_effects.cost(minibatch.treatments, n_t, information)
         terms["gene_effects"] = cost + module.gene_effects.prior_cost() / sizes.n_cells
+    if module.level_effects is not None and minibatch.levels is not None:
+        levels, n_l = module.level_effects, sizes.per_level
+        of_level = _share(membership(minibatch.levels, len(n_l)), n_l, None, weight)
+        information = module.likelihood.information(levels.mean_count)
+        cost = of_level @ levels.cost(torch.arange(len(n_l), device=n_l.device), n_l, information)
+        terms["level_effects"] = cost + levels.prior_cost() / sizes.n_cells
     return terms
 
 
@@ -251,7 +282,7 @@ def iwelbo(module: CradleModule, minibatch: Minibatch, draw: Globals, noise: Ten
     z_a = artifact_state(draw, minibatch.artifact)
     offset = module.offset(minibatch.dosage)
     of_cells = None if offset is None else offset.index_select(0, minibatch.condition)
-    q_basal, q_cell = module.encode(module.encode_counts(counts)[0], z_p, z_a, of_cells)
+    q_basal, q_cell = module.encode(module.encode_counts(counts)[0], z_p, z_a, of_cells, minibatch.levels)
     z_b = q_basal.sample(noise[:n_particles])
     log_ratio = (standard_log_prob(z_b) - q_basal.log_prob(z_b)).sum(-1)
     if q_cell is not None:
@@ -262,8 +293,10 @@ def iwelbo(module: CradleModule, minibatch: Minibatch, draw: Globals, noise: Ten
         log_ratio = log_ratio + failed * (standard_log_prob(own) - q_cell.log_prob(own)).sum(-1)
     hidden = module.decoder.hidden(z_b, z_p, z_a)
     gene_linear = module.decoder.gene_linear
+    levels = _levels(module, minibatch)
+    of_level = None if levels is None else (levels.of_cells, levels.effects)
     _, log_prob = module.likelihood.linear_log_prob(
-        *module.with_offset(hidden, gene_linear.weight, offset, minibatch.condition, z_a),
+        *module.with_effects(hidden, gene_linear.weight, offset, minibatch.condition, z_a, of_level),
         gene_linear.bias,
         counts,
         minibatch.library_size,

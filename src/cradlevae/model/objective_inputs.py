@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -24,17 +24,24 @@ class SplitSizes:
         Weight of a passing and of a failed cell, (2,), of mean 1 over the split's cells.
     n_cells
         Cells of the split.
+    per_level
+        n_l, of every level of batch, covariates and context, (L,).
     """
 
     per_perturbation: Tensor
     per_class: Tensor
     class_weight: Tensor
     n_cells: int = 1
+    per_level: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     def to(self, device: torch.device) -> SplitSizes:
         """The same sizes on another device."""
         return SplitSizes(
-            self.per_perturbation.to(device), self.per_class.to(device), self.class_weight.to(device), self.n_cells
+            self.per_perturbation.to(device),
+            self.per_class.to(device),
+            self.class_weight.to(device),
+            self.n_cells,
+            self.per_level.to(device),
         )
 
 

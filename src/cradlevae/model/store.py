@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from cradlevae.data.experiment import DataFields
+from cradlevae.data.factors import keys_of
 from cradlevae.data.split import Split
 from cradlevae.errors import DataError
 from cradlevae.model.banks import ControlBank, DamageBank
@@ -27,7 +28,7 @@ from cradlevae.model.training.trainer import HISTORY_FILE
 from cradlevae.utils.atomic import readable, swapped_in
 from cradlevae.utils.outputs import NOT_A_FILE, refuse_existing, refuse_folders
 
-FORMAT = 5
+FORMAT = 6
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 SPLIT_FILE = "split.json"
@@ -101,7 +102,7 @@ def _write(model: TrainedModel, folder: Path) -> None:
             {"library_size": bank.library_size}, index=[f"control{i}" for i in range(len(bank.library_size))]
         ),
         var=model.var,
-        obsm={"basal_loc": bank.loc, "basal_scale": bank.scale},
+        obsm={"basal_loc": bank.loc, "basal_scale": bank.scale} | ({"levels": bank.levels} if bank.levels.size else {}),
         uns=_unstructured(model),
     )
     controls.write_h5ad(folder / REFERENCE_FILE)
@@ -120,6 +121,11 @@ def _write(model: TrainedModel, folder: Path) -> None:
         "trained_criteria": model.trained_criteria,
         "passing_library_size": model.passing_library_size,
         "split_hash": model.split.hash,
+        "levels": model.levels,
+        "measured": model.measured,
+        "pairs": model.pairs,
+        "context_shares": model.context_shares,
+        "unlinked": model.unlinked,
         "content": model.content,
         "seed": model.seed,
         "sha256": {name: _sha256(folder / name) for name in (WEIGHTS_FILE, REFERENCE_FILE)},
@@ -151,9 +157,16 @@ def load_model(folder: str | Path) -> TrainedModel:
         key: tuple(value) if isinstance(value, list) else value for key, value in described["fields"].items()
     }
     controls = ad.read_h5ad(folder / REFERENCE_FILE)
+    levels = {key: tuple(names) for key, names in described["levels"].items()}
+    weights = load_file(folder / WEIGHTS_FILE)
+    strata = weights.get("level_effects.stratum_levels")
     with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and then replaced
-        module = CradleModule(config, controls.n_vars, len(described["treatments"]), len(described["criteria"]))
-    module.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        module = CradleModule(
+            config, controls.n_vars, len(described["treatments"]), len(described["criteria"]),
+            [len(levels[key]) for _, key in keys_of(DataFields(**fields)) if len(levels[key]) > 1],
+            1 if strata is None else len(strata),
+        )  # fmt: skip
+    module.load_state_dict(weights)
     split = Split.load(folder / SPLIT_FILE)
     if split.hash != described["split_hash"]:
         raise DataError(f"{folder / SPLIT_FILE} is not the split that the model was trained on")
@@ -175,12 +188,18 @@ def load_model(folder: str | Path) -> TrainedModel:
             controls.obsm["basal_loc"],
             controls.obsm["basal_scale"],
             controls.obs["library_size"].to_numpy(dtype=np.float32),
+            controls.obsm["levels"] if "levels" in controls.obsm else np.zeros((controls.n_obs, 0), dtype=np.int64),
         ),
         confounding=pd.DataFrame({name: controls.uns["confounding"][name] for name in ALARM_COLUMNS}),
         damage=DamageBank(**controls.uns["damage"]) if "damage" in controls.uns else None,
         residual=_residual(controls.uns["residual"]) if "residual" in controls.uns else None,
         qc=controls.uns.get("qc"),
         history=_history(folder / HISTORY_FILE),
+        levels=levels,
+        measured=tuple((treatment, context) for treatment, context in described["measured"]),
+        pairs=tuple((treatment, context) for treatment, context in described["pairs"]),
+        context_shares=dict(described["context_shares"]),
+        unlinked=tuple(described["unlinked"]),
         content=dict(described["content"]),
         seed=described["seed"],
     )

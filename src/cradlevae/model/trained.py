@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,18 +11,30 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cradlevae.data.experiment import DataFields, Experiment, read_experiment
-from cradlevae.data.labels import CONTROL, closest, dosage_table, indicator_table, listed, singles_of
+from cradlevae.data.experiment import DataFields, Experiment, read_experiment, treatment_dosage
+from cradlevae.data.factors import Role, keys_of
+from cradlevae.data.labels import (
+    CONTROL,
+    Condition,
+    base_of,
+    closest,
+    context_of,
+    dosage_table,
+    in_context,
+    listed,
+    singles_of,
+)
 from cradlevae.data.qc.confounding import confounding_test
 from cradlevae.data.split import Split
 from cradlevae.data.statistics import cell_statistics
 from cradlevae.data.storage.writable import writable_table
+from cradlevae.data.strata import told_by_controls
 from cradlevae.errors import DataError
 from cradlevae.model.banks import ControlBank, DamageBank
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.effect_residual import EffectResidual
 from cradlevae.model.family import ModelDeclaration
-from cradlevae.model.gene_effects import start_at_rates
+from cradlevae.model.first_estimate import start_at_rates
 from cradlevae.model.module import CradleModule
 from cradlevae.utils.types import AnnDataLike, IndexArray, IntArray
 
@@ -70,6 +83,16 @@ class TrainedModel:
         Thresholds of the QC annotation of the training data, where it had one.
     history
         Learning curves, a row per epoch.
+    levels
+        Batches, categories of covariates and contexts of the data, by column of ``obs``.
+    measured
+        Treatments and contexts with training cells, where there are several contexts.
+    pairs
+        Those of them that have an effect of their own beside the treatment's; they are the last treatments.
+    context_shares
+        Share of each context among the passing training controls; empty where there is one context.
+    unlinked
+        Perturbations (or treatments) whose training cells are all in batches without controls.
     content
         Digests of the data that it was trained on (:mod:`cradlevae.model.training.content`); empty before training.
     seed
@@ -94,6 +117,11 @@ class TrainedModel:
     residual: EffectResidual | None = None
     qc: dict[str, Any] | None = None
     history: pd.DataFrame = field(default_factory=pd.DataFrame)
+    levels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    measured: tuple[tuple[str, str], ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
+    context_shares: dict[str, float] = field(default_factory=dict)
+    unlinked: tuple[str, ...] = ()
     content: dict[str, str] = field(default_factory=dict)
     seed: int = 0
 
@@ -108,8 +136,8 @@ class TrainedModel:
         """What the model declares."""
         return self.module.declaration
 
-    def bank(self) -> ControlBank:
-        """The controls of a trained model.
+    def bank(self, context: str | None = None) -> ControlBank:
+        """The controls of a trained model, of one context or of all.
 
         Raises
         ------
@@ -118,7 +146,11 @@ class TrainedModel:
         """
         if self.controls is None:
             raise DataError("the model has not been trained; call train() first, or load a trained one")
-        return self.controls
+        column = self.column("context")
+        if context is None or column is None or not self.controls.levels.size:
+            return self.controls
+        place = self.columns.index(column)
+        return self.controls.of(np.flatnonzero(self.controls.levels[:, place] == column.number(context)))
 
     def read(self, cells: AnnDataLike | Experiment) -> Experiment:
         """The cells of an AnnData as this model takes them; :class:`DataError` if they do not fit it.
@@ -128,20 +160,58 @@ class TrainedModel:
         if isinstance(cells, Experiment):
             return cells
         data = read_experiment(
-            cells, self.fields, genes=list(self.genes), perturbations=self.perturbations, probes=self.split.probes
-        )
-        return as_treated(data, self.declaration, self.treatments)
+            cells, self.fields, genes=list(self.genes), perturbations=self.perturbations, levels=self.levels,
+            probes=self.split.probes,
+        )  # fmt: skip
+        own = self.treatments[: len(self.treatments) - len(self.pairs)]
+        return replace(as_treated(data, self.declaration, own), pairs=self.pairs)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns that cells differ in, as the levels of cells are numbered: batch, covariates, context."""
+        columns, first = [], 0
+        for role, key in keys_of(self.fields):
+            if len(self.levels[key]) > 1:
+                columns.append(Column(role, key, self.levels[key], first))
+                first += len(self.levels[key])
+        return tuple(columns)
+
+    def column(self, role: Role) -> Column | None:
+        """The column of the batch, or of the context; ``None`` where there is none of two levels."""
+        return next((column for column in self.columns if column.role == role), None)
 
     def answerable(self, conditions: Sequence[str]) -> list[str]:
         """Those of some canonical conditions whose treatments all had training cells."""
         trained = set(self.trained)
-        return [name for name in conditions if trained.issuperset(self._treatments(name))]
+        return [
+            name
+            for name in conditions
+            if trained.issuperset(self._treatments(name)) and self.has_controls(context_of(name))
+        ]
+
+    def has_controls(self, context: str | None) -> bool:
+        """Whether there are training controls in a context; ``None`` is all contexts."""
+        return context is None or not self.context_shares or self.context_shares.get(context, 0) > 0
 
     def _treatments(self, condition: str) -> tuple[str, ...]:
         """What a canonical condition consists of: its single perturbations, or itself."""
         if self.declaration.treatments == "conditions":
-            return () if condition == CONTROL else (condition,)
+            return () if condition == CONTROL else (base_of(condition),)
         return singles_of(condition)
+
+    def in_batch(self, levels: torch.Tensor, batch: int | torch.Tensor) -> torch.Tensor:
+        """Levels of cells, (..., columns), with them in the batch of a number, or of one each; other columns stay."""
+        place = [column.role for column in self.columns].index("batch")
+        moved = levels.clone()
+        moved[..., place] = batch
+        return moved
+
+    def n_unseen(self, condition: str) -> int:
+        """How many of the treatments of a condition in a context have no training cells in that context."""
+        context = context_of(condition)
+        if context is None or not self.measured:
+            return 0
+        return sum((treatment, context) not in set(self.measured) for treatment in self._treatments(condition))
 
     def need_known(self, data: Experiment) -> None:
         """Raise :class:`DataError` if cells had a treatment that the model does not know at all."""
@@ -167,19 +237,61 @@ class TrainedModel:
         if self.declaration.treatments == "conditions":
             for condition in conditions:
                 if not trained.issuperset(self._treatments(condition)):
+                    self._refuse_unlinked(base_of(condition))
                     raise DataError(
                         f"{self._unseen(repr(condition))}, so it cannot predict it{closest(condition, self.trained)}"
                     )
-            return torch.from_numpy(indicator_table(conditions, self.treatments))
-        table = dosage_table(conditions, self.perturbations)
+            own: tuple[str, ...] | None = self.treatments[: len(self.treatments) - len(self.pairs)]
+        else:
+            own = None
+            dosage_table(conditions, self.perturbations)  # raises for what is unknown
+            for condition in conditions:
+                for single in singles_of(condition):
+                    if single not in trained:
+                        self._refuse_unlinked(single)
+                        raise DataError(
+                            f"perturbation {single!r} (of {condition!r}) had no training cells, so the model cannot "
+                            f"predict it{closest(single, self.trained)}"
+                        )
         for condition in conditions:
-            for single in singles_of(condition):
-                if single not in trained:
-                    raise DataError(
-                        f"perturbation {single!r} (of {condition!r}) had no training cells, so the model cannot "
-                        f"predict it{closest(single, self.trained)}"
-                    )
-        return torch.from_numpy(table)
+            if not self.has_controls(context_of(condition)):
+                raise DataError(
+                    f"the context {context_of(condition)!r} has no training controls, so there is nothing to compare "
+                    f"{base_of(condition)!r} with there"
+                )
+        return torch.from_numpy(treatment_dosage(conditions, self.perturbations, own, self.pairs, self.context_shares))
+
+    def _refuse_unlinked(self, treatment: str) -> None:
+        """Raise :class:`DataError` if all training cells of a treatment are in batches without controls."""
+        if treatment in self.unlinked:
+            raise DataError(
+                f"all training cells of {treatment!r} are in batches without controls, so its effect cannot be told "
+                "from what these batches differ in"
+            )
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of ``obs`` that cells differ in.
+
+    Attributes
+    ----------
+    role, key, levels
+        As of a :class:`.Factor`.
+    first
+        Number of its first level among the levels of all columns.
+    """
+
+    role: Role
+    key: str
+    levels: tuple[str, ...]
+    first: int
+
+    def number(self, level: str) -> int:
+        """Number of a level among those of all columns; :class:`DataError` with the known ones where it is unknown."""
+        if level not in self.levels:
+            raise DataError(f"unknown {self.role} {level!r}{closest(str(level), self.levels)}")
+        return self.first + self.levels.index(level)
 
 
 def new_model(
@@ -195,10 +307,14 @@ def new_model(
     """An untrained model for an experiment (:func:`as_treated`), which knows the statistics of its training cells."""
     train = training_rows(data, split, config)
     resolved = config.resolved(combinations=any(len(singles_of(name)) > 1 for name in data.conditions))
-    treatments = data.perturbations if data.treatments is None else data.treatments
+    own = data.perturbations if data.treatments is None else data.treatments
+    treatments = (*own, *(in_context(Condition(name, (name,)), context) for name, context in data.pairs))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the CPU's alone: CUDA's is the caller's
-        module = CradleModule(resolved, data.n_genes, len(treatments), len(data.criteria))
+        module = CradleModule(
+            resolved, data.n_genes, len(treatments), len(data.criteria),
+            [len(factor.levels) for factor in data.varied], len(np.unique(data.levels[train], axis=0)),
+        )  # fmt: skip
     statistics = cell_statistics(data, train)
     module.basal_encoder.log_mean.copy_(torch.from_numpy(statistics.log_mean))
     module.basal_encoder.log_std.copy_(torch.from_numpy(statistics.log_std))
@@ -206,9 +322,9 @@ def new_model(
         total = statistics.total + 0.5
         with torch.no_grad():
             module.decoder.gene_linear.bias.copy_(torch.from_numpy(np.log(total / total.sum())).float())
-    if module.gene_effects is not None:
-        start_at_rates(module.gene_effects, module.likelihood, data, train)
-    trained_dosage = data.dosage[np.unique(data.condition[train])].sum(axis=0) > 0
+    start_at_rates(module, data, train)
+    linked = train[told_by_controls(data.condition[train], data.strata[train])]
+    seen, told = (data.dosage[np.unique(data.condition[rows])].sum(axis=0)[: len(own)] > 0 for rows in (train, linked))
     passing = train[~data.failed[train]]
     sizes = data.library_size[passing if len(passing) else train]
     return TrainedModel(
@@ -218,16 +334,53 @@ def new_model(
         var=writable_table(var, "var"),
         perturbations=data.perturbations,
         treatments=treatments,
-        trained=tuple(np.array(treatments, dtype=object)[trained_dosage]),
+        trained=tuple(np.array(own, dtype=object)[told]),
         criteria=data.criteria,
         trained_criteria=tuple(np.array(data.criteria, dtype=object)[data.artifact[train].any(axis=0)]),
         split=split,
         passing_library_size=float(np.median(sizes)),
         fingerprints=np.sort(statistics.fingerprints),
-        confounding=confounding_test(data.condition, data.conditions, data.failed),
+        confounding=confounding_test(*data.plain, data.failed),
         qc=qc,
+        levels={factor.key: factor.levels for factor in data.factors},
+        measured=measured_contexts(data, train),
+        pairs=data.pairs,
+        context_shares=_context_shares(data, passing if len(passing) else train),
+        unlinked=tuple(np.array(own, dtype=object)[seen & ~told]),
         seed=seed,
     )
+
+
+def measured_contexts(data: Experiment, rows: IndexArray) -> tuple[tuple[str, str], ...]:
+    """Pairs of treatment and context that some cells tell of; none where there is one context."""
+    if data.context is None or len(data.context.levels) < 2:
+        return ()
+    own = data.perturbations if data.treatments is None else data.treatments
+    names = [data.conditions[code] for code in np.unique(data.condition[rows])]
+    treated = treatment_dosage(names, data.perturbations, data.treatments) != 0
+    contexts = [context_of(name) for name in names]
+    found = {(own[column], contexts[row]) for row, column in np.argwhere(treated)}
+    return tuple((name, level) for name in own for level in data.context.levels if (name, level) in found)
+
+
+def measured_pairs(data: Experiment, rows: IndexArray) -> tuple[tuple[str, str], ...]:
+    """Those of :func:`measured_contexts` whose treatment is measured in several contexts.
+
+    In one context alone, what is the treatment's and what is the context's cannot be told apart.
+    """
+    measured = measured_contexts(data, rows)
+    several = Counter(treatment for treatment, _ in measured)
+    return tuple(pair for pair in measured if several[pair[0]] > 1)
+
+
+def _context_shares(data: Experiment, rows: IndexArray) -> dict[str, float]:
+    """Share of each context among the controls of some cells."""
+    context = data.context
+    if context is None or len(context.levels) < 2:
+        return {}
+    n_cells = np.bincount(context.codes[rows[data.is_control[rows]]], minlength=len(context.levels))
+    shares = n_cells / max(int(n_cells.sum()), 1)
+    return {level: float(share) for level, share in zip(context.levels, shares, strict=True)}
 
 
 def as_treated(
@@ -236,7 +389,9 @@ def as_treated(
     """The experiment with the treatments that a model takes; by default, all conditions of the experiment."""
     if declaration.treatments == "perturbations":
         return data
-    return replace(data, treatments=data.conditions[1:] if treatments is None else treatments)
+    if treatments is None:
+        treatments = tuple(dict.fromkeys(base_of(name) for name in data.conditions[1:]))
+    return replace(data, treatments=treatments)
 
 
 def training_rows(data: Experiment, split: Split, config: ModelConfig, part: str = "train") -> IndexArray:

@@ -83,25 +83,69 @@ def fit_scales(
     spread_prior
         Median of τ a priori, and standard deviation of its logarithm; ``None`` lets the evidence decide alone.
     """
-    spread, strength = np.full(n_genes, 0.02), informative.astype(np.float64)
-    step = max(1, BLOCK_VALUES // len(informative))
+    scales = ScaleFit(informative, n_genes, smallest=smallest, spread_prior=spread_prior)
     for _ in sweeps:
-        moved, n_moved = np.zeros(len(informative)), 0
-        for start in range(0, n_genes, step):
-            part = slice(start, start + step)
-            square = update(part, strength[:, None] * spread[part])
-            mean_square = (square[informative] / strength[informative, None]).mean(axis=0)
-            if spread_prior is not None:
-                mean_square = most_probable_square(mean_square, int(informative.sum()), *spread_prior)
-            spread[part] = np.maximum(mean_square, smallest)
-            moving = spread[part] > smallest  # the squares of the others are the bound's
-            moved += (square[:, moving] / spread[part][moving]).sum(axis=1)
-            n_moved += int(moving.sum())
-        if n_moved:
-            size = moved[informative].mean() / n_moved
-            strength[informative] = moved[informative] / n_moved / size
-            spread = np.maximum(spread * size, smallest)
-    return spread, strength
+        for part in scales.parts():
+            scales.take(part, update(part, scales.prior(part)))
+        scales.end_sweep()
+    return scales.spread, scales.strength
+
+
+class ScaleFit:
+    """τ² of genes and σ² of rows at their most probable values, by EM: a sweep goes over all genes, part by part.
+
+    Parameters
+    ----------
+    informative, n_genes, smallest, spread_prior
+        As in :func:`fit_scales`.
+
+    Attributes
+    ----------
+    spread, strength
+        τ², (genes,), and σ², (rows,); the mean of σ² over informative rows is 1.
+    """
+
+    def __init__(
+        self,
+        informative: BoolArray,
+        n_genes: int,
+        *,
+        smallest: float,
+        spread_prior: tuple[float, float] | None = None,
+    ) -> None:
+        self.informative, self.smallest, self.spread_prior = informative, smallest, spread_prior
+        self.spread: FloatArray = np.full(n_genes, 0.02)
+        self.strength: FloatArray = informative.astype(np.float64)
+        self._moved, self._n_moved = np.zeros(len(informative)), 0
+
+    def parts(self) -> list[slice]:
+        """Genes that are worked on together."""
+        n_genes, step = len(self.spread), max(1, BLOCK_VALUES // len(self.informative))
+        return [slice(start, start + step) for start in range(0, n_genes, step)]
+
+    def prior(self, part: slice) -> FloatArray:
+        """Prior variance σ²τ² of the effects on some genes, (rows, genes)."""
+        return np.asarray(self.strength[:, None] * self.spread[part])
+
+    def take(self, part: slice, square: FloatArray) -> None:
+        """Take in the expected squares of the effects on some genes, (rows, genes)."""
+        informative = self.informative
+        mean_square = (square[informative] / self.strength[informative, None]).mean(axis=0)
+        if self.spread_prior is not None:
+            mean_square = most_probable_square(mean_square, int(informative.sum()), *self.spread_prior)
+        self.spread[part] = np.maximum(mean_square, self.smallest)
+        moving = self.spread[part] > self.smallest  # the squares of the others are the bound's
+        self._moved += (square[:, moving] / self.spread[part][moving]).sum(axis=1)
+        self._n_moved += int(moving.sum())
+
+    def end_sweep(self) -> None:
+        """Set σ² by what the sweep has seen, and bring its mean to 1."""
+        informative = self.informative
+        if self._n_moved:
+            size = self._moved[informative].mean() / self._n_moved
+            self.strength[informative] = self._moved[informative] / self._n_moved / size
+            self.spread = np.maximum(self.spread * size, self.smallest)
+        self._moved, self._n_moved = np.zeros(len(informative)), 0
 
 
 def most_probable_square(mean_square: FloatArray, n: int, median: float, sd: float) -> FloatArray:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from cradlevae.data.experiment import DataFields
-from cradlevae.data.labels import Condition, requested_conditions
+from cradlevae.data.labels import Condition, closest, in_context, requested_conditions
 from cradlevae.errors import DataError
 from cradlevae.model.trained import TrainedModel
 from cradlevae.utils.checks import shown, texts
@@ -27,15 +27,30 @@ def checked_error(error: Any) -> float:
     return float(number)
 
 
-def asked_conditions(model: TrainedModel, labels: str | Sequence[str]) -> dict[str, Condition]:
+def asked_conditions(
+    model: TrainedModel, labels: str | Sequence[str], context: str | None = None
+) -> dict[str, Condition]:
     """What a user asks for: a canonical condition for each label as it was written, in that order.
+
+    Parameters
+    ----------
+    model
+        The model.
+    labels
+        What a user wrote.
+    context
+        The context that they are asked for in; ``None`` is that of each label, or none.
 
     Raises
     ------
     DataError
-        If nothing is asked for, a label is blank, or a perturbation is unknown to the model or had no training cells.
+        If nothing is asked for, a label is blank, or a perturbation or the context is unknown to the model or had no
+        training cells.
     """
     asked = asked_names(model.fields, labels, model.perturbations)
+    context = asked_level(model.fields, model.levels, "context", context)
+    if context is not None and len(model.levels[str(model.fields.context_key)]) > 1:
+        asked = {label: in_context(condition, context) for label, condition in asked.items()}
     model.dosage(tuple(asked.values()))  # raises for what cannot be predicted
     return asked
 
@@ -61,6 +76,50 @@ def asked_names(
         perturbations=perturbations,
         guides=fields.guides_key is not None,
     )
+
+
+def asked_level(
+    fields: DataFields, levels: Mapping[str, Sequence[str]], role: Literal["batch", "context"], level: Any
+) -> str | None:
+    """The batch or context that a user asks for; ``None`` where none is.
+
+    Parameters
+    ----------
+    fields
+        Columns of the data.
+    levels
+        Known batches and contexts by column.
+    role
+        Which of the two it is.
+    level
+        What a user wrote: a name, or a number of a lane.
+
+    Raises
+    ------
+    DataError
+        If there is no such column, or it has no such category; the message lists those that there are.
+    """
+    if level is None:
+        return None
+    key = fields.batch_key if role == "batch" else fields.context_key
+    if key is None:
+        raise DataError(
+            f"{role} is {shown(level)}, but the model knows no {'batches' if role == 'batch' else 'contexts'}: it was "
+            f"trained without {role}_key; leave {role} out"
+        )
+    number = plain(level)
+    if isinstance(number, bool) or not isinstance(number, str | int):
+        raise DataError(f"{role} is {shown(level)}; it must be the name of a {role} of obs[{key!r}]")
+    if str(number) not in levels[key]:
+        raise DataError(f"unknown {role} {str(number)!r} of obs[{key!r}]{closest(str(number), levels[key])}")
+    return str(number)
+
+
+def asked_batch(model: TrainedModel, batch: Any) -> int | None:
+    """Number of the batch that a user asks for among the levels of a model; ``None`` where none is, or there is one."""
+    name = asked_level(model.fields, model.levels, "batch", batch)
+    column = model.column("batch")
+    return None if name is None or column is None else column.number(name)
 
 
 def need_artifact(model: TrainedModel, what: str) -> None:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.labels import CONTROL, listed
+from cradlevae.data.labels import CONTROL, Condition, base_of, context_of, in_context, listed
 from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.data.marks import made_by
 from cradlevae.data.storage.block_writer import Block, check_cells_output, from_blocks, rounded
@@ -33,11 +33,14 @@ from cradlevae.model.globals import Globals, artifact_state, perturbation_state
 from cradlevae.model.module import failed_cells, sparse_counts
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.mlp import Gaussian
-from cradlevae.query.arguments import artifact_indicator, asked_conditions, need_artifact
+from cradlevae.query.arguments import artifact_indicator, asked_batch, asked_conditions, need_artifact
 from cradlevae.utils.checks import check_choice, flag, optional_output, seed_number, text, whole_number
 from cradlevae.utils.constants import BLOCK_VALUES, ENCODED_CELLS
 from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import AnnDataLike, BoolArray, IndexArray
+
+OWN = "own"
+"""What keeps each cell in its own batch."""
 
 BITS = 17
 """Bits of the mantissa that are written: a relative error of 4e-6 at most, for smaller files."""
@@ -52,11 +55,14 @@ class _Target:
     artifact
         Artifact indicator, (C,); ``None`` keeps each cell's own.
     dosage
-        Dosages, (T,); ``None`` keeps each cell's own.
+        Dosages by condition of the cells, (conditions, T); ``None`` keeps each cell's own.
+    batch
+        Number of the batch; ``None`` keeps each cell's own.
     """
 
     artifact: Tensor | None
     dosage: Tensor | None
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ def clean(
     *,
     cells: Literal["all", "failed"] = "all",
     library_size: Literal["passing", "own"] = "passing",
+    batch: str = OWN,
     n_draws: int = 16,
     seed: int = 0,
     output: str | Path | None = None,
@@ -108,6 +115,8 @@ def clean(
     library_size
         Total of a failed cell's expected counts: the median of ``"passing"`` training cells, or its ``"own"``.
         Passing cells keep their own.
+    batch
+        ``"own"`` keeps each cell in its experimental batch; a name gives the cell as if it had been in that batch.
     n_draws
         Posterior draws that are averaged.
     seed
@@ -137,7 +146,7 @@ def clean(
     """
     need_artifact(model, "clean cells")
     return counterfactual(
-        model, adata, artifact=False, cells=cells, library_size=library_size, n_draws=n_draws, seed=seed,
+        model, adata, artifact=False, cells=cells, library_size=library_size, batch=batch, n_draws=n_draws, seed=seed,
         output=output, overwrite=overwrite,
     )  # fmt: skip
 
@@ -150,16 +159,17 @@ def counterfactual(
     perturbation: str | None = None,
     cells: Literal["all", "failed"] = "all",
     library_size: Literal["passing", "own"] = "own",
+    batch: str = OWN,
     n_draws: int = 16,
     seed: int = 0,
     output: str | Path | None = None,
     overwrite: bool = False,
 ) -> ad.AnnData:
-    """Each cell, had its artifact or its perturbation been another.
+    """Each cell, had its artifact, its perturbation or its batch been another.
 
     Parameters
     ----------
-    model, adata, cells, library_size, n_draws, seed, output, overwrite
+    model, adata, cells, library_size, batch, n_draws, seed, output, overwrite
         As in :func:`clean`.
     artifact
         ``False`` (off), ``True``, names of classes, or ``None`` to keep each cell's own.
@@ -182,11 +192,14 @@ def counterfactual(
     if perturbation is not None:
         text("perturbation", perturbation, empty=True)
     model.bank()  # an untrained model has none, and says so
+    number = None if batch == OWN and OWN not in _batches(model) else asked_batch(model, batch)
+    asked = None if perturbation is None else next(iter(asked_conditions(model, perturbation).values()))
+    data = model.read(adata)
     target = _Target(
         None if artifact is None else artifact_indicator(model, artifact),
-        None if perturbation is None else model.dosage(tuple(asked_conditions(model, perturbation).values()))[0],
+        None if asked is None else model.dosage(tuple(_of_context(asked, name) for name in data.conditions)),
+        number,
     )
-    data = model.read(adata)
     known = _known(model, data)
     rows = np.flatnonzero(known & data.failed if cells == "failed" else known)
     if len(rows) == 0:
@@ -251,16 +264,25 @@ def _decoded(
     now = minibatch.artifact
     classes = now, now if target.artifact is None else target.artifact.expand_as(now)
     shared = [artifact_state(draw, one) for one in classes]
-    posterior, own = module.encode(module.encode_counts(sparse_counts(minibatch))[0], z_p, shared[0], offset)
+    encoded = module.encode_counts(sparse_counts(minibatch))[0]
+    posterior, own = module.encode(encoded, z_p, shared[0], offset, minibatch.levels)
     z_b = posterior.sample(noise[:n_draws])
     before, after = _with_own(shared, own, classes, noise[n_draws:])
     counts = sparse_counts(minibatch).dense()
-    mean = module.decode_share(z_b, z_p, before, offset).mul_(minibatch.library_size.unsqueeze(1))
+    level = module.of_levels(minibatch.levels)
+    mean = module.decode_share(z_b, z_p, before, offset, level).mul_(minibatch.library_size.unsqueeze(1))
     factor = module.likelihood.own_factors(counts, mean)  # (draws, cells, genes)
-    if target.dosage is not None:
-        z_p = torch.einsum("t,dtk->dk", target.dosage, draw.shift).unsqueeze(1)
-        offset = module.offset(target.dosage.unsqueeze(0))
-    share = factor.mul_(module.decode_share(z_b, z_p, after, offset))[:, :n]
+    if target.dosage is not None and not model.pairs:  # the same for all cells
+        z_p = torch.einsum("t,dtk->dk", target.dosage[0], draw.shift).unsqueeze(1)
+        offset = module.offset(target.dosage[:1])
+    elif target.dosage is not None:
+        place, of_cells = np.unique(data.condition[rows[pad]], return_inverse=True)
+        dosage, condition = target.dosage[place], torch.from_numpy(of_cells)
+        z_p = perturbation_state(draw, dosage, condition)
+        offset = module.offset_of_cells(dosage, condition)
+    if target.batch is not None and minibatch.levels is not None:
+        level = module.of_levels(model.in_batch(minibatch.levels, target.batch))
+    share = factor.mul_(module.decode_share(z_b, z_p, after, offset, level))[:, :n]
     share = share.div_(share.sum(-1, keepdim=True))
     return _Decoded(
         share=share.mean(0),
@@ -286,6 +308,16 @@ def _with_own(
     return [None if one is None else one + of * own for one, of in zip(shared, damaged, strict=True)]
 
 
+def _batches(model: TrainedModel) -> tuple[str, ...]:
+    """The batches that a model knows; none where it knows no batches."""
+    return () if model.fields.batch_key is None else model.levels[model.fields.batch_key]
+
+
+def _of_context(asked: Condition, own: str) -> Condition:
+    """A condition in the context of another; as it is where it has one, or the other has none."""
+    return asked if asked.context is not None else in_context(asked, context_of(own))
+
+
 def _known(model: TrainedModel, data: Experiment) -> BoolArray:
     """Cells whose perturbations had training cells; the others are left out with a warning that names them."""
     answerable = set(model.answerable(data.conditions))
@@ -307,4 +339,4 @@ def _confounded(model: TrainedModel, conditions: Sequence[str]) -> npt.NDArray[n
     """Whether the alarm rang for each condition in the model's experiment; ``None`` where it was not tested."""
     flagged = dict(zip(model.confounding["perturbation"], model.confounding["flagged"], strict=True))
     known = {CONTROL: False} | {name: bool(flag) for name, flag in flagged.items()}
-    return np.array([known.get(name) for name in conditions], dtype=object)
+    return np.array([known.get(base_of(name)) for name in conditions], dtype=object)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -16,7 +17,7 @@ from cradlevae.model.estimation.effect_estimator import Scale, estimate_effects
 from cradlevae.model.estimation.latent_draws import Basal, draw_condition
 from cradlevae.model.estimation.streams import reseed, seeded
 from cradlevae.model.trained import TrainedModel
-from cradlevae.query.arguments import PUBLISHED_LIBRARY_SIZE, asked_conditions, checked_error
+from cradlevae.query.arguments import PUBLISHED_LIBRARY_SIZE, asked_batch, asked_conditions, checked_error
 from cradlevae.utils.checks import check_choice, flag, probability, real_number, seed_number, whole_number
 from cradlevae.utils.constants import TARGET_SUM
 from cradlevae.utils.progress import track_slow
@@ -35,6 +36,8 @@ def effects(
     scale: Scale = "perturbseq",
     basal: Basal = "controls",
     residual: bool = True,
+    batch: str | None = None,
+    context: str | None = None,
     seed: int = 0,
 ) -> ad.AnnData:
     """Effect of each condition on each gene: treated minus control, artifact off.
@@ -64,6 +67,12 @@ def effects(
         cells ask for it; without, the effect is what :func:`~cradlevae.query.predict.predict` would generate. A model
         without gene effects keeps its effects, and only their intervals are widened by what they leave of the measured
         ones. It is known on the scale ``"perturbseq"`` alone.
+    batch
+        Experimental batch that treated cells and controls are taken to be in; by default the effect is an average over
+        the batches of passing controls.
+    context
+        Context that the effect is asked for in, e.g. a cell line: that of a perturbation not measured there is what it
+        has in the other contexts, on the context's own control expression. By default, an average over contexts.
     seed
         Seed of the draws.
 
@@ -77,21 +86,23 @@ def effects(
     Raises
     ------
     DataError
-        If a perturbation is unknown or had no training cells.
+        If a perturbation is unknown or had no training cells, or the batch or the context is unknown.
     """
     credible, seed, residual = probability("credible", credible), seed_number(seed), flag("residual", residual)
     check_choice("scale", scale, ("perturbseq", "mean"))
     check_choice("basal", basal, ("controls", "prior"))
     target = TARGET_ERROR[scale] if error is None else checked_error(error)
-    asked = asked_conditions(model, perturbations)
+    asked = asked_conditions(model, perturbations, context)
     conditions = tuple(dict.fromkeys(asked.values()))
     dosage = model.dosage(conditions)
     estimates = estimate_effects(
-        model, conditions, dosage, credible=credible, error=target, scale=scale, basal=basal, seed=seed
-    )
+        model, conditions, dosage, credible=credible, error=target, scale=scale, basal=basal,
+        batch=asked_batch(model, batch), seed=seed,
+    )  # fmt: skip
     layers = estimates.layers
     obs = pd.DataFrame({"n_particles": estimates.n_particles}, index=pd.Index(conditions, name="perturbation"))
-    settings = {"scale": scale, "credible": credible, "error": target, "basal": basal}
+    settings: dict[str, Any] = {"scale": scale, "credible": credible, "error": target, "basal": basal}
+    settings |= {name: value for name, value in (("batch", batch), ("context", context)) if value is not None}
     if residual and scale == "perturbseq" and model.residual is not None:
         _add_residual(layers, *model.residual.of(conditions, dosage.numpy()), model.residual.widening, credible)
     x = layers.pop("X")

@@ -81,7 +81,7 @@ def _states(
     z_a = artifact_state(draw, minibatch.artifact)
     encoded = module.encode_counts(sparse_counts(minibatch))[0]
     offset = module.offset_of_cells(minibatch.dosage, minibatch.condition)
-    posterior, own = module.encode(encoded, z_p, z_a, offset)
+    posterior, own = module.encode(encoded, z_p, z_a, offset, minibatch.levels)
     noise = None if seed is None else CellStreams(data, rows, seed).normal(2, module.n_latent)[:, pad]
     z_b = posterior.loc if noise is None else posterior.sample(noise[:1])
     if z_a is not None and own is not None:

@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cradlevae.data.experiment import DataFields
-from cradlevae.data.labels import listed, singles_of
+from cradlevae.data.labels import base_of, listed, singles_of
 from cradlevae.errors import DataError
 from cradlevae.model.estimation.streams import stream_seed
-from cradlevae.query.arguments import asked_names
+from cradlevae.model.trained import TrainedModel
+from cradlevae.query.arguments import asked_batch, asked_names
 from cradlevae.utils.checks import shown
 from cradlevae.utils.fields import plain
-from cradlevae.utils.types import Float32Array
+from cradlevae.utils.types import Float32Array, IntArray
 
 LibrarySize = float | str | Mapping[str, npt.ArrayLike]
 """A number, ``"controls"`` (those of real passing training controls), or sizes of cells by condition."""
@@ -41,6 +42,7 @@ def chosen_sizes(
     by_name: dict[str, npt.NDArray[Any]] = {
         next(iter(asked_names(fields, name, known).values())): np.ravel(sizes) for name, sizes in library_size.items()
     }
+    by_name |= {name: by_name[base] for name in names if name not in by_name and (base := base_of(name)) in by_name}
     missing = [name for name in names if not len(by_name.get(name, ()))]
     if missing:
         raise DataError(f"library_size has no sizes for {listed(missing)}; give some for every condition")
@@ -49,6 +51,43 @@ def chosen_sizes(
         random = np.random.default_rng([seed, 3, stream_seed(seed, name)])
         sizes.append(np.resize(random.permutation([_positive(size) for size in by_name[name]]), n_cells))
     return np.asarray(sizes, dtype=np.float32)
+
+
+Batches = str | Mapping[str, Sequence[str]]
+"""A batch, or those of cells by condition."""
+
+
+def chosen_batches(
+    batch: Batches | None, names: Sequence[str], model: TrainedModel, n_cells: int, seed: int
+) -> IntArray | None:
+    """Number of the batch of each cell of each condition, (conditions, n_cells); ``None`` keeps those of the states.
+
+    Batches of real cells come in the order of the library sizes of the same cells (:func:`chosen_sizes`).
+
+    Raises
+    ------
+    DataError
+        If a batch is unknown, or a condition has none.
+    """
+    if batch is None or model.column("batch") is None:
+        asked_batch(model, batch if not isinstance(batch, Mapping) else None)
+        return None
+    if not isinstance(batch, Mapping):
+        return np.full((len(names), n_cells), asked_batch(model, batch), dtype=np.int64)
+    known = {single for name in names for single in singles_of(name)}
+    by_name: dict[str, list[int]] = {
+        next(iter(asked_names(model.fields, name, known).values())): [asked_batch(model, one) or 0 for one in of_cells]
+        for name, of_cells in batch.items()
+    }
+    by_name |= {name: by_name[base] for name in names if name not in by_name and (base := base_of(name)) in by_name}
+    missing = [name for name in names if not by_name.get(name)]
+    if missing:
+        raise DataError(f"batch has no batches for {listed(missing)}; give some for every condition")
+    numbers = []
+    for name in names:
+        random = np.random.default_rng([seed, 3, stream_seed(seed, name)])
+        numbers.append(np.resize(random.permutation(by_name[name]), n_cells))
+    return np.asarray(numbers, dtype=np.int64)
 
 
 def _positive(size: object) -> float:

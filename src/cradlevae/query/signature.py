@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cradlevae.model.estimation.latent_draws import draw_basal, draw_cell_artifact, draw_globals
+from cradlevae.model.estimation.latent_draws import BasalStates, draw_basal, draw_cell_artifact, draw_globals
 from cradlevae.model.estimation.streams import seeded
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.arguments import need_artifact, need_damaged_cells
@@ -55,15 +55,15 @@ def artifact_signature(
         warnings.warn(f"left out, because no training cell had it: {', '.join(map(repr, left_out))}", stacklevel=3)
     tables = []
     with seeded(seed):
-        z_b, _ = draw_basal(model, (1, n_states), "controls", np.random.default_rng(seed))
+        basal = draw_basal(model, (1, n_states), "controls", np.random.default_rng(seed))
         artifact = draw_globals(model, n_draws).artifact  # (draws, classes, latent)
         assert artifact is not None
         only = torch.eye(len(model.criteria))
-        clean = model.module.decode_share(z_b).mean((0, 1))
+        clean = model.module.decode_share(basal.state, level=model.module.of_levels(basal.levels)).mean((0, 1))
         for index, criterion in enumerate(model.criteria):
             if criterion in left_out:
                 continue
-            shares = torch.stack([_damaged_share(model, z_b, drawn[index], only[index]) for drawn in artifact])
+            shares = torch.stack([_damaged_share(model, basal, drawn[index], only[index]) for drawn in artifact])
             fold = torch.log2(shares.clamp_min(1e-12) / clean.clamp_min(1e-12)).numpy()
             low, high = np.quantile(fold, [(1 - credible) / 2, (1 + credible) / 2], axis=0)
             tables.append(
@@ -81,7 +81,8 @@ def artifact_signature(
     return pd.concat(tables)
 
 
-def _damaged_share(model: TrainedModel, z_b: Tensor, artifact: Tensor, indicator: Tensor) -> Tensor:
+def _damaged_share(model: TrainedModel, basal: BasalStates, artifact: Tensor, indicator: Tensor) -> Tensor:
     """Mean share of each gene over damaged cells of these basal states, (genes,)."""
-    z_a = draw_cell_artifact(model, artifact.expand_as(z_b), indicator)
-    return model.module.decode_share(z_b, artifact=z_a).mean((0, 1))
+    z_a = draw_cell_artifact(model, artifact.expand_as(basal.state), indicator)
+    level = model.module.of_levels(basal.levels)
+    return model.module.decode_share(basal.state, artifact=z_a, level=level).mean((0, 1))

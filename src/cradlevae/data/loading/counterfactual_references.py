@@ -1,4 +1,7 @@
-"""Reference profiles of counterfactuals: the counts of cells with the same condition but the other artifact class."""
+"""Reference profiles of counterfactuals: the counts of cells with the same condition but the other artifact class.
+
+Where cells are of several batches, a reference comes from the same batch if that has such cells, else from all batches.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,10 @@ MEDIAN_CELLS = 50
 """Largest number of random cells that a median profile is computed from (the published choice)."""
 
 
+MAX_VALUES = 32_000_000
+"""Most values that the profiles of single batches may have; beyond, references are those of all batches."""
+
+
 class CounterfactualReferences:
     """Reference profiles of each condition and class, computed from the cells of one part of the split.
 
@@ -34,8 +41,8 @@ class CounterfactualReferences:
     kind
         How a reference is computed; see :data:`ReferenceKind`.
     opposite
-        Whether a cell's reference is of the opposite artifact class; if not, it is always of failed cells (as
-        published).
+        Whether a cell's reference is of the opposite artifact class, and of its own batch where there are such cells;
+        if not, it is always of failed cells (as published).
     seed
         Seed of the random choice of cells.
     """
@@ -55,20 +62,31 @@ class CounterfactualReferences:
         self._seed = seed
         generator = np.random.default_rng(seed)
         code = data.condition[rows] * 2 + data.failed[rows]
-        order = np.argsort(code, kind="stable")
-        n_groups = 2 * len(data.conditions)
-        bounds = np.searchsorted(code[order], np.arange(n_groups + 1))
-        self._cells_of_group = [rows[order[bounds[g] : bounds[g + 1]]] for g in range(n_groups)]
-        self._artifact = np.zeros((n_groups, len(data.criteria)), dtype=np.float32)
+        n_pooled = 2 * len(data.conditions)
+        self._batches = _Batches(data, code, rows, n_pooled, kind != "cell") if opposite and data.varied else None
+        cells, sums_to = rows, code
+        if self._batches is not None:  # the groups of single batches follow those of all
+            cells, sums_to = np.tile(rows, 2), np.concatenate([code, self._batches.group])
+        order = np.argsort(sums_to, kind="stable")
+        n_groups = n_pooled + (0 if self._batches is None else len(self._batches.keys))
+        bounds = np.searchsorted(sums_to[order], np.arange(n_groups + 1))
+        self._cells_of_group = [cells[order[bounds[g] : bounds[g + 1]]] for g in range(n_groups)]
+        self._artifact = np.zeros((n_pooled, len(data.criteria)), dtype=np.float32)
         self._profiles = np.zeros((n_groups if kind == "median" else 0, data.n_genes), dtype=np.float32)
-        for group, cells in enumerate(self._cells_of_group):
-            if len(cells) == 0:
+        self._levels = np.zeros((n_groups, sum(len(factor.levels) for factor in data.varied)), dtype=np.float32)
+        for group, members in enumerate(self._cells_of_group):
+            if len(members) == 0:
                 continue
-            self._artifact[group] = data.artifact[cells].mean(axis=0)
+            if group < n_pooled:
+                self._artifact[group] = data.artifact[members].mean(axis=0)
+            self._levels[group] = self._share_of_levels(members)
             if kind == "median":
-                self._profiles[group] = self._median(cells, generator)
+                self._profiles[group] = self._median(members, generator)
         if kind == "mean":
-            self._profiles = group_sums(data.counts, rows, code, n_groups, "averaging reference profiles")
+            of_own = code if self._batches is None else self._batches.group
+            self._profiles = group_sums(data.counts, rows, of_own, n_groups, "averaging reference profiles")
+            if self._batches is not None:
+                np.add.at(self._profiles, self._batches.pooled, self._profiles[n_pooled:])
             self._profiles /= np.maximum(np.diff(bounds), 1)[:, None].astype(np.float32)
         self.set_epoch(0)
 
@@ -77,6 +95,11 @@ class CounterfactualReferences:
         if self._kind == "cell":
             generator = np.random.default_rng([self._seed, epoch])
             self._uniform = generator.random(self._data.n_cells, dtype=np.float32)
+
+    def _share_of_levels(self, cells: IndexArray) -> Float32Array:
+        """Share of each level among some cells, (levels,); those of a column sum to 1."""
+        n_cells = np.bincount(self._data.levels[cells].ravel(), minlength=self._levels.shape[1])
+        return (n_cells / len(cells)).astype(np.float32)
 
     def _median(self, cells: IndexArray, generator: np.random.Generator) -> Float32Array:
         """Compute the median profile of a random sample of these cells, (genes,)."""
@@ -93,7 +116,7 @@ class CounterfactualReferences:
         """Whether single cells are the references."""
         return self._kind == "cell"
 
-    def of_rows(self, rows: IndexArray) -> tuple[Float32Array, IntArray, Float32Array]:
+    def of_rows(self, rows: IndexArray) -> tuple[Float32Array, IntArray, Float32Array, Float32Array]:
         """Return the references of these cells.
 
         Returns
@@ -104,10 +127,20 @@ class CounterfactualReferences:
             Row of ``profiles`` for each cell, −1 where it has none, (cells,).
         flipped
             Artifact indicator of each cell's counterfactual, (cells, classes).
+        levels
+            Share of each level among the cells of each reference, (references, levels).
         """
         chosen, reference = self.choose(rows)
         profiles = self._data.counts[chosen].toarray() if self.of_cells else self._profiles[chosen]
-        return profiles, reference, self.flipped(rows)
+        return profiles, reference, self.flipped(rows), self.levels_of(chosen)
+
+    def levels_of(self, chosen: IntArray) -> Float32Array:
+        """Return the share of each level among the cells of what :meth:`choose` has chosen, (references, levels)."""
+        if not self.of_cells:
+            return self._levels[chosen]
+        shares = np.zeros((len(chosen), self._levels.shape[1]), dtype=np.float32)
+        np.put_along_axis(shares, self._data.levels[chosen], 1.0, axis=1)
+        return shares
 
     def choose(self, rows: IndexArray) -> tuple[IntArray, IntArray]:
         """Return which rows of :attr:`profiles` (or of the counts) these cells need, and which of these each cell has.
@@ -117,6 +150,8 @@ class CounterfactualReferences:
         failed = self._data.failed[rows]
         other = ~failed if self._opposite else np.ones_like(failed)
         group = self._data.condition[rows] * 2 + other
+        if self._batches is not None:
+            group = self._batches.own(group, rows)
         sizes = np.array([len(cells) for cells in self._cells_of_group])
         present = sizes[group] > 0
         if self.of_cells:
@@ -135,3 +170,40 @@ class CounterfactualReferences:
         if len(data.criteria) > 1:  # no real cell fails the exact complement: take what its references fail
             flipped = np.where(data.failed[rows, None], 0.0, self._artifact[data.condition[rows] * 2 + 1])
         return flipped.astype(np.float32)
+
+
+class _Batches:
+    """Groups of cells of one condition, class and batch, numbered on behind those of all batches.
+
+    Parameters
+    ----------
+    data
+        The experiment.
+    code
+        Group of each of ``rows`` among those of all batches, (rows,).
+    rows
+        The cells, ascending.
+    n_pooled
+        Number of groups of all batches.
+    with_profiles
+        Whether a group needs a profile; then there are none beyond :data:`MAX_VALUES`.
+    """
+
+    def __init__(self, data: Experiment, code: IntArray, rows: IndexArray, n_pooled: int, with_profiles: bool) -> None:
+        self._strata, self._n_strata = data.strata, int(data.strata.max(initial=0)) + 1
+        key = code * self._n_strata + self._strata[rows]
+        self.keys, place = np.unique(key, return_inverse=True)
+        self._enabled = not with_profiles or len(self.keys) * data.n_genes <= MAX_VALUES
+        if not self._enabled:  # one group for each of all batches again
+            self.keys, place = np.unique(code * self._n_strata, return_inverse=True)
+        self._n_pooled = n_pooled
+        self.group = (n_pooled + place).astype(np.int64)
+        self.pooled = (self.keys // self._n_strata).astype(np.int64)
+
+    def own(self, group: IntArray, rows: IndexArray) -> IntArray:
+        """The group of each cell's own batch where that has cells, else the one of all batches, (rows,)."""
+        if not self._enabled:
+            return group
+        key = group * self._n_strata + self._strata[rows]
+        place = np.minimum(np.searchsorted(self.keys, key), len(self.keys) - 1)
+        return np.where(self.keys[place] == key, self._n_pooled + place, group)

@@ -54,6 +54,7 @@ class DeviceCells:
         self.dosage = move(data.dosage)
         self.artifact = move(data.artifact)
         self.library_size = move(data.library_size)
+        self.levels = move(data.levels) if data.varied else None
 
     @staticmethod
     def fits(data: Experiment, device: torch.device) -> bool:
@@ -151,7 +152,16 @@ class DeviceMinibatches:
             failed_weight=torch.from_numpy(shared.failed_weight).to(cells.device, non_blocking=True),
             twin=twin,
             twin_cells=twin_cells,
+            levels=None if cells.levels is None else cells.levels[on_device],
+            reference_levels=None if cells.levels is None else self._levels_of(chosen),
         )
+
+    def _levels_of(self, chosen: IntArray) -> torch.Tensor:
+        """Return the share of each level among the cells of references, (references, levels)."""
+        import torch
+
+        shares = np.zeros((0, 0), np.float32) if self._references is None else self._references.levels_of(chosen)
+        return torch.from_numpy(shares).to(self._cells.device, non_blocking=True)
 
     def _starts(self, rows: IntArray) -> IntArray:
         """Return where each cell's counts start in a minibatch of these cells, and their number, (cells + 1,)."""

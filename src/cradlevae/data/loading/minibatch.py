@@ -45,6 +45,10 @@ class Minibatch:
         See :class:`SharedRows`.
     whole
         Number of cells of the whole minibatch, where several processes share it; 0 where this is the whole.
+    levels
+        Levels (batch, covariates, context) of the cells among all levels, (cells, columns); ``None`` is no column.
+    reference_levels
+        Share of each level among the cells of each reference, (references, levels); ``None`` is no column.
     """
 
     values: torch.Tensor
@@ -65,6 +69,8 @@ class Minibatch:
     twin: torch.Tensor
     twin_cells: torch.Tensor
     whole: int = 0
+    levels: torch.Tensor | None = None
+    reference_levels: torch.Tensor | None = None
 
     @property
     def n_cells(self) -> int:
@@ -81,6 +87,9 @@ class Minibatch:
                 "twin", "twin_cells",
             )
         }  # fmt: skip
+        for name in ("levels", "reference_levels"):
+            tensor = getattr(self, name)
+            moved[name] = None if tensor is None else tensor.to(device, non_blocking=non_blocking)
         return replace(self, **moved)
 
 
@@ -151,10 +160,10 @@ def make_minibatch(
     csr = sp.csr_matrix(data.counts[rows]) if counts is None else counts
     used, condition = np.unique(data.condition[rows], return_inverse=True)
     if references is None:
-        profiles = np.zeros((0, data.n_genes), dtype=np.float32)
+        profiles, of_references = np.zeros((0, data.n_genes), dtype=np.float32), np.zeros((0, 0), dtype=np.float32)
         reference, flipped = np.full(len(rows), -1, dtype=np.int64), 1 - data.artifact[rows]
     else:
-        profiles, reference, flipped = references.of_rows(rows)
+        profiles, reference, flipped, of_references = references.of_rows(rows)
     shared = shared_rows(data.dosage[used], data.artifact[rows], reference, flipped)
     return Minibatch(
         values=torch.from_numpy(csr.data),
@@ -174,4 +183,6 @@ def make_minibatch(
         failed_weight=torch.from_numpy(shared.failed_weight),
         twin=torch.from_numpy(shared.twin),
         twin_cells=torch.from_numpy(shared.twin_cells),
+        levels=torch.from_numpy(data.levels[rows]) if data.varied else None,
+        reference_levels=torch.from_numpy(of_references) if data.varied else None,
     )

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cradlevae.data.labels import context_of
 from cradlevae.model.estimation.integration_design import (
     DRAWS,
     PARTICLES,
@@ -73,6 +74,7 @@ def estimate_effects(
     error: float,
     scale: Scale = "perturbseq",
     basal: Basal = "controls",
+    batch: int | None = None,
     seed: int = 0,
 ) -> EffectEstimates:
     """Effects of conditions of these dosages, (conditions, T), without what the networks leave of measured effects.
@@ -82,7 +84,7 @@ def estimate_effects(
     model
         A trained model.
     conditions
-        Names of the conditions.
+        Names of the conditions; states are those of controls of their context, where they have one.
     dosage
         Dosages of the conditions, (conditions, T).
     credible
@@ -91,14 +93,17 @@ def estimate_effects(
         Monte-Carlo standard error to reach on 99 % of the genes.
     scale, basal, seed
         As in :func:`cradlevae.query.effects.effects`.
+    batch
+        Number of the batch (:attr:`.TrainedModel.columns`) that all states are put into; ``None`` leaves them in
+        their own.
     """
     layers: list[dict[str, Float32Array]] = []
     n_particles: list[int] = []
     above: list[str] = []
     with seeded(seed):
-        controls = _Controls(model, scale, basal, seed)
+        controls = _Controls(model, scale, basal, batch, seed)
         for row in track_slow(range(len(conditions)), len(conditions), "effects"):
-            estimate = _estimate(controls, dosage[row], error)
+            estimate = _estimate(controls, conditions[row], dosage[row], error)
             layers.append(estimate.layers(credible))
             n_particles.append(estimate.n_particles)
             if estimate.worst > error:
@@ -115,15 +120,18 @@ class _Controls:
     model: TrainedModel
     scale: Scale
     basal: Basal
+    batch: int | None
     seed: int
-    decoded: dict[range, tuple[States, Tensor]] = field(default_factory=dict)
+    decoded: dict[tuple[str | None, range], tuple[States, Tensor]] = field(default_factory=dict)
 
-    def of_blocks(self, blocks: range) -> tuple[States, Tensor]:
-        """States of blocks, and their expression under control, (states, 1, genes)."""
-        if blocks not in self.decoded:
-            states = draw_states(self.model, self.basal, self.seed, blocks)
-            self.decoded[blocks] = states, self.expression(states)
-        return self.decoded[blocks]
+    def of_blocks(self, blocks: range, context: str | None) -> tuple[States, Tensor]:
+        """States of blocks in a context, and their expression under control, (states, 1, genes)."""
+        if (context, blocks) not in self.decoded:
+            states = draw_states(self.model, self.basal, self.seed, blocks, context)
+            if self.batch is not None:
+                states = replace(states, levels=self.model.in_batch(states.levels, self.batch))
+            self.decoded[context, blocks] = states, self.expression(states)
+        return self.decoded[context, blocks]
 
     def expression(self, states: States, shift: Tensor | None = None, offset: Tensor | None = None) -> Tensor:
         """Expected expression of each state under each of its shifts, (states, n, W) → (states, n, genes).
@@ -134,7 +142,8 @@ class _Controls:
         basal = states.basal.unsqueeze(1)
         if shift is not None:
             basal = basal.expand(-1, shift.shape[1], -1)
-        share: Tensor = self.model.module.decode_share(basal, shift, offset=offset)
+        level = self.model.module.of_levels(states.levels.unsqueeze(1))
+        share: Tensor = self.model.module.decode_share(basal, shift, offset=offset, level=level)
         library = states.library_size.unsqueeze(1).expand(share.shape[:2])
         if self.scale == "mean":
             return share.mul_(library.unsqueeze(2))
@@ -187,13 +196,13 @@ class _Estimate:
         return {name: value.numpy() for name, value in layers.items()}
 
 
-def _estimate(controls: _Controls, dosage: Tensor, target: float) -> _Estimate:
+def _estimate(controls: _Controls, condition: str, dosage: Tensor, target: float) -> _Estimate:
     """Add blocks of particles until the target is met."""
     means: list[Tensor] = []
     deviations: list[Tensor] = []
     residual = torch.zeros(len(controls.model.var))
     for start in range(0, MAX_BLOCKS, BLOCKS):
-        effect = _block_effects(controls, dosage, range(start, start + BLOCKS))
+        effect = _block_effects(controls, condition, dosage, range(start, start + BLOCKS))
         for block in effect:
             means.append(block.mean(0))
             deviation, rest = draw_effects(block)
@@ -205,14 +214,14 @@ def _estimate(controls: _Controls, dosage: Tensor, target: float) -> _Estimate:
     return estimate
 
 
-def _block_effects(controls: _Controls, dosage: Tensor, blocks: range) -> Tensor:
+def _block_effects(controls: _Controls, condition: str, dosage: Tensor, blocks: range) -> Tensor:
     """Effect of a condition on each particle of these blocks, (blocks, particles, genes)."""
     shape = len(blocks), PARTICLES, len(controls.model.var)
     if not dosage.any():  # the control
         return torch.zeros(shape)
-    states, control = controls.of_blocks(blocks)
+    states, control = controls.of_blocks(blocks, context_of(condition))
     shift = draw_shifts(controls.model, dosage, controls.seed, blocks)
-    offset = draw_offsets(controls.model, dosage, controls.seed, blocks)
+    offset = draw_offsets(controls.model, dosage, controls.seed, blocks, controls.model.n_unseen(condition))
     return (controls.expression(states, shift, offset) - control).view(shape)
 
 

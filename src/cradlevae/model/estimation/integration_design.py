@@ -40,20 +40,30 @@ class States:
         z^b, (batches × 7, K).
     library_size
         ℓ, (batches × 7,).
+    levels
+        Levels of the controls in the columns that cells differ in, (batches × 7, columns).
     """
 
     basal: Tensor
     library_size: Tensor
+    levels: Tensor
 
 
-def draw_states(model: TrainedModel, basal: Basal, seed: int, batches: range) -> States:
-    """The states of batches: in each, of one passing control from each seventh of the library sizes."""
-    drawn = [_draw_states(model, basal, seed, batch) for batch in batches]
-    return States(torch.cat([states.basal for states in drawn]), torch.cat([states.library_size for states in drawn]))
+def draw_states(model: TrainedModel, basal: Basal, seed: int, batches: range, context: str | None = None) -> States:
+    """The states of batches: in each, of one passing control from each seventh of the library sizes.
+
+    They are those of controls of a context, or of all contexts (``None``).
+    """
+    drawn = [_draw_states(model, basal, seed, batch, context) for batch in batches]
+    return States(
+        torch.cat([states.basal for states in drawn]),
+        torch.cat([states.library_size for states in drawn]),
+        torch.cat([states.levels for states in drawn]),
+    )
 
 
-def _draw_states(model: TrainedModel, basal: Basal, seed: int, batch: int) -> States:
-    bank = model.bank()
+def _draw_states(model: TrainedModel, basal: Basal, seed: int, batch: int, context: str | None) -> States:
+    bank = model.bank(context)
     rng = np.random.default_rng([seed, batch])
     ranked = np.argsort(bank.library_size, kind="stable")
     uniform = latin_hypercube(rng, DRAWS, 1 + model.module.n_latent)
@@ -61,7 +71,9 @@ def _draw_states(model: TrainedModel, basal: Basal, seed: int, batch: int) -> St
     state = _normal(uniform[:, 1:])
     if basal == "controls":
         state = bank.loc[chosen] + bank.scale[chosen] * state
-    return States(torch.from_numpy(state), torch.from_numpy(bank.library_size[chosen]))
+    return States(
+        torch.from_numpy(state), torch.from_numpy(bank.library_size[chosen]), torch.from_numpy(bank.levels[chosen])
+    )
 
 
 def draw_shifts(model: TrainedModel, dosage: Tensor, seed: int, batches: range) -> Tensor:
@@ -88,11 +100,18 @@ def _draw_shift(model: TrainedModel, dosage: Tensor, seed: int, batch: int) -> T
     return shift.expand(DRAWS, -1)
 
 
-def draw_offsets(model: TrainedModel, dosage: Tensor, seed: int, batches: range) -> Tensor | None:
+def draw_offsets(model: TrainedModel, dosage: Tensor, seed: int, batches: range, n_unseen: int = 0) -> Tensor | None:
     """What gene effects add to the log rates in each draw that the states meet, (batches × 7, 3, genes).
 
     The draws of a batch are around their mean, so that they add to the spread and not to the error of an effect.
     ``None`` where the model has none.
+
+    Parameters
+    ----------
+    model, dosage, seed, batches
+        As of :func:`draw_shifts`.
+    n_unseen
+        Number of perturbations that are not measured in the context: each may deviate there as others do.
     """
     effects = model.module.gene_effects
     if effects is None:
@@ -101,11 +120,18 @@ def draw_offsets(model: TrainedModel, dosage: Tensor, seed: int, batches: range)
     centre = effects.of_conditions(dosage.unsqueeze(0))  # (1, genes)
     information = model.module.likelihood.information(effects.mean_count)
     deviation = dosage[treatments].unsqueeze(1) * effects.deviation(treatments, information)
-    of_base = dosage[treatments] @ effects.base_deviation(treatments, information)  # one error, so no squares
+    levels = model.module.level_effects
+    of_strata = None if levels is None else levels.stratum_variance()
+    of_base = dosage[treatments] @ effects.base_deviation(treatments, information, of_strata)  # one error: no squares
+    streams, scales = [0, *(1 + treatments).tolist()], [of_base, *deviation]
+    if n_unseen and model.pairs:
+        pairs = torch.arange(len(model.treatments) - len(model.pairs), len(model.treatments))
+        streams.append(1 + len(model.treatments))
+        scales.append((n_unseen * effects.prior_variance(pairs).mean(0)).sqrt())
     drawn = []
     for batch in batches:
         of_batch = centre.expand(DRAWS, -1)
-        for stream, scale in zip([0, *(1 + treatments).tolist()], [of_base, *deviation], strict=True):
+        for stream, scale in zip(streams, scales, strict=True):
             of_batch = of_batch + scale * _centred_normal([seed, batch, stream, 1], len(scale))
         drawn.append(of_batch[_partners()])
     return torch.cat(drawn)

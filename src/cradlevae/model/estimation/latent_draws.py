@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -29,18 +30,40 @@ def draw_condition(model: TrainedModel, dosage: Tensor, n: int) -> tuple[Globals
     return draw, torch.einsum("m,nmk->nk", dosage[treatments], draw.shift).expand(n, -1)
 
 
+@dataclass(frozen=True)
+class BasalStates:
+    """Basal states of controls.
+
+    Attributes
+    ----------
+    state
+        z^b, (..., K).
+    library_size
+        Library sizes of the controls that they come from, (...).
+    levels
+        Levels of these controls in the columns that cells differ in, (..., columns).
+    """
+
+    state: Tensor
+    library_size: Float32Array
+    levels: Tensor
+
+
 def draw_basal(
-    model: TrainedModel, shape: tuple[int, ...], basal: Basal, generator: np.random.Generator
-) -> tuple[Tensor, Float32Array]:
-    """Basal states, (*shape, K), and the library sizes of the controls that they come from, (*shape,)."""
+    model: TrainedModel,
+    shape: tuple[int, ...],
+    basal: Basal,
+    generator: np.random.Generator,
+    context: str | None = None,
+) -> BasalStates:
+    """Basal states of controls of a context, or of all (``None``): ``shape`` of them."""
     check_choice("basal", basal, ("controls", "prior"))
-    bank = model.bank()
+    bank = model.bank(context)
     chosen = generator.integers(len(bank.library_size), size=shape)
-    noise = torch.randn(*shape, model.module.n_latent)
-    if basal == "prior":
-        return noise, bank.library_size[chosen]
-    loc, scale = torch.from_numpy(bank.loc[chosen]), torch.from_numpy(bank.scale[chosen])
-    return loc + scale * noise, bank.library_size[chosen]
+    state = torch.randn(*shape, model.module.n_latent)
+    if basal == "controls":
+        state = torch.from_numpy(bank.loc[chosen]) + torch.from_numpy(bank.scale[chosen]) * state
+    return BasalStates(state, bank.library_size[chosen], torch.from_numpy(bank.levels[chosen]))
 
 
 def draw_cell_artifact(model: TrainedModel, artifact: Tensor, indicator: Tensor) -> Tensor:

@@ -23,9 +23,14 @@ def with_banks(model: TrainedModel, data: Experiment) -> TrainedModel:
     train = training_rows(data, model.split, model.config)
     controls = train[data.is_control[train]]
     passing = controls[~data.failed[controls]]
-    rows = _some(passing if len(passing) else controls)  # if all failed, theirs are still the best states there are
+    kept = passing if len(passing) else controls  # if all failed, theirs are still the best states there are
+    if data.context is not None and len(data.context.levels) > 1:
+        contexts = data.context.codes[kept]
+        rows = np.sort(np.concatenate([_some(kept[contexts == code]) for code in np.unique(contexts)]))
+    else:
+        rows = _some(kept)
     basal, _ = _posteriors(model, data, rows, clean=True)
-    bank = ControlBank(*basal, data.library_size[rows])
+    bank = ControlBank(*basal, data.library_size[rows], data.levels[rows])
     failed = _some(train[data.failed[train]])
     damage = None
     if model.module.has_own_artifact and len(failed):
@@ -51,13 +56,15 @@ def _posteriors(model: TrainedModel, data: Experiment, rows: IndexArray, *, clea
             minibatch = make_minibatch(data, rows[start : start + ENCODED_CELLS])
             encoded = module.encode_counts(sparse_counts(minibatch))[0]
             if clean:
-                posteriors.append(module.encode(encoded))
+                posteriors.append(module.encode(encoded, levels=minibatch.levels))
                 continue
             draw = module.sample_globals(module.draw_noise(1))
             z_p = perturbation_state(draw, minibatch.dosage, minibatch.condition)
             z_a = artifact_state(draw, minibatch.artifact)
             posteriors.append(
-                module.encode(encoded, z_p, z_a, module.offset_of_cells(minibatch.dosage, minibatch.condition))
+                module.encode(
+                    encoded, z_p, z_a, module.offset_of_cells(minibatch.dosage, minibatch.condition), minibatch.levels
+                )
             )
     return _stacked([basal for basal, _ in posteriors]), _stacked([own for _, own in posteriors if own is not None])
 

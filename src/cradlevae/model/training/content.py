@@ -20,6 +20,7 @@ PARTS = {
     "order": "the order of the cells",
     "labels": "the perturbation labels of the cells",
     "artifact": "the artifact columns",
+    "levels": "the batches, covariates or contexts of the cells",
     "counts": "the counts",
 }
 """What is digested, in words."""
@@ -50,6 +51,11 @@ def training_content(data: Experiment, rows: Mapping[str, IndexArray]) -> dict[s
         "cells": _digest(names[by_name]),
         "order": _digest(names),
         "labels": _digest(data.conditions[code] for code in data.condition[in_order]),
+        "levels": _digest(
+            part
+            for factor in data.factors
+            for part in (factor.key, *factor.levels, factor.codes[in_order].tobytes().hex())
+        ),
         "artifact": _digest([*data.criteria, data.artifact[in_order].tobytes().hex()]),
         "counts": _digest([sums[by_name].tobytes().hex()]),
     }
