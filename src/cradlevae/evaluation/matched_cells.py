@@ -172,7 +172,7 @@ class _AlikeCells:
         factors = []
         if self.batch is not None:
             place = {level: code for code, level in enumerate(self.batch.levels)}
-            factors.append(_factor(self.batch, np.array([place[str(level)] for level in cells.obs["batch"]])))
+            factors.append(_factor(self.batch, np.array([place[str(level)] for level in cells.obs[self.batch.key]])))
         if self.context is not None:
             contexts = [self.context.levels.index(context or str(context_of(name))) for name in names]
             factors.append(_factor(self.context, np.repeat(contexts, n_cells)))

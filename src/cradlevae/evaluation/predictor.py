@@ -14,10 +14,9 @@ import pandas as pd
 
 from cradlevae.data.experiment import DataFields, Experiment
 from cradlevae.data.split import Split
-from cradlevae.evaluation.floors.levels import Batches
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.effects import effects
-from cradlevae.query.library_sizes import LibrarySize
+from cradlevae.query.library_sizes import Batches, LibrarySize
 from cradlevae.query.predict import predict
 from cradlevae.utils.types import AnnDataLike, IntArray
 
@@ -76,7 +75,7 @@ class Predictor(Learner, Protocol):
 
         ``batch`` and ``context`` are given only where the data have several: a batch, or batches of cells by condition
         (one for each library size of ``library_size``, that of the same cell), and the context of controls. With
-        ``batch``, ``obs["batch"]`` is the batch of each cell.
+        ``batch``, ``obs`` holds the batch of each cell, in the column of the data.
         """
 
 

@@ -19,11 +19,11 @@ from cradlevae.data.moments import ConditionMoments
 from cradlevae.data.split import Split
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.generation import ControlCells
-from cradlevae.evaluation.floors.levels import Batches, Levels
+from cradlevae.evaluation.floors.levels import Levels
 from cradlevae.evaluation.floors.registry import FLOORS, floor_effects, floor_errors
 from cradlevae.evaluation.floors.training_moments import part_moments
 from cradlevae.query.arguments import asked_names
-from cradlevae.query.library_sizes import LibrarySize, chosen_sizes
+from cradlevae.query.library_sizes import Batches, LibrarySize, chosen_sizes
 from cradlevae.utils.checks import probability, seed_number, whole_number
 from cradlevae.utils.types import AnnDataLike, FloatArray, IndexArray, IntArray
 
@@ -179,7 +179,7 @@ class FittedFloor:
         import anndata as ad
 
         credible = probability("credible", credible)
-        self.levels.check_batch(batch)
+        self.levels.batch(batch)  # raises for one that is not known
         asked = self._asked(perturbations, context)
         names = list(asked.values())
         value = np.stack([self._effect(name) for name in names])
@@ -234,8 +234,8 @@ class FittedFloor:
         Returns
         -------
         anndata.AnnData
-            Counts (CSR) with ``obs``: ``perturbation``, ``artifact``, ``library_size``, and ``batch`` where it is
-            given.
+            Counts (CSR) with ``obs``: ``perturbation``, ``artifact``, ``library_size``, and the batch where it is
+            given, in the column of the data.
 
         Raises
         ------
@@ -249,7 +249,7 @@ class FittedFloor:
         names = list(asked.values())
         wanted = chosen_sizes(library_size, names, self.fields, n_cells, seed)
         batches = self.levels.of_cells(batch, names, n_cells, seed)
-        contexts = [context if context_of(name) is None else context_of(name) for name in names]
+        contexts = [context_of(name) or self.levels.context(context) for name in names]
         effects = np.stack([self._effect(name) for name in names])
         counts, sizes = self.controls.moved(names, effects, n_cells, wanted, seed, batches, contexts)
         obs = pd.DataFrame(
@@ -261,7 +261,8 @@ class FittedFloor:
             index=[f"predicted{i}" for i in range(n_cells * len(names))],
         )
         if batches is not None:
-            obs["batch"] = pd.Categorical(np.concatenate(batches), categories=list(self.levels.batches))
+            key = str(self.fields.batch_key)
+            obs[key] = pd.Categorical(np.concatenate(batches), categories=list(self.levels.by_column[key]))
         return ad.AnnData(counts, obs=obs, var=self.var.copy(), uns=made_by("predict"))
 
     def _asked(self, perturbations: str | Sequence[str], context: str | None) -> dict[str, Condition]:

@@ -14,10 +14,9 @@ from cradlevae.data.split import Split, check_is_split
 from cradlevae.data.split import split as make_split
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.fitted import FittedFloor, fit_floor
-from cradlevae.evaluation.floors.levels import Batches
 from cradlevae.evaluation.floors.registry import FLOORS
 from cradlevae.model.training.content import content_in_memory, refuse_changed, training_content
-from cradlevae.query.library_sizes import LibrarySize
+from cradlevae.query.library_sizes import Batches, LibrarySize
 from cradlevae.utils.docs import documented_by
 from cradlevae.utils.types import AnnDataLike, IndexArray
 
