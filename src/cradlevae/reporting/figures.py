@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cradlevae.reporting.balance import balance_figure, batches_figure, contexts_figure
 from cradlevae.reporting.cleaned import cleaned_figure
 from cradlevae.reporting.confounding import confounding_figure
 from cradlevae.reporting.effects import effects_figure
@@ -13,8 +14,11 @@ from cradlevae.reporting.signature import signature_figure
 from cradlevae.reporting.training import training_figure
 
 __all__ = [
+    "balance_figure",
+    "batches_figure",
     "cleaned_figure",
     "confounding_figure",
+    "contexts_figure",
     "effects_figure",
     "own_scores_figure",
     "qc_figure",

@@ -7,6 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from cradlevae.data.experiment import Experiment
+from cradlevae.data.factors import factor_names
+from cradlevae.data.qc.balance import batch_balance, cells_lost, perturbation_balance
 from cradlevae.data.qc.criteria import QC_KEY
 from cradlevae.evaluation.evaluate import measured_effects_of
 from cradlevae.evaluation.reference_effects import ReferenceCells
@@ -15,8 +18,11 @@ from cradlevae.query.counterfactual import clean
 from cradlevae.query.effects import effects
 from cradlevae.query.signature import artifact_signature
 from cradlevae.reporting.figures import (
+    balance_figure,
+    batches_figure,
     cleaned_figure,
     confounding_figure,
+    contexts_figure,
     effects_figure,
     own_scores_figure,
     qc_figure,
@@ -39,6 +45,9 @@ TITLES = (
     "Artifact signature",
     "Cleaned cells",
     "Quality control",
+    "Batches",
+    "Balance",
+    "Contexts",
 )
 """Titles of the figures; not every model and data set has all of them."""
 
@@ -98,6 +107,8 @@ def write_report(
         figures |= _artifact_figures(model, _sample(adata))
     if QC_KEY in adata.uns:
         figures["Quality control"] = qc_figure(adata)
+    data = model.read(adata)
+    figures |= _strata_figures(data)
     written = []
     for title, figure in figures.items():
         path = folder / figure_file(title)
@@ -114,16 +125,39 @@ def write_report(
         "epochs": f"{len(model.history)}",
         "reference": reference,
         "not scored (one of its perturbations had no training cells)": ", ".join(scores.attrs["unanswered"]) or "none",
-    }
+    } | _strata_facts(data, scores)
+    tables = {} if not data.varied else {"Sizes of batches": batch_balance(data)}
+    if data.varied:
+        tables["Cells of perturbations"] = perturbation_balance(data)
     main = scores[scores["predictor"].isin(["model", "ceiling", "data"])].dropna(axis=1, how="all")
     write_page(
         page,
         title="cradlevae report",
         summary=summary,
-        tables={"Scores of the model": main, "All scores": scores},
+        tables={"Scores of the model": main, "All scores": scores} | tables,
         figures=figures,
     )
     return [*written, page]
+
+
+def _strata_figures(data: Experiment) -> dict[str, Any]:
+    """Figures of batches and contexts, where there are several."""
+    figures = {
+        "Batches": batches_figure(data),
+        "Balance": balance_figure(data),
+        "Contexts": contexts_figure(data),
+    }
+    return {title: figure for title, figure in figures.items() if figure is not None}
+
+
+def _strata_facts(data: Experiment, scores: pd.DataFrame) -> dict[str, str]:
+    """Facts of batches and contexts for the top of the page; none where there is one stratum."""
+    if not data.varied:
+        return {}
+    facts = {factor_names([factor]): f"{len(factor.levels)} ({factor.role})" for factor in data.varied}
+    facts["cells lost to uneven batches"] = f"{cells_lost(perturbation_balance(data)):.1%}"
+    facts["not measured (no held-out controls in their batches)"] = ", ".join(scores.attrs["unmeasured"]) or "none"
+    return facts
 
 
 def _artifact_figures(model: TrainedModel, cells: AnnDataLike) -> dict[str, Any]:
