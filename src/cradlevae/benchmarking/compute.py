@@ -156,7 +156,8 @@ def _read(spec: dict[str, Any], n_mads: float | None, source: DataSource) -> Any
         if restricted or adata.memory(source.fields.layer) < machine_memory() / 3:
             adata = restrict(adata.to_memory(), source)
     if n_mads is not None:
-        options = {"gene_symbols": source.fields.gene_symbols, **source.qc}
+        fields = source.fields
+        options = {"gene_symbols": fields.gene_symbols, "batch_key": fields.batch_key, **source.qc}
         annotate_qc(adata, n_mads=n_mads, layer=source.fields.layer, key_added=source.annotated_key, **options)
     return adata
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ OPTIONS_OF_RECIPES = {"n_shared": "perturbations", "column": "column"}
 
 ARTIFACT_COLUMN = "artifact"
 """Column of failed cells that is annotated where the models read columns of single criteria."""
+
+BATCH_COLUMN = "batch"
+"""Column of the 10x lanes in converted published data sets."""
 
 ELSEWHERE = {
     "n_mads": "n_mads: of the data set",
@@ -49,12 +52,14 @@ class DataSource:
     recipe_options
         ``n_shared`` (recipe ``perturbations``) or ``column`` (recipe ``column``).
     fields
-        Where the data set holds what the models need.
+        Where the data set holds what the models need. A published data set has its 10x lanes for batches
+        (``batch_key: batch``) unless its fields name another column.
     n_mads
         QC thresholds: the data are annotated (:func:`cradlevae.annotate_qc`) and benchmarked for each. By default 3
         for simulated and published data; without thresholds, the artifact column of a file is taken as it is.
     qc
-        Other arguments of :func:`cradlevae.annotate_qc`, e.g. ``batch_key`` or ``criteria``.
+        Other arguments of :func:`cradlevae.annotate_qc`, e.g. ``criteria``; ``batch_key`` is that of the fields, unless
+        it is given here (``null`` for one threshold for all batches).
     max_genes
         Keep only so many genes, those of the most counts.
     max_cells_per_condition
@@ -99,12 +104,15 @@ class DataSource:
                 check_at_least(1, **{f"{name} of data set {self.name!r}": getattr(self, name)})
 
     def _fill_in(self) -> None:
-        """Set the name, the recipe and the thresholds that are left open."""
+        """Set the name, the recipe, the thresholds and the batches of published data that are left open."""
         if self.published:
             from cradlevae.data.datasets.published import published
 
             dataset = published(self.published)
             name, recipe = dataset.name, dataset.split
+            named = (*self.fields.covariate_keys, self.fields.context_key)
+            if self.fields.batch_key is None and BATCH_COLUMN not in named:
+                object.__setattr__(self, "fields", replace(self.fields, batch_key=BATCH_COLUMN))
         elif self.path:
             name, recipe = Path(self.path).stem, "cells"
         else:

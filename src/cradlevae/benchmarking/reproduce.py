@@ -55,6 +55,9 @@ NOT_PUBLISHED = (
     "one particle."
 )
 
+QC: dict[str, Any] = {"batch_key": None}
+"""Thresholds of quality control are those of all cells together, as published; effects are measured within batch."""
+
 PUBLISHED_RECIPES = {"combinations": "combinations_published"}
 """Recipes of splits whose published form has a name of its own."""
 
@@ -81,7 +84,7 @@ def reproduction_plan(dataset: str, *, budget: Budget = "full", path: str | Path
     recipe = declaration_of(dataset).split
     recipe = PUBLISHED_RECIPES.get(recipe, recipe)
     if budget == "full":
-        source = DataSource(published=dataset, path=file, recipe=recipe, n_mads=(3.0, 4.0, 5.0))
+        source = DataSource(published=dataset, path=file, recipe=recipe, n_mads=(3.0, 4.0, 5.0), qc=dict(QC))
         return Plan((source,), MODELS, training=TRAINING, scoring=Scoring(**scored))
     source = DataSource(
         published=dataset,
@@ -90,6 +93,7 @@ def reproduction_plan(dataset: str, *, budget: Budget = "full", path: str | Path
         max_genes=SMALL_GENES,
         max_cells_per_condition=SMALL_CELLS,
         n_mads=(3.0,),
+        qc=dict(QC),
     )
     scoring = Scoring(**scored, n_cells=50)
     return Plan((source,), MODELS, training=dict(SMALL), split_seeds=(0, 1), scoring=scoring, note=NOT_PUBLISHED)
