@@ -25,6 +25,10 @@ SMALL = ("--cells", "300", "--genes", "60")
 ONE_THREAD = ("--threads", "1")
 SPEED = ("--cells", "200", "--genes", "60", "--perturbations", "4", "--particles", "2", "--batch", "32", *ONE_THREAD)
 RUNS: dict[str, list[tuple[str, ...]]] = {
+    "batches": [("batches.py", "--cells", "600", "--genes", "40", "--models", "hierarchical_mean", "CradleVAE",
+                 "--epochs", "1", *ONE_THREAD, "--output", "batches.csv")],
+    "contexts": [("contexts.py", "--cells", "600", "--genes", "40", "--models", "other_contexts_mean", "CradleVAE",
+                  "--without", "--held-out", "context1", "--epochs", "1", *ONE_THREAD, "--output", "contexts.csv")],
     "effects": [("effects.py", "effects.json", "--cells", "200", "--genes", "60", "--perturbations", "4",
                  "--conditions", "2", "--sampled", "1", "--particles", "100", "--runs", "2")],
     "epoch": [("memory.py", "simulate", "cells.h5ad", *SMALL),

@@ -105,3 +105,56 @@ def test_too_few_cells_anywhere_are_said(pair: CellPair, space: CellSpace) -> No
     found = table(small, space)
     assert found["value"].isna().all()
     assert found["note"].str.contains("fewer than 20 cells: A, B, rare").all()
+
+
+def grouped(seed: int, n_groups: int, *, generated_like: str) -> CellPair:
+    """Cells of groups that differ more than perturbations do; A lives mostly in the first, controls in the last."""
+    random = np.random.default_rng(seed)
+    codes = np.repeat(np.arange(3), (200, 120, 120))
+    groups = random.integers(n_groups, size=len(codes))
+    groups[codes == 1] = np.where(random.random(120) < 0.6, 0, groups[codes == 1])
+    groups[codes == 0] = np.where(random.random(200) < 0.4, n_groups - 1, groups[codes == 0])
+    shift = np.exp(0.6 * random.normal(size=(n_groups, N_GENES)))
+    rate = np.full((3, N_GENES), 3.0)
+    rate[1, :8] *= 1.6
+    rate[2, 10:18] /= 1.6
+    drawn = codes if generated_like == "treated" else np.zeros_like(codes)
+    real, generated = (
+        sp.csr_matrix(random.poisson(rate[of] * shift[groups]).astype(np.float32)) for of in (codes, drawn)
+    )
+    return CellPair(("control", "A", "B"), real, codes, generated, codes, groups, groups, groups)
+
+
+@pytest.mark.parametrize("n_groups", [1, 3])
+def test_cells_are_compared_within_their_groups(n_groups: int) -> None:
+    """A perfect generator is at 0, one of controls where controls are, however groups differ."""
+    values = {}
+    for like in ("treated", "controls"):
+        pair = grouped(4, n_groups, generated_like=like)
+        found = table(pair, fit_space(pair.real, np.arange(pair.real.shape[0]), seed=0))
+        for name in METRICS:
+            values[like, name], controls, real = (found.loc[(name, predictor), "value"] for predictor in PREDICTORS)
+            scale = controls - real
+            assert scale > 0
+            expected = real if like == "treated" else controls
+            assert values[like, name] == pytest.approx(expected, abs=0.35 * scale), (like, name)
+        assert (
+            abs(found.loc[("e_distance", "real cells"), "value"])
+            < 0.15 * found.loc[("e_distance", "controls"), "value"]
+        )
+
+
+def test_a_perturbation_of_few_cells_in_each_group_is_left_out() -> None:
+    pair = grouped(4, 3, generated_like="treated")
+    scattered = np.arange(len(pair.real_codes)) % 150
+    many = replace(pair, real_groups=scattered, generated_groups=scattered)
+    found = table(many, fit_space(pair.real, np.arange(pair.real.shape[0]), seed=0))
+    assert "left out" in found.loc[("e_distance", "model"), "note"]
+    assert np.isnan(found.loc[("e_distance", "model"), "value"])
+
+
+def test_the_names_of_groups_do_not_matter() -> None:
+    pair = grouped(4, 3, generated_like="treated")
+    space = fit_space(pair.real, np.arange(pair.real.shape[0]), seed=0)
+    renamed = replace(pair, real_groups=pair.real_groups * 7 + 2, generated_groups=pair.generated_groups * 7 + 2)
+    pd.testing.assert_frame_equal(table(pair, space), table(renamed, space))
