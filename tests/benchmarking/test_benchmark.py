@@ -172,6 +172,27 @@ def test_simulated_data_are_restricted_as_files_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("here")
+def test_every_floor_and_model_runs_within_batches_and_contexts(tmp_path: Path) -> None:
+    """QC takes the batches of the fields; floors of other contexts are in the tables like others."""
+    from cradlevae.benchmarking import compute as compute_module
+
+    simulate = {"n_cells": 900, "n_genes": 60, "n_perturbations": 4, "n_combinations": 0, "n_latent": 6, "seed": 0,
+                "n_batches": 3, "batch_sd": 0.3, "confounding": 0.5, "n_contexts": 2}  # fmt: skip
+    source = {"simulate": simulate, "recipe": "cells", "qc": {"criteria": ["umi", "genes"]},
+              "fields": {"batch_key": "batch", "context_key": "context"}}  # fmt: skip
+    members = ["cradle_vae", "sams_vae", "cpa_vae", "svae_plus", "conditional_vae"]
+    models = [{"model": name, "settings": SIZES} for name in members]
+    plan = plan_of(TINY | {"data": [source], "models": models, "split_seeds": [0], "training": {"max_epochs": 1}})
+    found = cv.benchmark(plan, tmp_path / "out")
+    assert found is not None
+    assert found.failures.empty
+    assert set(FLOOR_NAMES) | set(members) <= set(found.results["model"])
+    job = expand(plan)[0]
+    annotated = compute_module._read(job.key["data"], job.n_mads, plan.data[0])
+    assert annotated.uns["cradlevae_qc"]["batch_key"] == "batch"
+
+
+@pytest.mark.usefixtures("here")
 def test_the_column_that_models_read_is_the_one_that_is_annotated(tmp_path: Path) -> None:
     from cradlevae.benchmarking import compute as compute_module
 

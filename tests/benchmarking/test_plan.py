@@ -188,6 +188,25 @@ def test_slurm_script_runs_a_part_a_task(tmp_path: Path) -> None:
     assert f'benchmark {plan} --output {tmp_path / "out"} --workers 2 --part "${{SLURM_ARRAY_TASK_ID}}/5"' in text
 
 
+def test_batches_and_contexts_of_a_plan_survive_yaml() -> None:
+    fields = {"batch_key": "lane", "covariate_keys": ["sex"], "context_key": "donor"}
+    plan = plan_of(content(data=[{"path": "a.h5ad", "fields": fields}]))
+    assert plan.data[0].fields.covariate_keys == ("sex",)
+    assert plan_of(yaml.safe_load(yaml.safe_dump(plan_dict(plan)))) == plan
+
+
+def test_published_data_have_their_lanes_for_batches() -> None:
+    assert DataSource(published="norman").fields.batch_key == "batch"
+    own = DataSource(published="norman", fields=DataFields(batch_key="label"))
+    assert own.fields.batch_key == "label"
+    assert DataSource(published="norman", fields=DataFields(context_key="batch")).fields.batch_key is None
+    assert DataSource(path="a.h5ad").fields.batch_key is None
+    plan = reproduction_plan("replogle")
+    assert plan.data[0].fields.batch_key == "batch"
+    assert plan.data[0].qc == {"batch_key": None}
+    assert plan_of(yaml.safe_load(yaml.safe_dump(plan_dict(plan)))) == plan
+
+
 def test_the_published_settings() -> None:
     plan = reproduction_plan("norman")
     assert plan.data[0].n_mads == (3.0, 4.0, 5.0)

@@ -46,6 +46,9 @@ MAX_ROWS = 40
 WRITTEN = 12
 """Up to so many columns, the number of cells is written into each field."""
 
+ABSENT = "#D5D9DD"
+"""Colour of fields without a value."""
+
 DARK = 0.5
 """Brightness of a field below which the number in it is white."""
 
@@ -209,7 +212,7 @@ def _field(ax: Axes, values: FloatArray, table: pd.DataFrame, texts: list[str], 
             colormaps[colours].copy(),
             {"vmin": 0.0, "vmax": 1.3 * max(float(np.nanmax(values, initial=1.0)), 1.0)},
         )
-    palette.set_bad("#D5D9DD")
+    palette = palette.with_extremes(bad=ABSENT)
     image = ax.imshow(np.ma.masked_invalid(values), aspect="auto", cmap=palette, interpolation="nearest", **limits)
     dress(ax)
     ax.grid(False)
