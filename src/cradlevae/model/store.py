@@ -224,7 +224,7 @@ def _unstructured(model: TrainedModel) -> dict[str, Any]:
 def _residual(stored: dict[str, Any]) -> EffectResidual:
     names = tuple(str(name) for name in stored["combinations"])
     numbers = {name: float(stored[name]) for name in ("combined_part", "widening")}
-    return EffectResidual(**{**stored, **numbers, "combinations": names})
+    return EffectResidual(**{**stored, **numbers, "combinations": names, "n_pairs": int(stored["n_pairs"])})
 
 
 def _history(path: Path) -> pd.DataFrame:
