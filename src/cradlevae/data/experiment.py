@@ -151,7 +151,7 @@ class Experiment:
     def plain(self) -> tuple[IntArray, tuple[Condition, ...]]:
         """Condition of each cell whatever its context, and the names of these conditions, the control first."""
         names = tuple(dict.fromkeys(in_context(name, None) for name in self.conditions))
-        place = {name: code for code, name in enumerate(names)}
+        place = {str(name): code for code, name in enumerate(names)}
         return np.array([place[base_of(name)] for name in self.conditions], dtype=np.int64)[self.condition], names
 
     def sketch(self, probes: tuple[str, ...]) -> SketchArray:

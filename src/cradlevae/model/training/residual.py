@@ -104,9 +104,8 @@ class _Expected:
 def _expected(model: TrainedModel, names: Sequence[str]) -> _Expected:
     dosage = model.dosage(tuple(names))
     layers = estimate_effects(model, names, dosage, credible=0.9, error=ERROR).layers
-    return _Expected(
-        *(_below_control(layers[name]) for name in ("X", "sd", "mc_error")), _below_control(dosage.numpy())
-    )
+    effect, spread, error = (_below_control(layers[name]) for name in ("X", "sd", "mc_error"))
+    return _Expected(effect, spread, error, _below_control(dosage.numpy()))
 
 
 def _residual(model: TrainedModel, measured: _Measured, of_contexts: _Measured | None) -> EffectResidual:
