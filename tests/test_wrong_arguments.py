@@ -127,6 +127,8 @@ FUNCTIONS: dict[str, dict[str, list[Any]]] = {
         "n_interacting": WHOLE[1:], "n_latent": COUNT, "mask_probability": [*NUMBER, -1, 2],
         "effect_size": [*NUMBER, -1],
         "artifact_rate": [*NUMBER, -1, 2], "artifact_kinds": [*TEXTS, "nonsense"], "confounded": NUMBER,
+        "n_batches": COUNT, "batch_sd": [*NUMBER, -1], "confounding": [*NUMBER, -1, 2, 0.5],
+        "n_contexts": COUNT, "context_sd": [*NUMBER, -1, 0.5],
         "library_size": [None, 500, (500,), (NAN, 0.2), ("a", "b"), (0, 0.2)], "control_share": [*NUMBER, -1],
         "seed": WHOLE,
     },

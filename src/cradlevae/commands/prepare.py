@@ -123,6 +123,11 @@ def simulate(
     n_combinations: int = 24,
     artifact_rate: float = 0.2,
     confounded: float = 0.0,
+    n_batches: int = 1,
+    batch_sd: float = 0.28,
+    confounding: float = 0.0,
+    n_contexts: int = 1,
+    context_sd: float = 0.0,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
@@ -144,7 +149,8 @@ def simulate(
     check_outputs(output, overwrite=overwrite)
     adata = make(
         n_cells=n_cells, n_genes=n_genes, n_perturbations=n_perturbations, n_combinations=n_combinations,
-        artifact_rate=artifact_rate, confounded=confounded, seed=seed,
+        artifact_rate=artifact_rate, confounded=confounded, n_batches=n_batches, batch_sd=batch_sd,
+        confounding=confounding, n_contexts=n_contexts, context_sd=context_sd, seed=seed,
     )  # fmt: skip
     write_h5ad(adata, output)
     print(f"{adata.n_obs:,} cells × {adata.n_vars:,} genes")

@@ -350,6 +350,13 @@ def test_h5ad_round_trip(adata: ad.AnnData, tmp_path: Any) -> None:
         ({"library_size": 500}, "library_size=500 must be two numbers"),
         ({"library_size": (0.0, 0.3)}, "library_size=.*median from 1"),
         ({"seed": -1}, "seed=-1 must be at least 0"),
+        ({"n_batches": 0}, "n_batches=0 must be at least 1"),
+        ({"n_batches": 3, "confounding": 1.2}, "confounding=1.2 must be between 0 and 1"),
+        ({"confounding": 0.5}, "confounding=0.5 of perturbations and batches needs several batches; raise n_batches"),
+        ({"context_sd": 0.3}, "context_sd=0.3 needs several contexts; raise n_contexts"),
+        ({"n_batches": 601}, "n_batches=601 with n_contexts=1: the 600 control cells do not reach .* raise n_cells"),
+        ({"n_batches": 20, "n_contexts": 31}, "n_batches=20 with n_contexts=31: the 600 control cells do not reach"),
+        ({"n_contexts": 136}, "n_contexts=136 exceeds the 135 cells of a perturbation; raise n_cells or lower it"),
     ],
 )
 def test_bad_arguments_are_named_with_their_mend(arguments: dict[str, Any], said: str) -> None:
@@ -361,6 +368,8 @@ def test_bad_arguments_are_named_with_their_mend(arguments: dict[str, Any], said
 def tiny(draw: st.DrawFn) -> dict[str, Any]:
     n_perturbations = draw(st.integers(1, 6))
     n_combinations = draw(st.integers(0, n_perturbations * (n_perturbations - 1) // 2))
+    n_batches = draw(st.integers(1, 3))
+    n_contexts = draw(st.integers(1, 2 if n_perturbations < 5 else 1))
     return {
         "n_cells": draw(st.integers(60, 90)),
         "n_genes": draw(st.integers(10, 50)),
@@ -374,7 +383,12 @@ def tiny(draw: st.DrawFn) -> dict[str, Any]:
         "artifact_kinds": draw(st.sets(st.sampled_from(ARTIFACT_KINDS), min_size=1).map(sorted)),
         "confounded": draw(st.floats(-10.0, 10.0)),
         "library_size": (draw(st.floats(1.0, 2000.0)), draw(st.floats(0.0, 1.0))),
-        "control_share": draw(st.floats(0.0, 0.6)),
+        "n_batches": n_batches,
+        "batch_sd": draw(st.floats(0.0, 5.0)),
+        "confounding": draw(st.floats(0.0, 1.0)) if n_batches > 1 else 0.0,
+        "n_contexts": n_contexts,
+        "context_sd": draw(st.floats(0.0, 5.0)) if n_contexts > 1 else 0.0,
+        "control_share": draw(st.floats(0.11, 0.6) if n_batches * n_contexts > 1 else st.floats(0.0, 0.6)),
         "seed": draw(st.integers(0, 2**40)),
     }
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import false_discovery_control, mannwhitneyu
+from scipy.stats import false_discovery_control, mannwhitneyu, norm, rankdata
 
 from cradlevae.errors import DataError
 from cradlevae.evaluation.metrics.de import DETest, de_direction, de_overlap, rank_sum_tests
@@ -64,6 +64,84 @@ def test_invariants(seed):
     np.testing.assert_allclose(swapped.z[swapped.names.index("A")], -base.z[0], atol=1e-12)
 
 
+def slow_van_elteren(
+    treated: np.ndarray, control: np.ndarray, treated_strata: np.ndarray, control_strata: np.ndarray
+) -> float:
+    """Van Elteren's z of one gene, stratum by stratum, from ranks."""
+    total, variance = 0.0, 0.0
+    for stratum in np.unique(np.r_[treated_strata, control_strata]):
+        first, second = treated[treated_strata == stratum], control[control_strata == stratum]
+        n, m = len(first), len(second)
+        if not n or not m:
+            continue
+        ranks = rankdata(np.r_[first, second])
+        _, sizes = np.unique(ranks, return_counts=True)
+        of_sum = n * m / 12 * (n + m + 1 - (sizes**3 - sizes).sum() / ((n + m) * (n + m - 1)))
+        total += (ranks[:n].sum() - n * (n + m + 1) / 2) / (n + m + 1)
+        variance += of_sum / (n + m + 1) ** 2
+    return total / np.sqrt(variance) if variance > 1e-12 else 0.0
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000), st.integers(2, 12))
+def test_strata_are_combined_as_by_van_elteren(seed, n_strata):
+    counts, codes = simulated(seed)
+    strata = np.random.default_rng(seed).integers(0, n_strata, len(codes))
+    found = rank_sum_tests(sp.csr_matrix(counts), codes, NAMES, strata=strata)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    for row in range(2):
+        for gene in range(counts.shape[1]):
+            expected = slow_van_elteren(
+                shares[codes == row, gene], shares[codes == 2, gene], strata[codes == row], strata[codes == 2]
+            )
+            assert found.z[row, gene] == pytest.approx(expected, abs=1e-9)
+    np.testing.assert_allclose(found.p_value, 2 * norm.sf(np.abs(found.z)), rtol=1e-9)
+    np.testing.assert_array_equal(found.q_value[0], false_discovery_control(found.p_value[0]))
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 10_000))
+def test_invariants_of_strata(seed):
+    counts, codes = simulated(seed)
+    random = np.random.default_rng(seed)
+    strata = random.integers(0, 3, len(codes))
+    base = rank_sum_tests(sp.csr_matrix(counts), codes, NAMES, strata=strata)
+    order, labels = random.permutation(len(codes)), random.permutation([-4, 7, 100])
+    other = rank_sum_tests(sp.csr_matrix(counts[order]), codes[order], NAMES, strata=labels[strata[order]])
+    np.testing.assert_allclose(other.z, base.z, atol=1e-12)
+    # Cells in a stratum without controls, and controls in a stratum of their own, tell nothing.
+    more = np.r_[codes, 0, 0, 2, 2]
+    alone = rank_sum_tests(sp.csr_matrix(np.r_[counts, counts[:4]]), more, NAMES, strata=np.r_[strata, 8, 8, 9, 9])
+    np.testing.assert_allclose(alone.z, base.z, atol=1e-12)
+
+
+def test_one_stratum_gives_the_tests_without_strata_to_the_last_digit():
+    counts, codes = simulated(3)
+    codes[:5] = -1
+    plain = rank_sum_tests(sp.csr_matrix(counts), codes, NAMES)
+    one = rank_sum_tests(sp.csr_matrix(counts), codes, NAMES, strata=np.where(codes < 0, 2, 6))
+    np.testing.assert_array_equal(one.z, plain.z)
+    np.testing.assert_array_equal(one.q_value, plain.q_value)
+
+
+def test_shifts_of_strata_are_no_differential_expression():
+    """All cells of a stratum are exchangeable, but strata differ, and so do the shares of treated cells in them."""
+    random = np.random.default_rng(0)
+    strata = np.repeat(np.arange(4), 300)
+    codes = np.where(random.random(1200) < np.array([0.1, 0.3, 0.6, 0.8])[strata], 0, 2)
+    rate = random.gamma(2.0, 1.0, 600) * 2 ** random.normal(0, 0.5, (4, 600))
+    counts = random.poisson(rate[strata])
+    within = rank_sum_tests(sp.csr_matrix(counts), codes, NAMES, strata=strata)
+    assert (within.p_value[0] < 0.05).mean() == pytest.approx(0.05, abs=0.025)
+    assert within.z[0].std() == pytest.approx(1.0, abs=0.08)
+    assert within.significant()[0].sum() <= 1
+    pooled = rank_sum_tests(sp.csr_matrix(counts), codes, NAMES)
+    assert pooled.significant()[0].mean() > 0.5
+    # A true change is found all the same.
+    counts[codes == 0, :5] = random.poisson(2.0 * rate[strata[codes == 0], :5])
+    assert rank_sum_tests(sp.csr_matrix(counts), codes, NAMES, strata=strata).significant()[0, :5].all()
+
+
 def test_false_discoveries_are_held():
     random = np.random.default_rng(0)
     counts = random.poisson(1.0, (600, 400))
@@ -103,6 +181,8 @@ def test_bad_input_is_named():
         rank_sum_tests(sp.csr_matrix(counts), codes, ("A", "B", "C"))
     with pytest.raises(DataError, match="no 'empty' cells"):
         rank_sum_tests(sp.csr_matrix(counts), codes, NAMES, control="empty")
+    with pytest.raises(DataError, match=r"\(89,\) strata and \(90,\) condition codes"):
+        rank_sum_tests(sp.csr_matrix(counts), codes, NAMES, strata=np.zeros(89, dtype=int))
     found = rank_sum_tests(sp.csr_matrix(counts), codes, NAMES)
     other = dataclasses.replace(found, names=("B", "A", "empty"))
     with pytest.raises(DataError, match="same perturbations and genes"):

@@ -1,7 +1,8 @@
 """The confounding test: which perturbations change how often cells fail quality control.
 
 Where a perturbation kills cells, its cells fail more often, and what the model treats as an artifact is partly biology.
-Fisher's exact test compares the failures of every perturbation with those of the controls.
+Fisher's exact test compares the failures of every perturbation with those of the controls; where cells come from
+several strata (batches), an exact Cochran–Mantel–Haenszel test compares them within each.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import pandas as pd
 from cradlevae.data.experiment import artifact_indicators, condition_labels
 from cradlevae.data.fields import DataFields, fields_of
 from cradlevae.data.labels import CONTROL
+from cradlevae.data.qc.mantel_haenszel import common_log_odds, exact_p_value
 from cradlevae.errors import DataError
 from cradlevae.utils.checks import check_anndata, probability
-from cradlevae.utils.types import AnnDataLike, AnyIntArray, BoolArray
+from cradlevae.utils.types import AnnDataLike, AnyIntArray, BoolArray, FloatArray, IntArray
 
 NORMAL_975 = 1.959963984540054
 """97.5 % quantile of the standard normal distribution."""
@@ -68,7 +70,7 @@ def confounding_alarm(
     failed = np.asarray(artifact_indicators(adata, fields).any(axis=1))
     codes, names = pd.factorize(labels, sort=True)
     codes = np.where((labels == "").to_numpy(), -1, codes)
-    return confounding_test(codes, [str(name) for name in names], failed, fdr=fdr)
+    return confounding_test(codes, [str(name) for name in names], failed, strata=None, fdr=fdr)
 
 
 def confounding_test(
@@ -76,6 +78,7 @@ def confounding_test(
     names: Sequence[str],
     failed: BoolArray,
     *,
+    strata: AnyIntArray | None = None,
     control: str = CONTROL,
     fdr: float = 0.05,
 ) -> pd.DataFrame:
@@ -89,6 +92,9 @@ def confounding_test(
         Canonical names of the conditions, (conditions,), the control among them.
     failed
         Whether each cell failed quality control, boolean, (cells,).
+    strata
+        Code of each cell's stratum (batch), any whole numbers, (cells,): cells are compared with controls of the same
+        stratum. ``None`` compares all cells.
     control
         Name of the control condition.
     fdr
@@ -99,13 +105,20 @@ def confounding_test(
     pandas.DataFrame
         One row per perturbed condition that has cells: ``perturbation``, ``n_cells``, ``n_failed``, ``share_failed``,
         ``log_odds`` (natural log of the odds ratio of failing, against the controls), its 95 % interval ``low`` and
-        ``high``, ``p_value`` (Fisher, two-sided), ``q_value``, ``flagged``.
+        ``high``, ``p_value`` (two-sided), ``q_value``, ``flagged``.
 
     Notes
     -----
     Log odds ratio and Wald interval are Haldane-corrected (½ added to each of the four counts), so they are
     finite where no cell, or every cell, fails. Both directions are flagged: a perturbation whose cells fail *less*
     often is confounded with the artifact as well. The sign of ``log_odds`` gives the direction.
+
+    With one stratum, p is Fisher's. With several it is that of the exact Cochran–Mantel–Haenszel test, which is right
+    however sparse the strata are; ``log_odds`` is the Mantel–Haenszel odds ratio common to all strata with the variance
+    of Robins, Breslow and Greenland (see :mod:`cradlevae.data.qc.mantel_haenszel`). A stratum without controls, or
+    without cells of the perturbation, tells nothing about it. A perturbation without any stratum that tells something
+    is not compared: ``log_odds``, ``low``, ``high``, ``p_value`` and ``q_value`` are NaN, and it is not flagged.
+    ``n_cells``, ``n_failed`` and ``share_failed`` are those of all its cells.
 
     Raises
     ------
@@ -125,36 +138,28 @@ def confounding_test(
       perturbation  n_failed  share_failed  flagged
     0            A        12           0.6     True
     """
-    from scipy.stats import false_discovery_control, fisher_exact
-
     condition, failed = np.asarray(condition), np.asarray(failed, dtype=bool)
-    if condition.shape != failed.shape or condition.ndim != 1:
-        raise DataError(f"{condition.shape} condition codes and {failed.shape} labels; give one of each per cell")
+    strata = np.zeros(condition.shape, dtype=np.int64) if strata is None else np.asarray(strata)
+    if condition.shape != failed.shape or condition.shape != strata.shape or condition.ndim != 1:
+        raise DataError(
+            f"{condition.shape} condition codes, {failed.shape} labels and {strata.shape} strata; "
+            "give one of each per cell"
+        )
     if control not in names or not (condition == list(names).index(control)).any():
         raise DataError(f"no {control!r} cells: failures are compared with those of control cells")
-    included = condition >= 0
-    n_cells = np.bincount(condition[included], minlength=len(names))
-    n_failed = np.bincount(condition[included & failed], minlength=len(names))
+    counts = _counts(condition, failed, strata, len(names))
+    n_failed, n_cells = counts[:, 0].sum(axis=1), counts.sum(axis=(1, 2))
     base = list(names).index(control)
     rows = [row for row in range(len(names)) if row != base and n_cells[row] > 0]
-
-    fail, fine = n_failed[rows], (n_cells - n_failed)[rows]
-    control_fail, control_fine = int(n_failed[base]), int(n_cells[base] - n_failed[base])
-    log_odds = np.log(fail + 0.5) - np.log(fine + 0.5) - np.log((control_fail + 0.5) / (control_fine + 0.5))
-    error = np.sqrt(1 / (fail + 0.5) + 1 / (fine + 0.5) + 1 / (control_fail + 0.5) + 1 / (control_fine + 0.5))
-    p_value = np.array(
-        [
-            float(fisher_exact(np.array([[failing, passing], [control_fail, control_fine]]))[1])
-            for failing, passing in zip(fail, fine, strict=True)
-        ]
-    )
-    q_value = false_discovery_control(p_value) if len(p_value) else p_value
+    compare = _fisher if counts.shape[2] == 1 else _mantel_haenszel
+    log_odds, error, p_value = compare(counts[rows], counts[base])
+    q_value = _adjusted(p_value)
     return pd.DataFrame(
         {
             "perturbation": [names[row] for row in rows],
             "n_cells": n_cells[rows],
-            "n_failed": fail,
-            "share_failed": fail / n_cells[rows],
+            "n_failed": n_failed[rows],
+            "share_failed": n_failed[rows] / n_cells[rows],
             "log_odds": log_odds,
             "low": log_odds - NORMAL_975 * error,
             "high": log_odds + NORMAL_975 * error,
@@ -163,3 +168,53 @@ def confounding_test(
             "flagged": q_value < fdr,
         }
     )
+
+
+def _counts(condition: AnyIntArray, failed: BoolArray, strata: AnyIntArray, n_conditions: int) -> IntArray:
+    """Numbers of cells that have a condition, (conditions, failed and passed, strata)."""
+    included = condition >= 0
+    _, stratum = np.unique(strata[included], return_inverse=True)
+    shape = n_conditions, 2, int(stratum.max()) + 1
+    place = np.ravel_multi_index((condition[included], 1 - failed[included].astype(np.int64), stratum), shape)
+    return np.asarray(np.bincount(place, minlength=int(np.prod(shape))).reshape(shape))
+
+
+def _fisher(perturbed: IntArray, control: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Log odds ratio, its standard error and p of each perturbation in one stratum, (perturbations,).
+
+    Parameters
+    ----------
+    perturbed, control
+        Numbers of failed and passed cells, (perturbations, 2, 1) and (2, 1).
+    """
+    from scipy.stats import fisher_exact
+
+    fail, fine = perturbed[:, 0, 0], perturbed[:, 1, 0]
+    control_fail, control_fine = int(control[0, 0]), int(control[1, 0])
+    log_odds = np.log(fail + 0.5) - np.log(fine + 0.5) - np.log((control_fail + 0.5) / (control_fine + 0.5))
+    error = np.sqrt(1 / (fail + 0.5) + 1 / (fine + 0.5) + 1 / (control_fail + 0.5) + 1 / (control_fine + 0.5))
+    p_value = np.array(
+        [
+            float(fisher_exact(np.array([[failing, passing], [control_fail, control_fine]]))[1])
+            for failing, passing in zip(fail, fine, strict=True)
+        ]
+    )
+    return log_odds, error, p_value
+
+
+def _mantel_haenszel(perturbed: IntArray, control: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The same within strata; parameters as :func:`_fisher`, but (perturbations, 2, strata) and (2, strata)."""
+    values = [(*common_log_odds(own, control), exact_p_value(own, control)) for own in perturbed]
+    log_odds, error, p_value = np.array(values, dtype=np.float64).reshape(-1, 3).T
+    return log_odds, error, p_value
+
+
+def _adjusted(p_value: FloatArray) -> FloatArray:
+    """Benjamini-Hochberg over the perturbations that are compared; NaN for the others, (perturbations,)."""
+    from scipy.stats import false_discovery_control
+
+    compared = ~np.isnan(p_value)
+    q_value = np.full(len(p_value), np.nan)
+    if compared.any():
+        q_value[compared] = false_discovery_control(p_value[compared])
+    return q_value

@@ -32,6 +32,11 @@ RANGES: dict[str, tuple[type, float, float]] = {
     "effect_size": (float, 0, 10),
     "artifact_rate": (float, 0, 1),
     "confounded": (float, -10, 10),
+    "n_batches": (int, 1, np.inf),
+    "batch_sd": (float, 0, 5),
+    "confounding": (float, 0, 1),
+    "n_contexts": (int, 1, np.inf),
+    "context_sd": (float, 0, 5),
     "control_share": (float, 0, 1),
     "seed": (int, 0, np.inf),
 }
@@ -52,6 +57,10 @@ class Design:
         Probability that a cell is damaged.
     confounded
         Log odds ratio of being damaged for cells with the first perturbation.
+    n_batches, n_contexts
+        Numbers of batches and of contexts.
+    confounding
+        Share of a perturbed condition's cells that are put into the condition's own batch.
     """
 
     n_cells: int
@@ -60,6 +69,9 @@ class Design:
     control_share: float
     artifact_rate: float
     confounded: float
+    n_batches: int = 1
+    n_contexts: int = 1
+    confounding: float = 0.0
 
     @property
     def n_controls(self) -> int:
@@ -126,6 +138,25 @@ def check_design(design: Design, n_interacting: int) -> None:
         raise DataError(
             f"n_cells={design.n_cells} with control_share={design.control_share} leaves {n_treated} "
             f"cells for {n_conditions} perturbations and combinations; raise n_cells or lower control_share"
+        )
+    _check_strata(design, n_treated // n_conditions)
+
+
+def _check_strata(design: Design, n_cells: int) -> None:
+    """Raise :class:`DataError` unless every batch gets controls of every context, and every context ``n_cells`` too."""
+    if design.confounding > 0 and design.n_batches == 1:
+        raise DataError(
+            f"confounding={design.confounding} of perturbations and batches needs several batches; raise n_batches "
+            "(confounded= is the argument for perturbations and damage)"
+        )
+    if design.n_controls < design.n_batches * design.n_contexts:
+        raise DataError(
+            f"n_batches={design.n_batches} with n_contexts={design.n_contexts}: the {design.n_controls} control cells "
+            "do not reach for one in each context of each batch; raise n_cells or control_share, or lower one of them"
+        )
+    if n_cells < design.n_contexts:
+        raise DataError(
+            f"n_contexts={design.n_contexts} exceeds the {n_cells} cells of a perturbation; raise n_cells or lower it"
         )
 
 

@@ -19,15 +19,13 @@ cell fail quality control.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 
 from cradlevae.data.labels import CONTROL, condition_name, dosage_table
-from cradlevae.utils.types import AnyIntArray, BoolArray, Float32Array, FloatArray
+from cradlevae.utils.types import BoolArray, Float32Array, FloatArray
 
 MITOCHONDRIAL = tuple(
     f"MT-{name}"
@@ -47,9 +45,6 @@ MARKERS: dict[str, tuple[tuple[str, ...], float, int]] = {
 """Per marker group: gene names, share of a clean cell's counts, and the genes per marker gene (small panels
 have fewer). Haemoglobin is at 1 %, as in cells that express some: at a trace most cells would have none,
 and the median absolute deviation would be zero."""
-
-DRAWN_VALUES = 2_000_000
-"""Number of values (cells × genes) that are dense in memory at a time; the random numbers depend on it."""
 
 BASELINE_SD, BASELINE_CAP = 2.7, 2.5
 """Log-sd of the expression over genes, and how many of it the highest gene may lie above the median: most
@@ -130,16 +125,35 @@ class GroundTruth:
         profile = np.exp(self.baseline, dtype=np.float64) * np.isin(self.genes, MARKERS[group][0])
         return np.asarray(profile / profile.sum())
 
-    def expression(self, z_basal: Float32Array, z_perturbation: Float32Array) -> Float32Array:
-        """Compute the share of every gene in the expected counts of each cell; rows sum to 1, (cells, G)."""
+    def expression(
+        self, z_basal: Float32Array, z_perturbation: Float32Array, log_shift: Float32Array | None = None
+    ) -> Float32Array:
+        """Compute the share of every gene in the expected counts of each cell; rows sum to 1, (cells, G).
+
+        Parameters
+        ----------
+        z_basal, z_perturbation
+            Basal state and perturbation shift, (cells, K).
+        log_shift
+            What batch and context add to the log rates, natural log, (cells, G); ``None`` adds nothing. The share of
+            the marker genes depends on their own shifts only, not on those of the other genes.
+        """
         logits = z_basal @ self.loadings_basal.T
         logits += z_perturbation @ self.loadings_perturbation.T
         logits += self.baseline
         n_plain = int((~_is_marker(self.genes)).sum())
         plain, markers = logits[:, :n_plain], logits[:, n_plain:]  # views: the names have the markers last
+        if log_shift is not None:
+            plain += log_shift[:, :n_plain]
         plain -= plain.max(axis=1, keepdims=True)
         np.exp(logits, out=logits)
-        plain *= (1.0 - markers.sum(axis=1, keepdims=True)) / plain.sum(axis=1, keepdims=True)
+        rest = 1.0 - markers.sum(axis=1, keepdims=True)
+        if log_shift is not None:
+            markers *= np.exp(log_shift[:, n_plain:])
+            whole = rest + markers.sum(axis=1, keepdims=True)
+            markers /= whole
+            rest /= whole
+        plain *= rest / plain.sum(axis=1, keepdims=True)
         return logits
 
     def gamma(self, n_cells: int, rng: np.random.Generator) -> Float32Array:
@@ -198,39 +212,6 @@ def draw_truth(
         loadings_perturbation=perturbation,
         dispersion=np.exp(rng.normal(np.log(4.0), 0.5, n_genes)).astype(np.float32),
     )
-
-
-def sample_counts(
-    truth: GroundTruth,
-    z_basal: Float32Array,
-    z_perturbation: Float32Array,
-    library: Float32Array,
-    seed: np.random.SeedSequence,
-) -> Iterator[tuple[sp.csr_matrix, Float32Array]]:
-    """Draw counts in blocks of consecutive cells: yields CSR float32 counts and their expected expression."""
-    step = block_cells(len(truth.genes))
-    starts = range(0, len(library), step)
-    for start, block_seed in zip(starts, seed.spawn(len(starts)), strict=True):
-        rng = np.random.default_rng(block_seed)
-        part = slice(start, min(start + step, len(library)))
-        expression = truth.expression(z_basal[part], z_perturbation[part])
-        rate = truth.gamma(len(expression), rng)
-        rate *= expression
-        rate *= library[part, None]
-        yield _sparse(rng.poisson(rate)), expression
-
-
-def block_cells(n_genes: int) -> int:
-    """Return the number of cells whose counts are dense in memory at a time."""
-    return max(1, DRAWN_VALUES // n_genes)
-
-
-def _sparse(dense: AnyIntArray) -> sp.csr_matrix:
-    """Convert a dense block of counts to CSR float32."""
-    rows, genes = np.nonzero(dense)
-    indptr = np.searchsorted(rows, np.arange(len(dense) + 1)).astype(np.int32)
-    values = dense[rows, genes].astype(np.float32)
-    return sp.csr_matrix((values, genes.astype(np.int32), indptr), shape=dense.shape)
 
 
 def _gene_names(n_genes: int) -> npt.NDArray[np.str_]:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.marks import mark_truth
-from cradlevae.data.simulation.damage import ARTIFACT_KINDS, CLEAN, Profile, damage, expected_profile
+from cradlevae.data.simulation.cells import Cells, assemble, draw_cells
+from cradlevae.data.simulation.damage import ARTIFACT_KINDS, Profile, damage
 from cradlevae.data.simulation.design import Design, check_design, checked_kinds, checked_library, checked_numbers
-from cradlevae.data.simulation.ground_truth import MARKERS, GroundTruth, block_cells, draw_truth, sample_counts
-from cradlevae.data.simulation.true_effects import DRAWS, true_effects
+from cradlevae.data.simulation.ground_truth import MARKERS, GroundTruth, draw_truth
+from cradlevae.data.simulation.record import effects_record, signatures, truth_record
+from cradlevae.data.simulation.sampling import block_cells, sample_counts
+from cradlevae.data.simulation.strata import Strata, StrataEffects, draw_strata_effects
+from cradlevae.errors import DataError
 from cradlevae.utils.progress import track_slow
-from cradlevae.utils.types import Float32Array, IntArray
+from cradlevae.utils.types import Float32Array
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -49,6 +51,11 @@ def simulate(
     artifact_rate: float = 0.2,
     artifact_kinds: Sequence[str] = ARTIFACT_KINDS,
     confounded: float = 0.0,
+    n_batches: int = 1,
+    batch_sd: float = 0.28,
+    confounding: float = 0.0,
+    n_contexts: int = 1,
+    context_sd: float = 0.0,
     library_size: tuple[float, float] = (500.0, 0.25),
     control_share: float = 0.1,
     seed: int = 0,
@@ -56,9 +63,10 @@ def simulate(
     """Simulate a Perturb-seq experiment with control cells, single perturbations, combinations and artifacts.
 
     The counts come from the generative model of CRADLE-VAE (arXiv 2409.05484) with a linear decoder; see
-    :mod:`cradlevae.data.simulation.ground_truth` for the model and :mod:`cradlevae.data.simulation.damage` for the
-    artifacts. All conditions but the control get equally many cells. By default about 80 % of the counts are zero; more
-    genes at the same library size give more zeros (10,000 genes with 2,000 counts: 93 %).
+    :mod:`cradlevae.data.simulation.ground_truth` for the model, :mod:`cradlevae.data.simulation.strata` for batches and
+    contexts, and :mod:`cradlevae.data.simulation.damage` for the artifacts. All conditions but the control get equally
+    many cells. By default about 80 % of the counts are zero; more genes at the same library size give more zeros
+    (10,000 genes with 2,000 counts: 93 %).
 
     Parameters
     ----------
@@ -81,8 +89,27 @@ def simulate(
     artifact_kinds
         Kinds of artifact, all equally likely.
     confounded
-        Log odds ratio of being damaged for cells that carry the first perturbation; 0 makes damage
-        independent of the perturbation.
+        How strongly the first perturbation and damage are confounded: the log odds ratio of being damaged for cells
+        that carry it; 0 makes damage independent of the perturbation.
+    n_batches
+        Number of batches; with more than one, ``obs["batch"]`` has the batch of each cell (``batch1``, …).
+    batch_sd
+        Sd over genes of a batch's shift of the log rates, log2 units. By default the mean log2 expression of two
+        batches differs by 0.25 (sd over genes), about as in replicates of a real screen (0.27–0.29). With
+        ``batch_sd=0`` the cells have the same conditions, batches, contexts, basal states, library sizes and artifact
+        kinds, and only the shifts are absent: the same experiment without batch effects.
+    confounding
+        How strongly perturbations and batches are confounded, from 0 to 1: the share of the cells of each perturbed
+        condition that is put into a batch of the condition's own (in rotation); its other cells are spread over all
+        batches, and those of the control always are. 0 balances all conditions over batches; 1 gives each perturbed
+        condition one batch alone.
+    n_contexts
+        Number of contexts (cell lines, donors); with more than one, ``obs["context"]`` has the context of each cell
+        (``context1``, …). Every context has expression of its own, and all conditions are spread evenly over all.
+    context_sd
+        Sd of the deviations of a perturbation's effects in a context from its effects at large, over the genes that
+        respond to it, log2 units of the rate; those of a combination are the sum of its single ones. With 0,
+        perturbations change log rates in all contexts alike.
     library_size
         Median and log-sd of the expected total counts of a clean cell.
     control_share
@@ -96,13 +123,19 @@ def simulate(
         Cells × genes; ``X`` and ``layers["clean"]`` (before any damage) are CSR float32, whole numbers. It holds:
 
     - ``obs``: ``perturbation``, ``true_artifact`` (bool), ``true_artifact_kind`` (``"none"`` where clean),
-      ``true_severity`` (see :mod:`cradlevae.data.simulation.damage`).
+      ``true_severity`` (see :mod:`cradlevae.data.simulation.damage`); ``batch`` and ``context`` where there are
+      several.
     - ``obsm``: ``true_z_basal`` and ``true_z_perturbation``, cells × K.
     - ``uns["truth"]``: the fields of :class:`~cradlevae.data.simulation.ground_truth.GroundTruth` (``genes`` name
       the gene axes of all arrays here, whatever becomes of ``var_names``), and
 
       - ``effects`` (``effect_conditions`` × genes): difference to control of the mean of log2(1 + 1e4 x/Σx)
-        of clean cells, at the library sizes of the controls;
+        of clean cells, at the library sizes of the controls and averaged over their batches and contexts;
+      - with several batches, ``batches`` (names) and ``batch_effects`` (batches × genes): the shifts of the log rates,
+        log2 units;
+      - with several contexts, ``contexts`` (names), ``context_effects`` (contexts × genes) and ``context_deviations``
+        (``perturbations`` × contexts × genes), log2 units of the rate, and ``effects_by_context`` (contexts ×
+        ``effect_conditions`` × genes), which are as ``effects``, among the cells of a context;
       - ``artifact_signature`` (genes) and ``artifact_signature_by_kind`` (``artifact_kinds`` × genes): log2
         fold change of the expected expression profile of damaged cells.
 
@@ -132,6 +165,11 @@ def simulate(
         effect_size=effect_size,
         artifact_rate=artifact_rate,
         confounded=confounded,
+        n_batches=n_batches,
+        batch_sd=batch_sd,
+        confounding=confounding,
+        n_contexts=n_contexts,
+        context_sd=context_sd,
         control_share=control_share,
         seed=seed,
     )
@@ -141,148 +179,44 @@ def simulate(
     library_size = checked_library(library_size)
     design = Design(**{entry.name: numbers[entry.name] for entry in fields(Design)})
     check_design(design, numbers["n_interacting"])
+    if numbers["context_sd"] > 0 and design.n_contexts == 1:
+        raise DataError(f"context_sd={context_sd} needs several contexts; raise n_contexts")
 
-    truth_seed, cell_seed, count_seed, damage_seed, effect_seed = np.random.SeedSequence(numbers["seed"]).spawn(5)
+    seeds = np.random.SeedSequence(numbers["seed"]).spawn(7)
+    truth_seed, cell_seed, count_seed, damage_seed, effect_seed, batch_seed, context_seed = seeds
     truth = draw_truth(**{name: numbers[name] for name in OF_TRUTH}, rng=np.random.default_rng(truth_seed))
-    cells = _draw_cells(design, truth, library_size, kinds, np.random.default_rng(cell_seed))
-    clean, profile = _clean_counts(truth, cells, count_seed)
+    strata_rng = {"batch_rng": np.random.default_rng(batch_seed), "context_rng": np.random.default_rng(context_seed)}
+    cells = draw_cells(design, truth, library_size, kinds, rng=np.random.default_rng(cell_seed), **strata_rng)
+    strata_effects = draw_strata_effects(
+        design, truth, batch_sd=numbers["batch_sd"], context_sd=numbers["context_sd"], **strata_rng
+    )
+    clean, profile = _clean_counts(truth, cells, strata_effects, count_seed)
     foreign = {group: truth.marker_profile(group) for group in MARKERS}
     counts, severity = damage(clean, cells.kind, foreign, np.random.default_rng(damage_seed))
-    adata = _assemble(truth, cells, kinds, counts, clean, severity)
-    adata.uns["truth"] = _record(truth) | {
-        "effects": _effects(truth, cells.library[cells.condition == 0], effect_seed),
-        **_signatures(cells.kind, severity, profile, foreign, kinds),
+    adata = assemble(design, truth, cells, kinds, counts, clean, severity)
+    adata.uns["truth"] = {
+        **truth_record(truth, strata_effects),
+        **effects_record(truth, strata_effects, cells, effect_seed),
+        **signatures(cells.kind, severity, profile, foreign, kinds),
     }
     mark_truth(adata, "simulate")
     return adata
 
 
-@dataclass(frozen=True)
-class _Cells:
-    """The cells before their counts are drawn.
-
-    Attributes
-    ----------
-    condition
-        Position of each cell's condition in the truth's conditions, (cells,).
-    z_basal, z_perturbation
-        Basal state and perturbation shift, (cells, K).
-    library
-        Expected total counts before any damage, (cells,).
-    kind
-        Artifact kind, ``"none"`` for clean cells, (cells,).
-    """
-
-    condition: IntArray
-    z_basal: Float32Array
-    z_perturbation: Float32Array
-    library: Float32Array
-    kind: npt.NDArray[np.str_]
-
-
-def _draw_cells(
-    design: Design,
-    truth: GroundTruth,
-    library_size: tuple[float, float],
-    kinds: tuple[str, ...],
-    rng: np.random.Generator,
-) -> _Cells:
-    condition = design.conditions(len(truth.conditions), rng)
-    z_basal = rng.standard_normal((design.n_cells, truth.n_latent), dtype=np.float32)
-    library = np.exp(rng.normal(np.log(library_size[0]), library_size[1], design.n_cells)).astype(np.float32)
-    kind = design.artifacts(truth, condition, kinds, rng)
-    return _Cells(condition, z_basal, truth.shifts[condition], library, kind)
-
-
-def _assemble(
-    truth: GroundTruth,
-    cells: _Cells,
-    kinds: tuple[str, ...],
-    counts: sp.csr_matrix,
-    clean: sp.csr_matrix,
-    severity: Float32Array,
-) -> AnnData:
-    """Put counts and cells into an AnnData whose ``uns`` is still empty."""
-    import anndata as ad
-
-    obs = pd.DataFrame(
-        {
-            "perturbation": pd.Categorical.from_codes(cells.condition, pd.Index(truth.conditions)),
-            "true_artifact": cells.kind != CLEAN,
-            "true_artifact_kind": pd.Categorical(cells.kind, categories=[CLEAN, *kinds]),
-            "true_severity": severity,
-        },
-        index=pd.Index([f"cell{index}" for index in range(len(cells.kind))]),
-    )
-    return ad.AnnData(
-        X=counts,
-        obs=obs,
-        var=pd.DataFrame(index=pd.Index(truth.genes.astype(object))),
-        layers={"clean": clean},
-        obsm={"true_z_basal": cells.z_basal, "true_z_perturbation": cells.z_perturbation},
-    )
-
-
-def _record(truth: GroundTruth) -> dict[str, Any]:
-    """Return the ground truth as arrays that an ``.h5ad`` file holds."""
-    return {
-        "genes": truth.genes.copy(),
-        "perturbations": np.array(truth.perturbations),
-        "conditions": np.array(truth.conditions),
-        "mask": truth.mask,
-        "embedding": truth.embedding,
-        "interacting": np.array(truth.interacting, dtype=str),
-        "interactions": truth.interactions,
-        "baseline": truth.baseline,
-        "loadings_basal": truth.loadings_basal,
-        "loadings_perturbation": truth.loadings_perturbation,
-        "dispersion": truth.dispersion,
-        "effect_conditions": np.array(truth.conditions[1:]),
-    }
-
-
-def _clean_counts(truth: GroundTruth, cells: _Cells, seed: np.random.SeedSequence) -> tuple[sp.csr_matrix, Profile]:
+def _clean_counts(
+    truth: GroundTruth, cells: Cells, strata_effects: StrataEffects, seed: np.random.SeedSequence
+) -> tuple[sp.csr_matrix, Profile]:
     """Draw the counts before any damage; also return the mean of the cells' expected expression profiles."""
+
+    def log_shift(part: slice) -> Float32Array | None:
+        strata = Strata(cells.strata.batch[part], cells.strata.context[part])
+        return strata_effects.log_shift(cells.condition[part], strata)
+
     profile = np.zeros(len(truth.genes))
     blocks = []
-    sampled = sample_counts(truth, cells.z_basal, cells.z_perturbation, cells.library, seed)
+    sampled = sample_counts(truth, cells.z_basal, cells.z_perturbation, cells.library, seed, log_shift)
     n_blocks = math.ceil(len(cells.library) / block_cells(len(truth.genes)))
     for block, expression in track_slow(sampled, n_blocks, "Drawing counts"):
         blocks.append(block)
         profile += expression.sum(axis=0, dtype=np.float64)
     return sp.csr_matrix(sp.vstack(blocks, format="csr")), profile / len(cells.library)
-
-
-def _effects(truth: GroundTruth, library: Float32Array, seed: np.random.SeedSequence) -> Float32Array:
-    """Compute the effects of all conditions but the control, (conditions − 1, genes), log2 units."""
-    parts = true_effects(truth, library, seed)
-    n_parts = math.ceil(DRAWS / block_cells(len(truth.genes)))
-    effects = np.zeros((len(truth.conditions) - 1, len(truth.genes)))
-    for part in track_slow(parts, n_parts, "Computing true effects"):
-        effects += part
-    return effects.astype(np.float32)
-
-
-def _signatures(
-    kinds: npt.NDArray[np.str_],
-    severity: Float32Array,
-    profile: Profile,
-    foreign: dict[str, Profile],
-    kinds_used: tuple[str, ...],
-) -> dict[str, Any]:
-    """Compute the log2 fold changes of the expected profile, for each kind and over all damaged cells."""
-    damaged = np.stack(
-        [
-            expected_profile(kind, profile, float(severity[kinds == kind].mean()), foreign)
-            if (kinds == kind).any()
-            else profile
-            for kind in kinds_used
-        ]
-    )
-    share = np.array([(kinds == kind).sum() for kind in kinds_used])
-    overall = share @ damaged / share.sum() if share.sum() else profile
-    return {
-        "artifact_kinds": np.array(kinds_used),
-        "artifact_signature": np.log2(overall / profile).astype(np.float32),
-        "artifact_signature_by_kind": np.log2(damaged / profile).astype(np.float32),
-    }

@@ -2,7 +2,7 @@
 
 The effect of a condition on a gene is E[log2(1 + 1e4 x/Σx)] over its cells minus the same over controls.
 The mean over Poisson counts is exact given Σx, read from a table per cell; only the cell-to-cell
-differences (basal state, library size, Gamma factor) are drawn, the same for all conditions, so that little
+differences (basal state, library size, batch, Gamma factor) are drawn, the same for all conditions, so that little
 noise is left in the difference.
 """
 
@@ -13,7 +13,9 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.special import gammaln, xlogy
 
-from cradlevae.data.simulation.ground_truth import GroundTruth, block_cells
+from cradlevae.data.simulation.ground_truth import GroundTruth
+from cradlevae.data.simulation.sampling import block_cells
+from cradlevae.data.simulation.strata import Strata, StrataEffects
 from cradlevae.utils.constants import TARGET_SUM
 from cradlevae.utils.types import Float32Array, FloatArray
 
@@ -27,7 +29,14 @@ EXACT_BELOW = 300.0
 """Poisson mean from which a second-order expansion replaces the sum over counts (error < 1e-4)."""
 
 
-def true_effects(truth: GroundTruth, library: Float32Array, seed: np.random.SeedSequence) -> Iterator[FloatArray]:
+def true_effects(
+    truth: GroundTruth,
+    library: Float32Array,
+    seed: np.random.SeedSequence,
+    *,
+    strata: Strata,
+    strata_effects: StrataEffects,
+) -> Iterator[FloatArray]:
     """Yield the effects in parts, one per block of drawn cells; the sum of the parts is the effects.
 
     Parameters
@@ -35,9 +44,13 @@ def true_effects(truth: GroundTruth, library: Float32Array, seed: np.random.Seed
     truth
         The ground truth; ``conditions[0]`` is the control.
     library
-        Library sizes of real controls, from which those of the drawn cells are taken.
+        Library sizes of real controls, from which those of the drawn cells are taken, (controls,).
     seed
         Seed of the drawn cells.
+    strata
+        Batch and context of these controls: a drawn cell takes them from the control that it has its library size from.
+    strata_effects
+        What batches and contexts do to log rates.
 
     Yields
     ------
@@ -53,8 +66,16 @@ def true_effects(truth: GroundTruth, library: Float32Array, seed: np.random.Seed
         n_cells = min(step, DRAWS - start)
         z_basal = rng.standard_normal((n_cells, truth.n_latent), dtype=np.float32)
         factor = truth.gamma(n_cells, rng)
-        factor *= rng.choice(library, n_cells)[:, None]
-        logs = (table.mean(factor * truth.expression(z_basal, shift[None])) for shift in shifts)
+        control = rng.choice(len(library), n_cells)
+        factor *= library[control, None]
+        drawn = Strata(strata.batch[control], strata.context[control])
+        log_shifts = (
+            strata_effects.log_shift(np.full(n_cells, condition), drawn) for condition in range(len(truth.conditions))
+        )
+        logs = (
+            table.mean(factor * truth.expression(z_basal, shift[None], log_shift))
+            for shift, log_shift in zip(shifts, log_shifts, strict=True)
+        )
         means = np.stack([log.sum(axis=0, dtype=np.float64) for log in logs])
         yield (means[1:] - means[0]) / DRAWS
 

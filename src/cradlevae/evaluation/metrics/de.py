@@ -1,10 +1,10 @@
 """Differentially expressed genes from cells, and how well two sets of them agree.
 
 Wilcoxon rank-sum test of every perturbation against the controls, gene by gene, with tie correction and
-without continuity correction, Benjamini-Hochberg within each perturbation. Ranks are those of
+without continuity correction, Benjamini-Hochberg within each perturbation. Where cells come from several
+strata (batches), cells are ranked among those of their own stratum (van Elteren's test). Ranks are those of
 log-normalised expression; since the logarithm keeps the order they are computed on count / library size,
-where equal shares are exactly equal. Zeros are one tie whose size is known, so only non-zero counts are
-ever sorted.
+where equal shares are exactly equal.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import scipy.sparse as sp
 from cradlevae.data.labels import CONTROL
 from cradlevae.data.moments import check_codes, library_share
 from cradlevae.errors import DataError
+from cradlevae.evaluation.metrics.rank_sums import standardised_rank_sums
 from cradlevae.evaluation.metrics.registry import metric
 from cradlevae.utils.types import AnyIntArray, BoolArray, FloatArray
 
@@ -32,7 +33,7 @@ class DETest:
         Canonical names of the perturbed conditions, (conditions,).
     z
         Standardised rank sum, positive where the gene is higher than in controls, (conditions, genes); 0
-        where there is nothing to test (no cells, or one value throughout).
+        where there is nothing to test (no cells, no controls in their strata, or one value throughout).
     p_value, q_value
         Two-sided p and its Benjamini-Hochberg adjustment over the genes of a condition, (conditions, genes).
     """
@@ -52,9 +53,10 @@ def rank_sum_tests(
     condition: AnyIntArray,
     names: Sequence[str],
     *,
+    strata: AnyIntArray | None = None,
     control: str = CONTROL,
 ) -> DETest:
-    """Wilcoxon rank-sum test of every condition against the controls.
+    """Wilcoxon rank-sum test of every condition against the controls, within strata where they are given.
 
     Parameters
     ----------
@@ -64,13 +66,20 @@ def rank_sum_tests(
         Position of each cell's condition in ``names``, (cells,); a negative code leaves the cell out.
     names
         Canonical names of the conditions, the control among them.
+    strata
+        Code of each cell's stratum (batch), any whole numbers, (cells,): cells are compared with controls of the same
+        stratum. ``None`` compares all cells.
     control
         Name of the control condition.
 
     Notes
     -----
-    Agrees with ``scipy.stats.mannwhitneyu(..., method="asymptotic", use_continuity=False)``. The work is
-    one sort of the non-zero counts of each gene, whatever the number of conditions.
+    With one stratum, agrees with ``scipy.stats.mannwhitneyu(..., method="asymptotic", use_continuity=False)``. With
+    several, z is van Elteren's (1960): rank sums of the strata, each minus its expectation, are added with the locally
+    best weights 1/(N + 1), where N are the stratum's cells of the condition and of the control, and divided by the
+    standard deviation of this sum, with tie correction in each stratum. A stratum without controls, or without cells
+    of the condition, tells nothing. The work is a sort of the non-zero counts of each gene, whatever the numbers of
+    conditions and strata.
 
     Raises
     ------
@@ -87,18 +96,30 @@ def rank_sum_tests(
         raise DataError(f"no {control!r} cells: differential expression is tested against control cells")
     base = list(names).index(control)
     shares = _shares_by_gene(matrix, condition)
-    n_cells = np.bincount(condition[condition >= 0], minlength=len(names)).astype(np.float64)
-    z = np.zeros((len(names), matrix.shape[1]))
     assigned = condition[condition >= 0]
+    stratum = _strata_of_assigned(strata, condition)
+    n_cells = np.zeros((int(stratum.max()) + 1, len(names)))
+    np.add.at(n_cells, (stratum, assigned), 1.0)
+    z = np.zeros((len(names), matrix.shape[1]))
     for gene in range(matrix.shape[1]):
         stored = slice(shares.indptr[gene], shares.indptr[gene + 1])
-        values, groups = shares.data[stored], assigned[shares.indices[stored]]
-        z[:, gene] = _standardised_rank_sums(values[values > 0], groups[values > 0], n_cells, base)
+        expressed = shares.data[stored] > 0
+        values, cells = shares.data[stored][expressed], shares.indices[stored][expressed]
+        z[:, gene] = standardised_rank_sums(values, assigned[cells], stratum[cells], n_cells, base)
     perturbed = [row for row in range(len(names)) if row != base]
     z = z[perturbed]
     p_value = np.asarray(erfc(np.abs(z) / np.sqrt(2.0)))
     q_value = false_discovery_control(p_value, axis=1) if p_value.size else p_value
     return DETest(tuple(names[row] for row in perturbed), z, p_value, q_value)
+
+
+def _strata_of_assigned(strata: AnyIntArray | None, condition: AnyIntArray) -> AnyIntArray:
+    """Number of the stratum, from 0, of each cell that has a condition."""
+    if strata is None:
+        return np.zeros(int((condition >= 0).sum()), dtype=np.int64)
+    if np.shape(strata) != condition.shape:
+        raise DataError(f"{np.shape(strata)} strata and {condition.shape} condition codes; give one of each per cell")
+    return np.unique(np.asarray(strata)[condition >= 0], return_inverse=True)[1]
 
 
 def _shares_by_gene(matrix: sp.csr_matrix, condition: AnyIntArray) -> sp.csc_matrix:
@@ -107,55 +128,6 @@ def _shares_by_gene(matrix: sp.csr_matrix, condition: AnyIntArray) -> sp.csc_mat
     shares.sum_duplicates()
     shares.data = library_share(shares)
     return sp.csc_matrix(shares)
-
-
-def _standardised_rank_sums(values: FloatArray, groups: AnyIntArray, n_cells: FloatArray, base: int) -> FloatArray:
-    """Tie-corrected z of one gene for every condition against condition ``base``, (conditions,).
-
-    ``values`` and ``groups`` are the gene's non-zero values and their conditions, ``n_cells`` all cells of
-    each.
-    """
-    n_groups = len(n_cells)
-    controls = np.sort(values[groups == base])
-    n_control = n_cells[base]
-    zeros = n_cells - np.bincount(groups, minlength=n_groups)
-    # Pairs (perturbed cell, control cell) in which the perturbed cell is higher; ties count half.
-    below = np.searchsorted(controls, values, side="left")
-    not_above = np.searchsorted(controls, values, side="right")
-    beaten = zeros[base] + 0.5 * (below + not_above)
-    wins = np.bincount(groups, weights=beaten, minlength=n_groups) + 0.5 * zeros * zeros[base]
-
-    ties = _tie_terms(values, groups, controls, n_groups) + _cubed(zeros + zeros[base])
-    n = n_cells + n_control
-    variance = n_cells * n_control / 12.0 * (n + 1.0 - ties / np.maximum(n * (n - 1.0), 1.0))
-    centred = wins - 0.5 * n_cells * n_control
-    # One value throughout leaves no variance but rounding: there is nothing to test.
-    testable = variance > 1e-6 * np.maximum(n_cells, 1.0) * n_control
-    deviation = np.sqrt(np.maximum(variance, 0.0))
-    return np.asarray(np.divide(centred, deviation, out=np.zeros(n_groups), where=testable))
-
-
-def _tie_terms(values: FloatArray, groups: AnyIntArray, controls: FloatArray, n_groups: int) -> FloatArray:
-    """Sum of t³ − t over the tied non-zero values of each condition and the controls, (conditions,)."""
-    control_value, control_size = np.unique(controls, return_counts=True)
-    alone = _cubed(control_size.astype(np.float64)).sum()
-    if not len(values):
-        return np.full(n_groups, alone)
-    order = np.lexsort((values, groups))
-    value, group = values[order], groups[order]
-    first = np.flatnonzero(np.r_[True, (value[1:] != value[:-1]) | (group[1:] != group[:-1])])
-    size = np.diff(np.r_[first, len(value)]).astype(np.float64)
-    value, group = value[first], group[first]
-    shared = np.zeros(len(value))
-    if len(control_value):
-        position = np.minimum(np.searchsorted(control_value, value), len(control_value) - 1)
-        shared = np.where(control_value[position] == value, control_size[position], 0).astype(np.float64)
-    more = _cubed(size + shared) - _cubed(shared)
-    return np.asarray(alone + np.bincount(group, weights=more, minlength=n_groups))
-
-
-def _cubed(size: FloatArray) -> FloatArray:
-    return np.asarray(size**3 - size)
 
 
 @metric(

@@ -2,7 +2,8 @@
 
 Both compare distributions, not means: a generator of the right mean and the wrong spread is far from real cells.
 Both are U-statistics, from which a cell's pair with itself is left out: two samples of one distribution are at 0 on
-average, whatever their sizes, and by chance below.
+average, whatever their sizes, and by chance below. Within strata (batches), cells are compared with those of the same
+stratum only, so that a difference between batches is no distance between samples.
 """
 
 from __future__ import annotations
@@ -11,16 +12,22 @@ import numpy as np
 import numpy.typing as npt
 
 from cradlevae.errors import DataError
-from cradlevae.utils.types import FloatArray
+from cradlevae.utils.types import AnyIntArray, FloatArray
+
+SampleStrata = tuple[AnyIntArray, AnyIntArray]
+"""Codes of the strata of the cells of two samples."""
 
 
-def energy_distance(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
+def energy_distance(first: npt.ArrayLike, second: npt.ArrayLike, *, strata: SampleStrata | None = None) -> float:
     """E-distance of two samples: 2·E|X − Y| − E|X − X'| − E|Y − Y'|, Euclidean (Székely & Rizzo 2013).
 
     Parameters
     ----------
     first, second
         Coordinates of cells, (cells, dimensions); at least two cells each.
+    strata
+        Codes of the strata of the cells of the two, to compare within strata (see :func:`unbiased_gap_within`);
+        ``first`` are the real cells then.
 
     Notes
     -----
@@ -30,13 +37,15 @@ def energy_distance(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     Raises
     ------
     DataError
-        If a sample has fewer than two cells, or the dimensions differ.
+        If a sample has fewer than two cells, the dimensions differ, or strata and cells do not fit.
     """
     pooled, one, other = _pooled(first, second)
-    return float(unbiased_gap(pairwise_distances(pooled), one, other)[0])
+    return float(unbiased_gap_within(pairwise_distances(pooled), one, other, _joined(strata, one))[0])
 
 
-def squared_mmd(first: npt.ArrayLike, second: npt.ArrayLike, precisions: npt.ArrayLike) -> float:
+def squared_mmd(
+    first: npt.ArrayLike, second: npt.ArrayLike, precisions: npt.ArrayLike, *, strata: SampleStrata | None = None
+) -> float:
     """Squared maximum mean discrepancy of two samples under a mean of Gaussian kernels (Gretton et al. 2012, eq. 3).
 
     Parameters
@@ -45,15 +54,17 @@ def squared_mmd(first: npt.ArrayLike, second: npt.ArrayLike, precisions: npt.Arr
         Coordinates of cells, (cells, dimensions); at least two cells each.
     precisions
         The kernels' 1 / (2·bandwidth²): exp(−precision·|x − y|²) is averaged over them.
+    strata
+        As in :func:`energy_distance`.
 
     Raises
     ------
     DataError
-        If a sample has fewer than two cells, or the dimensions differ.
+        If a sample has fewer than two cells, the dimensions differ, or strata and cells do not fit.
     """
     pooled, one, other = _pooled(first, second)
     kernel = gaussian_kernel(pairwise_distances(pooled), np.atleast_1d(np.asarray(precisions, dtype=np.float64)))
-    return float(-unbiased_gap(kernel, one, other)[0])
+    return float(-unbiased_gap_within(kernel, one, other, _joined(strata, one))[0])
 
 
 def pairwise_distances(cells: FloatArray) -> FloatArray:
@@ -84,6 +95,43 @@ def unbiased_gap(values: FloatArray, first: FloatArray, second: FloatArray) -> F
         1 for the cells of a sample, else 0, (comparisons, cells); at least two cells in each, none in both.
     """
     return unbiased_gap_of_sums(first, second, first @ values, second @ values, np.diag(values))
+
+
+def unbiased_gap_within(
+    values: FloatArray, first: FloatArray, second: FloatArray, strata: AnyIntArray | None
+) -> FloatArray:
+    """The gap of :func:`unbiased_gap` within strata: their mean, weighted by the first sample's cells, (comparisons,).
+
+    A stratum in which one of the samples has fewer than two cells is left out, of its mean and of its weights.
+
+    Parameters
+    ----------
+    values
+        A value of every two cells, (cells, cells), symmetric.
+    first, second
+        1 for the cells of a sample, else 0, (comparisons, cells); the first is the one of real cells.
+    strata
+        Code of each cell's stratum, any whole numbers, (cells,); ``None`` takes all cells for one stratum.
+
+    Returns
+    -------
+    FloatArray
+        NaN where there is no stratum in which both samples have two cells.
+    """
+    codes = np.zeros(values.shape[0], dtype=np.int64) if strata is None else np.unique(strata, return_inverse=True)[1]
+    gaps, weights = [], []
+    for stratum in range(int(codes.max()) + 1):
+        cells = np.flatnonzero(codes == stratum)
+        one, other = first[:, cells], second[:, cells]
+        enough = np.minimum(one.sum(axis=1), other.sum(axis=1)) >= 2
+        gap = np.zeros(len(first))
+        gap[enough] = unbiased_gap(values[np.ix_(cells, cells)], one[enough], other[enough])
+        gaps.append(gap)
+        weights.append(one.sum(axis=1) * enough)
+    weight = np.array(weights)
+    total = weight.sum(axis=0)
+    share = np.divide(weight, total, out=np.full(weight.shape, np.nan), where=total > 0)
+    return np.asarray((share * gaps).sum(axis=0))
 
 
 def unbiased_gap_of_sums(
@@ -117,3 +165,14 @@ def _pooled(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[FloatArray, Fl
         )
     is_first = np.r_[np.ones(len(one)), np.zeros(len(other))][None]
     return np.concatenate([one, other]), is_first, 1.0 - is_first
+
+
+def _joined(strata: SampleStrata | None, first: FloatArray) -> AnyIntArray | None:
+    """Strata of both samples in one array, whose cells ``first`` says to be of the first."""
+    if strata is None:
+        return None
+    shapes = np.shape(strata[0]), np.shape(strata[1])
+    n_first = int(first.sum())
+    if shapes != ((n_first,), (first.size - n_first,)):
+        raise DataError(f"strata of shapes {shapes[0]} and {shapes[1]}; give one code per cell of each sample")
+    return np.concatenate(strata)
