@@ -340,7 +340,7 @@ def new_model(
         split=split,
         passing_library_size=float(np.median(sizes)),
         fingerprints=np.sort(statistics.fingerprints),
-        confounding=confounding_test(*data.plain, data.failed),
+        confounding=confounding_test(*data.plain, data.failed, strata=data.strata),
         qc=qc,
         levels={factor.key: factor.levels for factor in data.factors},
         measured=measured_contexts(data, train),
