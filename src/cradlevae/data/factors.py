@@ -16,7 +16,7 @@ import pandas as pd
 
 from cradlevae.data.fields import DataFields, obs_column
 from cradlevae.errors import DataError
-from cradlevae.utils.names import closest, listed
+from cradlevae.utils.names import listed
 from cradlevae.utils.types import AnnDataLike, AnyIntArray, BoolArray, IntArray
 
 Role = Literal["batch", "covariate", "context"]
@@ -180,7 +180,7 @@ def _check_known(
         name = str(texts[int(np.flatnonzero(unknown)[0])])
         raise DataError(
             f"obs[{key!r}] holds the {role} {name!r}, which the model has not seen (cells of unknown ones: "
-            f"{int(unknown.sum())}){closest(name, levels)}"
+            f"{int(unknown.sum())}); known: {listed(levels, 8)}"
         )
 
 
