@@ -146,7 +146,8 @@ def sampled_moments(model: TrainedModel, dosage: Any, n_particles: int, generato
     squares = torch.zeros(len(model.var))
     for start in range(0, n_particles, 250):
         n = min(250, n_particles - start)
-        z_b, library = draw_basal(model, (n, 1), "controls", generator)
+        states = draw_basal(model, (n, 1), "controls", generator)
+        z_b, library = states.state, states.library_size
         z_p = torch.zeros_like(z_b)
         if len(treatments):
             z_p = draw_globals(model, n, treatments).shift.sum(1, keepdim=True)

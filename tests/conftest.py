@@ -104,6 +104,29 @@ def untrained(simulated: ad.AnnData) -> cv.CradleVAE:
 
 
 @pytest.fixture(scope="session")
+def screen() -> ad.AnnData:
+    """700 cells × 40 genes in three batches, confounded with the perturbations, and two contexts."""
+    adata = cv.simulate(
+        n_cells=700, n_genes=40, n_perturbations=4, n_combinations=2, n_interacting=0, n_latent=4, control_share=0.3,
+        n_batches=3, confounding=0.5, n_contexts=2, context_sd=0.5, seed=3,
+    )  # fmt: skip
+    adata.obs["artifact"] = adata.obs["true_artifact"]
+    return adata
+
+
+SCREEN_KEYS: dict[str, Any] = {"batch_key": "batch", "context_key": "context"}
+
+
+@pytest.fixture(scope="session")
+def screen_model(screen: ad.AnnData) -> cv.CradleVAE:
+    """A model of the screen after three epochs; A was not seen in the second context."""
+    split = cv.split(screen, "contexts", held_out=[("A", "context2")], **SCREEN_KEYS)
+    model = cv.CradleVAE(screen, split=split, **SCREEN_KEYS, **TINY_MODEL)
+    model.train(3, **QUICK)
+    return model
+
+
+@pytest.fixture(scope="session")
 def make_adata() -> Callable[..., ad.AnnData]:
     """AnnData from a dense array of counts and labels, by default with no failed cell."""
 

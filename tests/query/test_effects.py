@@ -73,7 +73,8 @@ def brute_force(model: cv.CradleVAE, members: list[int], n_draws: int = 600, n_s
     trained = model.trained
     module = trained.module
     with seeded(99):
-        z_b, library = draw_basal(trained, (n_states,), "controls", np.random.default_rng(5))
+        states = draw_basal(trained, (n_states,), "controls", np.random.default_rng(5))
+        z_b, library = states.state, states.library_size
         shift = draw_globals(trained, n_draws).shift[:, members].sum(1)
         none = torch.zeros(1, n_states, module.n_latent)
         value = module.gene_effects.value[members]

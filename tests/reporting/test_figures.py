@@ -463,6 +463,17 @@ def test_confounding_of_many_keeps_every_flagged_one():
     assert "40 of 60" in caption(figure)
 
 
+def test_confounding_leaves_out_what_was_not_compared_and_says_so():
+    table = alarm(5, hot=1)
+    table.loc[2:3, ["log_odds", "low", "high", "p_value", "q_value"]] = np.nan
+    figure = confounding_figure(table)
+    assert len(figure.axes[0].get_yticklabels()) == 3
+    assert figure.get_suptitle().startswith("1 of 3 perturbations changes")
+    assert "for want of controls in their batches: 2." in caption(figure)
+    nothing = confounding_figure(table.iloc[2:4])
+    assert "no perturbations to compare" in texts(nothing)
+
+
 def test_confounding_of_one_or_none():
     assert "None of 1 perturbation" in confounding_figure(alarm(1)).get_suptitle()
     figure = confounding_figure(alarm(1).iloc[:0])

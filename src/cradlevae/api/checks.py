@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from cradlevae.data.experiment import DataFields, Experiment
+from cradlevae.data.factors import factor_names, stratum_name
 from cradlevae.data.labels import closest, listed
 from cradlevae.data.split import Split
+from cradlevae.data.strata import told_by_controls
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.store import MODEL_FILE
@@ -88,6 +90,8 @@ def check_split(data: Experiment, split: Split, config: ModelConfig) -> None:
     if not data.is_control[train].any():
         raise DataError(f"no {passing}control cells are in the training part of the split; move some there")
     _check_unseen(data, split, train, config)
+    if config.objective != "released":  # the published model knows no batches
+        _warn_of_strata(data, train)
     failed = data.failed[train]
     if config.declaration.artifact and config.trained_on == "all" and (failed.all() or not failed.any()):
         outcome = "failed" if failed.any() else "passed"
@@ -95,6 +99,25 @@ def check_split(data: Experiment, split: Split, config: ModelConfig) -> None:
             f"all training cells {outcome} QC: there is no artifact to disentangle, and `clean` will change nothing",
             stacklevel=3,
         )
+
+
+def _warn_of_strata(data: Experiment, train: IndexArray) -> None:
+    """Warn of batches and contexts without training controls, and of what cannot be told of their conditions."""
+    strata = data.strata[train]
+    told = told_by_controls(data.condition[train], strata)
+    if told.all():
+        return
+    first = train[~told][np.unique(strata[~told], return_index=True)[1]]
+    names = [stratum_name(data.factors, row) for row in first]
+    without = [data.conditions[code] for code in np.unique(data.condition[train[~told]])]
+    lost = sorted(set(without) - {data.conditions[code] for code in np.unique(data.condition[train[told]])})
+    text = (
+        f"no training controls in {listed(names)} of {factor_names(data.factors)}: effects of {listed(without)} lean "
+        "on their cells elsewhere"
+    )
+    if lost:
+        text += f"; {listed(lost)} ({len(lost)} conditions) are in no batch with controls, so their effects are missing"
+    warnings.warn(text, stacklevel=4)
 
 
 def _check_unseen(data: Experiment, split: Split, train: IndexArray, config: ModelConfig) -> None:

@@ -301,7 +301,7 @@ class PerturbationVAE(Questions):
         artifact = f"artifacts: {', '.join(trained.criteria)}" if self.declaration.artifact else "no artifact"
         return (
             f"{self.declaration.name}({len(trained.genes):,} genes, "
-            f"{len(trained.treatments)} {self.declaration.treatments}, {artifact}; {state})"
+            f"{len(trained.treatments) - len(trained.pairs)} {self.declaration.treatments}, {artifact}; {state})"
         )
 
 

@@ -14,7 +14,7 @@ from cradlevae.data.labels import closest
 from cradlevae.errors import DataError
 from cradlevae.utils.checks import check_at_least
 
-OPTIONS_OF_RECIPES = {"n_shared": "perturbations", "column": "column"}
+OPTIONS_OF_RECIPES = {"n_shared": "perturbations", "held_out": "contexts", "column": "column"}
 """The recipe that each option of a split belongs to."""
 
 ARTIFACT_COLUMN = "artifact"
@@ -50,7 +50,7 @@ class DataSource:
         ``combinations`` for simulated data, else ``cells``. A split by ``column`` is the same for every split seed, so
         models run on its first split seed only.
     recipe_options
-        ``n_shared`` (recipe ``perturbations``) or ``column`` (recipe ``column``).
+        ``n_shared`` (recipe ``perturbations``), ``held_out`` (recipe ``contexts``) or ``column`` (recipe ``column``).
     fields
         Where the data set holds what the models need. A published data set has its 10x lanes for batches
         (``batch_key: batch``) unless its fields name another column.

@@ -79,10 +79,11 @@ def split(
     data: Path,
     *,
     output: Path,
-    recipe: Literal["cells", "combinations", "combinations_published", "perturbations", "column"] = "cells",
+    recipe: Literal["cells", "combinations", "combinations_published", "perturbations", "contexts", "column"] = "cells",
     seed: int = 0,
     n_shared: int = 0,
     column: str | None = None,
+    held_out: list[str] | None = None,
     overwrite: bool = False,
     fields: DataFields = DataFields(),  # noqa: B008
 ) -> None:
@@ -94,13 +95,18 @@ def split(
         An AnnData file (.h5ad), a zarr store, or a folder of several.
     output
         Manifest to write (.json).
+    held_out
+        For the recipe "contexts": perturbations and the contexts that they are held out in, e.g. A:D1 B:D2; by default
+        a random quarter of all such pairs.
     overwrite
         Replace outputs that are there already; what is read is never replaced.
     """
     from cradlevae.data.split import split as make_split
 
     check_outputs(output, overwrite=overwrite, inputs=[data])
-    manifest = make_split(open_cells(data), recipe, seed=seed, n_shared=n_shared, column=column, fields=fields)
+    manifest = make_split(
+        open_cells(data), recipe, seed=seed, n_shared=n_shared, column=column, held_out=held_out or (), fields=fields
+    )
     manifest.save(output, overwrite=overwrite)
     print(manifest)
     for note in manifest.notes:

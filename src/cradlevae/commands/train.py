@@ -54,8 +54,8 @@ def train(
     output
         Folder of the run; it must not hold another one.
     split
-        A manifest (.json), a recipe ("cells", "combinations", "combinations_published", "perturbations"), or "auto":
-        "combinations" where there are at least four, else "cells".
+        A manifest (.json), a recipe ("cells", "combinations", "combinations_published", "perturbations", "contexts"),
+        or "auto": "combinations" where there are at least four, else "cells".
     split_seed
         Seed of the recipe.
     resume

@@ -148,10 +148,10 @@ class Experiment:
         return next((factor for factor in self.factors if factor.role == "batch"), None)
 
     @cached_property
-    def plain(self) -> tuple[IntArray, tuple[str, ...]]:
+    def plain(self) -> tuple[IntArray, tuple[Condition, ...]]:
         """Condition of each cell whatever its context, and the names of these conditions, the control first."""
-        names = tuple(dict.fromkeys(base_of(name) for name in self.conditions))
-        place = {name: code for code, name in enumerate(names)}
+        names = tuple(dict.fromkeys(in_context(name, None) for name in self.conditions))
+        place = {str(name): code for code, name in enumerate(names)}
         return np.array([place[base_of(name)] for name in self.conditions], dtype=np.int64)[self.condition], names
 
     def sketch(self, probes: tuple[str, ...]) -> SketchArray:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from cradlevae.data.fields import DataFields, obs_column
 from cradlevae.errors import DataError
-from cradlevae.utils.names import closest, listed
+from cradlevae.utils.names import listed
 from cradlevae.utils.types import AnnDataLike, AnyIntArray, BoolArray, IntArray
 
 Role = Literal["batch", "covariate", "context"]
@@ -114,6 +114,11 @@ def strata_codes(factors: Sequence[Factor], n_cells: int) -> IntArray:
     return np.where(missing, -1, codes)
 
 
+def stratum_name(factors: Sequence[Factor], cell: int) -> str:
+    """The categories of a cell, for a message: ``lane 3``, or ``lane 3, D1`` where there are several columns."""
+    return ", ".join(factor.levels[factor.codes[cell]] for factor in factors)
+
+
 def factor_names(factors: Sequence[Factor]) -> str:
     """The columns of some factors, for a message: ``obs['lane']`` or ``obs['lane'] × obs['donor']``."""
     return " × ".join(f"obs[{factor.key!r}]" for factor in factors)
@@ -174,13 +179,9 @@ def _check_known(
     if unknown.any():
         name = str(texts[int(np.flatnonzero(unknown)[0])])
         raise DataError(
-            f"obs[{key!r}] holds {name!r} ({int(unknown.sum())} cells of unknown {_plural(role)}), which the model has "
-            f"not seen{closest(name, levels)}"
+            f"obs[{key!r}] holds the {role} {name!r}, which the model has not seen (cells of unknown ones: "
+            f"{int(unknown.sum())}); known: {listed(levels, 8)}"
         )
-
-
-def _plural(role: Role) -> str:
-    return {"batch": "batches", "covariate": "covariates", "context": "contexts"}[role]
 
 
 def _check_distinct(factors: Sequence[Factor]) -> None:

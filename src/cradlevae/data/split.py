@@ -7,13 +7,17 @@ Recipes (evaluation protocol of the paper, made reproducible):
 - ``combinations_published``: the same as published, a random quarter, whatever the single perturbations.
 - ``cells``: 64/16/20 by cell, within each condition.
 - ``perturbations``: whole conditions held out; ``n_shared`` single perturbations of each are seen in training.
+- ``contexts``: perturbations held out in single contexts (cell line, donor), and seen in the others.
 - ``column``: the parts that a column of ``obs`` names.
+
+Where the fields name batches, covariates or contexts, each part gets its share of every condition in each of them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,13 +29,15 @@ import pandas as pd
 
 from cradlevae.data.cell_sketch import CellSketch, SketchArray, same_cells, sketch_of
 from cradlevae.data.experiment import DataFields, Experiment, check_unique, condition_labels
+from cradlevae.data.factors import read_factors, strata_codes
 from cradlevae.data.fields import fields_of
-from cradlevae.data.labels import closest
+from cradlevae.data.labels import closest, requested_conditions, singles_of
 from cradlevae.data.marks import warn_if_made
-from cradlevae.data.split_recipes import RECIPES, UNUSED
+from cradlevae.data.split_recipes import RECIPES, UNUSED, Cells, Options
 from cradlevae.errors import DataError
 from cradlevae.utils.atomic import write_text
 from cradlevae.utils.checks import check_anndata, flag, output_file, path_of, seed_number, shown, text, whole_number
+from cradlevae.utils.fields import plain
 from cradlevae.utils.outputs import check_output
 from cradlevae.utils.types import AnnDataLike, BoolArray, IndexArray
 
@@ -243,6 +249,7 @@ def split(
     seed: int = 0,
     n_shared: int = 0,
     column: str | None = None,
+    held_out: Sequence[tuple[str, str] | str] = (),
     fields: DataFields | None = None,
     **field_options: Any,
 ) -> Split:
@@ -253,7 +260,8 @@ def split(
     adata
         AnnData, or cells on disk, with perturbation labels.
     recipe
-        ``"combinations"``, ``"combinations_published"``, ``"cells"``, ``"perturbations"`` or ``"column"``.
+        ``"combinations"``, ``"combinations_published"``, ``"cells"``, ``"perturbations"``, ``"contexts"`` or
+        ``"column"``.
     seed
         Seed of the recipe.
     n_shared
@@ -261,6 +269,10 @@ def split(
         or 2).
     column
         For ``column``: the ``obs`` column that holds ``train``, ``val`` and ``test``.
+    held_out
+        For ``contexts``: perturbations (or combinations) and the contexts that they are held out in, e.g.
+        ``[("panobinostat", "D1")]``, or ``["panobinostat:D1"]``; by default a random quarter of all such pairs. A fifth
+        of the controls of these contexts is held out, too.
     fields
         Where the labels are (see :class:`DataFields`).
     **field_options
@@ -294,28 +306,85 @@ def split(
         raise DataError(f"unknown split recipe {recipe!r}{closest(str(recipe), [*RECIPES, COLUMN])}")
     seed = seed_number(seed)
     n_shared = whole_number("n_shared", n_shared)
+    pairs = _held_out_pairs(held_out)
     fields = fields_of(fields, field_options)
     check_anndata(adata)
     check_unique(adata.obs_names, "cell", "adata.obs_names_make_unique()")
-    _check_meaningful(recipe, seed, n_shared, column)
+    _check_meaningful(recipe, seed, n_shared, column, pairs)
     warn_if_made(adata, "split")
     if recipe == COLUMN:
         assigned = _by_column(adata, column)
     else:
-        assigned = _by_recipe(condition_labels(adata, fields), recipe, seed, n_shared)
+        assigned = _by_recipe(_cells_of(adata, fields), recipe, seed, Options(n_shared, pairs), fields)
     return replace(assigned, sketch=sketch_of(adata, fields.layer))
 
 
-def _by_recipe(labels: pd.Series[str], recipe: str, seed: int, n_shared: int) -> Split:
-    parts, notes = RECIPES[recipe](labels, np.random.default_rng(seed), n_shared)
-    options = {"n_shared": n_shared} if recipe == "perturbations" else {}
-    return Split(parts, recipe, seed, options, tuple(notes))
+def _cells_of(adata: AnnDataLike, fields: DataFields) -> Cells:
+    """What recipes look at."""
+    labels = condition_labels(adata, fields)
+    factors = read_factors(adata, fields, usable=(labels != "").to_numpy())
+    context = next((factor for factor in factors if factor.role == "context"), None)
+    contexts = None
+    if context is not None:
+        names = np.array([*context.levels, ""], dtype=object)  # the last is that of cells without a condition
+        contexts = pd.Series(names[context.codes], index=labels.index, dtype=object)
+    return Cells(labels, strata_codes(factors, len(labels)), contexts)
 
 
-def _check_meaningful(recipe: str, seed: int, n_shared: int, column: str | None) -> None:
+def _by_recipe(cells: Cells, recipe: str, seed: int, options: Options, fields: DataFields) -> Split:
+    if options.held_out:
+        options = replace(options, held_out=_canonical(options.held_out, fields, set(cells.labels)))
+    parts, notes = RECIPES[recipe](cells, np.random.default_rng(seed), options)
+    recorded: dict[str, Any] = {"n_shared": options.n_shared} if recipe == "perturbations" else {}
+    if options.held_out:
+        recorded["held_out"] = [list(pair) for pair in sorted(options.held_out)]
+    return Split(parts, recipe, seed, recorded, tuple(notes))
+
+
+def _canonical(
+    held_out: Sequence[tuple[str, str]], fields: DataFields, known: Collection[str]
+) -> tuple[tuple[str, str], ...]:
+    """Pairs with the canonical names of their conditions."""
+    singles = {single for name in known for single in singles_of(name)}
+    canonical = []
+    for label, context in held_out:
+        condition = requested_conditions(
+            label, separator=fields.separator, control_labels=fields.control_labels, perturbations=singles,
+            guides=fields.guides_key is not None,
+        )[label]  # fmt: skip
+        if not condition.singles:
+            raise DataError("held_out names the controls, which no effect could be measured without; leave them out")
+        canonical.append((str(condition), context))
+    return tuple(canonical)
+
+
+def _held_out_pairs(held_out: Any) -> tuple[tuple[str, str], ...]:
+    """Pairs of perturbation and context from what a user may write."""
+    if isinstance(held_out, str):
+        held_out = [held_out]
+    if not isinstance(held_out, Iterable):
+        raise DataError(f"held_out is {shown(held_out)}; give pairs such as ('A', 'D1')")
+    pairs = []
+    for pair in held_out:
+        parts = tuple(pair.rpartition(":")[::2]) if isinstance(pair, str) else pair
+        whole = isinstance(parts, list | tuple) and len(parts) == 2
+        words = tuple(str(plain(word)) if isinstance(plain(word), str | int) else "" for word in parts) if whole else ()
+        if len(words) != 2 or not all(words):
+            raise DataError(
+                f"held_out has {shown(pair)}; give pairs of a perturbation and a context, such as ('A', 'D1') or 'A:D1'"
+            )
+        pairs.append((words[0], words[1]))
+    return tuple(pairs)
+
+
+def _check_meaningful(
+    recipe: str, seed: int, n_shared: int, column: str | None, held_out: tuple[tuple[str, str], ...]
+) -> None:
     """Raise :class:`DataError` for an argument that means nothing for a recipe."""
     if n_shared and recipe != "perturbations":
         raise DataError(f"the recipe {recipe!r} has no n_shared; leave it out, or use the recipe 'perturbations'")
+    if held_out and recipe != "contexts":
+        raise DataError(f"the recipe {recipe!r} has no held_out; leave it out, or use the recipe 'contexts'")
     if column is not None and recipe != COLUMN:
         raise DataError(f"the recipe {recipe!r} reads no column; leave column= out, or use the recipe 'column'")
     if seed and recipe == COLUMN:

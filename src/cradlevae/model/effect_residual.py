@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cradlevae.data.labels import base_of
 from cradlevae.utils.types import Float32Array
 
 
@@ -28,6 +29,8 @@ class EffectResidual:
         The same of these, (combinations, genes) and one part.
     widening
         Factor of the standard deviation of effects (the decoder's and this) that validation cells ask for.
+    n_pairs
+        How many of the treatments, the last ones, are pairs of a treatment and a context.
     """
 
     mean: Float32Array
@@ -38,15 +41,19 @@ class EffectResidual:
     combined_sd: Float32Array
     combined_part: float
     widening: float
+    n_pairs: int = 0
 
     def of(self, conditions: Sequence[str], dosage: Float32Array) -> tuple[Float32Array, Float32Array, Float32Array]:
         """Mean and variance of conditions of these dosages, (conditions, T) → (conditions, genes), and their part."""
+        own = dosage.shape[1] - self.n_pairs
         mean, variance = dosage @ self.mean, dosage**2 @ self.sd**2
-        present = (dosage != 0).astype(np.float32)
-        part = np.where(present.sum(axis=1) == 1, present @ self.part, 1).astype(np.float32)[:, None]
+        present = (dosage[:, :own] != 0).astype(np.float32)
+        part = np.where(present.sum(axis=1) == 1, present @ self.part[:own], 1).astype(np.float32)[:, None]
         place = {name: row for row, name in enumerate(self.combinations)}
         for row, name in enumerate(conditions):
-            if name in place:
-                mean[row], variance[row] = self.combined_mean[place[name]], self.combined_sd[place[name]] ** 2
+            if base_of(name) in place:
+                position, of_context = place[base_of(name)], dosage[row, own:]
+                mean[row] = self.combined_mean[position] + of_context @ self.mean[own:]
+                variance[row] = self.combined_sd[position] ** 2 + of_context**2 @ self.sd[own:] ** 2
                 part[row] = self.combined_part
         return mean, variance, part

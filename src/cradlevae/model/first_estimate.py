@@ -79,22 +79,18 @@ def _know_strata(
 def _start(effects: GeneEffects | None, levels: LevelEffects | None, data: Experiment, rates: ConditionRates) -> None:
     estimate = estimate_together(_design_of(data, rates), rates)
     if effects is not None:
-        _set(effects, estimate.value, estimate.spread, estimate.strength, estimate.informative)
+        _set(effects, estimate.value, estimate.spread, estimate.strength, np.flatnonzero(estimate.informative))
     if levels is not None:
-        _set(levels, estimate.level_value, estimate.level_spread, estimate.level_strength, None)
+        rows = np.arange(len(levels.value))
+        _set(levels, estimate.level_value, estimate.level_spread, estimate.level_strength, rows)
 
 
 def _set(
-    table: GeneEffects | LevelEffects,
-    value: Float32Array,
-    spread: FloatArray,
-    strength: FloatArray,
-    informative: BoolArray | None,
+    table: GeneEffects | LevelEffects, value: Float32Array, spread: FloatArray, strength: FloatArray, rows: IndexArray
 ) -> None:
-    rows = np.arange(len(value)) if informative is None else np.flatnonzero(informative)
-    started = torch.from_numpy(np.log(np.maximum(strength[rows], SMALLEST_STRENGTH))).float()
+    scales = torch.from_numpy(rows) if table.tied is None else table.tied[rows]
     table.value[rows] = torch.from_numpy(value[rows])
-    table.log_strength[rows] = started
+    table.log_strength[scales] = torch.from_numpy(np.log(np.maximum(strength[rows], SMALLEST_STRENGTH))).float()
     table.log_spread.copy_(torch.from_numpy(np.log(np.maximum(spread, SMALLEST_SPREAD))))
 
 
@@ -112,6 +108,8 @@ class EffectDesign:
         Its pair of treatment and context among all treatments, −1 where it has none, (rows,).
     n_treatments
         Number of treatments, pairs included.
+    paired
+        Treatment of each pair, (pairs,); the pairs are the last treatments.
     families
         The factor that each level belongs to, (levels,).
     """
@@ -120,6 +118,7 @@ class EffectDesign:
     treatment: IntArray
     pair: IntArray
     n_treatments: int
+    paired: IntArray
     families: IntArray
 
 
@@ -129,10 +128,12 @@ def _design_of(data: Experiment, rates: ConditionRates) -> EffectDesign:
     own = data.dosage[:, :n_own] != 0
     rows = np.flatnonzero((own.sum(axis=1) <= 1) & (rates.n_cells > 0))
     treatment = np.where(own[rows].any(axis=1), own[rows].argmax(axis=1), -1)
-    paired = data.dosage[rows, n_own:] != 0
-    pair = np.where(paired.any(axis=1), n_own + paired.argmax(axis=1) if paired.shape[1] else -1, -1)
+    in_pair = data.dosage[rows, n_own:] != 0
+    pair = np.where(in_pair.any(axis=1), n_own + in_pair.argmax(axis=1) if in_pair.shape[1] else -1, -1)
     sizes = [len(factor.levels) for factor in data.varied]
-    return EffectDesign(rows, treatment, pair, data.dosage.shape[1], np.repeat(np.arange(len(sizes)), sizes))
+    names = list(data.perturbations if data.treatments is None else data.treatments)
+    paired = np.array([names.index(name) for name, _ in data.pairs], dtype=np.int64)
+    return EffectDesign(rows, treatment, pair, data.dosage.shape[1], paired, np.repeat(np.arange(len(sizes)), sizes))
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class JointEstimate:
     value
         V of treatments and pairs, (T, genes); 0 where nothing tells of one.
     spread, strength
-        τ of genes, (genes,), and σ of treatments, (T,).
+        τ of genes, (genes,), or for treatments and for pairs, (2, genes); and σ of treatments, (T,).
     informative
         Treatments that conditions tell of, (T,).
     level_value
@@ -184,7 +185,7 @@ def estimate_together(design: EffectDesign, rates: ConditionRates) -> JointEstim
     base: FloatArray = np.log(pooled / pooled.sum()).astype(np.float64)
     left_out = np.setdiff1d(np.arange(len(rates.total)), design.conditions)
     of_level = _level_totals(rates, left_out)
-    scales = ScaleFit(informative, n_genes, smallest=1e-6, spread_prior=SPREAD)
+    scales = _Scales(design, informative, n_genes)
     factors = [np.flatnonzero(design.families == factor) for factor in range(rates.stratum_levels.shape[1])]
     of_factors = [
         ScaleFit(of_level[rows].sum(axis=1) > 0, n_genes, smallest=1e-6, spread_prior=SPREAD) for rows in factors
@@ -193,17 +194,45 @@ def estimate_together(design: EffectDesign, rates: ConditionRates) -> JointEstim
         for part in _parts(n_genes, max(len(total), cells.shape[1], design.n_treatments)):
             fit = _Part(design, rates, cells, total[:, part], of_level[:, part], rates.dispersion[part])
             fit.move(value[:, part], level_value[:, part], base[part], scales, of_factors, factors, part)
-        for scale in (scales, *of_factors):
+        for scale in (*scales.families, *of_factors):
             scale.end_sweep()
     return JointEstimate(
         value.astype(np.float32),
         np.sqrt(scales.spread),
-        np.sqrt(scales.strength),
+        np.sqrt(np.concatenate([scale.strength for scale in scales.families])),
         informative,
         level_value.astype(np.float32),
         np.sqrt(np.array([scale.spread for scale in of_factors])).reshape(len(factors), n_genes),
         np.sqrt(np.concatenate([scale.strength for scale in of_factors])) if of_factors else np.zeros(0),
     )
+
+
+class _Scales:
+    """The scales of treatments and, apart from them, of pairs."""
+
+    def __init__(self, design: EffectDesign, informative: BoolArray, n_genes: int) -> None:
+        own = design.n_treatments - len(design.paired)
+        self._rows = [slice(0, own)]
+        self.families = [ScaleFit(informative[:own], n_genes, smallest=1e-6, spread_prior=SPREAD)]
+        if len(design.paired):
+            tied = np.unique(design.paired, return_inverse=True)[1]
+            self._rows.append(slice(own, design.n_treatments))
+            self.families.append(ScaleFit(informative[own:], n_genes, smallest=1e-6, spread_prior=SPREAD, tied=tied))
+
+    @property
+    def spread(self) -> FloatArray:
+        """τ², (genes,), or (families, genes) where there are two."""
+        spreads = [scale.spread for scale in self.families]
+        return spreads[0] if len(spreads) == 1 else np.array(spreads)
+
+    def prior(self, part: slice) -> FloatArray:
+        """Prior variance of the effects on some genes, (T, genes)."""
+        return np.concatenate([scale.prior(part) for scale in self.families])
+
+    def take(self, part: slice, square: FloatArray) -> None:
+        """Take in the expected squares of the effects on some genes, (T, genes)."""
+        for rows, scale in zip(self._rows, self.families, strict=True):
+            scale.take(part, square[rows])
 
 
 def _level_totals(rates: ConditionRates, left_out: AnyIntArray) -> FloatArray:
@@ -236,7 +265,7 @@ class _Part:
         value: FloatArray,
         level_value: FloatArray,
         base: FloatArray,
-        scales: ScaleFit,
+        scales: _Scales,
         of_factors: list[ScaleFit],
         factors: list[IndexArray],
         part: slice,
@@ -261,7 +290,7 @@ class _Part:
         level_value: FloatArray,
         base: FloatArray,
         prior: FloatArray,
-        scales: ScaleFit,
+        scales: _Scales,
         part: slice,
     ) -> None:
         design = self.design

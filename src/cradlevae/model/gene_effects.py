@@ -9,6 +9,7 @@ treatment. V is at its most probable value; its posterior is Gaussian around it 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -38,21 +39,25 @@ class ShrunkEffects(nn.Module):
     family
         Families of rows have scales of genes τ of their own: the family of each row, (rows,) int64. ``None`` is one
         family.
+    tied
+        Rows that share a scale σ: the scale of each row, (rows,) int64. ``None`` gives each row its own.
     """
 
     mean_count: Tensor
     n_cells: Tensor
     family: Tensor | None
+    tied: Tensor | None
 
-    def __init__(self, n_rows: int, n_genes: int, family: Tensor | None = None) -> None:
+    def __init__(self, n_rows: int, n_genes: int, family: Tensor | None = None, tied: Tensor | None = None) -> None:
         super().__init__()
         shape = (n_genes,) if family is None else (int(family.max()) + 1, n_genes)
         self.value = nn.Parameter(torch.zeros(n_rows, n_genes))
         self.log_spread = nn.Parameter(torch.full(shape, math.log(0.1)))
-        self.log_strength = nn.Parameter(torch.zeros(n_rows))
+        self.log_strength = nn.Parameter(torch.zeros(n_rows if tied is None else int(tied.max()) + 1))
         self.register_buffer("mean_count", torch.ones(n_genes))
         self.register_buffer("n_cells", torch.ones(n_rows))
         self.register_buffer("family", family, persistent=False)
+        self.register_buffer("tied", tied, persistent=False)
 
     def cost(self, rows: Tensor, n_cells: Tensor, information: Tensor) -> Tensor:
         """Minus the log evidence of the effects of each row, by Laplace, up to a constant, (rows,).
@@ -66,7 +71,7 @@ class ShrunkEffects(nn.Module):
         information
             What a cell's count tells about its log rate, (G,); see :meth:`.Likelihood.information`.
         """
-        strength = self.log_strength.index_select(0, rows)
+        strength = self._strength(rows)
         variance = self.prior_variance(rows)
         total_information = n_cells.unsqueeze(1) * information
         values = self.value.index_select(0, rows)
@@ -84,9 +89,12 @@ class ShrunkEffects(nn.Module):
 
     def prior_variance(self, rows: Tensor) -> Tensor:
         """σ²τ² of rows, (rows, G)."""
-        strength = self.log_strength.index_select(0, rows)
+        strength = self._strength(rows)
         spread = self.log_spread if self.family is None else self.log_spread.index_select(0, self.family[rows])
         return (2 * (strength.unsqueeze(1) + spread)).exp()
+
+    def _strength(self, rows: Tensor) -> Tensor:
+        return self.log_strength.index_select(0, rows if self.tied is None else self.tied[rows])
 
 
 class GeneEffects(ShrunkEffects):
@@ -98,14 +106,25 @@ class GeneEffects(ShrunkEffects):
         T, G.
     n_strata
         Strata of the training cells: combinations of batch, covariates and context.
+    paired
+        Treatment of each pair of a treatment and a context, (pairs,); the pairs are the last of the T. How far effects
+        deviate in contexts has scales of genes of its own, and one scale for all contexts of a treatment: contexts are
+        alike beforehand, so that what they share is the treatment's.
     """
 
     n_controls: Tensor
     stratum_cells: Tensor
     stratum_controls: Tensor
 
-    def __init__(self, n_treatments: int, n_genes: int, n_strata: int = 1) -> None:
-        super().__init__(n_treatments, n_genes)
+    def __init__(self, n_treatments: int, n_genes: int, n_strata: int = 1, paired: Sequence[int] = ()) -> None:
+        family, tied = None, None
+        if len(paired):
+            own = n_treatments - len(paired)
+            family = (torch.arange(n_treatments) >= own).long()
+            tied = torch.cat(
+                [torch.arange(own), own + torch.unique(torch.tensor(list(paired)), return_inverse=True)[1]]
+            )
+        super().__init__(n_treatments, n_genes, family, tied)
         self.register_buffer("n_controls", torch.ones(()))
         if n_strata > 1:
             self.register_buffer("stratum_cells", torch.ones(n_treatments, n_strata))

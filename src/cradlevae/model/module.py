@@ -41,6 +41,8 @@ class CradleModule(nn.Module):
         Number of levels of each column that cells differ in (batch, covariates, context); L is their sum.
     n_strata
         Combinations of levels that occur.
+    paired
+        Treatment of each pair of a treatment and a context; the pairs are the last treatments.
 
     Attributes
     ----------
@@ -71,6 +73,7 @@ class CradleModule(nn.Module):
         n_classes: int,
         n_levels: Sequence[int] = (),
         n_strata: int = 1,
+        paired: Sequence[int] = (),
     ) -> None:
         super().__init__()
         assert config.n_latent is not None
@@ -88,7 +91,7 @@ class CradleModule(nn.Module):
         self.decoder = Decoder(config, n_genes, self.embedding.width, has_artifact)
         assert config.basal_width is not None
         self.own_artifact_head = GaussianHead(config.basal_width, config.n_latent) if self.has_own_artifact else None
-        self.gene_effects = GeneEffects(n_treatments, n_genes, n_strata) if config.gene_effects else None
+        self.gene_effects = GeneEffects(n_treatments, n_genes, n_strata, paired) if config.gene_effects else None
         self.level_effects = None
         if len(n_levels) and config.objective != "released":  # the published model knows no batches
             self.level_effects = LevelEffects(n_levels, n_genes, config.basal_width, n_strata)

@@ -165,6 +165,7 @@ def load_model(folder: str | Path) -> TrainedModel:
             config, controls.n_vars, len(described["treatments"]), len(described["criteria"]),
             [len(levels[key]) for _, key in keys_of(DataFields(**fields)) if len(levels[key]) > 1],
             1 if strata is None else len(strata),
+            [described["treatments"].index(treatment) for treatment, _ in described["pairs"]],
         )  # fmt: skip
     module.load_state_dict(weights)
     split = Split.load(folder / SPLIT_FILE)
@@ -224,7 +225,7 @@ def _unstructured(model: TrainedModel) -> dict[str, Any]:
 def _residual(stored: dict[str, Any]) -> EffectResidual:
     names = tuple(str(name) for name in stored["combinations"])
     numbers = {name: float(stored[name]) for name in ("combined_part", "widening")}
-    return EffectResidual(**{**stored, **numbers, "combinations": names})
+    return EffectResidual(**{**stored, **numbers, "combinations": names, "n_pairs": int(stored["n_pairs"])})
 
 
 def _history(path: Path) -> pd.DataFrame:

@@ -290,7 +290,7 @@ class Column:
     def number(self, level: str) -> int:
         """Number of a level among those of all columns; :class:`DataError` with the known ones where it is unknown."""
         if level not in self.levels:
-            raise DataError(f"unknown {self.role} {level!r}{closest(str(level), self.levels)}")
+            raise DataError(f"unknown {self.role} {level!r}; known: {listed(self.levels, 8)}")
         return self.first + self.levels.index(level)
 
 
@@ -314,6 +314,7 @@ def new_model(
         module = CradleModule(
             resolved, data.n_genes, len(treatments), len(data.criteria),
             [len(factor.levels) for factor in data.varied], len(np.unique(data.levels[train], axis=0)),
+            [own.index(name) for name, _ in data.pairs],
         )  # fmt: skip
     statistics = cell_statistics(data, train)
     module.basal_encoder.log_mean.copy_(torch.from_numpy(statistics.log_mean))
@@ -340,7 +341,7 @@ def new_model(
         split=split,
         passing_library_size=float(np.median(sizes)),
         fingerprints=np.sort(statistics.fingerprints),
-        confounding=confounding_test(*data.plain, data.failed),
+        confounding=confounding_test(*data.plain, data.failed, strata=data.strata),
         qc=qc,
         levels={factor.key: factor.levels for factor in data.factors},
         measured=measured_contexts(data, train),

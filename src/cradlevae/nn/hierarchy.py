@@ -98,6 +98,8 @@ class ScaleFit:
     ----------
     informative, n_genes, smallest, spread_prior
         As in :func:`fit_scales`.
+    tied
+        Rows that share a scale σ: the scale of each row, (rows,). ``None`` gives each row its own.
 
     Attributes
     ----------
@@ -112,7 +114,9 @@ class ScaleFit:
         *,
         smallest: float,
         spread_prior: tuple[float, float] | None = None,
+        tied: AnyIntArray | None = None,
     ) -> None:
+        self._tied = tied
         self.informative, self.smallest, self.spread_prior = informative, smallest, spread_prior
         self.spread: FloatArray = np.full(n_genes, 0.02)
         self.strength: FloatArray = informative.astype(np.float64)
@@ -142,8 +146,12 @@ class ScaleFit:
         """Set σ² by what the sweep has seen, and bring its mean to 1."""
         informative = self.informative
         if self._n_moved:
-            size = self._moved[informative].mean() / self._n_moved
-            self.strength[informative] = self._moved[informative] / self._n_moved / size
+            moved = self._moved
+            if self._tied is not None:  # the mean of the rows that share a scale
+                n_rows = np.bincount(self._tied, informative)
+                moved = (np.bincount(self._tied, moved * informative) / np.maximum(n_rows, 1))[self._tied]
+            size = moved[informative].mean() / self._n_moved
+            self.strength[informative] = moved[informative] / self._n_moved / size
             self.spread = np.maximum(self.spread * size, self.smallest)
         self._moved, self._n_moved = np.zeros(len(informative)), 0
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.experiment import DataFields
-from cradlevae.data.labels import Condition, closest, in_context, requested_conditions
+from cradlevae.data.labels import Condition, in_context, listed, requested_conditions
 from cradlevae.errors import DataError
 from cradlevae.model.trained import TrainedModel
 from cradlevae.utils.checks import shown, texts
@@ -111,7 +111,7 @@ def asked_level(
     if isinstance(number, bool) or not isinstance(number, str | int):
         raise DataError(f"{role} is {shown(level)}; it must be the name of a {role} of obs[{key!r}]")
     if str(number) not in levels[key]:
-        raise DataError(f"unknown {role} {str(number)!r} of obs[{key!r}]{closest(str(number), levels[key])}")
+        raise DataError(f"unknown {role} {str(number)!r} of obs[{key!r}]; known: {listed(levels[key], 8)}")
     return str(number)
 
 

@@ -41,7 +41,7 @@ def confounding_figure(alarm: pd.DataFrame) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        One panel, a line per perturbation, up to 40.
+        One panel, a line per perturbation that was compared with controls, up to 40.
 
     Raises
     ------
@@ -51,6 +51,8 @@ def confounding_figure(alarm: pd.DataFrame) -> Figure:
     absent = [column for column in NEEDED if column not in alarm]
     if absent:
         raise DataError(f"the alarm has no column {absent[0]!r}; give the table of confounding_alarm")
+    n_absent = int(alarm["log_odds"].isna().sum())
+    alarm = alarm[alarm["log_odds"].notna()]
     rows = _chosen(alarm)
     figure = new_figure(1.6 + 0.165 * max(len(rows), 2))
     ax = figure.add_subplot()
@@ -79,7 +81,7 @@ def confounding_figure(alarm: pd.DataFrame) -> Figure:
     right.spines["right"].set_visible(False)
     name_axes(ax, x="log odds ratio of failing quality control (natural log; 0 = as the control cells)")
     ax.set_title("cells that fail", loc="right", fontsize=NOTE_SIZE, color=MUTED)
-    headline(figure, _title(alarm), _caption(alarm, rows))
+    headline(figure, _title(alarm), _caption(len(alarm), len(rows), n_absent))
     return figure
 
 
@@ -99,11 +101,13 @@ def _title(alarm: pd.DataFrame) -> str:
     return f"{n:,} of {len(alarm):,} perturbations {verb} how often cells fail quality control"
 
 
-def _caption(alarm: pd.DataFrame, rows: pd.DataFrame) -> str:
+def _caption(n_compared: int, n_shown: int, n_absent: int) -> str:
     text = (
-        "Bars: 95 % intervals. Orange: flagged (Fisher's exact test, Benjamini-Hochberg); the artifact that the model "
+        "Bars: 95 % intervals. Orange: flagged (exact test, Benjamini-Hochberg); the artifact that the model "
         "sees in these cells may be biology."
     )
-    if len(rows) < len(alarm):
-        text += f" Shown: {len(rows)} of {len(alarm):,}, the flagged first, then the largest."
+    if n_shown < n_compared:
+        text += f" Shown: {n_shown} of {n_compared:,}, the flagged first, then the largest."
+    if n_absent:
+        text += f" Not compared, for want of controls in their batches: {n_absent:,}."
     return text

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cradlevae.data.experiment import artifact_indicators, condition_labels
+from cradlevae.data.factors import read_factors, strata_codes
 from cradlevae.data.fields import DataFields, fields_of
 from cradlevae.data.labels import CONTROL
 from cradlevae.data.qc.mantel_haenszel import common_log_odds, exact_p_value
@@ -31,7 +32,7 @@ def confounding_alarm(
     """Test for each perturbation whether its cells fail quality control more or less often than the controls.
 
     Where a perturbation kills cells, its cells fail more often, and what a model treats as an artifact is partly
-    biology.
+    biology. Where the fields name batches, covariates or contexts, cells are compared within them.
 
     Parameters
     ----------
@@ -69,8 +70,10 @@ def confounding_alarm(
     labels = condition_labels(adata, fields)
     failed = np.asarray(artifact_indicators(adata, fields).any(axis=1))
     codes, names = pd.factorize(labels, sort=True)
-    codes = np.where((labels == "").to_numpy(), -1, codes)
-    return confounding_test(codes, [str(name) for name in names], failed, strata=None, fdr=fdr)
+    has_label = (labels != "").to_numpy()
+    codes = np.where(has_label, codes, -1)
+    strata = strata_codes(read_factors(adata, fields, usable=has_label), len(labels))
+    return confounding_test(codes, [str(name) for name in names], failed, strata=strata, fdr=fdr)
 
 
 def confounding_test(

@@ -94,9 +94,10 @@ def simulate(
     n_batches
         Number of batches; with more than one, ``obs["batch"]`` has the batch of each cell (``batch1``, …).
     batch_sd
-        Sd over genes of a batch's shift of the log rates, log2 units. Replicates of a real screen differ by 0.27–0.29.
-        With ``batch_sd=0`` the cells have the same conditions, batches, contexts, basal states, library sizes and
-        artifact kinds, and only the shifts are absent: the same experiment without batch effects.
+        Sd over genes of a batch's shift of the log rates, log2 units. By default the mean log2 expression of two
+        batches differs by 0.25 (sd over genes), about as in replicates of a real screen (0.27–0.29). With
+        ``batch_sd=0`` the cells have the same conditions, batches, contexts, basal states, library sizes and artifact
+        kinds, and only the shifts are absent: the same experiment without batch effects.
     confounding
         How strongly perturbations and batches are confounded, from 0 to 1: the share of the cells of each perturbed
         condition that is put into a batch of the condition's own (in rotation); its other cells are spread over all

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cradlevae.data.experiment import Experiment
+from cradlevae.data.labels import CONTROL
 from cradlevae.data.moments import (
     PRIOR_CELLS,
     ConditionMoments,
@@ -53,8 +54,12 @@ def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
 
     A model without gene effects keeps its own effects; their intervals alone take the residual up.
     """
-    measured = _measure(model, data)
-    return model if measured is None else replace(model, residual=_residual(model, measured))
+    condition, conditions = data.plain
+    measured = _measure(model, replace(data, condition=condition, conditions=conditions))
+    if measured is None:
+        return model
+    of_contexts = _measure(model, data) if model.pairs else None
+    return replace(model, residual=_residual(model, measured, of_contexts))
 
 
 @dataclass(frozen=True)
@@ -86,19 +91,39 @@ def _measure(model: TrainedModel, data: Experiment) -> _Measured | None:
     return _Measured(tuple(names), evidence, Evidence.of_cells(held_out.mean, held_out.n_effective, within))
 
 
-def _residual(model: TrainedModel, measured: _Measured) -> EffectResidual:
-    """The residual of single treatments first; a combination has the sum of its treatments', and what that leaves."""
-    treated = model.dosage(measured.names)
-    layers = estimate_effects(model, measured.names, treated, credible=0.9, error=ERROR).layers
-    expected, spread, error = (_below_control(layers[name]) for name in ("X", "sd", "mc_error"))
-    dosage = _below_control(treated.numpy())
-    n_treatments = (dosage != 0).sum(axis=1)
+@dataclass(frozen=True)
+class _Expected:
+    """What the decoder expects of conditions, the control first, (conditions, genes), and their dosages."""
+
+    effect: Float32Array
+    spread: Float32Array
+    error: Float32Array
+    dosage: Float32Array
+
+
+def _expected(model: TrainedModel, names: Sequence[str]) -> _Expected:
+    dosage = model.dosage(tuple(names))
+    layers = estimate_effects(model, names, dosage, credible=0.9, error=ERROR).layers
+    effect, spread, error = (_below_control(layers[name]) for name in ("X", "sd", "mc_error"))
+    return _Expected(effect, spread, error, _below_control(dosage.numpy()))
+
+
+def _residual(model: TrainedModel, measured: _Measured, of_contexts: _Measured | None) -> EffectResidual:
+    """The residual of single treatments first; a combination has the sum of its treatments', and what that leaves.
+
+    Where there are several contexts, these are residuals over all contexts; what they leave in a context comes last.
+    """
+    decoded = _expected(model, measured.names)
+    expected, spread, error, dosage = decoded.effect, decoded.spread, decoded.error, decoded.dosage
+    n_pairs = len(model.pairs)
+    own = dosage.shape[1] - n_pairs
+    n_treatments = (dosage[:, :own] != 0).sum(axis=1)
     single, combined = (np.flatnonzero((n_treatments == 0) | kind) for kind in (n_treatments == 1, n_treatments > 1))
 
     of_single = _fitted(measured, expected, single)
     mean, variance = np.zeros((2, dosage.shape[1], expected.shape[1]), dtype=np.float32)
     part = np.ones(dosage.shape[1], dtype=np.float32)
-    treatment = dosage[single[1:]].argmax(axis=1)
+    treatment = dosage[single[1:], :own].argmax(axis=1)
     mean[treatment], variance[treatment], part[treatment] = of_single.mean[1:], of_single.variance[1:], of_single.part
 
     moved, left = dosage @ mean, dosage**2 @ variance
@@ -110,8 +135,8 @@ def _residual(model: TrainedModel, measured: _Measured) -> EffectResidual:
         left, moved = left + moved**2, np.zeros_like(moved)
         variance, mean = variance + mean**2, np.zeros_like(mean)
         part, parts = np.ones_like(part), (1.0, 1.0)
-    own = np.where(n_treatments > 1, parts[1], parts[0])[:, None] * spread
-    return EffectResidual(
+    part_of = np.where(n_treatments > 1, parts[1], parts[0])[:, None]
+    residual = EffectResidual(
         mean,
         np.sqrt(variance),
         part,
@@ -119,8 +144,31 @@ def _residual(model: TrainedModel, measured: _Measured) -> EffectResidual:
         moved[combined[1:]],
         np.sqrt(left[combined[1:]]),
         parts[1],
-        _widening(measured.held_out, expected + moved, left + own**2, error),
+        _widening(measured.held_out, expected + moved, left + (part_of * spread) ** 2, error),
+        n_pairs,
     )
+    return residual if of_contexts is None else _with_contexts(model, residual, of_contexts)
+
+
+def _with_contexts(model: TrainedModel, residual: EffectResidual, measured: _Measured) -> EffectResidual:
+    """The residual with what it leaves of single treatments in single contexts."""
+    decoded = _expected(model, measured.names)
+    own = decoded.dosage.shape[1] - residual.n_pairs
+    names = (CONTROL, *measured.names)
+    moved, variance, part = residual.of(names, decoded.dosage)
+    of_pairs = decoded.dosage[:, own:] != 0
+    rows = np.flatnonzero(((decoded.dosage[:, :own] != 0).sum(axis=1) == 1) & of_pairs.any(axis=1))
+    mean, sd = residual.mean.copy(), residual.sd.copy()
+    if len(rows):
+        fitted = _fitted(measured, decoded.effect + moved, np.concatenate([[0], rows]))
+        pair = own + of_pairs[rows].argmax(axis=1)
+        mean[pair], sd[pair] = fitted.mean[1:], np.sqrt(fitted.variance[1:])
+        if model.module.gene_effects is None:
+            mean[pair], sd[pair] = 0, np.hypot(mean[pair], sd[pair])
+    residual = replace(residual, mean=mean, sd=sd)
+    moved, variance, part = residual.of(names, decoded.dosage)
+    spread = variance + (part * decoded.spread) ** 2
+    return replace(residual, widening=_widening(measured.held_out, decoded.effect + moved, spread, decoded.error))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,105 @@
+"""Questions in a batch and in a context, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pytest
+
+import cradlevae as cv
+
+
+def test_effects_are_contrasts_within_a_batch(screen_model: cv.CradleVAE) -> None:
+    with np.errstate(all="ignore"):
+        asked = {name: screen_model.effects(["B", "C"], batch=name).X for name in ("batch1", "batch2", "batch3")}
+        everywhere = screen_model.effects(["B", "C"]).X
+    spread = max(np.abs(one - everywhere).max() for one in asked.values())
+    assert 0 < spread < 1  # expression saturates differently; the contrast is the same
+    control = screen_model.effects("control", batch="batch2")
+    np.testing.assert_array_equal(control.X, 0)
+
+
+def test_a_pair_that_was_not_seen_in_a_context_is_predicted_with_less_certainty(screen_model: cv.CradleVAE) -> None:
+    assert ("A", "context2") not in screen_model.trained.measured
+    assert ("B", "context2") in screen_model.trained.pairs
+    seen, unseen = (screen_model.effects("A", context=name) for name in ("context1", "context2"))
+    assert np.isfinite(unseen.X).all()
+    assert screen_model.trained.n_unseen(screen_model.data.conditions[0]) == 0  # type: ignore[union-attr]
+    assert unseen.layers["sd"].mean() > 0.5 * seen.layers["sd"].mean()
+
+
+def test_predicted_cells_say_where_they_are(screen_model: cv.CradleVAE) -> None:
+    free = screen_model.predict("A+B", 60).obs
+    assert set(free["batch"]) == {"batch1", "batch2", "batch3"}
+    assert set(free["context"]) == {"context1", "context2"}
+    put = screen_model.predict(["A", "control"], 30, batch="batch2", context="context1").obs
+    assert set(put["batch"]) == {"batch2"}
+    assert set(put["context"]) == {"context1"}
+    assert set(put["perturbation"]) == {"A", "control"}
+
+
+def test_predicted_batches_follow_those_of_real_cells(screen_model: cv.CradleVAE) -> None:
+    sizes, batches = [100.0, 200, 300], ["batch1", "batch3", "batch3"]
+    obs = screen_model.predict("B", 30, library_size={"B": sizes}, batch={"B": batches}).obs
+    pairs = set(zip(obs["library_size"], obs["batch"], strict=True))
+    assert pairs == set(zip(sizes, batches, strict=True))
+    with pytest.raises(cv.DataError, match="batch has no batches for 'C'"):
+        screen_model.predict(["B", "C"], 3, batch={"B": batches})
+
+
+def test_a_cell_can_be_cleaned_as_of_another_batch(screen_model: cv.CradleVAE, screen: ad.AnnData) -> None:
+    cells = screen[:40].copy()
+    own = screen_model.clean(cells)
+    there = screen_model.clean(cells, batch="batch3")
+    moved = np.abs(own.X - there.X).max(axis=1) > 0
+    np.testing.assert_array_equal(moved, (cells.obs["batch"] != "batch3").to_numpy())
+    again = screen_model.counterfactual(cells, artifact=False, library_size="passing", batch="batch3")
+    np.testing.assert_array_equal(there.X, again.X)
+
+
+def test_a_cell_gets_its_own_context_s_effect(screen_model: cv.CradleVAE, screen: ad.AnnData) -> None:
+    cells = screen[:60].copy()
+    together = screen_model.counterfactual(cells, perturbation="B")
+    for context in ("context1", "context2"):
+        some = cells[cells.obs["context"] == context].copy()
+        alone = screen_model.counterfactual(some, perturbation="B")
+        np.testing.assert_allclose(together[some.obs_names].X, alone.X, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (
+            lambda model: model.effects("A", batch="b9"),
+            r"unknown batch 'b9' of obs\['batch'\]; known: 'batch1', 'batch2'",
+        ),
+        (lambda model: model.predict("A", 3, context="K562"), "unknown context 'K562'.*known: 'context1', 'context2'"),
+        (lambda model: model.effects("A", batch=1.5), "batch is 1.5; it must be the name of a batch"),
+        (lambda model: model.effects("A", context=True), "context is True"),
+        (lambda model: model.predict("A", 3, batch={"A": ["x"]}), "unknown batch 'x'"),
+    ],
+)
+def test_unknown_batches_and_contexts_are_refused_with_the_known_ones(
+    screen_model: cv.CradleVAE, ask: Any, message: str
+) -> None:
+    with pytest.raises(cv.DataError, match=message):
+        ask(screen_model)
+
+
+def test_cells_of_another_batch_are_refused(screen_model: cv.CradleVAE, screen: ad.AnnData) -> None:
+    cells = screen[:10].copy()
+    cells.obs["batch"] = "batch7"
+    for ask in (screen_model.clean, screen_model.latents, screen_model.log_likelihood):
+        with pytest.raises(cv.DataError, match="holds the batch 'batch7'"):
+            ask(cells)
+
+
+def test_a_model_without_batches_has_none_to_ask_for(model: cv.CradleVAE) -> None:
+    with pytest.raises(cv.DataError, match="trained without batch_key; leave batch out"):
+        model.effects("A", batch="b")
+    with pytest.raises(cv.DataError, match="trained without context_key"):
+        model.predict("A", 2, context="c")
+    with pytest.raises(cv.DataError, match="trained without batch_key"):
+        model.clean(model.data, batch="b")  # type: ignore[arg-type]
