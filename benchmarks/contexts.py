@@ -3,8 +3,8 @@
     python benchmarks/contexts.py glioblastoma_300g_5donors.h5ad --context donor --output docs/results/contexts.csv
     python benchmarks/contexts.py glioblastoma_300g_5donors.h5ad --context donor --models CradleVAE --output …
 
-The perturbed cells of each context are held out in turn; half of its controls train, the other half measure. Cells of
-the other contexts train. ``--models`` names floors, or classes of cradlevae; ``--without`` trains without
+The perturbed cells of each context are held out in turn, with a fifth of its controls (recipe ``contexts``); all other
+cells train. ``--models`` names floors, or classes of cradlevae; ``--without`` trains without
 ``context_key`` as well. Without a file, data are simulated, with effects that depend on the context. Rows: one per
 model, context and seed; finished ones are kept.
 """
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
-import numpy as np
 import pandas as pd
 from batches import scored
 
@@ -70,9 +69,9 @@ def run(options: argparse.Namespace, adata: ad.AnnData, model: str, way: str, co
     done = pd.read_csv(options.output) if options.output.exists() else pd.DataFrame(columns=KEY)
     if (done[KEY] == pd.Series(key)).all(axis=1).any():
         return
-    adata = adata.copy()
-    adata.obs["part"] = parts(adata, options.context, context, seed)
-    split = cv.split(adata, "column", column="part")
+    here = adata.obs[options.context].astype(str) == context
+    held_out = [(one, context) for one in sorted(set(adata.obs["perturbation"][here].astype(str)) - {"control"})]
+    split = cv.split(adata, "contexts", held_out=held_out, seed=seed, context_key=options.context)
     context_key = options.context if way == "with" else None
     started = time.perf_counter()
     if model in FLOORS:
@@ -98,18 +97,6 @@ class WithoutContext:
 
     def effects(self, conditions: list[str]) -> Any:
         return self.predictor.effects([base_of(name) for name in conditions])
-
-
-def parts(adata: ad.AnnData, column: str, held_out: str, seed: int) -> np.ndarray:
-    """Part of each cell: a context's perturbed cells and half of its controls are test, a fifth of the rest val."""
-    random = np.random.default_rng(seed)
-    here = (adata.obs[column].astype(str) == held_out).to_numpy()
-    control = (adata.obs["perturbation"] == "control").to_numpy()
-    part = np.where(random.random(adata.n_obs) < 0.2, "val", "train").astype(object)
-    part[here & ~control] = "test"
-    controls = random.permutation(np.flatnonzero(here & control))
-    part[controls[: len(controls) // 2]] = "test"
-    return part
 
 
 def load(options: argparse.Namespace, seed: int) -> ad.AnnData:
