@@ -58,6 +58,8 @@ SMALL_SIMULATION = (
 )
 SMALLER: dict[str, str] = {
     "cv.simulate(seed=0)": f"cv.{SMALL_SIMULATION}",
+    "context_sd=0.3, seed=0)": "context_sd=0.3, n_cells=500, n_genes=40, n_perturbations=4, n_combinations=3)",
+    "max_epochs=30": "max_epochs=1",
     "max_epochs=100": "max_epochs=1",
     "model.train()": "model.train(**({} if isinstance(model, cv.FloorModel) else {'max_epochs': 1}))",
     "n_cells=500": "n_cells=20",
@@ -184,12 +186,18 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     planted.obs["n_counts_full"] = np.asarray(planted.X.sum(axis=1)).ravel()
     planted.obs["n_genes_full"] = np.asarray((planted.X > 0).sum(axis=1)).ravel()
     planted.write_h5ad(folder / "planted.h5ad")
+    batches = cv.simulate(
+        n_cells=400, n_genes=40, n_perturbations=4, n_combinations=2, control_share=0.3, n_batches=2, n_contexts=2
+    )
+    batches.obs["artifact"] = batches.obs["true_artifact"]
+    batches.write_h5ad(folder / "batches.h5ad")
     return {path.name: path for path in folder.iterdir()}
 
 
 NAMES = {
     "data.h5ad": "data.h5ad",
     "screen.h5ad": "annotated.h5ad",
+    "batches.h5ad": "batches.h5ad",
     "screen": "screen",
     "norman_2019_raw.h5ad": "norman_2019_raw.h5ad",
     "papalexi2021_299g_planted_artifacts.h5ad": "planted.h5ad",
