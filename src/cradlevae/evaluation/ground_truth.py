@@ -43,3 +43,17 @@ def true_signature(truth: Any, genes: Sequence[str]) -> FloatArray | None:
     if columns is None or "artifact_signature" not in truth:
         return None
     return np.asarray(truth["artifact_signature"], dtype=np.float64)[columns]
+
+
+def true_effects(truth: Any) -> dict[tuple[str | None, str], FloatArray]:
+    """True effects by context (``None`` for the mean over contexts) and condition, (all simulated genes,) each."""
+    tables: dict[str | None, Any] = {None: truth["effects"]}
+    if "effects_by_context" in truth:
+        contexts = [str(name) for name in truth["contexts"]]
+        tables |= dict(zip(contexts, truth["effects_by_context"], strict=True))
+    names = [str(name) for name in truth["effect_conditions"]]
+    return {
+        (context, name): np.asarray(row, dtype=np.float64)
+        for context, table in tables.items()
+        for name, row in zip(names, table, strict=True)
+    }

@@ -26,7 +26,7 @@ from cradlevae.data.moments import (
 from cradlevae.data.strata import has_strata, told_by_controls
 from cradlevae.errors import DataError
 from cradlevae.evaluation.ceiling import ceiling, random_halves
-from cradlevae.evaluation.ground_truth import truth_columns
+from cradlevae.evaluation.ground_truth import true_effects, truth_columns
 from cradlevae.evaluation.predictor import Learner
 from cradlevae.utils.types import BoolArray, FloatArray, IndexArray, IntArray
 
@@ -259,26 +259,12 @@ def simulated_reference(truth: Any, genes: Sequence[str], conditions: Sequence[s
     columns = truth_columns(truth, genes)
     if columns is None or "effects" not in truth:
         return None
-    effects = _true_effects(truth)
+    effects = true_effects(truth)
     answered = tuple(name for name in conditions if (context_of(name), base_of(name)) in effects)
     if not answered:
         return None
     value = np.stack([effects[context_of(name), base_of(name)][columns] for name in answered])
     return Reference("simulated truth", answered, value, 1.0, 1.0, 1.0, 1.0)
-
-
-def _true_effects(truth: Any) -> dict[tuple[str | None, str], FloatArray]:
-    """True effects by context (``None`` for the mean over contexts) and condition, (all simulated genes,) each."""
-    tables: dict[str | None, Any] = {None: truth["effects"]}
-    if "effects_by_context" in truth:
-        contexts = [str(name) for name in truth["contexts"]]
-        tables |= dict(zip(contexts, truth["effects_by_context"], strict=True))
-    names = [str(name) for name in truth["effect_conditions"]]
-    return {
-        (context, name): np.asarray(row, dtype=np.float64)
-        for context, table in tables.items()
-        for name, row in zip(names, table, strict=True)
-    }
 
 
 def without_controls(data: Experiment, rows: IndexArray, conditions: Sequence[str]) -> list[str]:
