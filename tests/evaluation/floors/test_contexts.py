@@ -164,7 +164,9 @@ def test_generated_cells_look_like_those_of_their_batch_and_context(adata: ad.An
 
 def test_what_is_not_known_is_refused(adata: ad.AnnData) -> None:
     model = trained("zero", adata, batch_key="batch", context_key="context")
-    with pytest.raises(DataError, match=r"unknown batch 'batch9' of obs\['batch'\]; did you mean"):
+    with pytest.raises(
+        DataError, match=r"unknown batch 'batch9' of obs\['batch'\]; known: 'batch1', 'batch2', 'batch3'"
+    ):
         model.effects("A", batch="batch9")
     with pytest.raises(DataError, match=r"unknown context 'liver' of obs\['context'\]; known: 'context1'"):
         model.predict("A", 5, context="liver")
@@ -181,7 +183,7 @@ def test_what_is_not_known_is_refused(adata: ad.AnnData) -> None:
         cv.FloorModel("other_contexts_mean", one, context_key="context")
     other = adata.copy()
     other.obs["batch"] = "unseen"
-    with pytest.raises(DataError, match="holds 'unseen'"):
+    with pytest.raises(DataError, match="holds the batch 'unseen'"):
         model.trained.read(other)
 
 

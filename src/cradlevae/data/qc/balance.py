@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.factors import Factor, strata_codes
 from cradlevae.data.labels import base_of
 from cradlevae.data.moments import ConditionMoments, condition_moments
+from cradlevae.data.storage.stored_matrix import subset_rows
 from cradlevae.data.strata import stratum_weights
 from cradlevae.utils.types import FloatArray, IndexArray, IntArray
 
@@ -87,7 +87,7 @@ def level_differences(data: Experiment, factor: Factor) -> FloatArray:
     cell_code = factor.codes[kept] * (rest.max() + 1) + rest
     cells, code = np.unique(cell_code, return_inverse=True)
     names = [str(cell) for cell in cells]
-    moments = condition_moments(sp.csr_matrix(data.counts[kept]), code.astype(np.int64), names)
+    moments = condition_moments(subset_rows(data.counts, kept), code.astype(np.int64), names)
     level, stratum = np.divmod(cells, rest.max() + 1)
     return np.array([_difference(moments, level == place, stratum) for place in range(len(factor.levels))])
 

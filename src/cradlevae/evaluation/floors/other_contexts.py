@@ -10,7 +10,7 @@ import numpy as np
 from cradlevae.data.labels import base_of, condition_name, context_of, singles_of
 from cradlevae.data.moments import ConditionMoments, Effects
 from cradlevae.evaluation.floors.registry import floor
-from cradlevae.evaluation.floors.shrinkage import moderated_errors, seen_effects, shrink
+from cradlevae.evaluation.floors.shrinkage import moderated_errors, shrink
 from cradlevae.utils.types import FloatArray
 
 
@@ -43,25 +43,53 @@ def sum_of(rows: Sequence[FloatArray]) -> FloatArray:
     return np.asarray(np.sum(rows, axis=0))
 
 
-def elsewhere(train: ConditionMoments, context: str | None) -> Elsewhere:
-    """Average every condition over the contexts beside one, weighted by the cells that each effect is worth.
+@dataclass(frozen=True)
+class MeasuredContexts:
+    """Effects of all conditions in their contexts.
 
-    The squared error of an average is made of the errors of its effects and of how far effects differ between contexts
-    (gene by gene, :func:`between_contexts`): an average over two contexts says less of a third where they differ.
+    Attributes
+    ----------
+    effects
+        Measured effects with moderated errors.
+    cells
+        Number of cells that each effect is worth, (conditions,).
+    between
+        Variance of true effects between contexts, (genes,).
     """
-    effects, cells = moderated_errors(train), dict(zip(train.names, train.n_effective, strict=True))
-    between = between_contexts(effects)
+
+    effects: Effects
+    cells: FloatArray
+    between: FloatArray
+
+    @classmethod
+    def of(cls, train: ConditionMoments) -> MeasuredContexts:
+        """The effects in training cells."""
+        effects, cells = moderated_errors(train), dict(zip(train.names, train.n_effective, strict=True))
+        worth = np.array([cells[name] for name in effects.names], dtype=np.float64)
+        return cls(effects, worth, between_contexts(effects))
+
+    def beside(self, context: str | None) -> Elsewhere:
+        """Average every condition over the contexts beside one, weighted by the cells that each effect is worth.
+
+        The squared error of an average is made of the errors of its effects and of how far effects differ between
+        contexts, gene by gene: an average over two contexts says less of a third where they differ.
+        """
+        rows = _rows_by_condition(self.effects, leave_out=context)
+        value, variance = {}, {}
+        for base, of_base in rows.items():
+            share = self.cells[of_base] / self.cells[of_base].sum()
+            value[base] = share @ self.effects.value[of_base]
+            variance[base] = share**2 @ (self.effects.standard_error[of_base] ** 2 + self.between)
+        return Elsewhere(value, variance)
+
+
+def _rows_by_condition(effects: Effects, *, leave_out: str | None = None) -> dict[str, list[int]]:
+    """Rows of each condition in all contexts but one, by its name without context."""
     rows: dict[str, list[int]] = {}
     for row, name in enumerate(effects.names):
-        if context_of(name) is not None and context_of(name) != context:
+        if context_of(name) is not None and context_of(name) != leave_out:
             rows.setdefault(base_of(name), []).append(row)
-    value, variance = {}, {}
-    for base, of_base in rows.items():
-        share = np.array([cells[effects.names[row]] for row in of_base])
-        share = share / share.sum()
-        value[base] = share @ effects.value[of_base]
-        variance[base] = share**2 @ (effects.standard_error[of_base] ** 2 + between)
-    return Elsewhere(value, variance)
+    return rows
 
 
 def between_contexts(effects: Effects) -> FloatArray:
@@ -69,11 +97,7 @@ def between_contexts(effects: Effects) -> FloatArray:
 
     It is the variance of measured effects about their mean over contexts, less that of their errors, and not below 0.
     """
-    rows: dict[str, list[int]] = {}
-    for row, name in enumerate(effects.names):
-        if context_of(name) is not None:
-            rows.setdefault(base_of(name), []).append(row)
-    several = [of_base for of_base in rows.values() if len(of_base) > 1]
+    several = [of_base for of_base in _rows_by_condition(effects).values() if len(of_base) > 1]
     if not several:
         return np.zeros(effects.value.shape[1])
     spread = [
@@ -84,11 +108,11 @@ def between_contexts(effects: Effects) -> FloatArray:
     return np.maximum(np.average(spread, axis=0, weights=free), 0.0)
 
 
-def _answers(train: ConditionMoments, conditions: Sequence[str], *, shrunk: bool = False) -> FloatArray:
+def _answers(measured: MeasuredContexts, conditions: Sequence[str], *, shrunk: bool = False) -> FloatArray:
     """Effects of conditions elsewhere, shrunk over all perturbations or not, (conditions, genes)."""
-    answer = np.full((len(conditions), train.mean.shape[1]), np.nan)
+    answer = np.full((len(conditions), measured.effects.value.shape[1]), np.nan)
     for context in {context_of(name) for name in conditions}:
-        found = elsewhere(train, context)
+        found = measured.beside(context)
         if shrunk and found.value:
             error = np.sqrt(np.stack(list(found.variance.values())))
             moved = shrink(np.stack(list(found.value.values())), error)
@@ -104,14 +128,14 @@ def _other_contexts_error(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
 ) -> FloatArray:
     """Errors of the averages, and how far the context's own effect may be from what the others share."""
-    between = between_contexts(moderated_errors(train))
+    measured = MeasuredContexts.of(train)
     answer = np.full((len(conditions), train.mean.shape[1]), np.nan)
     for context in {context_of(name) for name in conditions}:
-        found = elsewhere(train, context)
+        found = measured.beside(context)
         for row, name in enumerate(conditions):
             effect = found.of(name) if context_of(name) == context else None
             if effect is not None:
-                answer[row] = np.sqrt(effect[1] + between)
+                answer[row] = np.sqrt(effect[1] + measured.between)
     return answer
 
 
@@ -124,14 +148,14 @@ def _other_contexts_error(
 def _other_contexts_mean(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
 ) -> FloatArray:
-    return _answers(train, conditions)
+    return _answers(MeasuredContexts.of(train), conditions)
 
 
 @floor("other_contexts_shrunk", "mean over the other contexts, shrunk by empirical Bayes", needs_contexts=True)
 def _other_contexts_shrunk(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
 ) -> FloatArray:
-    return _answers(train, conditions, shrunk=True)
+    return _answers(MeasuredContexts.of(train), conditions, shrunk=True)
 
 
 @floor(
@@ -143,11 +167,11 @@ def _other_contexts_shifted(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
 ) -> FloatArray:
     """Plus the context's own shift: the mean over the other perturbations of effect here minus effect elsewhere."""
-    answer = _answers(train, conditions, shrunk=True)
-    here = seen_effects(train)
+    measured = MeasuredContexts.of(train)
+    answer, here = _answers(measured, conditions, shrunk=True), measured.effects
     shifts: dict[str | None, dict[str, FloatArray]] = {}
     for context in {context_of(name) for name in conditions}:
-        found = elsewhere(train, context)
+        found = measured.beside(context)
         own = {base_of(name): row for row, name in enumerate(here.names) if context_of(name) == context}
         shifts[context] = {
             base: here.value[row] - found.value[base] for base, row in own.items() if base in found.value
