@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from cradlevae.catalogue import models as models
     from cradlevae.data import datasets as datasets
     from cradlevae.data.experiment import DataFields as DataFields
+    from cradlevae.data.guides.assignment import assign_guides as assign_guides
+    from cradlevae.data.guides.reading import read_10x as read_10x
     from cradlevae.data.qc.annotate import annotate_qc as annotate_qc
     from cradlevae.data.qc.confounding import confounding_alarm as confounding_alarm
     from cradlevae.data.simulation.plant import plant_artifacts as plant_artifacts
@@ -59,6 +61,8 @@ _HOMES = {
     "cradlevae.catalogue": ("models",),
     "cradlevae.data": ("datasets",),
     "cradlevae.data.experiment": ("DataFields",),
+    "cradlevae.data.guides.assignment": ("assign_guides",),
+    "cradlevae.data.guides.reading": ("read_10x",),
     "cradlevae.data.qc.annotate": ("annotate_qc",),
     "cradlevae.data.qc.confounding": ("confounding_alarm",),
     "cradlevae.data.simulation.plant": ("plant_artifacts",),

@@ -21,7 +21,16 @@ from cradlevae.data.cell_sketch import SketchArray, Sketcher, sketch_values
 from cradlevae.data.fields import DataFields, obs_column
 from cradlevae.data.gene_names import symbols_of
 from cradlevae.data.label_advice import control_separator, likely_controls_first, warn_of_labels
-from cradlevae.data.labels import CONTROL, Condition, closest, condition_name, dosage_table, indicator_table, listed
+from cradlevae.data.labels import (
+    CONTROL,
+    UNASSIGNED,
+    Condition,
+    closest,
+    condition_name,
+    dosage_table,
+    indicator_table,
+    listed,
+)
 from cradlevae.data.storage.counts import Counts
 from cradlevae.data.storage.stored_matrix import CountMatrix, row_blocks, subset_rows
 from cradlevae.errors import DataError
@@ -341,7 +350,7 @@ def _warn_left_out(counted: BoolArray, assigned: BoolArray, fields: DataFields) 
     if not counted.all():
         warnings.warn(f"{int((~counted).sum())} cells without a count are left out", stacklevel=3)
     if not assigned.all():
-        warnings.warn(
-            f"{int((~assigned).sum())} cells without a guide RNA in obsm[{fields.guides_key!r}] are left out",
-            stacklevel=3,
-        )
+        where = f"without a guide RNA in obsm[{fields.guides_key!r}]"
+        if fields.guides_key is None:
+            where = f"that are {UNASSIGNED!r} in obs[{fields.perturbation_key!r}]"
+        warnings.warn(f"{int((~assigned).sum())} cells {where} are left out", stacklevel=3)
