@@ -101,7 +101,7 @@ def read_folder(path: Path) -> FeatureCounts:
             f"the 10x folder {path} has no {' and no '.join(absent)} (.gz or not); copy the folder as Cell Ranger "
             "wrote it"
         )
-    cells = pd.Index(_lines(barcode_file)[0])
+    cells = pd.Index(_lines(barcode_file)[0].tolist())
     columns = _lines(feature_file)
     names = columns[min(1, columns.shape[1] - 1)]
     kinds = columns[2] if columns.shape[1] > 2 else EXPRESSION
