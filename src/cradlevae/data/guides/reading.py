@@ -168,9 +168,9 @@ def _add_guides(
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(f"{path}: guide RNA {twice!r} occurs twice; give each a name of its own")
-    whole = counts.astype(np.int32)
-    if (counts.data < 0).any() or (whole.data != counts.data).any():
+    counts.sum_duplicates()
+    if (counts.data < 0).any() or (counts.data != np.floor(counts.data)).any():
         raise DataError(f"{path}: the counts of guide RNAs are not whole numbers; raw UMI counts are needed")
     declared = guides[TARGET_TAG].tolist() if TARGET_TAG in guides else None
     adata.uns[GUIDES] = guide_table(names, ids, [*map(str, adata.var_names)], guide_targets, declared)
-    adata.obsm[GUIDES] = sp.csr_matrix(whole)
+    adata.obsm[GUIDES] = sp.csr_matrix(counts, dtype=np.int32)
