@@ -71,10 +71,10 @@ def test_what_is_read_can_be_written_and_read_again(
     pd.testing.assert_frame_equal(again.uns["guides"].astype(str), adata.uns["guides"].astype(str))
     again.obs["artifact"] = False
     with pytest.warns(UserWarning, match="cells without a guide RNA in obsm"):
-        data = read_experiment(again, cv.DataFields(guides_key="guides", guide_min_count=6))
+        data = read_experiment(again, cv.DataFields(guides_key="guides", guide_min_count=12))
     assert data.perturbations == tuple("ABCDE")
     true = guide_screen.labels.to_numpy()[again.obs_names.isin(data.cells)]
-    assert (np.array(data.conditions)[data.condition] == true).sum() > 0.97 * adata.n_obs
+    assert (np.array(data.conditions)[data.condition] == true).sum() > 0.9 * adata.n_obs
 
 
 def test_features_of_other_types_are_left_out_and_counted(

@@ -38,6 +38,9 @@ ASSIGNMENT_KEY = "cradlevae_guides"
 THIN_PAIR = 5
 """Cells of a pair of targets below which the pair looks like two cells in a droplet."""
 
+THIN_CELLS = 20
+"""Cells of such pairs from which a warning says so."""
+
 
 def assign_guides(
     adata: AnnDataLike,
@@ -195,7 +198,7 @@ def _warn(table: pd.DataFrame, used: pd.Series[Any], labels: TextArray, max_targ
         )
     sizes = pd.Series(labels[[label.count("+") == 1 for label in labels]]).value_counts()
     thin = int(sizes[sizes < THIN_PAIR].sum())
-    if 2 * thin > sizes.sum():
+    if thin >= THIN_CELLS and 2 * thin > sizes.sum():
         warnings.warn(
             f"{int(sizes.sum()):,} cells have guide RNAs of two genes, most of them of pairs with fewer than "
             f"{THIN_PAIR} cells; in a screen of single perturbations these are two cells in one droplet, which "
