@@ -56,6 +56,8 @@ def test_train_assigns_guide_rnas_and_says_so(trained: tuple[Path, subprocess.Co
 
 
 def test_the_other_commands_read_the_same_labels(trained: tuple[Path, Any], data: Path, tmp_path: Path) -> None:
+    if data.is_file():
+        pytest.skip("a folder stands for all three forms, which give the same cells")
     folder, _ = trained
     run("split", data, "--output", tmp_path / "split.json", "--recipe", "combinations")
     splits = [json.loads(path.read_text()) for path in (tmp_path / "split.json", folder / "split.json")]
