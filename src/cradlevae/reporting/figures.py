@@ -5,6 +5,7 @@ from __future__ import annotations
 from cradlevae.reporting.cleaned import cleaned_figure
 from cradlevae.reporting.confounding import confounding_figure
 from cradlevae.reporting.effects import effects_figure
+from cradlevae.reporting.guides import guides_figure
 from cradlevae.reporting.own_scores import own_scores_figure
 from cradlevae.reporting.qc import qc_figure
 from cradlevae.reporting.save import save_figure
@@ -16,6 +17,7 @@ __all__ = [
     "cleaned_figure",
     "confounding_figure",
     "effects_figure",
+    "guides_figure",
     "own_scores_figure",
     "qc_figure",
     "save_figure",
