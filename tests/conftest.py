@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,108 @@ def make_adata() -> Callable[..., ad.AnnData]:
         return ad.AnnData(form(counts), obs=obs, var=pd.DataFrame(index=[f"gene{i}" for i in range(n_genes)]))
 
     return make
+
+
+@dataclass(frozen=True)
+class GuideScreen:
+    """A screen with guide RNAs, of which it is known which cell holds which.
+
+    Attributes
+    ----------
+    genes, guides
+        Counts, cells × genes and cells × guide RNAs.
+    names
+        Names of the guide RNAs: two of each gene and three controls.
+    labels
+        The true perturbation of each cell.
+    """
+
+    genes: ad.AnnData
+    guides: sp.csr_matrix
+    names: list[str]
+    labels: pd.Series
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """The target of each guide RNA."""
+        return {name: "control" if name.startswith("NT") else name.split("_")[0] for name in self.names}
+
+
+@pytest.fixture(scope="session")
+def guide_screen(simulated: ad.AnnData) -> GuideScreen:
+    """The simulated experiment with counts of guide RNAs: 30 or so real ones, 0.1 ambient ones on the average."""
+    rng = np.random.default_rng(1)
+    adata = ad.AnnData(simulated.X.copy(), obs=pd.DataFrame(index=simulated.obs_names), var=simulated.var[[]].copy())
+    names = [f"{gene}_{number}" for gene in "ABCDE" for number in (1, 2)] + [f"NT_{number}" for number in (1, 2, 3)]
+    held = np.zeros((adata.n_obs, len(names)), dtype=bool)
+    labels = simulated.obs["perturbation"].astype(str)
+    for row, label in enumerate(labels):
+        for target in ["NT"] if label == "control" else label.split("+"):
+            held[row, rng.choice([index for index, name in enumerate(names) if name.startswith(f"{target}_")])] = True
+    real = rng.poisson(30 * rng.lognormal(0, 0.5, held.shape)) * held
+    return GuideScreen(adata, sp.csr_matrix(real + rng.poisson(0.1, held.shape)), names, labels)
+
+
+FORMS = ("h5", "folder", "h5mu")
+"""Published layouts of counts of genes and guide RNAs."""
+
+
+def write_screen(screen: GuideScreen, form: str, folder: Path, **changes: Any) -> Path:
+    """Write a screen as Cell Ranger 3 or MuData do; ``changes`` replace parts of it by name."""
+    import gzip
+
+    import h5py
+    import scipy.io
+
+    n_genes, n_guides = screen.genes.n_vars, len(screen.names)
+    parts: dict[str, Any] = {
+        "matrix": sp.csc_matrix(sp.hstack([screen.genes.X, screen.guides]).T.astype(np.int32)),
+        "barcodes": [f"{name}-1" for name in screen.genes.obs_names],
+        "ids": [f"ENSG{index:011}" for index in range(n_genes)] + [f"id_{name}" for name in screen.names],
+        "names": [*screen.genes.var_names, *screen.names],
+        "kinds": ["Gene Expression"] * n_genes + ["CRISPR Guide Capture"] * n_guides,
+    } | changes
+    matrix = parts["matrix"]
+    if form == "h5":
+        with h5py.File(folder / "screen.h5", "w") as file:
+            group = file.create_group("matrix")
+            for name in ("data", "indices", "indptr"):
+                group[name] = getattr(matrix, name)
+            group["shape"] = np.array(matrix.shape)
+            group["barcodes"] = np.array(parts["barcodes"], dtype="S")
+            features = group.create_group("features")
+            features["id"], features["name"] = np.array(parts["ids"], dtype="S"), np.array(parts["names"], dtype="S")
+            if parts["kinds"] is not None:
+                features["feature_type"] = np.array(parts["kinds"], dtype="S")
+            features["genome"] = np.array(["GRCh38"] * len(parts["ids"]), dtype="S")
+        return folder / "screen.h5"
+    if form == "folder":
+        path = folder / "filtered_feature_bc_matrix"
+        path.mkdir()
+        columns = [parts["ids"], parts["names"], *([] if parts["kinds"] is None else [parts["kinds"]])]
+        scipy.io.mmwrite(path / "matrix.mtx", matrix)
+        texts = {
+            "matrix.mtx": (path / "matrix.mtx").read_bytes(),
+            "features.tsv": "".join("\t".join(row) + "\n" for row in zip(*columns, strict=True)).encode(),
+            "barcodes.tsv": "".join(f"{name}\n" for name in parts["barcodes"]).encode(),
+        }
+        (path / "matrix.mtx").unlink()
+        for name, text in texts.items():
+            (path / f"{name}.gz").write_bytes(gzip.compress(text))
+        return path
+    mudata = pytest.importorskip("mudata")
+    genes = screen.genes.copy()
+    genes.obs_names = parts["barcodes"]
+    genes.var["feature_types"] = "Gene Expression"
+    guides = ad.AnnData(screen.guides.copy(), obs=genes.obs[[]].copy(), var=pd.DataFrame(index=screen.names))
+    guides.var["feature_types"] = "CRISPR Guide Capture"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of MuData about itself
+        mudata.MuData({"rna": genes, "gdo": guides}).write(folder / "screen.h5mu")
+    return folder / "screen.h5mu"
+
+
+@pytest.fixture(scope="session")
+def written() -> Callable[..., Path]:
+    """A function that writes a screen in one of the published layouts: :func:`write_screen`."""
+    return write_screen

@@ -103,6 +103,17 @@ CONFIG: dict[str, list[Any]] = {
 }
 
 FUNCTIONS: dict[str, dict[str, list[Any]]] = {
+    "read_10x": {"path": [*PATH, "nonsense.h5"], "guide_targets": [5, [1], True, object()]},
+    "assign_guides": {
+        "adata": ADATA, "method": CHOICE, "min_count": COUNT[1:], "max_targets": COUNT,
+        "guides_key": [*TEXT, "nonsense"], "guide_targets": [5, [1], True, "nonsense.csv", {}], "guide_key": TEXT,
+        "perturbation_key": [*TEXT, "low_umi"],
+    },
+    "guide_effects": {
+        "adata": ADATA, "guide_key": [*TEXT, "nonsense"], "credible": PROBABILITY, "fdr": PROBABILITY,
+        "min_cells": [*COUNT, 1], "fields": ["perturbation"],
+        "field_options": [{"nonsense": 1}, {"artifact_key": "nonsense"}, {"layer": "nonsense"}],
+    },
     "split": {
         "adata": ADATA, "recipe": CHOICE, "seed": WHOLE, "n_shared": [*WHOLE, 1], "column": [5, "nonsense"],
         "fields": ["perturbation", {"separator": "_"}],
@@ -141,7 +152,7 @@ FUNCTIONS: dict[str, dict[str, list[Any]]] = {
         "seed": WHOLE,
     },
     "load": {"folder": PATH, "adata": ADATA[1:]},
-    "open_cells": {"path": [*PATH, "nonsense.h5ad"]},
+    "open_cells": {"path": [*PATH, "nonsense.h5ad"], "guide_targets": [5, [1], True, object(), {}]},
     "benchmark": {
         "plan": [None, 5, {}, {"data": 5}, "nonsense.yaml"], "output": PATH, "workers": COUNT, "retry": FLAG,
         "part": [5, "0/2", "nonsense"],
@@ -260,9 +271,30 @@ def test_construction_of_a_floor(parameter: str, simulated: ad.AnnData, tmp_path
     check(call, parameter, values[parameter])
 
 
+@pytest.fixture(scope="module")
+def tenx_folder(guide_screen: Any, written: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(guide_screen, "folder", tmp_path_factory.mktemp("tenx"))
+
+
+@pytest.fixture
+def guided(guide_screen: Any, simulated: ad.AnnData) -> ad.AnnData:
+    """Cells with counts of guide RNAs, and without labels."""
+    adata = guide_screen.genes.copy()
+    adata.obs["low_umi"] = simulated.obs["low_umi"]
+    adata.obsm["guides"], adata.uns["guides"] = guide_screen.guides, pd.DataFrame({"target": guide_screen.targets})
+    return adata
+
+
 @pytest.mark.parametrize(("name", "parameter", "values"), cases(FUNCTIONS))
 def test_functions(
-    name: str, parameter: str, values: list[Any], floor: cv.FloorModel, simulated: ad.AnnData, tmp_path: Path
+    name: str,
+    parameter: str,
+    values: list[Any],
+    floor: cv.FloorModel,
+    simulated: ad.AnnData,
+    tenx_folder: Path,
+    guided: ad.AnnData,
+    tmp_path: Path,
 ) -> None:
     given: dict[str, Any] = {
         "split": {"adata": simulated},
@@ -274,6 +306,10 @@ def test_functions(
         "benchmark": {"plan": {"data": [{"simulate": {"n_cells": 100}}], "models": ["zero"]}, "output": tmp_path / "b"},
         "reproduce": {"dataset": "norman", "output": tmp_path / "b"},
         "load": {"folder": tmp_path},
+        "read_10x": {"path": tenx_folder},
+        "open_cells": {"path": tenx_folder if parameter == "guide_targets" else tmp_path},
+        "assign_guides": {"adata": guided},
+        "guide_effects": {"adata": simulated, "guide_key": "perturbation"},
         "simulate": {"n_cells": 60, "n_genes": 20, "n_perturbations": 3, "n_combinations": 2},
     }
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from cradlevae.catalogue import models as models
     from cradlevae.data import datasets as datasets
     from cradlevae.data.experiment import DataFields as DataFields
+    from cradlevae.data.guides.assignment import assign_guides as assign_guides
+    from cradlevae.data.guides.reading import read_10x as read_10x
     from cradlevae.data.qc.annotate import annotate_qc as annotate_qc
     from cradlevae.data.qc.confounding import confounding_alarm as confounding_alarm
     from cradlevae.data.simulation.plant import plant_artifacts as plant_artifacts
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from cradlevae.evaluation.floors.model import FloorModel as FloorModel
     from cradlevae.model.config import ModelConfig as ModelConfig
     from cradlevae.model.training.settings import TrainConfig as TrainConfig
+    from cradlevae.query.guide_effects import guide_effects as guide_effects
 
 _HOMES = {
     "cradlevae.api": (
@@ -59,6 +62,8 @@ _HOMES = {
     "cradlevae.catalogue": ("models",),
     "cradlevae.data": ("datasets",),
     "cradlevae.data.experiment": ("DataFields",),
+    "cradlevae.data.guides.assignment": ("assign_guides",),
+    "cradlevae.data.guides.reading": ("read_10x",),
     "cradlevae.data.qc.annotate": ("annotate_qc",),
     "cradlevae.data.qc.confounding": ("confounding_alarm",),
     "cradlevae.data.simulation.plant": ("plant_artifacts",),
@@ -69,6 +74,7 @@ _HOMES = {
     "cradlevae.evaluation.floors.model": ("FloorModel",),
     "cradlevae.model.config": ("ModelConfig",),
     "cradlevae.model.training.settings": ("TrainConfig",),
+    "cradlevae.query.guide_effects": ("guide_effects",),
 }
 """The public names by the module that defines them; a type checker reads the same in the imports above."""
 

@@ -15,10 +15,13 @@ PUBLIC = {
     "Split": cv.Split,
     "StoredCells": cv.StoredCells,
     "annotate_qc": cv.annotate_qc,
+    "assign_guides": cv.assign_guides,
     "confounding_alarm": cv.confounding_alarm,
     "datasets.load": cv.datasets.load,
     "open_cells": cv.open_cells,
+    "guide_effects": cv.guide_effects,
     "plant_artifacts": cv.plant_artifacts,
+    "read_10x": cv.read_10x,
     "simulate": cv.simulate,
     "split": cv.split,
 }

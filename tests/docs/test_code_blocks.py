@@ -13,7 +13,7 @@ import shlex
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ SMALL_SIMULATION = (
 )
 SMALLER: dict[str, str] = {
     "cv.simulate(seed=0)": f"cv.{SMALL_SIMULATION}",
-    "context_sd=0.3, seed=0)": "context_sd=0.3, n_cells=500, n_genes=40, n_perturbations=4, n_combinations=3)",
+    "context_sd=0.3, seed=0)": "context_sd=0.3, n_cells=600, n_genes=40, n_perturbations=4, n_combinations=3)",
     "max_epochs=30": "max_epochs=1",
     "max_epochs=100": "max_epochs=1",
     "model.train()": "model.train(**({} if isinstance(model, cv.FloorModel) else {'max_epochs': 1}))",
@@ -165,7 +165,7 @@ def published_norman(screen: ad.AnnData) -> ad.AnnData:
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def files(tmp_path_factory: pytest.TempPathFactory, guide_screen: Any, written: Callable[..., Path]) -> dict[str, Path]:
     """Small files under the names that the pages use."""
     folder = tmp_path_factory.mktemp("files")
     screen = small_screen(0)
@@ -191,6 +191,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     )
     batches.obs["artifact"] = batches.obs["true_artifact"]
     batches.write_h5ad(folder / "batches.h5ad")
+    written(guide_screen, "folder", folder)
+    pd.Series(guide_screen.targets, name="target").to_csv(folder / "targets.csv", index_label="guide")
     return {path.name: path for path in folder.iterdir()}
 
 
@@ -199,6 +201,8 @@ NAMES = {
     "screen.h5ad": "annotated.h5ad",
     "batches.h5ad": "batches.h5ad",
     "screen": "screen",
+    "filtered_feature_bc_matrix": "filtered_feature_bc_matrix",
+    "targets.csv": "targets.csv",
     "norman_2019_raw.h5ad": "norman_2019_raw.h5ad",
     "papalexi2021_299g_planted_artifacts.h5ad": "planted.h5ad",
     "papalexi2021_299g.h5ad": "planted.h5ad",

@@ -136,8 +136,8 @@ def _data(key: str, source: DataSource) -> Any:
 
 def _read(spec: dict[str, Any], n_mads: float | None, source: DataSource) -> Any:
     """A data set, restricted and annotated."""
+    from cradlevae.data.guides.automatic import open_labelled
     from cradlevae.data.qc.annotate import annotate_qc
-    from cradlevae.data.storage.stored_cells import open_cells
     from cradlevae.utils.machine import machine_memory
 
     adata: AnnDataLike
@@ -151,7 +151,7 @@ def _read(spec: dict[str, Any], n_mads: float | None, source: DataSource) -> Any
 
             adata = load(source.published, path=source.path, backed=True)
         else:
-            adata = open_cells(Path(str(source.path)))
+            adata = open_labelled(Path(str(source.path)), source.fields)[0]
         restricted = source.max_genes or source.max_cells_per_condition
         if restricted or adata.memory(source.fields.layer) < machine_memory() / 3:
             adata = restrict(adata.to_memory(), source)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from cradlevae.commands.files import check_outputs, load_run, with_labels, wrote
-from cradlevae.data.storage.stored_cells import open_cells
+from cradlevae.commands.files import check_outputs, load_run, open_data, with_labels, wrote
 from cradlevae.errors import DataError
 from cradlevae.reporting.tables import effects_table
 from cradlevae.utils.atomic import write_csv, write_h5ad
@@ -104,6 +103,7 @@ def clean(
     library_size: Literal["passing", "own"] = "passing",
     batch: str = "own",
     n_draws: int = 16,
+    guide_targets: Path | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
@@ -114,16 +114,20 @@ def clean(
     run
         Folder of a trained model.
     data
-        Raw counts: an AnnData file (.h5ad), a zarr store, or a folder of several.
+        Raw counts: an AnnData file (.h5ad), a zarr store, a folder of several; a 10x file (.h5) or folder, or a MuData
+        file (.h5mu).
     output
         AnnData file (.h5ad) to write.
+    guide_targets
+        Table of the targets of guide RNAs, as in training.
     overwrite
         Replace outputs that are there already; what is read is never replaced.
     """
     check_outputs(output, overwrite=overwrite, inputs=[run, data])
     model = load_run(run)
+    labelled = with_labels(open_data(data, model.trained.fields, guide_targets), model, run)
     model.clean(
-        with_labels(open_cells(data), model, run), cells, library_size=library_size, batch=batch, n_draws=n_draws,
-        seed=seed, output=output, overwrite=overwrite,
+        labelled, cells, library_size=library_size, batch=batch, n_draws=n_draws, seed=seed, output=output,
+        overwrite=overwrite,
     )  # fmt: skip
     wrote(output)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from cradlevae.commands.files import check_outputs, load_run, with_labels, wrote
+from cradlevae.commands.files import check_outputs, load_run, open_data, with_labels, wrote
 from cradlevae.commands.registry import SETTINGS_FILE
-from cradlevae.data.storage.stored_cells import open_cells
 from cradlevae.errors import DataError
 from cradlevae.reporting.tables import print_scores
 from cradlevae.utils.atomic import make_folder, write_csv
@@ -24,6 +23,7 @@ def evaluate(
     published: bool = False,
     truth: bool | str = "auto",
     n_cells: int = 200,
+    guide_targets: Path | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
@@ -34,12 +34,15 @@ def evaluate(
     run
         Folder of a trained model.
     data
-        The cells that the model was trained on: an AnnData file (.h5ad), a zarr store, or a folder of several.
+        The cells that the model was trained on: an AnnData file (.h5ad), a zarr store, a folder of several; a 10x file
+        (.h5) or folder, or a MuData file (.h5mu).
     output
         Folder for scores.csv, confounding.csv, the figures and report.html.
     truth
         "auto" also scores against the truth of simulated and planted data; the name of a layer takes its counts for the
         true artifact-free ones; "false" does neither.
+    guide_targets
+        Table of the targets of guide RNAs, as in training.
     overwrite
         Replace scores, figures and report of an earlier evaluation; what is read is never replaced.
     """
@@ -55,7 +58,7 @@ def evaluate(
     check_outputs(*(output / name for name in files), overwrite=overwrite, inputs=[run, data])
     model = load_run(run)
     make_folder(output)
-    cells = with_labels(open_cells(data), model, run)
+    cells = with_labels(open_data(data, model.trained.fields, guide_targets), model, run)
     scores = score(model, cells, reference=reference, published=published, truth=truth, n_cells=n_cells, seed=seed)
     write_csv(scores, output / SCORES_FILE)
     write_csv(pd.DataFrame(scores.attrs["confounding"]), output / CONFOUNDING_FILE)

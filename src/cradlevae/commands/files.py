@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cradlevae.data.cell_sketch import sketch_values
+from cradlevae.data.fields import DataFields
 from cradlevae.data.known_cells import warn_of_other_counts
 from cradlevae.data.qc.criteria import QC_KEY
 from cradlevae.data.storage.cell_files import H5AD, ZARR
 from cradlevae.data.storage.counts import Counts
 from cradlevae.data.storage.stored_cells import StoredCells
+from cradlevae.data.storage.whole_files import whole_files
 from cradlevae.errors import DataError
 from cradlevae.utils.outputs import check_output
 
@@ -50,8 +52,18 @@ def files_read(path: Path) -> list[Path]:
 
     if not path.is_dir():
         return [path]
-    cells = [entry for entry in path.iterdir() if entry.suffix in (H5AD, ZARR)]
+    cells = [entry for entry in path.iterdir() if entry.suffix in (H5AD, ZARR)] + whole_files(path)
     return [path, *cells, *(path / name for name in MODEL_FILES), path / LABELS_FILE]
+
+
+def open_data(data: Path, fields: DataFields, guide_targets: Path | None = None) -> StoredCells:
+    """Open cells with perturbation labels, by their guide RNAs where no column holds them, and say so."""
+    from cradlevae.data.guides.automatic import open_labelled
+
+    cells, sentences = open_labelled(data, fields, guide_targets)
+    for sentence in sentences:
+        print(sentence)
+    return cells
 
 
 def wrote(*paths: Path) -> None:

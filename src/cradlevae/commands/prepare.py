@@ -1,11 +1,11 @@
-"""The commands that make data ready for training: simulate, download, qc and split."""
+"""The commands that make data ready for training: simulate, download, assign, qc and split."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from cradlevae.commands.files import check_outputs, files_read, wrote
+from cradlevae.commands.files import check_outputs, files_read, open_data, wrote
 from cradlevae.data.experiment import DataFields
 from cradlevae.data.qc.criteria import QC_KEY
 from cradlevae.data.storage.stored_cells import open_cells
@@ -30,6 +30,7 @@ def qc(
     max_fail_share: float = 0.2,
     key_added: str = "artifact",
     figure: Path | None = None,
+    guide_targets: Path | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
@@ -38,15 +39,18 @@ def qc(
     Parameters
     ----------
     data
-        Raw counts: an AnnData file (.h5ad), a zarr store, or a folder of several.
+        Raw counts: an AnnData file (.h5ad), a zarr store, a folder of several; a 10x file (.h5) or folder, or a MuData
+        file (.h5mu).
     output
-        Annotated copy to write: a file, or a folder for a zarr store or a folder.
+        Annotated copy to write: a file (.h5ad), or a folder for a zarr store or a folder of cells.
     criteria
         Which of umi, genes, mito, ribo, haemo and doublet to assess; all by default.
     scale
         "auto": thresholds of umi and genes are found on the log scale where no cell could fail otherwise; "raw": never.
     figure
         Picture of the criteria with their thresholds to write (.png, .svg, .pdf).
+    guide_targets
+        Table (.csv) with the columns guide and target, kept with the counts of guide RNAs of a 10x or MuData file.
     overwrite
         Replace outputs that are there already; what is read is never replaced.
     """
@@ -55,11 +59,8 @@ def qc(
     from cradlevae.data.storage.annotated_copy import check_copy, write_annotated
 
     check_copy(data, output, files_read(data), overwrite=overwrite)
-    if figure is not None:
-        check_outputs(figure, overwrite=overwrite, inputs=[data])
-        if figure.suffix not in PICTURES:
-            raise DataError(f"{figure} ends in {figure.suffix!r}; pictures are written as .png, .svg or .pdf")
-    cells = open_cells(data)
+    _check_picture(figure, data, overwrite=overwrite)
+    cells = open_cells(data, guide_targets=guide_targets)
     report = annotate_qc(
         cells, criteria=tuple(criteria) if criteria else CRITERIA, n_mads=n_mads, scale=scale, layer=layer,
         batch_key=batch_key, gene_symbols=gene_symbols, max_fail_share=max_fail_share, key_added=key_added, seed=seed,
@@ -75,6 +76,71 @@ def qc(
     wrote(output, figure)
 
 
+def assign(
+    data: Path,
+    *,
+    output: Path,
+    method: Literal["mixture", "umi"] = "mixture",
+    min_count: int | None = None,
+    max_targets: int = 2,
+    guides_key: str = "guides",
+    guide_targets: Path | None = None,
+    guide_key: str = "guide",
+    perturbation_key: str = "perturbation",
+    figure: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Assign guide RNAs to cells, and show how many cells each rule would lose.
+
+    Parameters
+    ----------
+    data
+        Raw counts of genes and guide RNAs: a 10x file (.h5) or folder, a MuData file (.h5mu), or an AnnData file
+        (.h5ad), zarr store or folder of several with the counts of guide RNAs in obsm.
+    output
+        Annotated copy to write: a file (.h5ad), or a folder for a zarr store or a folder of cells.
+    guide_targets
+        Table (.csv) with the columns guide and target, or a feature reference of Cell Ranger; by default the file says
+        the targets, or the names of the guide RNAs (STAT1_2 → STAT1, NT_1 → control).
+    figure
+        Picture of the rules to write (.png, .svg, .pdf).
+    overwrite
+        Replace outputs that are there already; what is read is never replaced.
+    """
+    from cradlevae.data.guides.assignment import ASSIGNMENT_KEY, assign_guides
+    from cradlevae.data.guides.targets import target_examples
+    from cradlevae.data.storage.annotated_copy import check_copy, write_annotated
+    from cradlevae.data.storage.whole_files import form_of
+
+    check_copy(data, output, files_read(data), overwrite=overwrite)
+    _check_picture(figure, data, overwrite=overwrite)
+    whole = form_of(data) is not None
+    cells = open_cells(data, guide_targets=guide_targets if whole else None)
+    report = assign_guides(
+        cells, method=method, min_count=min_count, max_targets=max_targets, guides_key=guides_key,
+        guide_targets=None if whole else guide_targets, guide_key=guide_key, perturbation_key=perturbation_key,
+    )  # fmt: skip
+    show(report, "cells by rule")
+    print(f"targets: {target_examples(cells.uns[guides_key])}")
+    write_annotated(cells, output, [ASSIGNMENT_KEY, guides_key], overwrite=overwrite)
+    if figure is None:
+        wrote(output)
+        return
+    from cradlevae.reporting.figures import guides_figure, save_figure
+
+    save_figure(guides_figure(cells), figure)
+    wrote(output, figure)
+
+
+def _check_picture(figure: Path | None, data: Path, *, overwrite: bool) -> None:
+    """Check, before any long work, that a picture can be written, if there is to be one."""
+    if figure is None:
+        return
+    check_outputs(figure, overwrite=overwrite, inputs=[data])
+    if figure.suffix not in PICTURES:
+        raise DataError(f"{figure} ends in {figure.suffix!r}; pictures are written as .png, .svg or .pdf")
+
+
 def split(
     data: Path,
     *,
@@ -84,6 +150,7 @@ def split(
     n_shared: int = 0,
     column: str | None = None,
     held_out: list[str] | None = None,
+    guide_targets: Path | None = None,
     overwrite: bool = False,
     fields: DataFields = DataFields(),  # noqa: B008
 ) -> None:
@@ -92,20 +159,25 @@ def split(
     Parameters
     ----------
     data
-        An AnnData file (.h5ad), a zarr store, or a folder of several.
+        An AnnData file (.h5ad), a zarr store, a folder of several; a 10x file (.h5) or folder, or a MuData file
+        (.h5mu).
     output
         Manifest to write (.json).
     held_out
         For the recipe "contexts": perturbations and the contexts that they are held out in, e.g. A:D1 B:D2; by default
         a random quarter of all such pairs.
+    guide_targets
+        Table (.csv) with the columns guide and target, for files that count guide RNAs and have no perturbation column;
+        by default the file says the targets, or the names of the guide RNAs (STAT1_2 → STAT1, NT_1 → control).
     overwrite
         Replace outputs that are there already; what is read is never replaced.
     """
     from cradlevae.data.split import split as make_split
 
     check_outputs(output, overwrite=overwrite, inputs=[data])
+    cells = open_data(data, fields, guide_targets)
     manifest = make_split(
-        open_cells(data), recipe, seed=seed, n_shared=n_shared, column=column, held_out=held_out or (), fields=fields
+        cells, recipe, seed=seed, n_shared=n_shared, column=column, held_out=held_out or (), fields=fields
     )
     manifest.save(output, overwrite=overwrite)
     print(manifest)

@@ -52,6 +52,12 @@ COMMANDS = {
     command.name: command
     for command in (
         Command(
+            "assign",
+            "assign guide RNAs to cells: the perturbation of each",
+            "cradlevae.commands.prepare",
+            ("cradlevae.data.guides.assignment:assign_guides",),
+        ),
+        Command(
             "qc",
             "annotate cells that fail quality control",
             "cradlevae.commands.prepare",

@@ -8,11 +8,11 @@ from typing import Literal
 
 import pandas as pd
 
-from cradlevae.commands.files import ARTIFACT, LABELS_FILE, files_read, wrote
+from cradlevae.commands.files import ARTIFACT, LABELS_FILE, files_read, open_data, wrote
 from cradlevae.commands.registry import SETTINGS_FILE
 from cradlevae.data.experiment import DataFields, artifact_indicators, check_experiment
 from cradlevae.data.split import Split
-from cradlevae.data.storage.stored_cells import StoredCells, open_cells
+from cradlevae.data.storage.stored_cells import StoredCells
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.training.settings import TrainConfig
@@ -39,18 +39,21 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     backed: bool | Literal["auto"] = "auto",
+    guide_targets: Path | None = None,
     fields: DataFields = DataFields(),  # noqa: B008
     model: ModelConfig = ModelConfig(),  # noqa: B008
     training: TrainConfig = TrainConfig(),  # noqa: B008
 ) -> None:
     """Train CRADLE-VAE or a sibling (--model).
 
-    Quality control is annotated first where the artifact column is absent.
+    Quality control is annotated first where the artifact column is absent, and guide RNAs are assigned first where the
+    file counts them (10x, MuData) and has no perturbation column.
 
     Parameters
     ----------
     data
-        Raw counts: an AnnData file (.h5ad), a zarr store, or a folder of several.
+        Raw counts: an AnnData file (.h5ad), a zarr store, a folder of several; a 10x file (.h5) or folder, or a MuData
+        file (.h5mu).
     output
         Folder of the run; it must not hold another one.
     split
@@ -66,6 +69,9 @@ def train(
     backed
         Leave the counts on disk, so that memory does not grow with the cells; "auto": where they would take
         more than a third of the machine's memory. Cells then come in another random order.
+    guide_targets
+        Table (.csv) with the columns guide and target, for files that count guide RNAs and have no perturbation column;
+        by default the file says the targets, or the names of the guide RNAs (STAT1_2 → STAT1, NT_1 → control).
     model
         Key of a model of the family: cradle_vae, sams_vae, svae_plus, cpa_vae or conditional_vae.
     """
@@ -85,7 +91,7 @@ def train(
     check_devices(model, training)
     others = LABELS_FILE, FIGURE_FILE, SETTINGS_FILE, *(() if split.endswith(".json") else (SPLIT_FILE,))
     refuse_existing([output / name for name in others], overwrite=overwrite or resume)
-    cells = open_cells(data)
+    cells = open_data(data, fields, guide_targets)
     check_experiment(cells, fields)
     if not _lacks_artifact(cells, fields):
         artifact_indicators(cells, fields)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.fields import DataFields, obs_column
-from cradlevae.data.labels import Condition, condition_name, is_missing, parse_label
+from cradlevae.data.labels import TARGET, UNASSIGNED, Condition, condition_name, is_missing, parse_label
 from cradlevae.errors import DataError
 from cradlevae.utils.types import AnnDataLike, IndexArray
 
@@ -17,7 +18,7 @@ GUIDE_BLOCK = 10_000
 """Number of cells whose guide counts are dense in memory at a time."""
 
 Singles = tuple[str, ...] | None
-"""The single perturbations of a cell: none for a control, ``None`` where no guide RNA was detected."""
+"""The single perturbations of a cell: none for a control, ``None`` where its guide RNAs do not tell them."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class CellLabels:
     codes
         Position of each cell's label in ``conditions``, (cells,).
     conditions
-        Condition of each distinct label, several of which may be equal; ``None`` stands for cells without a guide RNA.
+        Condition of each distinct label, several of which may be equal; ``None`` stands for cells whose
+        guide RNAs do not tell it.
     written
         Distinct labels as written, or names of the guide columns.
     """
@@ -40,7 +42,7 @@ class CellLabels:
 
 
 def condition_labels(adata: AnnDataLike, fields: DataFields) -> pd.Series[str]:
-    """Return the canonical condition of every cell of an AnnData; ``""`` where no guide RNA was detected."""
+    """Return the canonical condition of every cell of an AnnData; ``""`` where guide RNAs do not tell it."""
     labels = read_labels(adata, fields)
     names = np.array(["" if condition is None else condition for condition in labels.conditions], dtype=object)
     return pd.Series(names[labels.codes], index=pd.Index(adata.obs_names), dtype=object)
@@ -83,43 +85,56 @@ def _from_column(adata: AnnDataLike, fields: DataFields) -> tuple[IndexArray, li
             f"{obs} is empty for {int(empty.sum())} cells, first {adata.obs_names[first]!r} "
             f"({labels[codes[first]]!r}); label or drop them, or {mend}"
         )
-    return codes, [_parsed(label, fields) for label in labels], labels
+    return codes, [None if _is_unassigned(label, fields) else _parsed(label, fields) for label in labels], labels
 
 
 def _from_guides(adata: AnnDataLike, fields: DataFields) -> tuple[IndexArray, list[Singles], list[str]]:
-    guides = _guide_table(adata, fields)
-    singles_of_column = [_parsed(str(name), fields) for name in guides.columns]
-    codes = np.empty(len(guides), dtype=np.intp)
+    guides, names = _guide_columns(adata, fields)
+    singles_of_column = [_parsed(name, fields) for name in names]
+    codes = np.empty(guides.shape[0], dtype=np.intp)
     code: dict[Singles, int] = {}
-    for start in range(0, len(guides), GUIDE_BLOCK):
-        counts = guides.iloc[start : start + GUIDE_BLOCK].to_numpy(dtype=np.float64)
+    for start in range(0, guides.shape[0], GUIDE_BLOCK):
+        part = slice(start, start + GUIDE_BLOCK)
+        counts = guides.iloc[part].to_numpy(dtype=np.float64) if isinstance(guides, pd.DataFrame) else guides[part]
         detected = sp.csr_matrix(counts >= fields.guide_min_count)
         for row in range(detected.shape[0]):
             columns = detected.indices[detected.indptr[row] : detected.indptr[row + 1]]
-            names = {single for column in columns for single in singles_of_column[column]}
-            codes[start + row] = code.setdefault(tuple(sorted(names)) if len(columns) else None, len(code))
-    return codes, list(code), [str(name) for name in guides.columns]
+            singles = {single for column in columns for single in singles_of_column[column]}
+            codes[start + row] = code.setdefault(tuple(sorted(singles)) if len(columns) else None, len(code))
+    return codes, list(code), names
 
 
-def _guide_table(adata: AnnDataLike, fields: DataFields) -> pd.DataFrame:
-    """Return the guide counts, cells × target genes, every column of which has a name."""
+def _guide_columns(adata: AnnDataLike, fields: DataFields) -> tuple[pd.DataFrame | sp.csr_matrix, list[str]]:
+    """Return the counts of guide RNAs, (cells, columns), and the target of each column."""
     key = str(fields.guides_key)
     if key not in adata.obsm:
         known = ", ".join(map(repr, adata.obsm.keys())) or "none"
         raise DataError(f"no guide-count matrix {key!r} in obsm (there: {known}); name it with guides_key=")
     guides = adata.obsm[key]
-    if not isinstance(guides, pd.DataFrame):
+    table: Any = adata.uns.get(key)
+    described = isinstance(table, pd.DataFrame) and TARGET in table and len(table) == guides.shape[1]
+    if described and (not isinstance(guides, pd.DataFrame) or list(guides.columns) == list(table.index)):
+        names = [str(target) for target in table[TARGET]]
+    elif isinstance(guides, pd.DataFrame):
+        names = [str(name) for name in guides.columns]
+    else:
         raise DataError(
             f"obsm[{key!r}] has no column names; store the guide counts as a pandas DataFrame whose columns name "
-            "the targeted genes (and the non-targeting guides as 'control')"
+            f"the targeted genes (and the non-targeting guides as 'control'), or their targets in uns[{key!r}], as "
+            "cradlevae.read_10x does"
         )
-    if any(_is_missing(str(name), fields) for name in guides.columns):
+    if any(_is_missing(name, fields) for name in names):
         raise DataError(f"obsm[{key!r}] has a column without a name; name the gene that it targets, or 'control'")
-    return guides
+    return guides if isinstance(guides, pd.DataFrame) else sp.csr_matrix(guides), names
 
 
 def _parsed(label: str, fields: DataFields) -> tuple[str, ...]:
     return parse_label(label, separator=fields.separator, control_labels=fields.control_labels)
+
+
+def _is_unassigned(label: str, fields: DataFields) -> bool:
+    """Whether a label says that the guide RNAs of a cell do not tell its perturbation; a control label never does."""
+    return label == UNASSIGNED and UNASSIGNED not in fields.control_labels
 
 
 def _is_missing(label: str, fields: DataFields) -> bool:

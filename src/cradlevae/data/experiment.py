@@ -24,6 +24,7 @@ from cradlevae.data.gene_names import symbols_of
 from cradlevae.data.label_advice import control_separator, likely_controls_first, warn_of_labels
 from cradlevae.data.labels import (
     CONTROL,
+    UNASSIGNED,
     Condition,
     base_of,
     closest,
@@ -458,7 +459,7 @@ def _warn_left_out(counted: BoolArray, assigned: BoolArray, fields: DataFields) 
     if not counted.all():
         warnings.warn(f"{int((~counted).sum())} cells without a count are left out", stacklevel=3)
     if not assigned.all():
-        warnings.warn(
-            f"{int((~assigned).sum())} cells without a guide RNA in obsm[{fields.guides_key!r}] are left out",
-            stacklevel=3,
-        )
+        where = f"without a guide RNA in obsm[{fields.guides_key!r}]"
+        if fields.guides_key is None:
+            where = f"that are {UNASSIGNED!r} in obs[{fields.perturbation_key!r}]"
+        warnings.warn(f"{int((~assigned).sum())} cells {where} are left out", stacklevel=3)

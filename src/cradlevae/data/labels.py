@@ -18,6 +18,12 @@ from cradlevae.utils.types import Float32Array
 CONTROL = "control"
 """Canonical name of the unperturbed condition."""
 
+TARGET = "target"
+"""Column of a table of guide RNAs with the target of each; ``control`` for those that target no gene."""
+
+UNASSIGNED = "unassigned"
+"""Label of a cell whose guide RNAs do not tell its perturbation; such cells are left out, with a warning."""
+
 DEFAULT_CONTROLS = ("control", "ctrl", "non-targeting", "non_targeting")
 """Labels that mean "unperturbed" unless the caller names others; case does not matter."""
 

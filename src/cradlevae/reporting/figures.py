@@ -6,6 +6,7 @@ from cradlevae.reporting.balance import balance_figure, batches_figure, contexts
 from cradlevae.reporting.cleaned import cleaned_figure
 from cradlevae.reporting.confounding import confounding_figure
 from cradlevae.reporting.effects import effects_figure
+from cradlevae.reporting.guides import guides_figure
 from cradlevae.reporting.own_scores import own_scores_figure
 from cradlevae.reporting.qc import qc_figure
 from cradlevae.reporting.save import save_figure
@@ -20,6 +21,7 @@ __all__ = [
     "confounding_figure",
     "contexts_figure",
     "effects_figure",
+    "guides_figure",
     "own_scores_figure",
     "qc_figure",
     "save_figure",

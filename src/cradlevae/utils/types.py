@@ -15,6 +15,9 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 """Integer codes, such as the condition of each cell."""
 
+TextArray = npt.NDArray[np.object_]
+"""Texts, such as the label of each cell."""
+
 IndexArray = npt.NDArray[np.intp]
 """Positions of cells or genes."""
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import pandas as pd
 
-from cradlevae.data.storage.cell_files import cell_files, is_of_old_form, is_store, open_group, read_table
+from cradlevae.data.storage.cell_files import H5AD, cell_files, is_of_old_form, is_store, open_group, read_table
 from cradlevae.data.storage.joining import stacked_tables
 from cradlevae.data.storage.stored_cells import StoredCells
+from cradlevae.data.storage.whole_files import form_of
 from cradlevae.errors import DataError
-from cradlevae.utils.atomic import atomic_path, make_folder
+from cradlevae.utils.atomic import atomic_path, make_folder, write_h5ad
 from cradlevae.utils.outputs import check_output, refuse_existing, refuse_inputs
 
 
@@ -38,6 +39,11 @@ def check_copy(data: Path, output: Path, inputs: Sequence[Path], *, overwrite: b
     DataError
         If the name does not fit what is written, or would replace what is read, or what may not be replaced.
     """
+    if form_of(data) is not None:
+        if output.suffix != H5AD:
+            raise DataError(f"{data} is copied into an AnnData file, so the annotated copy must end in .h5ad: {output}")
+        check_output(output, overwrite=overwrite, inputs=inputs)
+        return
     for file in cell_files(data):
         if is_of_old_form(open_group(file)):
             raise DataError(
@@ -64,7 +70,8 @@ def _holds_cells_only(output: Path) -> bool:
 def write_annotated(cells: StoredCells, output: Path, keys: Sequence[str], *, overwrite: bool = False) -> None:
     """Copy the files of cells, with the columns that were added to ``obs`` and some keys of ``uns``.
 
-    All else is copied as it is. The output appears only when it is complete.
+    All else is copied as it is; files that AnnData does not write become one AnnData file. The output appears only when
+    it is complete.
 
     Parameters
     ----------
@@ -84,6 +91,9 @@ def write_annotated(cells: StoredCells, output: Path, keys: Sequence[str], *, ov
     """
     files = cell_files(cells.path)
     check_copy(cells.path, output, [cells.path, *files], overwrite=overwrite)
+    if form_of(cells.path) is not None:
+        write_h5ad(cells.to_memory(), output)
+        return
     tables = [_obs(file) for file in files]
     added = _added(cells.obs, stacked_tables(tables))
     uns = {key: cells.uns[key] for key in keys}

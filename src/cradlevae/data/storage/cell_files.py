@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from cradlevae.data.storage.whole_files import form_of, whole_files
 from cradlevae.errors import DataError
 
 H5AD, ZARR = ".h5ad", ".zarr"
@@ -33,7 +34,7 @@ def is_store(path: Path) -> bool:
 
 
 def cell_files(path: Path) -> list[Path]:
-    """Return the files of cells at a path: the path itself, or the files in a folder, sorted by name.
+    """Return the files of cells at a path: the path itself, or the files in a folder, sorted by name (10x: its parts).
 
     Hidden files are ignored: other systems and interrupted writers leave such files beside the real ones.
 
@@ -44,12 +45,14 @@ def cell_files(path: Path) -> list[Path]:
     """
     if path.is_file() or is_store(path):
         return [path]
+    if form_of(path) is not None:
+        return whole_files(path)
     if not path.exists():
         raise DataError(f"no file {path}")
     shown = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
     files = sorted(entry for entry in shown if entry.suffix == H5AD or is_store(entry))
     if not files:
-        raise DataError(f"{path} is a folder without {H5AD} files or zarr stores")
+        raise DataError(f"{path} is a folder without {H5AD} files or zarr stores, and without a 10x matrix.mtx")
     return files
 
 

@@ -36,6 +36,7 @@ from cradlevae.data.storage.joining import (
     stacked_tables,
 )
 from cradlevae.data.storage.stored_matrix import Columns, StoredMatrix, joined, stored_matrix
+from cradlevae.data.storage.whole_files import form_of
 from cradlevae.errors import DataError
 from cradlevae.utils.checks import path_of
 from cradlevae.utils.names import listed
@@ -45,14 +46,18 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def open_cells(path: str | Path) -> StoredCells:
+def open_cells(path: str | Path, *, guide_targets: str | Path | Mapping[str, str] | None = None) -> StoredCells:
     """Open cells without reading their counts.
 
     Parameters
     ----------
     path
         An ``.h5ad`` file, a zarr store, or a folder of several of these. The files of a folder must have the same genes
-        (in any order) and no cell name twice; their cells follow one another in the order of the file names.
+        (in any order) and no cell name twice; their cells follow one another in the order of the file names. Or what
+        :func:`cradlevae.read_10x` reads: a 10x ``.h5`` file, a 10x folder (``matrix.mtx``) or an ``.h5mu`` file; these
+        are read into memory.
+    guide_targets
+        The gene that each guide RNA of a 10x or ``.h5mu`` file targets (see :func:`cradlevae.read_10x`).
 
     Returns
     -------
@@ -63,13 +68,14 @@ def open_cells(path: str | Path) -> StoredCells:
     Raises
     ------
     DataError
-        If the path does not exist, a file is damaged, or the files do not fit together.
+        If the path does not exist, a file is damaged, the files do not fit together, or ``guide_targets`` is given for
+        files that AnnData wrote.
 
     Warns
     -----
     UserWarning
-        For each column, array, layer or entry of ``uns`` that cannot be read (a newer or foreign encoding) and is left
-        out; and for a file of AnnData 0.6 or earlier, which is read into memory.
+        As :func:`cradlevae.read_10x`. For each column, array, layer or entry of ``uns`` that cannot be read (a newer or
+        foreign encoding) and is left out; and for a file of AnnData 0.6 or earlier, which is read into memory.
 
     Examples
     --------
@@ -85,6 +91,12 @@ def open_cells(path: str | Path) -> StoredCells:
     2
     """
     path = path_of("path", path)
+    if form_of(path) is not None:
+        return _read_whole(path, guide_targets)
+    if guide_targets is not None:
+        raise DataError(
+            f"guide_targets is given, but {path} is no 10x or .h5mu file; give it to cradlevae.assign_guides instead"
+        )
     files = cell_files(path)
     groups = [open_group(file, n_files=len(files)) for file in files]
     old = [file for file, group in zip(files, groups, strict=True) if is_of_old_form(group)]
@@ -103,6 +115,21 @@ def open_cells(path: str | Path) -> StoredCells:
     return StoredCells(path, obs, var_tables[0], same_in_all(uns), matrices, obsm)
 
 
+def _read_whole(path: Path, guide_targets: str | Path | Mapping[str, str] | None) -> StoredCells:
+    """Cells of a 10x or MuData file, read into memory."""
+    from cradlevae.data.guides.reading import read_10x
+
+    adata = read_10x(path, guide_targets=guide_targets)
+    return _held(path, adata)
+
+
+def _held(path: Path, adata: AnnData) -> StoredCells:
+    """Cells in memory that were read from a path."""
+    matrices = {"X": adata.X} | {f"layers/{name}": adata.layers[name] for name in adata.layers}
+    obsm = {str(key): (lambda key=key: adata.obsm[key]) for key in adata.obsm}
+    return StoredCells(path, adata.obs, adata.var, dict(adata.uns), matrices, obsm)
+
+
 def _of_old_form(path: Path, file: Path, *, alone: bool) -> StoredCells:
     """Cells of a file that AnnData 0.6 or an earlier one wrote, read into memory; :class:`DataError` in a folder."""
     import anndata as ad
@@ -117,9 +144,7 @@ def _of_old_form(path: Path, file: Path, *, alone: bool) -> StoredCells:
     except Exception as error:  # of which kind depends on what is in the file
         raise unreadable(file, error) from None
     warnings.warn(f"{file} was written by AnnData 0.6 or earlier, so it is read into memory; {mend}", stacklevel=3)
-    matrices = {"X": adata.X} | {f"layers/{name}": adata.layers[name] for name in adata.layers}
-    obsm = {str(key): (lambda key=key: adata.obsm[key]) for key in adata.obsm}
-    return StoredCells(path, adata.obs, adata.var, dict(adata.uns), matrices, obsm)
+    return _held(path, adata)
 
 
 class StoredCells:

@@ -1,0 +1,140 @@
+"""Which cells hold which guide RNA, and what it targets, read from a column of ``obs``."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from cradlevae.data.cell_labels import CellLabels, read_labels
+from cradlevae.data.experiment import artifact_indicators
+from cradlevae.data.fields import DataFields, obs_column
+from cradlevae.data.guides.assignment import ASSIGNMENT_KEY
+from cradlevae.data.labels import MISSING, UNASSIGNED, Condition, listed
+from cradlevae.errors import DataError
+from cradlevae.utils.types import AnnDataLike, AnyIntArray, BoolArray, IntArray
+
+
+@dataclass(frozen=True)
+class GuideCells:
+    """The cells of each guide RNA.
+
+    Attributes
+    ----------
+    guides
+        Names of the guide RNAs, controls first, else sorted by target and name, (guide RNAs,).
+    targets
+        Their targets: canonical conditions, ``control`` among them, (guide RNAs,).
+    code
+        Position of each passing cell's guide RNA in ``guides``; −1 for cells of none and for failed ones, (cells,).
+    control
+        Whether each cell is a passing control, with or without a guide RNA, (cells,).
+    """
+
+    guides: tuple[str, ...]
+    targets: tuple[Condition, ...]
+    code: IntArray
+    control: BoolArray
+
+    @property
+    def target_code(self) -> IntArray:
+        """Number of each guide RNA's target, counted in the order of the guide RNAs, (guide RNAs,)."""
+        return np.asarray(pd.factorize(np.array(self.targets, dtype=object))[0], dtype=np.int64)
+
+    @property
+    def of_control(self) -> BoolArray:
+        """Whether each guide RNA targets no gene, (guide RNAs,)."""
+        return np.array([not target.singles for target in self.targets], dtype=bool)
+
+
+def read_guide_cells(adata: AnnDataLike, guide_key: str, fields: DataFields, min_cells: int) -> GuideCells:
+    """Read the guide RNA and the condition of every passing cell.
+
+    Where ``obs`` has no artifact column and none is named, all cells count as passing.
+
+    Raises
+    ------
+    DataError
+        If a column is absent, cells of one guide RNA have different perturbations, or no guide RNA has enough cells.
+
+    Warns
+    -----
+    UserWarning
+        Of guide RNAs with fewer than ``min_cells`` passing cells, and of cells with more guide RNAs than targets.
+    """
+    column = obs_column(adata, guide_key, "name the guide RNAs' column with guide_key=, or run cradlevae.assign_guides")
+    labels = read_labels(adata, fields)
+    passing = ~_failed(adata, fields)
+    known = np.array([condition is not None for condition in labels.conditions], dtype=bool)[labels.codes]
+    code, unique = pd.factorize(column.astype(str))
+    names = [str(name) for name in unique]
+    named = np.array([name != UNASSIGNED and name.strip().casefold() not in MISSING for name in names], dtype=bool)
+    used = passing & known & ~column.isna().to_numpy() & named[code]
+    n_cells = np.bincount(code[used], minlength=len(names))
+    targets = _targets(code[used], names, labels, np.flatnonzero(used))
+    n_guides = _guides_of(names, adata)
+    crowded = [index for index in targets if n_guides[index] > max(1, len(targets[index].singles))]
+    rare = [index for index in targets if n_cells[index] < min_cells and index not in set(crowded)]
+    _warn([names[index] for index in rare], min_cells, int(n_cells[crowded].sum()))
+    kept = sorted(set(targets) - set(rare) - set(crowded), key=lambda index: (targets[index].singles, names[index]))
+    if not kept:
+        raise DataError(
+            f"no guide RNA in obs[{guide_key!r}] has {min_cells} passing cells with a perturbation; lower min_cells, "
+            "or name another column with guide_key="
+        )
+    position = np.full(len(names), -1, dtype=np.int64)
+    position[kept] = np.arange(len(kept))
+    is_control = np.array([condition is not None and not condition.singles for condition in labels.conditions])
+    return GuideCells(
+        tuple(names[index] for index in kept),
+        tuple(targets[index] for index in kept),
+        np.where(used, position[code], -1),
+        is_control[labels.codes] & passing,
+    )
+
+
+def _failed(adata: AnnDataLike, fields: DataFields) -> BoolArray:
+    """Whether each cell failed quality control; none where the default artifact column is absent."""
+    if fields.artifact_key == DataFields().artifact_key and fields.artifact_key not in adata.obs:
+        return np.zeros(adata.n_obs, dtype=bool)
+    return np.asarray(artifact_indicators(adata, fields).any(axis=1))
+
+
+def _targets(code: AnyIntArray, names: Sequence[str], labels: CellLabels, rows: AnyIntArray) -> dict[int, Condition]:
+    """The condition of the cells of each guide RNA that has cells, by its position in ``names``."""
+    targets: dict[int, Condition] = {}
+    pairs = np.unique(np.stack([code, labels.codes[rows]], axis=1), axis=0)
+    for index, own in pairs:
+        condition = labels.conditions[own]
+        assert condition is not None  # the rows are those of cells with a condition
+        if targets.setdefault(int(index), condition) != condition:
+            raise DataError(
+                f"cells of guide RNA {names[index]!r} have different perturbations ({targets[int(index)]!r} and "
+                f"{str(condition)!r}); a guide RNA has one target"
+            )
+    return targets
+
+
+def _guides_of(names: Sequence[str], adata: AnnDataLike) -> list[int]:
+    """Number of guide RNAs that each label names: several where known ones are joined with ``+``."""
+    assignment = adata.uns.get(ASSIGNMENT_KEY)
+    known = set(names)
+    if isinstance(assignment, dict) and assignment.get("guides_key") in adata.uns:
+        known |= {str(name) for name in adata.uns[assignment["guides_key"]].index}
+    return [len(parts) if len(parts := name.split("+")) > 1 and set(parts) <= known else 1 for name in names]
+
+
+def _warn(rare: Sequence[str], min_cells: int, n_crowded: int) -> None:
+    if n_crowded:
+        warnings.warn(
+            f"{n_crowded:,} cells with more guide RNAs than targets are left out: no guide RNA alone has their effect",
+            stacklevel=4,
+        )
+    if rare:
+        warnings.warn(
+            f"{len(rare):,} guide RNAs with fewer than {min_cells} passing cells are left out: {listed(rare)}",
+            stacklevel=4,
+        )
