@@ -12,7 +12,7 @@ import pytest
 
 import cradlevae as cv
 from cradlevae.api import CLASSES, PerturbationVAE
-from cradlevae.data.fingerprint import cell_fingerprints
+from cradlevae.data.identity.fingerprint import cell_fingerprints
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.registry import FLOORS
 from cradlevae.model.family import CRADLE_VAE

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cradlevae.data.dosage import dosage_table, indicator_table
 from cradlevae.data.labels import (
     Condition,
     closest,
     condition_name,
-    dosage_table,
-    indicator_table,
     is_missing,
     parse_label,
     requested_conditions,

@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.fingerprint import cell_fingerprints
+from cradlevae.data.identity.fingerprint import cell_fingerprints
 from cradlevae.data.statistics import cell_statistics
 
 

@@ -124,7 +124,7 @@ def test_cells_of_few_genes_cannot_be_told_from_training_cells(
     model: cv.CradleVAE, simulated: ad.AnnData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cv.evaluate(model, simulated, generated=False, truth=False).attrs["fingerprint_overlap"] == 0
-    monkeypatch.setattr("cradlevae.data.fingerprint.MIN_GENES", 61)
+    monkeypatch.setattr("cradlevae.data.identity.fingerprint.MIN_GENES", 61)
     with pytest.warns(UserWarning, match="100% of the reference cells .* could not be recognised"):
         cv.evaluate(model, simulated, generated=False, truth=False)
 

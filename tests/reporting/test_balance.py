@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 import cradlevae as cv
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
 from cradlevae.data.qc.balance import association, cells_lost, level_counts, perturbation_balance
-from cradlevae.reporting.balance import MAX_ROWS, balance_figure, batches_figure, contexts_figure
 from cradlevae.reporting.report import write_report
+from cradlevae.reporting.screen.balance import MAX_ROWS, balance_figure, batches_figure, contexts_figure
 
 
 @pytest.fixture(scope="module")

@@ -19,21 +19,21 @@ from cradlevae.api.checks import (
 )
 from cradlevae.api.questions import Questions
 from cradlevae.data.experiment import DataFields, read_experiment
-from cradlevae.data.known_cells import adopt_split
+from cradlevae.data.identity.known_cells import adopt_split
+from cradlevae.data.identity.marks import warn_if_made
 from cradlevae.data.labels import DEFAULT_CONTROLS
-from cradlevae.data.marks import warn_if_made
 from cradlevae.data.qc.criteria import QC_KEY
 from cradlevae.data.split import Split, check_is_split
 from cradlevae.data.split import split as make_split
 from cradlevae.data.storage.stored_matrix import StoredMatrix
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
+from cradlevae.model.contexts import measured_pairs
 from cradlevae.model.family import ModelDeclaration
 from cradlevae.model.store import MODEL_FILES, load_model, save_model
 from cradlevae.model.trained import (
     TrainedModel,
     as_treated,
-    measured_pairs,
     new_model,
     rows_of_parts,
     training_rows,

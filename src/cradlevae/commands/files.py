@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cradlevae.data.cell_sketch import sketch_values
 from cradlevae.data.fields import DataFields
-from cradlevae.data.known_cells import warn_of_other_counts
+from cradlevae.data.identity.cell_sketch import sketch_values
+from cradlevae.data.identity.known_cells import warn_of_other_counts
 from cradlevae.data.qc.criteria import QC_KEY
 from cradlevae.data.storage.cell_files import H5AD, ZARR
 from cradlevae.data.storage.counts import Counts

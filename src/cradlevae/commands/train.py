@@ -10,7 +10,8 @@ import pandas as pd
 
 from cradlevae.commands.files import ARTIFACT, LABELS_FILE, files_read, open_data, wrote
 from cradlevae.commands.registry import SETTINGS_FILE
-from cradlevae.data.experiment import DataFields, artifact_indicators, check_experiment
+from cradlevae.data.artifact_columns import artifact_indicators
+from cradlevae.data.experiment import DataFields, check_experiment
 from cradlevae.data.split import Split
 from cradlevae.data.storage.stored_cells import StoredCells
 from cradlevae.errors import DataError

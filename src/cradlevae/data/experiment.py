@@ -10,18 +10,16 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from cradlevae.data.cell_labels import CellLabels, condition_labels, read_labels
-from cradlevae.data.cell_sketch import SketchArray, Sketcher, sketch_values
+from cradlevae.data.artifact_columns import artifact_indicators
+from cradlevae.data.dosage import treatment_dosage
 from cradlevae.data.factors import Factor, read_factors, strata_codes
-from cradlevae.data.fields import DataFields, obs_column
-from cradlevae.data.gene_names import symbols_of
-from cradlevae.data.label_advice import control_separator, likely_controls_first, warn_of_labels
+from cradlevae.data.fields import DataFields
+from cradlevae.data.identity.cell_sketch import SketchArray, Sketcher, sketch_values
 from cradlevae.data.labels import (
     CONTROL,
     UNASSIGNED,
@@ -29,12 +27,12 @@ from cradlevae.data.labels import (
     base_of,
     closest,
     condition_name,
-    context_of,
-    dosage_table,
     in_context,
-    indicator_table,
     listed,
 )
+from cradlevae.data.naming.cell_labels import CellLabels, condition_labels, read_labels
+from cradlevae.data.naming.gene_names import symbols_of
+from cradlevae.data.naming.label_advice import control_separator, likely_controls_first, warn_of_labels
 from cradlevae.data.storage.counts import Counts
 from cradlevae.data.storage.stored_matrix import CountMatrix, row_blocks, subset_rows
 from cradlevae.errors import DataError
@@ -156,7 +154,7 @@ class Experiment:
         return np.array([place[base_of(name)] for name in self.conditions], dtype=np.int64)[self.condition], names
 
     def sketch(self, probes: tuple[str, ...]) -> SketchArray:
-        """Sketches of the cells by these probe genes, (cells, probes + print): :mod:`cradlevae.data.cell_sketch`."""
+        """Sketches of the cells by probe genes, (cells, probes + print): :mod:`cradlevae.data.identity.cell_sketch`."""
         if probes not in self._sketches:
             self._sketches[probes] = sketch_values(row_blocks(self.counts), self.n_cells, self.genes, probes)
         return self._sketches[probes]
@@ -281,47 +279,6 @@ def by_context(data: Experiment) -> Experiment:
     return replace(data, conditions=tuple(names), condition=condition.astype(np.int64))
 
 
-def treatment_dosage(
-    conditions: Sequence[str],
-    perturbations: Sequence[str],
-    treatments: Sequence[str] | None = None,
-    pairs: Sequence[tuple[str, str]] = (),
-    shares: Mapping[str, float] | None = None,
-) -> Float32Array:
-    """Dosage of each treatment, and of each pair of a treatment and a context, in conditions, (conditions, T).
-
-    Parameters
-    ----------
-    conditions
-        Canonical conditions; those of a context have the pairs of that context.
-    perturbations
-        Single perturbations.
-    treatments
-        Conditions that each are a treatment of their own; ``None`` where the single perturbations are the treatments.
-    pairs
-        Treatments and contexts.
-    shares
-        Weight of each context in a condition that is no context's; without, such a condition has no pair.
-    """
-    base = (
-        dosage_table(conditions, perturbations)
-        if treatments is None
-        else indicator_table([base_of(name) for name in conditions], treatments)
-    )
-    if not pairs:
-        return base
-    place = {name: column for column, name in enumerate(perturbations if treatments is None else treatments)}
-    columns = np.array([place[treatment] for treatment, _ in pairs])
-    contexts = [context_of(name) for name in conditions]
-    weight = np.array([[float(own == context) for _, context in pairs] for own in contexts], dtype=np.float32)
-    if shares is not None:
-        of_pair = np.array([shares.get(context, 0.0) for _, context in pairs])
-        measured = np.bincount(columns, of_pair, minlength=base.shape[1])[columns]
-        spread = np.divide(of_pair, measured, out=np.zeros_like(of_pair), where=measured > 0)
-        weight[[own is None for own in contexts]] = spread
-    return np.concatenate([base, base[:, columns] * weight], axis=1)
-
-
 def check_unique(names: pd.Index[str], what: str, mend: str) -> None:
     """Raise :class:`DataError` if a name occurs twice; the message ends with the ``mend``."""
     if not names.is_unique:
@@ -402,35 +359,6 @@ def _check_controls(labels: CellLabels, usable: BoolArray, fields: DataFields) -
         f"no control cells: none of {', '.join(map(repr, fields.control_labels))} is in {where} "
         f"(labels there: {listed(shown)}); {mend}"
     )
-
-
-def artifact_indicators(adata: AnnDataLike, fields: DataFields) -> Float32Array:
-    """Return 1 for cells that failed quality control, (cells, criteria).
-
-    Raises
-    ------
-    DataError
-        If a column is absent or holds something else than true and false.
-    """
-    columns = []
-    for key in fields.criteria:
-        mend = "run cradlevae.annotate_qc(adata) first, or name your own boolean column with artifact_key="
-        column = obs_column(adata, key, mend)
-        if column.dtype == bool:
-            columns.append(column.to_numpy(dtype=np.float32))
-            continue
-        values = pd.to_numeric(column.astype(object).map(_truth), errors="coerce")
-        if values.isna().any():
-            value = column.iloc[int(np.flatnonzero(values.isna())[0])]
-            raise DataError(f"obs[{key!r}] must be boolean or 0/1, but holds {value!r}; {mend}")
-        columns.append(values.to_numpy(dtype=np.float32))
-    return np.stack(columns, axis=1)
-
-
-def _truth(value: Any) -> float | None:
-    """Return 1 or 0 for a text that means true or false, ``None`` for any other."""
-    text = str(value).strip().casefold()
-    return {"true": 1.0, "1": 1.0, "1.0": 1.0, "false": 0.0, "0": 0.0, "0.0": 0.0}.get(text)
 
 
 def _gene_columns(adata: AnnDataLike, genes: Sequence[str] | None) -> IndexArray | None:

@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 
 from cradlevae.errors import DataError
-from cradlevae.utils.types import Float32Array
 
 CONTROL = "control"
 """Canonical name of the unperturbed condition."""
@@ -261,30 +260,6 @@ def _joined(label: str, perturbations: Collection[str], control_labels: Sequence
         shown = " or ".join(str(sorted(way)) for way in sorted(readings[-1], key=sorted))
         raise DataError(f"label {label!r} may mean {shown}; give a condition of the data, from model.data.conditions")
     return set(next(iter(readings[-1]), ()))
-
-
-def dosage_table(conditions: Sequence[str], perturbations: Sequence[str]) -> Float32Array:
-    """Return the dosage of each perturbation in each canonical condition, (conditions, perturbations), 0/1.
-
-    Raises
-    ------
-    DataError
-        If a single perturbation of a condition is not among ``perturbations``; the message gives the closest names.
-    """
-    position = {name: column for column, name in enumerate(perturbations)}
-    table = np.zeros((len(conditions), len(perturbations)), dtype=np.float32)
-    for row, condition in enumerate(conditions):
-        for single in singles_of(condition):
-            if single not in position:
-                raise DataError(f"unknown perturbation {single!r}{closest(single, perturbations)}")
-            table[row, position[single]] = 1.0
-    return table
-
-
-def indicator_table(conditions: Sequence[str], treatments: Sequence[str]) -> Float32Array:
-    """Return 1 where a condition is a treatment, (conditions, treatments); rows of unknown conditions are zero."""
-    equal = np.array(conditions, dtype=object)[:, None] == np.array(treatments, dtype=object)
-    return np.asarray(equal, dtype=np.float32)
 
 
 def closest(name: str, known: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,17 +27,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cradlevae.data.cell_sketch import CellSketch, SketchArray, same_cells, sketch_of
 from cradlevae.data.experiment import DataFields, Experiment, check_unique, condition_labels
 from cradlevae.data.factors import read_factors, strata_codes
 from cradlevae.data.fields import fields_of
-from cradlevae.data.labels import closest, requested_conditions, singles_of
-from cradlevae.data.marks import warn_if_made
+from cradlevae.data.held_out import canonical_pairs, held_out_pairs
+from cradlevae.data.identity.cell_sketch import CellSketch, SketchArray, same_cells, sketch_of
+from cradlevae.data.identity.marks import warn_if_made
+from cradlevae.data.labels import closest
 from cradlevae.data.split_recipes import RECIPES, UNUSED, Cells, Options
 from cradlevae.errors import DataError
 from cradlevae.utils.atomic import write_text
 from cradlevae.utils.checks import check_anndata, flag, output_file, path_of, seed_number, shown, text, whole_number
-from cradlevae.utils.fields import plain
 from cradlevae.utils.outputs import check_output
 from cradlevae.utils.types import AnnDataLike, BoolArray, IndexArray
 
@@ -67,8 +67,8 @@ class Split:
     notes
         What there is to know of this split; they do not belong to its identity.
     sketch
-        Sketches of the cells' counts (:mod:`cradlevae.data.cell_sketch`), a row for each of ``parts``, by which another
-        cell of the same name is recognised; ``None`` where cells are known by their names alone.
+        Sketches of the cells' counts (:mod:`cradlevae.data.identity.cell_sketch`), a row for each of ``parts``, by
+        which another cell of the same name is recognised; ``None`` where cells are known by their names alone.
 
     Raises
     ------
@@ -306,7 +306,7 @@ def split(
         raise DataError(f"unknown split recipe {recipe!r}{closest(str(recipe), [*RECIPES, COLUMN])}")
     seed = seed_number(seed)
     n_shared = whole_number("n_shared", n_shared)
-    pairs = _held_out_pairs(held_out)
+    pairs = held_out_pairs(held_out)
     fields = fields_of(fields, field_options)
     check_anndata(adata)
     check_unique(adata.obs_names, "cell", "adata.obs_names_make_unique()")
@@ -333,48 +333,12 @@ def _cells_of(adata: AnnDataLike, fields: DataFields) -> Cells:
 
 def _by_recipe(cells: Cells, recipe: str, seed: int, options: Options, fields: DataFields) -> Split:
     if options.held_out:
-        options = replace(options, held_out=_canonical(options.held_out, fields, set(cells.labels)))
+        options = replace(options, held_out=canonical_pairs(options.held_out, fields, set(cells.labels)))
     parts, notes = RECIPES[recipe](cells, np.random.default_rng(seed), options)
     recorded: dict[str, Any] = {"n_shared": options.n_shared} if recipe == "perturbations" else {}
     if options.held_out:
         recorded["held_out"] = [list(pair) for pair in sorted(options.held_out)]
     return Split(parts, recipe, seed, recorded, tuple(notes))
-
-
-def _canonical(
-    held_out: Sequence[tuple[str, str]], fields: DataFields, known: Collection[str]
-) -> tuple[tuple[str, str], ...]:
-    """Pairs with the canonical names of their conditions."""
-    singles = {single for name in known for single in singles_of(name)}
-    canonical = []
-    for label, context in held_out:
-        condition = requested_conditions(
-            label, separator=fields.separator, control_labels=fields.control_labels, perturbations=singles,
-            guides=fields.guides_key is not None,
-        )[label]  # fmt: skip
-        if not condition.singles:
-            raise DataError("held_out names the controls, which no effect could be measured without; leave them out")
-        canonical.append((str(condition), context))
-    return tuple(canonical)
-
-
-def _held_out_pairs(held_out: Any) -> tuple[tuple[str, str], ...]:
-    """Pairs of perturbation and context from what a user may write."""
-    if isinstance(held_out, str):
-        held_out = [held_out]
-    if not isinstance(held_out, Iterable):
-        raise DataError(f"held_out is {shown(held_out)}; give pairs such as ('A', 'D1')")
-    pairs = []
-    for pair in held_out:
-        parts = tuple(pair.rpartition(":")[::2]) if isinstance(pair, str) else pair
-        whole = isinstance(parts, list | tuple) and len(parts) == 2
-        words = tuple(str(plain(word)) if isinstance(plain(word), str | int) else "" for word in parts) if whole else ()
-        if len(words) != 2 or not all(words):
-            raise DataError(
-                f"held_out has {shown(pair)}; give pairs of a perturbation and a context, such as ('A', 'D1') or 'A:D1'"
-            )
-        pairs.append((words[0], words[1]))
-    return tuple(pairs)
 
 
 def _check_meaningful(

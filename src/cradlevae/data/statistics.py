@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.fingerprint import block_fingerprints, gene_keys
+from cradlevae.data.identity.fingerprint import block_fingerprints, gene_keys
 from cradlevae.data.storage.stored_matrix import tracked_blocks
 from cradlevae.utils.types import AnyIntArray, Float32Array, FloatArray, IndexArray, IntArray
 
@@ -24,7 +24,7 @@ class CellStatistics:
     total
         Total counts, (genes,).
     fingerprints
-        Fingerprint of each cell's counts (see :mod:`cradlevae.data.fingerprint`), (cells,).
+        Fingerprint of each cell's counts (see :mod:`cradlevae.data.identity.fingerprint`), (cells,).
     """
 
     log_mean: Float32Array

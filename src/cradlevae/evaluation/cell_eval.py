@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from cradlevae.data.marks import made_by
+from cradlevae.data.identity.marks import made_by
 from cradlevae.data.storage.input_files import refuse_read
 from cradlevae.errors import DataError
 from cradlevae.evaluation.matched_cells import generate_alike

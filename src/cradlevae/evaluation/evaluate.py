@@ -15,9 +15,9 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.known_cells import warn_of_namesakes
+from cradlevae.data.identity.known_cells import warn_of_namesakes
+from cradlevae.data.identity.marks import known_truth
 from cradlevae.data.labels import listed
-from cradlevae.data.marks import known_truth
 from cradlevae.data.qc.confounding import confounding_test
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.training_moments import need_training_controls

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from cradlevae.data.experiment import Experiment
+from cradlevae.data.identity.marks import KnownTruth
 from cradlevae.data.labels import CONTROL
-from cradlevae.data.marks import KnownTruth
 from cradlevae.data.moments import ConditionMoments
 from cradlevae.data.storage.stored_matrix import CountMatrix
 from cradlevae.evaluation.floors.training_moments import part_moments

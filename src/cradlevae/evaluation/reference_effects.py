@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.fingerprint import cell_fingerprints
+from cradlevae.data.identity.fingerprint import cell_fingerprints
 from cradlevae.data.labels import CONTROL, base_of, closest, context_of
 from cradlevae.data.moments import (
     ConditionMoments,

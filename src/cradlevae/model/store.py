@@ -18,9 +18,9 @@ from cradlevae.data.experiment import DataFields
 from cradlevae.data.factors import keys_of
 from cradlevae.data.split import Split
 from cradlevae.errors import DataError
-from cradlevae.model.banks import ControlBank, DamageBank
 from cradlevae.model.config import ModelConfig
-from cradlevae.model.effect_residual import EffectResidual
+from cradlevae.model.estimation.banks import ControlBank, DamageBank
+from cradlevae.model.estimation.effect_residual import EffectResidual
 from cradlevae.model.family import FAMILY
 from cradlevae.model.module import CradleModule
 from cradlevae.model.trained import TrainedModel

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,7 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cradlevae.data.experiment import DataFields, Experiment, read_experiment, treatment_dosage
+from cradlevae.data.dosage import dosage_table, treatment_dosage
+from cradlevae.data.experiment import DataFields, Experiment, read_experiment
 from cradlevae.data.factors import Role, keys_of
 from cradlevae.data.labels import (
     CONTROL,
@@ -19,7 +19,6 @@ from cradlevae.data.labels import (
     base_of,
     closest,
     context_of,
-    dosage_table,
     in_context,
     listed,
     singles_of,
@@ -30,12 +29,13 @@ from cradlevae.data.statistics import cell_statistics
 from cradlevae.data.storage.writable import writable_table
 from cradlevae.data.strata import told_by_controls
 from cradlevae.errors import DataError
-from cradlevae.model.banks import ControlBank, DamageBank
 from cradlevae.model.config import ModelConfig
-from cradlevae.model.effect_residual import EffectResidual
+from cradlevae.model.contexts import Column, context_shares, measured_contexts
+from cradlevae.model.estimation.banks import ControlBank, DamageBank
+from cradlevae.model.estimation.effect_residual import EffectResidual
 from cradlevae.model.family import ModelDeclaration
-from cradlevae.model.first_estimate import start_at_rates
 from cradlevae.model.module import CradleModule
+from cradlevae.model.training.first_estimate import start_at_rates
 from cradlevae.utils.types import AnnDataLike, IndexArray, IntArray
 
 
@@ -270,30 +270,6 @@ class TrainedModel:
             )
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of ``obs`` that cells differ in.
-
-    Attributes
-    ----------
-    role, key, levels
-        As of a :class:`.Factor`.
-    first
-        Number of its first level among the levels of all columns.
-    """
-
-    role: Role
-    key: str
-    levels: tuple[str, ...]
-    first: int
-
-    def number(self, level: str) -> int:
-        """Number of a level among those of all columns; :class:`DataError` with the known ones where it is unknown."""
-        if level not in self.levels:
-            raise DataError(f"unknown {self.role} {level!r}; known: {listed(self.levels, 8)}")
-        return self.first + self.levels.index(level)
-
-
 def new_model(
     data: Experiment,
     var: pd.DataFrame,
@@ -346,42 +322,10 @@ def new_model(
         levels={factor.key: factor.levels for factor in data.factors},
         measured=measured_contexts(data, train),
         pairs=data.pairs,
-        context_shares=_context_shares(data, passing if len(passing) else train),
+        context_shares=context_shares(data, passing if len(passing) else train),
         unlinked=tuple(np.array(own, dtype=object)[seen & ~told]),
         seed=seed,
     )
-
-
-def measured_contexts(data: Experiment, rows: IndexArray) -> tuple[tuple[str, str], ...]:
-    """Pairs of treatment and context that some cells tell of; none where there is one context."""
-    if data.context is None or len(data.context.levels) < 2:
-        return ()
-    own = data.perturbations if data.treatments is None else data.treatments
-    names = [data.conditions[code] for code in np.unique(data.condition[rows])]
-    treated = treatment_dosage(names, data.perturbations, data.treatments) != 0
-    contexts = [context_of(name) for name in names]
-    found = {(own[column], contexts[row]) for row, column in np.argwhere(treated)}
-    return tuple((name, level) for name in own for level in data.context.levels if (name, level) in found)
-
-
-def measured_pairs(data: Experiment, rows: IndexArray) -> tuple[tuple[str, str], ...]:
-    """Those of :func:`measured_contexts` whose treatment is measured in several contexts.
-
-    In one context alone, what is the treatment's and what is the context's cannot be told apart.
-    """
-    measured = measured_contexts(data, rows)
-    several = Counter(treatment for treatment, _ in measured)
-    return tuple(pair for pair in measured if several[pair[0]] > 1)
-
-
-def _context_shares(data: Experiment, rows: IndexArray) -> dict[str, float]:
-    """Share of each context among the controls of some cells."""
-    context = data.context
-    if context is None or len(context.levels) < 2:
-        return {}
-    n_cells = np.bincount(context.codes[rows[data.is_control[rows]]], minlength=len(context.levels))
-    shares = n_cells / max(int(n_cells.sum()), 1)
-    return {level: float(share) for level, share in zip(context.levels, shares, strict=True)}
 
 
 def as_treated(

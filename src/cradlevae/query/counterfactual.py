@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.experiment import Experiment
+from cradlevae.data.identity.marks import made_by
 from cradlevae.data.labels import CONTROL, Condition, base_of, context_of, in_context, listed
 from cradlevae.data.loading.minibatch import make_minibatch
-from cradlevae.data.marks import made_by
 from cradlevae.data.storage.block_writer import Block, check_cells_output, from_blocks, rounded
 from cradlevae.errors import DataError
 from cradlevae.model.estimation.latent_draws import draw_globals

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cradlevae.data.cell_labels import CellLabels, read_labels
-from cradlevae.data.experiment import artifact_indicators
+from cradlevae.data.artifact_columns import artifact_indicators
 from cradlevae.data.fields import DataFields, obs_column
 from cradlevae.data.guides.assignment import ASSIGNMENT_KEY
 from cradlevae.data.labels import MISSING, UNASSIGNED, Condition, listed
+from cradlevae.data.naming.cell_labels import CellLabels, read_labels
 from cradlevae.errors import DataError
 from cradlevae.utils.types import AnnDataLike, AnyIntArray, BoolArray, IntArray
 

@@ -13,8 +13,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from cradlevae.data.identity.marks import made_by
 from cradlevae.data.labels import Condition, context_of, in_context
-from cradlevae.data.marks import made_by
 from cradlevae.data.storage.block_writer import Block, check_cells_output, from_blocks
 from cradlevae.model.estimation.latent_draws import Basal, draw_basal, draw_cell_artifact, draw_condition
 from cradlevae.model.estimation.streams import reseed, seeded, stream_seed

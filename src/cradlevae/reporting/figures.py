@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from cradlevae.reporting.balance import balance_figure, batches_figure, contexts_figure
 from cradlevae.reporting.cleaned import cleaned_figure
-from cradlevae.reporting.confounding import confounding_figure
 from cradlevae.reporting.effects import effects_figure
-from cradlevae.reporting.guides import guides_figure
 from cradlevae.reporting.own_scores import own_scores_figure
-from cradlevae.reporting.qc import qc_figure
 from cradlevae.reporting.save import save_figure
 from cradlevae.reporting.scores import scores_figure
+from cradlevae.reporting.screen.balance import balance_figure, batches_figure, contexts_figure
+from cradlevae.reporting.screen.confounding import confounding_figure
+from cradlevae.reporting.screen.guides import guides_figure
+from cradlevae.reporting.screen.qc import qc_figure
 from cradlevae.reporting.signature import signature_figure
 from cradlevae.reporting.training import training_figure
 

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cradlevae.data.labels import dosage_table
+from cradlevae.data.dosage import dosage_table
 from cradlevae.data.simulation.damage import ARTIFACT_KINDS
 from cradlevae.data.simulation.simulate import simulate
 from cradlevae.data.storage.counts import Counts

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cradlevae.data.labels import dosage_table
+from cradlevae.data.dosage import dosage_table
 from cradlevae.data.simulation.design import Design
 from cradlevae.data.simulation.simulate import simulate
 from cradlevae.data.simulation.strata import CONTEXT_SD, Strata, StrataEffects, assign_strata

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from cradlevae.data.gene_names import SYMBOL_COLUMNS, are_ensembl_ids
 from cradlevae.data.labels import listed
+from cradlevae.data.naming.gene_names import SYMBOL_COLUMNS, are_ensembl_ids
 from cradlevae.data.storage.cell_files import cell_files, open_group, read_element
 from cradlevae.data.storage.counts import Counts
 from cradlevae.data.storage.stored_cells import StoredCells

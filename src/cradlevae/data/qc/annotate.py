@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cradlevae.data.gene_names import are_ensembl_ids, symbol_advice, symbols_of
-from cradlevae.data.marks import warn_if_made
+from cradlevae.data.identity.marks import warn_if_made
+from cradlevae.data.naming.gene_names import are_ensembl_ids, symbol_advice, symbols_of
 from cradlevae.data.qc.alarms import warn_of_absent_genes, warn_of_shares, warn_of_small_batches
 from cradlevae.data.qc.criteria import CRITERIA, LOW, QC_KEY, SCALES, VALUE_COLUMNS, Scale, direction, failing, measure
 from cradlevae.data.qc.gene_families import GENE_FAMILIES, find_families

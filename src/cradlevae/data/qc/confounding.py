@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cradlevae.data.experiment import artifact_indicators, condition_labels
+from cradlevae.data.artifact_columns import artifact_indicators
+from cradlevae.data.experiment import condition_labels
 from cradlevae.data.factors import read_factors, strata_codes
 from cradlevae.data.fields import DataFields, fields_of
 from cradlevae.data.labels import CONTROL

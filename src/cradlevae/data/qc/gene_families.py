@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cradlevae.data.gene_names import bare_name
+from cradlevae.data.naming.gene_names import bare_name
 from cradlevae.utils.types import BoolArray
 
 GENE_FAMILIES = {"mito": "mitochondrial", "ribo": "ribosomal", "haemo": "haemoglobin"}

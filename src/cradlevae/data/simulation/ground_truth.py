@@ -24,7 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cradlevae.data.labels import CONTROL, condition_name, dosage_table
+from cradlevae.data.dosage import dosage_table
+from cradlevae.data.labels import CONTROL, condition_name
 from cradlevae.utils.types import BoolArray, Float32Array, FloatArray
 
 MITOCHONDRIAL = tuple(

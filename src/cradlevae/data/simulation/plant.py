@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from cradlevae.data.marks import mark_truth
+from cradlevae.data.identity.marks import mark_truth
 from cradlevae.data.simulation.damage import CLEAN, Profile, damage
 from cradlevae.data.storage.counts import Counts
 from cradlevae.errors import DataError

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from cradlevae.data.marks import mark_truth
+from cradlevae.data.identity.marks import mark_truth
 from cradlevae.data.simulation.cells import Cells, assemble, draw_cells
 from cradlevae.data.simulation.damage import ARTIFACT_KINDS, Profile, damage
 from cradlevae.data.simulation.design import Design, check_design, checked_kinds, checked_library, checked_numbers

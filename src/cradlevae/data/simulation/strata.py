@@ -24,7 +24,7 @@ from functools import cached_property
 
 import numpy as np
 
-from cradlevae.data.labels import dosage_table
+from cradlevae.data.dosage import dosage_table
 from cradlevae.data.simulation.design import Design
 from cradlevae.data.simulation.ground_truth import GroundTruth
 from cradlevae.utils.types import Float32Array, FloatArray, IntArray

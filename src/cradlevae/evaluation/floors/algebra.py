@@ -8,9 +8,9 @@ from itertools import chain
 
 import numpy as np
 
-from cradlevae.data.gene_names import target_columns
 from cradlevae.data.labels import Condition, condition_name, context_of, in_context, singles_of
 from cradlevae.data.moments import ConditionMoments, Effects, control_row, moderated_variance
+from cradlevae.data.naming.gene_names import target_columns
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.registry import floor
 from cradlevae.evaluation.floors.shrinkage import (

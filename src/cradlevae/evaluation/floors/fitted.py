@@ -12,9 +12,9 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
-from cradlevae.data.fingerprint import cell_fingerprints
+from cradlevae.data.identity.fingerprint import cell_fingerprints
+from cradlevae.data.identity.marks import made_by
 from cradlevae.data.labels import CONTROL, Condition, context_of, listed, singles_of
-from cradlevae.data.marks import made_by
 from cradlevae.data.moments import ConditionMoments
 from cradlevae.data.split import Split
 from cradlevae.errors import DataError

@@ -7,9 +7,9 @@ from typing import Any
 
 from cradlevae.data.experiment import read_experiment
 from cradlevae.data.fields import fields_of
-from cradlevae.data.known_cells import adopt_split
+from cradlevae.data.identity.known_cells import adopt_split
+from cradlevae.data.identity.marks import warn_if_made
 from cradlevae.data.labels import closest
-from cradlevae.data.marks import warn_if_made
 from cradlevae.data.split import Split, check_is_split
 from cradlevae.data.split import split as make_split
 from cradlevae.errors import DataError

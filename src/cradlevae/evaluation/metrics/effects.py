@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from cradlevae.data.gene_names import target_columns
+from cradlevae.data.naming.gene_names import target_columns
 from cradlevae.errors import DataError
 from cradlevae.evaluation.metrics.registry import REGISTRY, metric, metrics_of
 from cradlevae.utils.types import FloatArray, IndexArray
@@ -267,7 +267,7 @@ def discrimination(
     The rank is the number of real effects nearer to the prediction than the true one; ties count half, so
     that a prediction which is the same for all perturbations scores as chance does, not 1. The genes that a
     perturbation targets are left out of its distances: naming them is no prediction. They are recognised by their names
-    or ``symbols`` (:func:`~cradlevae.data.gene_names.target_columns`).
+    or ``symbols`` (:func:`~cradlevae.data.naming.gene_names.target_columns`).
     """
     columns = target_columns(perturbations, genes, symbols)
     n = len(real)

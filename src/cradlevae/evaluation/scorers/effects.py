@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cradlevae.data.gene_names import unrecognised_targets
+from cradlevae.data.naming.gene_names import unrecognised_targets
 from cradlevae.evaluation.floors.registry import FLOORS, floor_effects
 from cradlevae.evaluation.inputs import ScoringInputs
 from cradlevae.evaluation.metrics.effects import CONSTANT, effect_scores

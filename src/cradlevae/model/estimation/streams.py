@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.fingerprint import cell_keys, gene_keys
+from cradlevae.data.identity.fingerprint import cell_keys, gene_keys
 from cradlevae.nn.matmul import matmul_precision
 from cradlevae.utils.checks import check_at_least
 from cradlevae.utils.types import IndexArray

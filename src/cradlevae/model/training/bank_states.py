@@ -9,7 +9,7 @@ import torch
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.loading.minibatch import make_minibatch
-from cradlevae.model.banks import BANK_CELLS, ControlBank, DamageBank
+from cradlevae.model.estimation.banks import BANK_CELLS, ControlBank, DamageBank
 from cradlevae.model.globals import artifact_state, perturbation_state
 from cradlevae.model.module import sparse_counts
 from cradlevae.model.trained import TrainedModel, training_rows

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.fingerprint import count_sums, gene_keys
+from cradlevae.data.identity.fingerprint import count_sums, gene_keys
 from cradlevae.data.storage.stored_matrix import StoredMatrix, row_blocks
 from cradlevae.errors import DataError
 from cradlevae.utils.types import IndexArray

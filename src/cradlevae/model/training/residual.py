@@ -26,8 +26,8 @@ from cradlevae.data.moments import (
     steadied_variance,
 )
 from cradlevae.data.storage.stored_matrix import subset_rows
-from cradlevae.model.effect_residual import EffectResidual
 from cradlevae.model.estimation.effect_estimator import estimate_effects
+from cradlevae.model.estimation.effect_residual import EffectResidual
 from cradlevae.model.trained import TrainedModel, training_rows
 from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
 from cradlevae.utils.constants import TARGET_SUM

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from cradlevae.data.cell_sketch import (
+from cradlevae.data.experiment import DataFields, Experiment
+from cradlevae.data.identity.cell_sketch import (
     ENOUGH_PROBES,
     CellSketch,
     SketchArray,
@@ -16,7 +17,6 @@ from cradlevae.data.cell_sketch import (
     gene_set,
     sketch_values,
 )
-from cradlevae.data.experiment import DataFields, Experiment
 from cradlevae.data.split import PARTS, Split
 from cradlevae.data.split_recipes import UNUSED
 from cradlevae.data.storage.counts import Counts

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from cradlevae.data.fingerprint import MIN_GENES, cell_fingerprints
+from cradlevae.data.identity.fingerprint import MIN_GENES, cell_fingerprints
 from cradlevae.data.storage import stored_matrix as stored
 
 

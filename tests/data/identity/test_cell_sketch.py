@@ -13,7 +13,7 @@ import pytest
 import scipy.sparse as sp
 
 import cradlevae as cv
-from cradlevae.data.cell_sketch import PROBES, sketch_of
+from cradlevae.data.identity.cell_sketch import PROBES, sketch_of
 
 OTHER = "of the 200 cells have the name of a cell of the split but other counts"
 SMALL: dict[str, Any] = {"n_latent": 4, "width": 8, "basal_width": 8}

@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse as sp
 
 import cradlevae as cv
-from cradlevae.data.marks import MADE_MARK, TRUTH_MARK
+from cradlevae.data.identity.marks import MADE_MARK, TRUTH_MARK
 
 TRUTH = "held-out clean counts (truth)"
 

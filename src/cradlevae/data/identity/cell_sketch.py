@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
-from cradlevae.data.fingerprint import gene_keys
+from cradlevae.data.identity.fingerprint import gene_keys
 from cradlevae.data.storage.counts import Counts
 from cradlevae.data.storage.stored_matrix import CountMatrix, row_blocks
 from cradlevae.errors import DataError

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cradlevae.data.cell_sketch import ENOUGH_PROBES, SketchArray, choose_probes, sketch_values
 from cradlevae.data.experiment import Experiment
+from cradlevae.data.identity.cell_sketch import ENOUGH_PROBES, SketchArray, choose_probes, sketch_values
 from cradlevae.data.storage.counts import Counts
 from cradlevae.errors import DataError
 from cradlevae.utils.types import AnnDataLike

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cradlevae.data.gene_names import are_ensembl_ids, bare_name, target_columns, unrecognised_targets
+from cradlevae.data.naming.gene_names import are_ensembl_ids, bare_name, target_columns, unrecognised_targets
 
 IDS = ["ENSG00000115415.5", "ENSG00000096968", "ENSG00000111537.2"]
 SYMBOLS = ["STAT1", "JAK2", "IFNG"]

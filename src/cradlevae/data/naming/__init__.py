@@ -1,0 +1,1 @@
+"""Names of perturbations, controls and genes as people write them."""

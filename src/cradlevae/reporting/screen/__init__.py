@@ -1,0 +1,1 @@
+"""Figures and tables of an experiment: quality control, confounding, batches, guide RNAs."""
