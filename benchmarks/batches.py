@@ -21,6 +21,7 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 import cradlevae as cv
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
@@ -28,8 +29,10 @@ from cradlevae.data.moments import condition_moments, measured_effects
 from cradlevae.evaluation.ceiling import ceiling
 from cradlevae.evaluation.floors.registry import FLOORS
 from cradlevae.evaluation.metrics.effects import ate_r2, ate_rho
+from cradlevae.evaluation.metrics.pca_space import log_normalised
 
 KEY = ["data", "design", "model", "batch_key", "seed"]
+SIGNALS = "batch_from_raw", "batch_from_z_basal", "batch_from_twin"
 WAYS = {"with": "batch", "without": None}
 CRITERIA = {"n_counts_full": -1, "n_genes_full": -1, "pct_mito_full": 1}
 """Columns of quality, and the side on which a cell fails."""
@@ -64,7 +67,8 @@ def main() -> None:
         row = pd.DataFrame([key | one_run(options, model, WAYS[way], seed)])
         pd.concat([done, row] if len(done) else [row]).to_csv(options.output, index=False, float_format="%.4f")
     table = pd.read_csv(options.output).groupby(["data", "design", "model", "batch_key"], sort=False)
-    print(table[["ate_rho", "ate_r2", "attainable_rho"]].mean().round(3).to_string())
+    shown = [name for name in ("ate_rho", "ate_r2", "attainable_rho", *SIGNALS) if name in table.obj]
+    print(table[shown].mean().round(3).to_string())
 
 
 def one_run(options: argparse.Namespace, model: str, batch_key: str | None, seed: int) -> dict[str, Any]:
@@ -79,7 +83,41 @@ def one_run(options: argparse.Namespace, model: str, batch_key: str | None, seed
     rows = split.rows(data.cells, "test")
     rows = rows[~data.failed[rows]]
     scores = scored(predictor, data, rows, seed)
+    if model not in FLOORS:
+        controls = rows[data.is_control[rows]]
+        scores |= batch_signal(predictor, adata[data.cells[controls]].copy(), batch_key, seed)
     return scores | {"test_cells": len(rows), "train_s": seconds}
+
+
+def batch_signal(model: Any, controls: ad.AnnData, batch_key: str | None, seed: int) -> dict[str, float]:
+    """How well the batch of held-out controls is told from their counts, their basal states, and their clean twins.
+
+    Balanced accuracy of a cross-validated logistic regression; chance is 1 / number of batches. Twins are put into the
+    first batch where the model knows batches.
+    """
+    first = sorted(controls.obs["batch"].astype(str).unique())[0]
+    place = {} if batch_key is None else {"batch": first}
+    features = {
+        "raw": log_normalised(sp.csr_matrix(controls.X)).toarray(),
+        "z_basal": model.latents(controls, sample=True, seed=seed).obsm["z_basal"],
+        "twin": log_normalised(sp.csr_matrix(model.clean(controls, seed=seed, **place).layers["sampled"])).toarray(),
+    }
+    batch = controls.obs["batch"].astype(str).to_numpy()
+    return {f"batch_from_{name}": told(table, batch, seed) for name, table in features.items()}
+
+
+def told(table: np.ndarray, batch: np.ndarray, seed: int) -> float:
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    few = PCA(min(50, *table.shape), random_state=seed).fit_transform(table)
+    regression = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    return float(balanced_accuracy_score(batch, cross_val_predict(regression, few, batch, cv=folds)))
 
 
 def scored(predictor: Any, data: Experiment, rows: np.ndarray, seed: int) -> dict[str, float]:

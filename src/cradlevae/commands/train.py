@@ -145,7 +145,8 @@ def _annotate(cells: StoredCells, fields: DataFields) -> pd.DataFrame | None:
     from cradlevae.data.qc.annotate import annotate_qc
 
     print(f"no obs[{ARTIFACT!r}]: annotating quality control")
-    show(annotate_qc(cells, layer=fields.layer, gene_symbols=fields.gene_symbols), "quality control")
+    report = annotate_qc(cells, layer=fields.layer, gene_symbols=fields.gene_symbols, batch_key=fields.batch_key)
+    show(report, "quality control")
     labels: pd.DataFrame = cells.obs[[name for name in cells.obs if name == ARTIFACT or str(name).startswith("qc_")]]
     return labels
 
