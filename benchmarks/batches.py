@@ -33,6 +33,7 @@ from cradlevae.evaluation.metrics.pca_space import log_normalised
 
 KEY = ["data", "design", "model", "batch_key", "seed"]
 SIGNALS = "batch_from_raw", "batch_from_z_basal", "batch_from_twin"
+FOLDS = 5
 WAYS = {"with": "batch", "without": None}
 CRITERIA = {"n_counts_full": -1, "n_genes_full": -1, "pct_mito_full": 1}
 """Columns of quality, and the side on which a cell fails."""
@@ -114,9 +115,11 @@ def told(table: np.ndarray, batch: np.ndarray, seed: int) -> float:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    if np.unique(batch, return_counts=True)[1].min() < FOLDS:
+        return float("nan")
     few = PCA(min(50, *table.shape), random_state=seed).fit_transform(table)
     regression = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
-    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     return float(balanced_accuracy_score(batch, cross_val_predict(regression, few, batch, cv=folds)))
 
 
