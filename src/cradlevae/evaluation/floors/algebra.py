@@ -17,6 +17,7 @@ from cradlevae.evaluation.floors.shrinkage import (
     hierarchical_effects,
     lowrank_shrink,
     moderated_errors,
+    multivariate_effects,
     seen_effects,
     shrink,
     shrinkage,
@@ -126,6 +127,24 @@ def _hierarchical_mean(
     return _look_up(hierarchical_effects(train), conditions)
 
 
+def _multivariate_error(
+    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray:
+    effects = multivariate_effects(train)
+    return _look_up(replace(effects, value=effects.standard_error), conditions)
+
+
+@floor(
+    "multivariate_shrunk_mean",
+    "training mean, shrunk with a covariance between perturbations that is learned over genes",
+    error=_multivariate_error,
+)
+def _multivariate_shrunk_mean(
+    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray:
+    return _look_up(multivariate_effects(train), conditions)
+
+
 @floor("additive", "control plus the effects of the single perturbations", error=_additive_error)
 def _additive(train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]) -> FloatArray:
     return _of_singles(_singles(seen_effects(train)), conditions, np.sum)
@@ -144,6 +163,13 @@ def _additive_hierarchical(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
 ) -> FloatArray:
     return _of_singles(hierarchical_effects(train, singles=True), conditions, np.sum)
+
+
+@floor("additive_multivariate", "control plus the effects of the single perturbations, shrunk together")
+def _additive_multivariate(
+    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
+) -> FloatArray:
+    return _of_singles(multivariate_effects(train, singles=True), conditions, np.sum)
 
 
 @floor("matching_mean", "mean of the cells' means of the constituent single perturbations")

@@ -24,6 +24,7 @@ from cradlevae.data.moments import (
 )
 from cradlevae.errors import DataError
 from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
+from cradlevae.nn.multivariate import multivariate_shrink
 from cradlevae.utils.types import FloatArray
 
 MAX_RANK = 50
@@ -120,17 +121,39 @@ def hierarchical_effects(train: ConditionMoments, *, singles: bool = False) -> E
     -------
     Effects of the conditions with cells; ``standard_error`` is the standard deviation a posteriori.
     """
-    base = control_row(train)
-    rows = [base] + [
-        row
-        for row, name in enumerate(train.names)
-        if row != base and train.n_cells[row] > 0 and (not singles or len(singles_of(name)) == 1)
-    ]
-    seen = train.of(rows)
+    seen = _control_first(train, singles=singles)
+    rows = range(len(seen.names))
     evidence = Evidence.of_cells(seen.mean, seen.n_effective, steadied_variance(seen))
     control = np.arange(len(rows)) == 0
     value, variance = hierarchical_shrink([evidence], np.zeros_like(seen.mean), control)
     return Effects(seen.names[1:], value[1:].astype(np.float64), np.sqrt(variance[1:].astype(np.float64)), train.genes)
+
+
+def multivariate_effects(train: ConditionMoments, *, singles: bool = False) -> Effects:
+    """Effects shrunk together: conditions that move genes alike tell of each other.
+
+    See :func:`cradlevae.nn.multivariate.multivariate_shrink`. Parameters and return value are those of
+    :func:`hierarchical_effects`.
+    """
+    seen = _control_first(train, singles=singles)
+    measured = seen.mean[1:] - seen.mean[0]
+    value, variance = multivariate_shrink(
+        measured, seen.n_effective[1:], float(seen.n_effective[0]), steadied_variance(seen)
+    )
+    return Effects(seen.names[1:], value, np.sqrt(variance), train.genes)
+
+
+def _control_first(train: ConditionMoments, *, singles: bool) -> ConditionMoments:
+    """Moments of the controls, and of the conditions (of one perturbation only) that have cells."""
+    base = control_row(train)
+    return train.of(
+        [base]
+        + [
+            row
+            for row, name in enumerate(train.names)
+            if row != base and train.n_cells[row] > 0 and (not singles or len(singles_of(name)) == 1)
+        ]
+    )
 
 
 def seen_effects(moments: ConditionMoments) -> Effects:
