@@ -55,8 +55,8 @@ def test_overview_and_hints_are_those_of_the_registry() -> None:
     overview = run("--help").stdout
     listed = re.findall(r"^  (\w+) +(.+)$", overview, re.MULTILINE)
     assert listed == [(command.name, command.summary) for command in COMMANDS.values()]
-    assert list(COMMANDS) == ["assign", "qc", "split", "train", "predict", "effects", "clean", "evaluate", "download",
-                              "simulate", "benchmark", "sweep", "reproduce", "demo"]  # fmt: skip
+    assert list(COMMANDS) == ["assign", "guides", "qc", "split", "train", "predict", "effects", "clean", "evaluate",
+                              "download", "simulate", "benchmark", "sweep", "reproduce", "demo"]  # fmt: skip
     assert "did you mean 'train'" in run("trian", status=2).stderr
     assert run(status=2).stdout == overview
 

@@ -101,6 +101,33 @@ def test_assign_writes_labels_report_and_picture(
     run("assign", "--config", settings, "--overwrite")
 
 
+def test_guides_writes_a_table_or_effects(guide_screen: Any, written: Callable[..., Path], tmp_path: Path) -> None:
+    data = written(guide_screen, "h5", tmp_path)
+    done = run("guides", data, "--output", tmp_path / "guides.csv", "--min-cells", 5)
+    assert "perturbations by guide RNAs (mixture" in done.stdout
+    assert "no obs['artifact']: all cells count as passing" in done.stdout
+    table = pd.read_csv(tmp_path / "guides.csv").set_index("guide")
+    assert f"{len(table)} guide RNAs of" in done.stdout
+    assert list(table.columns) == ["target", "n_cells", "n_siblings", "deviation", "p_value", "q_value", "flagged"]
+    run("assign", data, "--output", tmp_path / "assigned.h5ad")
+    adata = ad.read_h5ad(tmp_path / "assigned.h5ad")
+    adata.obs["lane"] = np.arange(adata.n_obs) % 2
+    adata.write_h5ad(tmp_path / "lanes.h5ad")
+    options = "--batch-key", "lane", "--min-cells", 5
+    run("guides", tmp_path / "lanes.h5ad", "--output", tmp_path / "guides.h5ad", *options)
+    effects = ad.read_h5ad(tmp_path / "guides.h5ad")
+    assert list(effects.obs_names) == list(table.index)
+    assert effects.obs["flagged"].dtype == bool
+    expected = cv.guide_effects(adata, batch_key="lane", min_cells=5)
+    np.testing.assert_allclose(effects.X, expected.X, atol=1e-5)
+    np.testing.assert_allclose(effects.obs["p_value"], expected.obs["p_value"], rtol=1e-3)
+    run("guides", "--config", tmp_path / "guides.h5ad.settings.yaml", "--overwrite")
+    assert "already" in run("guides", data, "--output", tmp_path / "guides.csv", status=1).stderr
+    assert "written as .csv or .h5ad" in run("guides", data, "--output", tmp_path / "guides.txt", status=1).stderr
+    missing = run("guides", tmp_path / "lanes.h5ad", "--output", tmp_path / "x.csv", "--batch-key", "day", status=1)
+    assert "no column 'day' in obs" in missing.stderr
+
+
 def test_damaged_files_are_refused_in_one_line(guide_screen: Any, written: Callable[..., Path], tmp_path: Path) -> None:
     path = written(guide_screen, "folder", tmp_path)
     (path / "barcodes.tsv.gz").unlink()

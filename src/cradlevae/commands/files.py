@@ -29,6 +29,10 @@ ARTIFACT = "artifact"
 """Column of ``obs`` that quality control fills where the data have no artifact column of their own."""
 
 
+PICTURES = ".png", ".svg", ".pdf"
+"""Forms in which pictures are written."""
+
+
 def check_outputs(*outputs: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
     """Check, before any long work, that files can be written, replace nothing unasked and never what is read.
 
@@ -44,6 +48,15 @@ def check_outputs(*outputs: Path, overwrite: bool, inputs: Sequence[Path] = ()) 
     read = [file for path in inputs for file in files_read(path)]
     for output in outputs:
         check_output(output, overwrite=overwrite, inputs=read)
+
+
+def check_picture(figure: Path | None, data: Path, *, overwrite: bool) -> None:
+    """Check, before any long work, that a picture can be written, if there is to be one."""
+    if figure is None:
+        return
+    check_outputs(figure, overwrite=overwrite, inputs=[data])
+    if figure.suffix not in PICTURES:
+        raise DataError(f"{figure} ends in {figure.suffix!r}; pictures are written as .png, .svg or .pdf")
 
 
 def files_read(path: Path) -> list[Path]:

@@ -1,20 +1,17 @@
-"""The commands that make data ready for training: simulate, download, assign, qc and split."""
+"""The commands that make data ready for training: simulate, download, qc and split."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from cradlevae.commands.files import check_outputs, files_read, open_data, wrote
+from cradlevae.commands.files import check_outputs, check_picture, files_read, open_data, wrote
 from cradlevae.data.experiment import DataFields
 from cradlevae.data.qc.criteria import QC_KEY
 from cradlevae.data.storage.stored_cells import open_cells
 from cradlevae.errors import DataError
 from cradlevae.reporting.tables import show
 from cradlevae.utils.atomic import write_h5ad
-
-PICTURES = ".png", ".svg", ".pdf"
-"""Forms in which pictures are written."""
 
 
 def qc(
@@ -59,7 +56,7 @@ def qc(
     from cradlevae.data.storage.annotated_copy import check_copy, write_annotated
 
     check_copy(data, output, files_read(data), overwrite=overwrite)
-    _check_picture(figure, data, overwrite=overwrite)
+    check_picture(figure, data, overwrite=overwrite)
     cells = open_cells(data, guide_targets=guide_targets)
     report = annotate_qc(
         cells, criteria=tuple(criteria) if criteria else CRITERIA, n_mads=n_mads, scale=scale, layer=layer,
@@ -74,71 +71,6 @@ def qc(
 
     save_figure(qc_figure(cells), figure)
     wrote(output, figure)
-
-
-def assign(
-    data: Path,
-    *,
-    output: Path,
-    method: Literal["mixture", "umi"] = "mixture",
-    min_count: int | None = None,
-    max_targets: int = 2,
-    guides_key: str = "guides",
-    guide_targets: Path | None = None,
-    guide_key: str = "guide",
-    perturbation_key: str = "perturbation",
-    figure: Path | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Assign guide RNAs to cells, and show how many cells each rule would lose.
-
-    Parameters
-    ----------
-    data
-        Raw counts of genes and guide RNAs: a 10x file (.h5) or folder, a MuData file (.h5mu), or an AnnData file
-        (.h5ad), zarr store or folder of several with the counts of guide RNAs in obsm.
-    output
-        Annotated copy to write: a file (.h5ad), or a folder for a zarr store or a folder of cells.
-    guide_targets
-        Table (.csv) with the columns guide and target, or a feature reference of Cell Ranger; by default the file says
-        the targets, or the names of the guide RNAs (STAT1_2 → STAT1, NT_1 → control).
-    figure
-        Picture of the rules to write (.png, .svg, .pdf).
-    overwrite
-        Replace outputs that are there already; what is read is never replaced.
-    """
-    from cradlevae.data.guides.assignment import ASSIGNMENT_KEY, assign_guides
-    from cradlevae.data.guides.targets import target_examples
-    from cradlevae.data.storage.annotated_copy import check_copy, write_annotated
-    from cradlevae.data.storage.whole_files import form_of
-
-    check_copy(data, output, files_read(data), overwrite=overwrite)
-    _check_picture(figure, data, overwrite=overwrite)
-    whole = form_of(data) is not None
-    cells = open_cells(data, guide_targets=guide_targets if whole else None)
-    report = assign_guides(
-        cells, method=method, min_count=min_count, max_targets=max_targets, guides_key=guides_key,
-        guide_targets=None if whole else guide_targets, guide_key=guide_key, perturbation_key=perturbation_key,
-    )  # fmt: skip
-    show(report, "cells by rule")
-    print(f"targets: {target_examples(cells.uns[guides_key])}")
-    write_annotated(cells, output, [ASSIGNMENT_KEY, guides_key], overwrite=overwrite)
-    if figure is None:
-        wrote(output)
-        return
-    from cradlevae.reporting.figures import guides_figure, save_figure
-
-    save_figure(guides_figure(cells), figure)
-    wrote(output, figure)
-
-
-def _check_picture(figure: Path | None, data: Path, *, overwrite: bool) -> None:
-    """Check, before any long work, that a picture can be written, if there is to be one."""
-    if figure is None:
-        return
-    check_outputs(figure, overwrite=overwrite, inputs=[data])
-    if figure.suffix not in PICTURES:
-        raise DataError(f"{figure} ends in {figure.suffix!r}; pictures are written as .png, .svg or .pdf")
 
 
 def split(

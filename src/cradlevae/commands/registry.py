@@ -54,8 +54,14 @@ COMMANDS = {
         Command(
             "assign",
             "assign guide RNAs to cells: the perturbation of each",
-            "cradlevae.commands.prepare",
+            "cradlevae.commands.guides",
             ("cradlevae.data.guides.assignment:assign_guides",),
+        ),
+        Command(
+            "guides",
+            "compare the guide RNAs of each target: effects and outliers",
+            "cradlevae.commands.guides",
+            ("cradlevae.query.guide_effects:guide_effects",),
         ),
         Command(
             "qc",

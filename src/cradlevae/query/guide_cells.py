@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from cradlevae.data.artifact_columns import artifact_indicators
+from cradlevae.data.factors import keys_of, read_factors, strata_codes
 from cradlevae.data.fields import DataFields, obs_column
 from cradlevae.data.guides.assignment import ASSIGNMENT_KEY
 from cradlevae.data.labels import MISSING, UNASSIGNED, Condition, listed
 from cradlevae.data.naming.cell_labels import CellLabels, read_labels
+from cradlevae.data.strata import has_strata
 from cradlevae.errors import DataError
 from cradlevae.utils.types import AnnDataLike, AnyIntArray, BoolArray, IntArray
 
@@ -32,12 +34,21 @@ class GuideCells:
         Position of each passing cell's guide RNA in ``guides``; −1 for cells of none and for failed ones, (cells,).
     control
         Whether each cell is a passing control, with or without a guide RNA, (cells,).
+    n_cells
+        Cells of each guide RNA beside controls of their stratum, (guide RNAs,).
+    told
+        Whether these cells are enough, (guide RNAs,).
+    strata
+        Stratum (batch, covariates, context) of each cell, (cells,); ``None`` where all are of one.
     """
 
     guides: tuple[str, ...]
     targets: tuple[Condition, ...]
     code: IntArray
     control: BoolArray
+    n_cells: IntArray
+    told: BoolArray
+    strata: IntArray | None
 
     @property
     def target_code(self) -> IntArray:
@@ -49,11 +60,25 @@ class GuideCells:
         """Whether each guide RNA targets no gene, (guide RNAs,)."""
         return np.array([not target.singles for target in self.targets], dtype=bool)
 
+    def measurable(self) -> GuideCells:
+        """The guide RNAs that can be compared with controls, and their cells beside controls."""
+        kept = np.flatnonzero(self.told)
+        position = np.append(np.where(self.told, np.cumsum(self.told) - 1, -1), -1)  # the last is that of cells of none
+        return replace(
+            self,
+            guides=tuple(self.guides[index] for index in kept),
+            targets=tuple(self.targets[index] for index in kept),
+            code=position[self.code],
+            n_cells=self.n_cells[kept],
+            told=self.told[kept],
+        )
+
 
 def read_guide_cells(adata: AnnDataLike, guide_key: str, fields: DataFields, min_cells: int) -> GuideCells:
-    """Read the guide RNA and the condition of every passing cell.
+    """Read the guide RNA, the condition and the stratum of every passing cell.
 
-    Where ``obs`` has no artifact column and none is named, all cells count as passing.
+    A cell of a stratum without controls is no cell of its guide RNA: there is nothing to compare it with. Where
+    ``obs`` has no artifact column and none is named, all cells count as passing.
 
     Raises
     ------
@@ -63,7 +88,8 @@ def read_guide_cells(adata: AnnDataLike, guide_key: str, fields: DataFields, min
     Warns
     -----
     UserWarning
-        Of guide RNAs with fewer than ``min_cells`` passing cells, and of cells with more guide RNAs than targets.
+        Of guide RNAs with fewer than ``min_cells`` passing cells, or so few beside controls of their stratum, and of
+        cells with more guide RNAs than targets.
     """
     column = obs_column(adata, guide_key, "name the guide RNAs' column with guide_key=, or run cradlevae.assign_guides")
     labels = read_labels(adata, fields)
@@ -88,11 +114,45 @@ def read_guide_cells(adata: AnnDataLike, guide_key: str, fields: DataFields, min
     position = np.full(len(names), -1, dtype=np.int64)
     position[kept] = np.arange(len(kept))
     is_control = np.array([condition is not None and not condition.singles for condition in labels.conditions])
+    control = is_control[labels.codes] & passing
+    code = np.where(used, position[code], -1)
+    strata = _strata(adata, fields, (code >= 0) | control)
+    if strata is not None and control.any():
+        code = np.where(np.isin(strata, np.unique(strata[control])), code, -1)
+    n_told = np.bincount(code[code >= 0], minlength=len(kept))
+    told = n_told >= min_cells
+    untold = [names[index] for index, own in zip(kept, told, strict=True) if not own]
+    if untold:
+        _warn_of_strata(untold, min_cells, fields, none=not told.any())
     return GuideCells(
-        tuple(names[index] for index in kept),
-        tuple(targets[index] for index in kept),
-        np.where(used, position[code], -1),
-        is_control[labels.codes] & passing,
+        guides=tuple(names[index] for index in kept),
+        targets=tuple(targets[index] for index in kept),
+        code=code,
+        control=control,
+        n_cells=n_told,
+        told=told,
+        strata=strata,
+    )
+
+
+def _strata(adata: AnnDataLike, fields: DataFields, used: BoolArray) -> IntArray | None:
+    """Stratum of each cell; ``None`` where all that are used are of one."""
+    strata = strata_codes(read_factors(adata, fields, usable=used), adata.n_obs)
+    return strata if has_strata(np.where(used, 0, -1), strata) else None
+
+
+def _warn_of_strata(untold: Sequence[str], min_cells: int, fields: DataFields, *, none: bool) -> None:
+    """Name the guide RNAs without controls in their strata; :class:`DataError` if that is all of them."""
+    columns = " × ".join(f"obs[{key!r}]" for _, key in keys_of(fields))
+    if none:
+        raise DataError(
+            f"no guide RNA has {min_cells} passing cells where there are controls in the same stratum of {columns}; "
+            "compare across strata by leaving these columns out, if what differs between them is no nuisance"
+        )
+    warnings.warn(
+        f"{len(untold):,} guide RNAs have fewer than {min_cells} passing cells where there are controls in the same "
+        f"stratum of {columns}, so that their effects are missing: {listed(untold)}",
+        stacklevel=4,
     )
 
 

@@ -24,9 +24,10 @@ from cradlevae.data.storage.stored_matrix import CountMatrix, subset_rows
 from cradlevae.errors import DataError
 from cradlevae.nn.hierarchy import SWEEPS, fit_scales
 from cradlevae.query.guide_cells import GuideCells, read_guide_cells
-from cradlevae.query.guide_deviations import GuideMeans, guide_deviations
+from cradlevae.query.guide_deviations import guide_deviations
+from cradlevae.query.guide_noise import GuideMeans
 from cradlevae.utils.checks import check_anndata, probability, text, whole_number
-from cradlevae.utils.types import AnnDataLike, FloatArray, IntArray
+from cradlevae.utils.types import AnnDataLike, Float32Array, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -45,7 +46,10 @@ def guide_effects(
     """Measure the effect of each guide RNA, shrink it towards that of its target, and flag those unlike their siblings.
 
     An effect is the mean of log2(1 + 1e4·x/Σx) over the passing cells of a guide RNA minus that of the passing
-    controls. Empirical Bayes: the effect of guide RNA i of target t on gene g is E_tg + δ_ig with
+    controls. Where ``fields`` names batches, covariates or contexts, both means are taken within these strata, as
+    :mod:`cradlevae.data.strata` says, and so are comparisons of guide RNAs.
+
+    Empirical Bayes: the effect of guide RNA i of target t on gene g is E_tg + δ_ig with
     δ_ig ~ Normal(0, σ_i² τ_g²), where the scales σ and τ are learned from all guide RNAs
     (:mod:`cradlevae.nn.hierarchy`) and E_tg has no prior. A guide RNA of few cells takes the effect of its siblings,
     and one that clearly differs keeps its own.
@@ -81,24 +85,27 @@ def guide_effects(
         standard deviation of ``X``, the noise of the controls included), ``low`` and ``high`` (interval). ``obs``:
         ``target``, ``n_cells``, ``n_siblings`` (guide RNAs of the target that it was compared with), ``deviation``
         (squared deviation from them beyond noise, relative to noise: 0 where there is nothing but noise), ``p_value``,
-        ``q_value`` (Benjamini–Hochberg) and ``flagged``;
-        the test is missing where there are no siblings. Control guide RNAs are rows as well, with the target
+        ``q_value`` (Benjamini–Hochberg) and ``flagged``; the test is missing where there are no siblings (in its
+        strata). A guide RNA with fewer than ``min_cells`` cells in strata that hold controls has a row of missing
+        values, and is not flagged; ``n_cells`` counts these cells. Control guide RNAs are rows as well, with the target
         ``control``.
 
     Raises
     ------
     DataError
         If a column is absent, there are fewer than two passing controls, cells of one guide RNA have
-        different perturbations, or no guide RNA has ``min_cells`` cells.
+        different perturbations, or no guide RNA has ``min_cells`` cells (beside controls of their strata).
 
     Warns
     -----
     UserWarning
-        Of guide RNAs with too few cells, and of cells with more guide RNAs than targets.
+        Of guide RNAs with too few cells, or too few beside controls of their strata, and of cells with more guide
+        RNAs than targets.
 
     Notes
     -----
-    Memory grows with guide RNAs × genes; cells are read in blocks.
+    Memory grows with guide RNAs × genes, and with guide RNAs × strata × genes where there are strata; cells are read in
+    blocks.
 
     Examples
     --------
@@ -129,21 +136,39 @@ def guide_effects(
         )
     counts.check()
     matrix = counts.matrix()
-    measured = _measured(matrix, guides)
-    shrunk, sd = _shrunk(measured, guides.target_code)
+    told = guides.measurable()
+    measured = _measured(matrix, told)
+    shrunk, sd = _shrunk(measured, told.target_code)
     means = GuideMeans(measured.value, measured.variance, measured.n_cells, measured.typical)
-    table = guide_deviations(matrix, guides.code, pd.Index(adata.obs_names), guides.target_code, means, fdr)
-    obs = pd.DataFrame({"target": [str(target) for target in guides.targets], "n_cells": measured.n_cells}).join(table)
-    obs.index = pd.Index(guides.guides, name="guide")
+    names = pd.Index(adata.obs_names)
+    table = guide_deviations(matrix, told.code, names, told.target_code, means, fdr, told.strata)
     reach = NormalDist().inv_cdf((1 + credible) / 2) * sd
     layers = {"raw": measured.value, "sd": sd, "low": shrunk - reach, "high": shrunk + reach}
     return ad.AnnData(
-        X=shrunk.astype(np.float32),
-        obs=obs,
+        X=_rows_of_all(shrunk, guides),
+        obs=_obs(table, guides),
         var=adata.var.copy(),
-        layers={name: table.astype(np.float32) for name, table in layers.items()},
+        layers={name: _rows_of_all(layer, guides) for name, layer in layers.items()},
         uns={"guide_effects": {"credible": credible, "fdr": fdr, "min_cells": min_cells, "guide_key": guide_key}},
     )
+
+
+def _rows_of_all(told: FloatArray, guides: GuideCells) -> Float32Array:
+    """Give the guide RNAs that could not be measured rows of missing values."""
+    rows = np.full((len(guides.guides), told.shape[1]), np.nan, dtype=np.float32)
+    rows[guides.told] = told
+    return rows
+
+
+def _obs(deviations: pd.DataFrame, guides: GuideCells) -> pd.DataFrame:
+    """Annotation of all guide RNAs; a test is missing where they could not be measured."""
+    deviations.index = np.flatnonzero(guides.told)
+    table = deviations.reindex(range(len(guides.guides)))
+    table["n_siblings"] = table["n_siblings"].fillna(0).astype(np.int64)
+    table["flagged"] = table["flagged"].eq(True).astype(bool)  # not where it is missing
+    obs = pd.DataFrame({"target": [str(target) for target in guides.targets], "n_cells": guides.n_cells}).join(table)
+    obs.index = pd.Index(guides.guides, name="guide")
+    return obs
 
 
 @dataclass(frozen=True)
@@ -153,9 +178,9 @@ class MeasuredGuides:
     Attributes
     ----------
     value
-        Effects against the controls, (guide RNAs, genes).
+        Effects against the controls, within strata, (guide RNAs, genes).
     own
-        Squared standard error of the guide RNA's own mean, (guide RNAs, genes).
+        Squared standard error of the guide RNA's own mean, σ²/n_effective, (guide RNAs, genes).
     base
         Squared standard error of the controls' mean, which all effects share, (genes,).
     variance
@@ -187,24 +212,33 @@ def _measured(counts: CountMatrix, guides: GuideCells) -> MeasuredGuides:
     place = np.cumsum(~of_control) - 1
     code = np.where(guides.code >= 0, place[guides.code], -1)
     code = np.where(guides.control, len(treated_names), code)
-    moments = condition_moments(counts, code, [*treated_names, CONTROL])
+    moments = condition_moments(counts, code, [*treated_names, CONTROL], strata=guides.strata)
     if control_names:
-        rows = np.flatnonzero(guides.control & (guides.code >= 0))
-        place = np.cumsum(of_control) - 1
-        own = condition_moments(subset_rows(counts, rows), place[guides.code[rows]], control_names)
-        moments = _together(own, moments)
+        moments = _together(_of_control_guides(counts, guides, control_names), moments)
     effects = measured_effects(moments)  # the rows are the control guide RNAs, then the others, as in guides
     base = moments.names.index(CONTROL)
-    n_cells = np.delete(moments.n_cells, base)
     moderated = moderated_variance(moments)
     return MeasuredGuides(
         effects.value,
-        np.delete(moderated, base, axis=0) / n_cells[:, None],
-        moderated[base] / moments.n_cells[base],
+        np.delete(moderated, base, axis=0) / np.delete(moments.n_effective, base)[:, None],
+        moderated[base] / moments.n_effective[base],
         np.delete(moments.variance, base, axis=0),
         steadied_variance(moments),
-        n_cells,
+        np.delete(moments.n_cells, base),
     )
+
+
+def _of_control_guides(counts: CountMatrix, guides: GuideCells, names: list[str]) -> ConditionMoments:
+    """Moments of the control guide RNAs, within strata against all controls, of which they are a part."""
+    place = np.cumsum(guides.of_control) - 1
+    rows = np.flatnonzero(guides.control & (guides.code >= 0))
+    code = place[guides.code[rows]]
+    if guides.strata is None:
+        return condition_moments(subset_rows(counts, rows), code, names)
+    controls = np.flatnonzero(guides.control)
+    rows, code = np.r_[rows, controls], np.r_[code, np.full(len(controls), len(names))]
+    moments = condition_moments(subset_rows(counts, rows), code, [*names, CONTROL], strata=guides.strata[rows])
+    return moments.of(range(len(names)))
 
 
 def _together(one: ConditionMoments, other: ConditionMoments) -> ConditionMoments:
@@ -213,6 +247,7 @@ def _together(one: ConditionMoments, other: ConditionMoments) -> ConditionMoment
         np.concatenate([one.n_cells, other.n_cells]),
         np.concatenate([one.mean, other.mean]),
         np.concatenate([one.variance, other.variance]),
+        n_effective=np.concatenate([one.n_effective, other.n_effective]),
     )
 
 

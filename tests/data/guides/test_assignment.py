@@ -150,6 +150,12 @@ def test_many_thin_pairs_look_like_doublets() -> None:
         cv.assign_guides(screen(np.vstack([counts, [[9] + [0] * 7]]), names), method="umi")
 
 
+def renamed(adata: Any, name: str) -> pd.DataFrame:
+    """The table of guide RNAs with another name for the first."""
+    table = adata.uns["guides"]
+    return table.set_axis([name, *table.index[1:]])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -161,6 +167,14 @@ def test_many_thin_pairs_look_like_doublets() -> None:
         ),
         (lambda adata: adata.obsm.update(guides=-adata.obsm["guides"]), "holds -9 for cell 'cell0'"),
         (lambda adata: adata.uns.update(guides=pd.DataFrame({"target": ["A+B"] * 5})), r"targets hold '\+'"),
+        *(
+            (lambda adata, name=name: adata.uns.update(guides=renamed(adata, name)), f"guide RNAs are called {name!r}")
+            for name in ("", "NA", "unassigned")
+        ),
+        (
+            lambda adata: adata.uns.update(guides=renamed(adata, "+".join(adata.uns["guides"].index[1:3]))),
+            "guide RNAs are called like several others together",
+        ),
     ],
 )
 def test_counts_that_cannot_be_used(change: Any, message: str) -> None:

@@ -22,12 +22,15 @@ NAMES, IDS, GENES = ["A_1", "B_1", "NT_1"], ["id1", "id2", "id3"], ["A", "B"]
         "id1,A_1,R2,x,ACGT,CRISPR Guide Capture,ENSG2,B\n"
         "id2,B_1,R2,x,ACGT,CRISPR Guide Capture,ENSG1,A\n"
         "id3,NT_1,R2,x,ACGT,CRISPR Guide Capture,Non-Targeting,Non-Targeting\n",
+        "\ufeffguide-id|target gene\r\nA_1|B\r\nB_1|A\r\nNT_1|control\r\n",
+        'guide\ttarget\tnote, a, b, c\nA_1\tB\tx, y\nB_1\tA\t"x\ny"\nNT_1\tcontrol\t\n',
+        '\n"guide","target"\r"A_1","B"\r"A_1","B"\r\r"B_1","A"\r"NT_1","control"\r',
     ],
-    ids=["plain", "semicolons", "tabs", "feature reference"],
+    ids=["plain", "semicolons", "tabs", "feature reference", "bars", "commas in a header", "carriage returns"],
 )
 def test_tables_with_common_headers(text: str, tmp_path: Path) -> None:
     path = tmp_path / "targets.csv"
-    path.write_text(text)
+    path.write_bytes(text.encode())
     table = guide_table(NAMES, IDS, GENES, path)
     assert table["target"].to_dict() == {"A_1": "B", "B_1": "A", "NT_1": "control"}
     assert table.index.name == "guide"
@@ -48,6 +51,7 @@ def test_a_mapping_by_name_or_id() -> None:
         ("guide,target\nA_1\n", "row 2 of .* has 1 columns"),
         ("one,two\nA_1,A\n", "names no columns for guide RNAs and targets"),
         ("", "names no columns for guide RNAs and targets"),
+        ("guide,target,sequence\nA_1,A," + "A" * 200_000, "cannot be read as a table .field larger than"),
     ],
 )
 def test_bad_tables(text: str, message: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.guides.targets import GuideTargets, guide_table
-from cradlevae.data.labels import CONTROL, TARGET, UNASSIGNED, listed
+from cradlevae.data.labels import CONTROL, MISSING, TARGET, UNASSIGNED, listed
 from cradlevae.errors import DataError
 from cradlevae.utils.types import AnnDataLike, AnyIntArray, BoolArray, IntArray, TextArray
 
@@ -130,6 +130,16 @@ def _check(counts: sp.csr_matrix, table: pd.DataFrame, columns: list[str] | None
         raise DataError(f"the columns of obsm[{key!r}] and the rows of uns[{key!r}] are not the same guide RNAs")
     if not table.index.is_unique:
         raise DataError(f"guide RNA {table.index[table.index.duplicated()][0]!r} occurs twice in uns[{key!r}]")
+    names = [str(name) for name in table.index]
+    empty = [name for name in names if name == UNASSIGNED or name.strip().casefold() in MISSING]
+    if empty:
+        raise DataError(
+            f"guide RNAs are called {listed(empty)}, which stands for cells without one; rename them in uns[{key!r}]"
+        )
+    known = set(names)
+    pairs = [name for name in names if "+" in name and set(name.split("+")) <= known]
+    if pairs:
+        raise DataError(f"guide RNAs are called like several others together: {listed(pairs)}; rename them")
     joined = [target for target in table[TARGET].astype(str) if "+" in target]
     if joined:
         raise DataError(f"targets hold '+', which joins perturbations: {listed(joined)}; rename them in uns[{key!r}]")

@@ -158,6 +158,8 @@ def _add_guides(
 ) -> None:
     """Add the counts of guide RNAs, (cells, guide RNAs), and the table of them, which is made of their annotation."""
     names = [str(name) for name in guides.index]
+    if "gene_ids" in guides:  # a guide RNA without a name has that of its id, as genes have
+        names = [name or str(other) for name, other in zip(names, guides["gene_ids"], strict=True)]
     if counts is None or not names:
         if guide_targets is not None:
             raise DataError(f"guide_targets is given, but {path} has no features of type {GUIDE_CAPTURE!r}")
@@ -170,7 +172,9 @@ def _add_guides(
         raise DataError(f"{path}: guide RNA {twice!r} occurs twice; give each a name of its own")
     counts.sum_duplicates()
     if (counts.data < 0).any() or (counts.data != np.floor(counts.data)).any():
-        raise DataError(f"{path}: the counts of guide RNAs are not whole numbers; raw UMI counts are needed")
+        raise DataError(
+            f"{path}: the counts of guide RNAs are not whole numbers of 0 or more; raw UMI counts are needed"
+        )
     declared = guides[TARGET_TAG].tolist() if TARGET_TAG in guides else None
     adata.uns[GUIDES] = guide_table(names, ids, [*map(str, adata.var_names)], guide_targets, declared)
     adata.obsm[GUIDES] = sp.csr_matrix(counts, dtype=np.int32)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +26,9 @@ TARGET_HEADERS = (
     "target", "target_gene_name", "target_gene", "target_name", "gene", "gene_symbol", "gene_name", "target_gene_id"
 )  # fmt: skip
 """Headers of columns with their targets."""
+
+SEPARATORS = ",", "\t", ";", "|"
+"""What may stand between the columns of a file of targets."""
 
 EXAMPLES = 4
 """Number of guide RNAs that a message shows with their targets."""
@@ -142,15 +147,13 @@ def _read(path: Path) -> dict[str, str]:
         raise DataError(f"guide_targets is {str(path)!r}, and there is no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"guide_targets: {path} cannot be read as a table ({error})") from None
-    header = text.split("\n", 1)[0]
-    separator = max((",", "\t", ";"), key=header.count)
-    rows = [[value.strip() for value in row] for row in csv.reader(text.splitlines(), delimiter=separator) if any(row)]
-    columns = {
-        name.casefold().replace(" ", "_"): column for column, name in reversed(list(enumerate(rows[0] if rows else [])))
-    }
-    guide_columns = [columns[name] for name in GUIDE_HEADERS if name in columns]
-    target_column = next((columns[name] for name in TARGET_HEADERS if name in columns), None)
-    if not guide_columns or target_column is None:
+    try:
+        readings = [_rows(text, separator) for separator in SEPARATORS]
+    except csv.Error as error:
+        raise DataError(f"guide_targets: {path} cannot be read as a table ({error})") from None
+    rows = next((rows for rows in readings if None not in _columns(rows)), max(readings, key=_width))
+    guide_columns, target_column = _columns(rows)
+    if guide_columns is None or target_column is None:
         raise DataError(
             f"guide_targets: the first line of {path} names no columns for guide RNAs and targets (there: "
             f"{', '.join(map(repr, rows[0])) if rows else 'nothing'}); name them 'guide' and 'target'"
@@ -166,3 +169,21 @@ def _read(path: Path) -> dict[str, str]:
                     f"{row[target_column]!r}"
                 )
     return targets
+
+
+def _rows(text: str, separator: str) -> list[list[str]]:
+    """Rows of a table that are not empty."""
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    return [[value.strip() for value in row] for row in rows if any(row)]
+
+
+def _width(rows: list[list[str]]) -> int:
+    return len(rows[0]) if rows else 0
+
+
+def _columns(rows: list[list[str]]) -> tuple[list[int] | None, int | None]:
+    """Positions of the columns of guide RNAs and of targets, by the first row; ``None`` where it names none."""
+    first = list(enumerate(rows[0] if rows else []))
+    columns = {re.sub("[-. ]+", "_", name.casefold()): column for column, name in reversed(first)}
+    guides = [columns[name] for name in GUIDE_HEADERS if name in columns]
+    return guides or None, next((columns[name] for name in TARGET_HEADERS if name in columns), None)

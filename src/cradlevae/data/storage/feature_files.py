@@ -87,7 +87,7 @@ def read_folder(path: Path) -> FeatureCounts:
     DataError
         If a file is absent or cannot be read, or the files do not fit together.
     """
-    from scipy.io import mmread
+    from scipy.io import mminfo, mmread
 
     matrix_file, barcode_file = part_of(path, MATRIX), part_of(path, BARCODES)
     feature_file = next((part for name in FEATURES if (part := part_of(path, name)) is not None), None)
@@ -107,6 +107,12 @@ def read_folder(path: Path) -> FeatureCounts:
     kinds = columns[2] if columns.shape[1] > 2 else EXPRESSION
     features = pd.DataFrame({"id": columns[0], "name": names, "kind": kinds})
     with _reading(matrix_file):
+        kind = mminfo(str(matrix_file))[4]
+        if kind in ("pattern", "complex"):
+            raise DataError(
+                f"{matrix_file} is a Matrix Market file of the kind {kind!r}, which holds no counts; raw UMI counts "
+                "are needed"
+            )
         matrix = mmread(str(matrix_file))
         _check_sizes(path, matrix.shape, len(features), len(cells))
         counts = sp.csr_matrix(sp.coo_matrix(matrix).T)
