@@ -179,3 +179,17 @@ def test_a_batch_of_one_cell_trains(screen: ad.AnnData, tiny_options: Any, quick
         model = cv.CradleVAE(adata, batch_key="batch", split=split, **tiny_options)
     model.train(1, **quick)
     assert np.isfinite(model.effects("B", batch="solo").X).all()
+
+
+@pytest.mark.parametrize("member", FAMILY)
+def test_all_training_cells_may_be_of_one_batch(
+    member: Any, screen: ad.AnnData, tiny_options: Any, quick: Any
+) -> None:
+    adata = screen.copy()
+    parts = np.where(np.arange(adata.n_obs) % 5 == 0, "val", "train")
+    adata.obs["part"] = np.where(adata.obs["batch"] == "batch1", parts, "test")
+    split = cv.split(adata, "column", column="part")
+    model = member(adata, split=split, batch_key="batch", **tiny_options)
+    model.train(1, **quick)
+    assert np.isfinite(model.effects("A").X).all()
+    assert set(cv.evaluate(model, adata, n_cells=20)["metric"]) > {"ate_rho"}

@@ -67,7 +67,7 @@ def _know_strata(
     levels.mean_count.copy_(mean_count)
     levels.stratum_levels.copy_(torch.from_numpy(of_strata))
     levels.n_cells.copy_(torch.from_numpy(np.bincount(data.levels[rows].ravel(), minlength=len(levels.value))))
-    if effects is None:
+    if effects is None or effects.n_strata == 1:  # the levels may all differ in cells of other parts of the split
         return
     cell = data.condition[rows] * n_strata + strata.ravel()
     design = np.bincount(cell, minlength=len(data.conditions) * n_strata).reshape(-1, n_strata)
