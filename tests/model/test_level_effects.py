@@ -182,9 +182,7 @@ def test_a_batch_of_one_cell_trains(screen: ad.AnnData, tiny_options: Any, quick
 
 
 @pytest.mark.parametrize("member", FAMILY)
-def test_all_training_cells_may_be_of_one_batch(
-    member: Any, screen: ad.AnnData, tiny_options: Any, quick: Any
-) -> None:
+def test_all_training_cells_may_be_of_one_batch(member: Any, screen: ad.AnnData, tiny_options: Any, quick: Any) -> None:
     adata = screen.copy()
     parts = np.where(np.arange(adata.n_obs) % 5 == 0, "val", "train")
     adata.obs["part"] = np.where(adata.obs["batch"] == "batch1", parts, "test")

@@ -331,7 +331,7 @@ def _asked_dosage(
 
 
 def _known(model: TrainedModel, data: Experiment) -> BoolArray:
-    """Cells whose perturbations had training cells, and contexts controls; the others are left out with a warning that names them."""
+    """Cells whose perturbations had training cells, and contexts controls; a warning names those that are left out."""
     answerable = set(model.answerable(data.conditions))
     able = np.array([name in answerable for name in data.conditions])
     known = np.asarray(able[data.condition])
