@@ -179,3 +179,31 @@ def test_a_batch_of_one_cell_trains(screen: ad.AnnData, tiny_options: Any, quick
         model = cv.CradleVAE(adata, batch_key="batch", split=split, **tiny_options)
     model.train(1, **quick)
     assert np.isfinite(model.effects("B", batch="solo").X).all()
+
+
+@pytest.mark.parametrize("member", FAMILY)
+def test_all_training_cells_may_be_of_one_batch(member: Any, screen: ad.AnnData, tiny_options: Any, quick: Any) -> None:
+    adata = screen.copy()
+    parts = np.where(np.arange(adata.n_obs) % 5 == 0, "val", "train")
+    adata.obs["part"] = np.where(adata.obs["batch"] == "batch1", parts, "test")
+    split = cv.split(adata, "column", column="part")
+    model = member(adata, split=split, batch_key="batch", **tiny_options)
+    model.train(1, **quick)
+    assert np.isfinite(model.effects("A").X).all()
+    assert set(cv.evaluate(model, adata, n_cells=20)["metric"]) > {"ate_rho"}
+
+
+@pytest.mark.filterwarnings("ignore:all training cells passed")
+def test_a_column_that_tells_nothing_leaves_the_first_estimate_as_it_is() -> None:
+    """What all levels share is the base's, whatever the perturbations do to a gene."""
+    adata = cv.simulate(n_cells=1200, n_genes=40, n_perturbations=5, n_combinations=0, n_latent=4, artifact_rate=0.0)
+    adata.obs["artifact"], adata.obs["half"] = False, np.arange(adata.n_obs) % 2
+    split = cv.split(adata)
+    plain, halves = (
+        cv.CradleVAE(adata, split=split, batch_key=key, n_latent=8, width=32).trained.module for key in (None, "half")
+    )
+    assert plain.gene_effects.value.abs().max() > 1
+    np.testing.assert_allclose(
+        halves.gene_effects.value.detach(), plain.gene_effects.value.detach(), rtol=0.01, atol=0.01
+    )
+    assert halves.level_effects.value.abs().max() < 0.05
