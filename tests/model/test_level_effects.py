@@ -111,6 +111,17 @@ def test_gradients_reach_every_part(screen_model: cv.CradleVAE) -> None:
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
 
 
+def test_the_cost_of_all_levels_is_that_of_each() -> None:
+    levels = LevelEffects((3, 2), 7, 4, 1)
+    with torch.no_grad():
+        for parameter in levels.parameters():
+            parameter.normal_()
+    n_cells, information = torch.tensor([10.0, 20, 30, 25, 35]), torch.rand(7)
+    torch.testing.assert_close(
+        levels.cost_of_all(n_cells, information), levels.cost(torch.arange(5), n_cells, information)
+    )
+
+
 def test_membership_marks_each_column() -> None:
     levels = torch.tensor([[0, 3], [2, 4]])
     torch.testing.assert_close(membership(levels, 5), torch.tensor([[1.0, 0, 0, 1, 0], [0, 0, 1, 0, 1]]))
