@@ -33,27 +33,29 @@ LABELS = [None, 5, object(), [], [None]]
 ARTIFACT = [1, 0, 1.0, "smudge", ["smudge"], [1], object()]
 CHOICE = [None, "nonsense", 5, ["all"]]
 SIZES = [None, -5, 0, NAN, True, "many", {"A": []}, {"A": [None]}, [500]]
+LEVEL = [5, 1.5, True, [1], "nonsense", object()]
 SPLIT = ["cells", 5, {"train": []}, pd.Series(["train"])]
 
 QUERIES: dict[str, dict[str, list[Any]]] = {
     "predict": {
         "perturbations": LABELS, "n_cells": COUNT, "artifact": [None, *ARTIFACT], "library_size": SIZES,
-        "basal": CHOICE, "seed": WHOLE, "output": OPTIONAL_PATH, "overwrite": FLAG,
+        "basal": CHOICE, "batch": LEVEL, "context": LEVEL, "seed": WHOLE, "output": OPTIONAL_PATH, "overwrite": FLAG,
     },
     "effects": {
         "perturbations": LABELS, "credible": PROBABILITY, "error": ["5", NAN, True, 0, -1, object()],
-        "scale": CHOICE, "basal": CHOICE, "residual": FLAG, "seed": WHOLE,
+        "scale": CHOICE, "basal": CHOICE, "residual": FLAG, "batch": LEVEL, "context": LEVEL, "seed": WHOLE,
     },
     "published_effects": {
         "perturbations": LABELS, "n_particles": COUNT, "library_size": POSITIVE, "scale": CHOICE, "seed": WHOLE,
     },
     "clean": {
-        "adata": ADATA, "cells": CHOICE, "library_size": CHOICE, "n_draws": COUNT, "seed": WHOLE,
+        "adata": ADATA, "cells": CHOICE, "library_size": CHOICE, "batch": LEVEL, "n_draws": COUNT, "seed": WHOLE,
         "output": OPTIONAL_PATH, "overwrite": FLAG,
     },
     "counterfactual": {
         "adata": ADATA, "artifact": ARTIFACT, "perturbation": [5, ["A", "B"], "", object()], "cells": CHOICE,
-        "library_size": CHOICE, "n_draws": COUNT, "seed": WHOLE, "output": OPTIONAL_PATH, "overwrite": FLAG,
+        "library_size": CHOICE, "batch": LEVEL, "n_draws": COUNT, "seed": WHOLE, "output": OPTIONAL_PATH,
+        "overwrite": FLAG,
     },
     "artifact_signature": {"credible": PROBABILITY, "n_draws": COUNT, "n_states": COUNT, "seed": WHOLE},
     "latents": {"adata": ADATA, "n_draws": COUNT, "sample": FLAG, "seed": WHOLE},
@@ -116,6 +118,7 @@ FUNCTIONS: dict[str, dict[str, list[Any]]] = {
     },
     "split": {
         "adata": ADATA, "recipe": CHOICE, "seed": WHOLE, "n_shared": [*WHOLE, 1], "column": [5, "nonsense"],
+        "held_out": [None, 5, [5], [("A",)], ["A"], ["A:nonsense"], [("A", None)]],
         "fields": ["perturbation", {"separator": "_"}],
         "field_options": [{"nonsense": 1}, {"separator": 0}, {"control_labels": 0}],
     },
@@ -166,8 +169,15 @@ FUNCTIONS: dict[str, dict[str, list[Any]]] = {
 
 FLOOR: dict[str, dict[str, list[Any]]] = {
     "train": {},
-    "effects": {"perturbations": LABELS, "credible": PROBABILITY},
-    "predict": {"perturbations": LABELS, "n_cells": COUNT, "library_size": SIZES, "seed": WHOLE},
+    "effects": {"perturbations": LABELS, "credible": PROBABILITY, "batch": LEVEL, "context": LEVEL},
+    "predict": {
+        "perturbations": LABELS,
+        "n_cells": COUNT,
+        "library_size": SIZES,
+        "batch": LEVEL,
+        "context": LEVEL,
+        "seed": WHOLE,
+    },
 }
 
 DATA = {

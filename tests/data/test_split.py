@@ -289,3 +289,16 @@ def test_splits_are_equal_by_their_hash(screen: ad.AnnData, tmp_path: Path) -> N
 def test_repr_tells_recipe_and_sizes(screen: ad.AnnData) -> None:
     split = cv.split(screen, "cells")
     assert repr(split).startswith("Split('cells', seed=0, train 272, val 68, test 85, hash ")
+
+
+def test_a_random_quarter_of_contexts_can_be_answered() -> None:
+    """Combinations with a held-out perturbation in its context are not trained on, either."""
+    for seed in range(6):
+        adata = cv.simulate(
+            n_cells=300, n_genes=20, n_perturbations=3, n_combinations=3, n_latent=3, n_contexts=2, seed=seed
+        )
+        split = cv.split(adata, "contexts", context_key="context", seed=seed)
+        trained = set("+".join(adata.obs.loc[split.cells("train"), "perturbation"].unique()).split("+"))
+        tested = set("+".join(adata.obs.loc[split.cells("test"), "perturbation"].unique()).split("+"))
+        assert tested - {"control"}
+        assert tested <= trained

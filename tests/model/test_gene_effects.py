@@ -111,3 +111,36 @@ def test_strong_effects_on_single_genes_come_out_at_their_size() -> None:
 def test_a_negative_number_of_epochs_is_refused(simulated: ad.AnnData, tiny_options: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="max_epochs"):
         cv.CradleVAE(simulated, **tiny_options).train(max_epochs=0)
+
+
+@pytest.mark.parametrize(("n_cells", "of_pair"), [(100, 0.01), (100, 0.04), (1000, 0.01)])
+def test_intervals_in_contexts_are_those_of_all_unknowns_together(n_cells: int, of_pair: float) -> None:
+    """Against the inverse of the whole precision matrix: base, parts of two contexts, V, and its deviations there."""
+    n_controls, prior, of_stratum = 200, 0.04, 0.25
+    effects = GeneEffects(3, 1, 2, [0, 0])
+    with torch.no_grad():
+        effects.log_strength.zero_()
+        effects.log_spread.copy_(torch.tensor([[prior], [of_pair]]).log() / 2)
+    cells = n_cells * torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    effects.stratum_cells.copy_(cells)
+    effects.n_cells.copy_(cells.sum(1))
+    effects.stratum_controls.fill_(n_controls)
+    effects.n_controls.fill_(2 * n_controls)
+
+    precision = np.diag([1e-9, *[1 / of_stratum] * 2, 1 / prior, *[1 / of_pair] * 2])
+    for stratum in (0, 1):
+        control = np.eye(6)[0] + np.eye(6)[1 + stratum]
+        treated = control + np.eye(6)[3] + np.eye(6)[4 + stratum]
+        precision += n_controls * np.outer(control, control) + n_cells * np.outer(treated, treated)
+    covariance = np.linalg.inv(precision)
+    in_context = np.eye(6)[3] + np.eye(6)[4]
+    true = {(1.0, 1.0, 0.0): in_context @ covariance @ in_context, (1.0, 0.0, 0.0): covariance[3, 3]}
+
+    information, strata = torch.ones(1), torch.full((2, 1), of_stratum)
+    for dosage, variance in true.items():
+        treatments = torch.nonzero(torch.tensor(dosage)).squeeze(1)
+        coefficients = effects.coefficients(torch.tensor(dosage), treatments, information)
+        own = coefficients * effects.deviation(treatments, information)
+        base = (coefficients * effects.base_deviation(treatments, information, strata)).sum()
+        sd = float((own.square().sum() + base.square()).sqrt().detach())
+        assert sd == pytest.approx(variance**0.5, rel=0.08)

@@ -111,6 +111,17 @@ def test_gradients_reach_every_part(screen_model: cv.CradleVAE) -> None:
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
 
 
+def test_the_cost_of_all_levels_is_that_of_each() -> None:
+    levels = LevelEffects((3, 2), 7, 4, 1)
+    with torch.no_grad():
+        for parameter in levels.parameters():
+            parameter.normal_()
+    n_cells, information = torch.tensor([10.0, 20, 30, 25, 35]), torch.rand(7)
+    torch.testing.assert_close(
+        levels.cost_of_all(n_cells, information), levels.cost(torch.arange(5), n_cells, information)
+    )
+
+
 def test_membership_marks_each_column() -> None:
     levels = torch.tensor([[0, 3], [2, 4]])
     torch.testing.assert_close(membership(levels, 5), torch.tensor([[1.0, 0, 0, 1, 0], [0, 0, 1, 0, 1]]))
@@ -179,3 +190,31 @@ def test_a_batch_of_one_cell_trains(screen: ad.AnnData, tiny_options: Any, quick
         model = cv.CradleVAE(adata, batch_key="batch", split=split, **tiny_options)
     model.train(1, **quick)
     assert np.isfinite(model.effects("B", batch="solo").X).all()
+
+
+@pytest.mark.parametrize("member", FAMILY)
+def test_all_training_cells_may_be_of_one_batch(member: Any, screen: ad.AnnData, tiny_options: Any, quick: Any) -> None:
+    adata = screen.copy()
+    parts = np.where(np.arange(adata.n_obs) % 5 == 0, "val", "train")
+    adata.obs["part"] = np.where(adata.obs["batch"] == "batch1", parts, "test")
+    split = cv.split(adata, "column", column="part")
+    model = member(adata, split=split, batch_key="batch", **tiny_options)
+    model.train(1, **quick)
+    assert np.isfinite(model.effects("A").X).all()
+    assert set(cv.evaluate(model, adata, n_cells=20)["metric"]) > {"ate_rho"}
+
+
+@pytest.mark.filterwarnings("ignore:all training cells passed")
+def test_a_column_that_tells_nothing_leaves_the_first_estimate_as_it_is() -> None:
+    """What all levels share is the base's, whatever the perturbations do to a gene."""
+    adata = cv.simulate(n_cells=1200, n_genes=40, n_perturbations=5, n_combinations=0, n_latent=4, artifact_rate=0.0)
+    adata.obs["artifact"], adata.obs["half"] = False, np.arange(adata.n_obs) % 2
+    split = cv.split(adata)
+    plain, halves = (
+        cv.CradleVAE(adata, split=split, batch_key=key, n_latent=8, width=32).trained.module for key in (None, "half")
+    )
+    assert plain.gene_effects.value.abs().max() > 1
+    np.testing.assert_allclose(
+        halves.gene_effects.value.detach(), plain.gene_effects.value.detach(), rtol=0.01, atol=0.01
+    )
+    assert halves.level_effects.value.abs().max() < 0.05

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import anndata as ad
 import numpy as np
 import pytest
+import torch
 
 import cradlevae as cv
+
+SCREEN_KEYS = {"batch_key": "batch", "context_key": "context"}
 
 
 def test_effects_are_contrasts_within_a_batch(screen_model: cv.CradleVAE) -> None:
@@ -103,3 +107,58 @@ def test_a_model_without_batches_has_none_to_ask_for(model: cv.CradleVAE) -> Non
         model.predict("A", 2, context="c")
     with pytest.raises(cv.DataError, match="trained without batch_key"):
         model.clean(model.data, batch="b")  # type: ignore[arg-type]
+
+
+def test_a_control_gets_the_effect_of_its_own_context(screen_model: cv.CradleVAE, screen: ad.AnnData) -> None:
+    model = copy.deepcopy(screen_model)
+    effects = model.trained.module.gene_effects
+    assert effects is not None
+    pair = len(model.trained.treatments) - len(model.trained.pairs) + model.trained.pairs.index(("B", "context2"))
+    with torch.no_grad():
+        effects.value[pair, 7] += 3  # in the second context, B moves a gene up
+    cells = screen[screen.obs["perturbation"] == "control"][:80].copy()
+    ratio = model.counterfactual(cells, perturbation="B").X[:, 7] / screen_model.counterfactual(
+        cells, perturbation="B"
+    ).X[:, 7]  # fmt: skip
+    there = (cells.obs["context"] == "context2").to_numpy()
+    np.testing.assert_allclose(ratio[~there], 1, rtol=1e-4)
+    assert ratio[there].min() > 5
+
+
+@pytest.fixture(scope="module")
+def gaps(screen: ad.AnnData, tiny_options: Any, quick: Any) -> tuple[cv.CradleVAE, ad.AnnData]:
+    """A model of a screen whose second context has no controls, and whose third batch is all in the test part."""
+    cells = screen[(screen.obs["perturbation"] != "control") | (screen.obs["context"] == "context1")].copy()
+    parts = np.where(np.arange(cells.n_obs) % 5 == 0, "val", "train")
+    cells.obs["part"] = np.where(cells.obs["batch"] == "batch3", "test", parts)
+    split = cv.split(cells, "column", column="part")
+    with pytest.warns(UserWarning, match=r"no training controls in 'batch1, context2'"):
+        model = cv.CradleVAE(cells, split=split, **SCREEN_KEYS, **tiny_options)
+    model.train(1, **quick)
+    return model, cells
+
+
+def test_cells_are_of_the_contexts_that_have_controls(gaps: tuple[cv.CradleVAE, ad.AnnData]) -> None:
+    model, cells = gaps
+    assert set(model.predict(["A", "control"], 20).obs["context"]) == {"context1"}
+    with pytest.raises(cv.DataError, match="'context2' has no training controls"):
+        model.predict("control", 5, context="context2")
+    with pytest.warns(UserWarning, match=r"or their context no training controls: 'A in context2'"):
+        twins = model.counterfactual(cells, perturbation="B")
+    assert set(twins.obs["context"]) == {"context1"}
+
+
+def test_a_batch_without_training_cells_is_not_to_be_asked_for(gaps: tuple[cv.CradleVAE, ad.AnnData]) -> None:
+    model, cells = gaps
+    for ask in (
+        lambda: model.effects("A", batch="batch3"),
+        lambda: model.predict("A", 3, batch="batch3"),
+        lambda: model.clean(cells[:5].copy(), batch="batch3"),
+    ):
+        with pytest.raises(
+            cv.DataError, match=r"the batch 'batch3', so the model knows nothing of it; known: 'batch1', 'batch2'"
+        ):
+            ask()
+    some = cells[(cells.obs["batch"] == "batch3") & (cells.obs["context"] == "context1")].copy()
+    assert np.isfinite(model.clean(some).X).all()  # a cell of it has what is common to all batches
+    assert set(model.predict("A", 3, batch={"A": ["batch3"]}).obs["batch"]) == {"batch3"}

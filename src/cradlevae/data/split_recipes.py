@@ -212,17 +212,34 @@ def _chosen_contexts(
             if (name, context) not in treated:
                 contexts = sorted({other for label, other in treated if label == name})
                 known = (
-                    f"{name!r} is in {listed(contexts)}" if contexts else f"known: {listed([n for n, _ in treated])}"
+                    f"{name!r} is in {listed(contexts)}"
+                    if contexts
+                    else f"known: {listed(sorted({label for label, _ in treated}))}"
                 )
                 raise DataError(f"held_out names {name!r} in {context!r}, of which there are no cells; {known}")
         return set(held_out)
     left = Counter(single for name, _ in treated for single in singles_of(name))
+    with_single: dict[tuple[str, str], set[tuple[str, str]]] = {}
+    """The pairs of each single perturbation in each context."""
+    for name, context in treated:
+        for single in singles_of(name):
+            with_single.setdefault((single, context), set()).add((name, context))
     chosen: set[tuple[str, str]] = set()
+    untrained: set[tuple[str, str]] = set()
+    needed: set[str] = set()
     for position in generator.permutation(len(treated)):
+        if len(chosen) == np.ceil(0.25 * len(treated)):
+            break
         name, context = treated[position]
-        if len(chosen) < np.ceil(0.25 * len(treated)) and all(left[single] > 1 for single in singles_of(name)):
-            left.subtract(singles_of(name))
+        singles = set(singles_of(name))
+        # combinations with it in this context are not trained on, either
+        lost = set.intersection(*(with_single[single, context] for single in singles)) - untrained
+        taken = Counter(single for other, _ in lost for single in singles_of(other))
+        if all(left[single] > taken[single] for single in needed & set(taken) | singles):
+            left.subtract(taken)
             chosen.add((name, context))
+            untrained |= lost
+            needed |= singles
     if not chosen:
         raise DataError("no perturbation is in two contexts, so none can be held out in one of them")
     return chosen

@@ -115,6 +115,7 @@ class GeneEffects(ShrunkEffects):
     n_controls: Tensor
     stratum_cells: Tensor
     stratum_controls: Tensor
+    paired: Tensor
 
     def __init__(self, n_treatments: int, n_genes: int, n_strata: int = 1, paired: Sequence[int] = ()) -> None:
         family, tied = None, None
@@ -130,15 +131,41 @@ class GeneEffects(ShrunkEffects):
             self.register_buffer("stratum_cells", torch.ones(n_treatments, n_strata))
             self.register_buffer("stratum_controls", torch.ones(n_strata))
         self.n_strata = n_strata
+        self.register_buffer("paired", torch.tensor(list(paired), dtype=torch.int64), persistent=False)
 
     def of_conditions(self, dosage: Tensor, treatments: Tensor | None = None) -> Tensor:
         """What conditions of dosages (conditions, treatments) add to the log rates, (conditions, G)."""
         return dosage @ rows_of(self.value, treatments)
 
     def deviation(self, treatments: Tensor, information: Tensor) -> Tensor:
-        """Posterior standard deviation of V given the base, (treatments, G); ``information`` as in :meth:`cost`."""
-        total_information = self.n_cells.index_select(0, treatments).unsqueeze(1) * information
-        return (1 / self.prior_variance(treatments) + total_information).rsqrt()
+        """Posterior standard deviation of V given the base, (treatments, G); ``information`` as in :meth:`cost`.
+
+        That of a treatment is for whatever its pairs may be, that of a pair for a known V of its treatment.
+        """
+        told = self._told(information).index_select(0, treatments)
+        return (1 / self.prior_variance(treatments) + told).rsqrt()
+
+    def coefficients(self, dosage: Tensor, treatments: Tensor, information: Tensor) -> Tensor:
+        """How far an error of each V moves a condition of dosages (T,), (treatments, G).
+
+        Cells in a context tell of the sum of a treatment and a pair: where one is less, the other is taken for more, so
+        that an error of V is made up for in the pairs as far as their cells tell of them.
+        """
+        everywhere = dosage.unsqueeze(1).repeat(1, len(information))
+        if len(self.paired):
+            pairs = torch.arange(len(dosage) - len(self.paired), len(dosage), device=dosage.device)
+            moved = self.prior_variance(pairs) * self.n_cells[pairs].unsqueeze(1) * information
+            everywhere.index_add_(0, self.paired, -dosage[pairs].unsqueeze(1) * moved / (1 + moved))
+        return everywhere.index_select(0, treatments)
+
+    def _told(self, information: Tensor) -> Tensor:
+        """What cells tell of V, (T, G): of a treatment with pairs, what is left where its pairs may be anything."""
+        told = self.n_cells.unsqueeze(1) * information
+        if len(self.paired):
+            pairs = torch.arange(len(told) - len(self.paired), len(told), device=told.device)
+            lost = told[pairs] - told[pairs] / (1 + self.prior_variance(pairs) * told[pairs])
+            told = told.index_add(0, self.paired, -lost).clamp_min(0)
+        return told
 
     def base_deviation(self, treatments: Tensor, information: Tensor, of_strata: Tensor | None = None) -> Tensor:
         """What the standard deviation of the base adds to that of V, (treatments, G); one error, which all V share.
@@ -154,14 +181,16 @@ class GeneEffects(ShrunkEffects):
             the strata which its cells are in. ``None`` where all cells have one base.
         """
         everything = torch.arange(len(self.n_cells), device=self.n_cells.device)
-        own = self.n_cells.unsqueeze(1) * information
+        own = self._told(information)
         moved = self.prior_variance(everything) * own  # information about V beside that of its prior
         shrinkage = (moved / (1 + moved)).index_select(0, treatments)
+        alone = slice(0, len(own) - len(self.paired))  # cells of pairs are among those of their treatments
         if of_strata is None or self.n_strata == 1:
-            of_base = self.n_controls * information + (own / (1 + moved)).sum(0)
+            of_base = self.n_controls * information + (own / (1 + moved))[alone].sum(0)
             return shrinkage * of_base.clamp_min(1e-12).rsqrt()
-        controls = self.stratum_controls.unsqueeze(1)
-        known = ((controls + self.stratum_cells.T @ (1 / (1 + moved))) * information).clamp_min(1e-12)  # (strata, G)
+        each = (own / (self.n_cells.clamp_min(1).unsqueeze(1) * (1 + moved)))[alone]  # what a cell tells of the base
+        controls = self.stratum_controls.unsqueeze(1) * information
+        known = (controls + self.stratum_cells[alone].T @ each).clamp_min(1e-12)  # (strata, G)
         left = 1 / (1 + of_strata * known)  # of a stratum's own part, what its cells leave open
         cells = self.stratum_cells.index_select(0, treatments)
         share = cells / cells.sum(1, keepdim=True).clamp_min(1)

@@ -33,8 +33,22 @@ class LevelEffects(ShrunkEffects):
     def __init__(self, n_levels: Sequence[int], n_genes: int, encoder_width: int, n_strata: int) -> None:
         family = torch.repeat_interleave(torch.arange(len(n_levels)), torch.tensor(list(n_levels)))
         super().__init__(len(family), n_genes, family)
+        self.n_levels = tuple(n_levels)
         self.encoded = nn.Parameter(torch.zeros(len(family), encoder_width))
         self.register_buffer("stratum_levels", torch.zeros(n_strata, len(n_levels), dtype=torch.int64))
+
+    def cost_of_all(self, n_cells: Tensor, information: Tensor) -> Tensor:
+        """:meth:`cost` of all levels, (L,), without a copy for each: their scales of genes are those of few columns."""
+        strength, spread = (2 * self.log_strength).exp(), (2 * self.log_spread).exp()
+        costs = []
+        first = 0
+        for n_levels, of_genes in zip(self.n_levels, spread, strict=True):
+            own = slice(first, first + n_levels)
+            first += n_levels
+            squares = (self.value[own].square() @ (0.5 / of_genes)) / strength[own]
+            told = (strength[own] * n_cells[own]).unsqueeze(1) * (of_genes * information)
+            costs.append(squares + 0.5 * torch.log1p(told).sum(1))
+        return torch.cat(costs) + 0.5 * self.log_strength.square()
 
     def of_cells(self, levels: Tensor) -> Tensor:
         """What cells of these levels have added to their log rates, (..., columns) → (..., G)."""

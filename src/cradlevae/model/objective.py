@@ -233,7 +233,7 @@ def _global_terms(
         levels, n_l = module.level_effects, sizes.per_level
         of_level = _share(membership(minibatch.levels, len(n_l)), n_l, None, weight)
         information = module.likelihood.information(levels.mean_count)
-        cost = of_level @ levels.cost(torch.arange(len(n_l), device=n_l.device), n_l, information)
+        cost = of_level @ levels.cost_of_all(n_l, information)
         terms["level_effects"] = cost + levels.prior_cost() / sizes.n_cells
     return terms
 

@@ -142,7 +142,7 @@ class TrainedModel:
         Raises
         ------
         DataError
-            If it has not been trained.
+            If it has not been trained, or the context has none.
         """
         if self.controls is None:
             raise DataError("the model has not been trained; call train() first, or load a trained one")
@@ -150,7 +150,10 @@ class TrainedModel:
         if context is None or column is None or not self.controls.levels.size:
             return self.controls
         place = self.columns.index(column)
-        return self.controls.of(np.flatnonzero(self.controls.levels[:, place] == column.number(context)))
+        rows = np.flatnonzero(self.controls.levels[:, place] == column.number(context))
+        if len(rows) == 0:
+            raise DataError(f"the context {context!r} has no training controls, whose states cells could be made of")
+        return self.controls.of(rows)
 
     def read(self, cells: AnnDataLike | Experiment) -> Experiment:
         """The cells of an AnnData as this model takes them; :class:`DataError` if they do not fit it.

@@ -116,10 +116,24 @@ def asked_level(
 
 
 def asked_batch(model: TrainedModel, batch: Any) -> int | None:
-    """Number of the batch that a user asks for among the levels of a model; ``None`` where none is, or there is one."""
+    """Number of the batch that a user asks for among the levels of a model; ``None`` where none is, or there is one.
+
+    Raises
+    ------
+    DataError
+        If the batch is unknown, or no training cell was in it.
+    """
     name = asked_level(model.fields, model.levels, "batch", batch)
-    column = model.column("batch")
-    return None if name is None or column is None else column.number(name)
+    column, effects = model.column("batch"), model.module.level_effects
+    if name is None or column is None:
+        return None
+    number = column.number(name)
+    if effects is not None and effects.n_cells[number] == 0:
+        trained = [level for level in column.levels if effects.n_cells[column.number(level)] > 0]
+        raise DataError(
+            f"no training cell is in the batch {name!r}, so the model knows nothing of it; known: {listed(trained, 8)}"
+        )
+    return number
 
 
 def need_artifact(model: TrainedModel, what: str) -> None:

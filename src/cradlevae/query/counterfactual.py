@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.identity.marks import made_by
-from cradlevae.data.labels import CONTROL, Condition, base_of, context_of, in_context, listed
+from cradlevae.data.labels import CONTROL, Condition, base_of, in_context, listed
 from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.data.storage.block_writer import Block, check_cells_output, from_blocks, rounded
 from cradlevae.errors import DataError
@@ -37,7 +37,7 @@ from cradlevae.query.arguments import artifact_indicator, asked_batch, asked_con
 from cradlevae.utils.checks import check_choice, flag, optional_output, seed_number, text, whole_number
 from cradlevae.utils.constants import BLOCK_VALUES, ENCODED_CELLS
 from cradlevae.utils.progress import track_slow
-from cradlevae.utils.types import AnnDataLike, BoolArray, IndexArray
+from cradlevae.utils.types import AnnDataLike, BoolArray, IndexArray, IntArray
 
 OWN = "own"
 """What keeps each cell in its own batch."""
@@ -55,13 +55,16 @@ class _Target:
     artifact
         Artifact indicator, (C,); ``None`` keeps each cell's own.
     dosage
-        Dosages by condition of the cells, (conditions, T); ``None`` keeps each cell's own.
+        Dosages by :attr:`group`, (groups, T); ``None`` keeps each cell's own.
+    group
+        Which of the dosages each cell of the experiment has: that of its context, (cells,).
     batch
         Number of the batch; ``None`` keeps each cell's own.
     """
 
     artifact: Tensor | None
     dosage: Tensor | None
+    group: IntArray
     batch: int | None = None
 
 
@@ -195,12 +198,9 @@ def counterfactual(
     number = None if batch == OWN and OWN not in _batches(model) else asked_batch(model, batch)
     asked = None if perturbation is None else next(iter(asked_conditions(model, perturbation).values()))
     data = model.read(adata)
-    target = _Target(
-        None if artifact is None else artifact_indicator(model, artifact),
-        None if asked is None else model.dosage(tuple(_of_context(asked, name) for name in data.conditions)),
-        number,
-    )
     known = _known(model, data)
+    dosage, group = _asked_dosage(model, data, asked, known)
+    target = _Target(None if artifact is None else artifact_indicator(model, artifact), dosage, group, number)
     rows = np.flatnonzero(known & data.failed if cells == "failed" else known)
     if len(rows) == 0:
         raise DataError("no cell failed QC, so there is none to clean; use cells='all'")
@@ -272,11 +272,11 @@ def _decoded(
     level = module.of_levels(minibatch.levels)
     mean = module.decode_share(z_b, z_p, before, offset, level).mul_(minibatch.library_size.unsqueeze(1))
     factor = module.likelihood.own_factors(counts, mean)  # (draws, cells, genes)
-    if target.dosage is not None and not model.pairs:  # the same for all cells
+    if target.dosage is not None and len(target.dosage) == 1:  # the same for all cells
         z_p = torch.einsum("t,dtk->dk", target.dosage[0], draw.shift).unsqueeze(1)
-        offset = module.offset(target.dosage[:1])
+        offset = module.offset(target.dosage)
     elif target.dosage is not None:
-        place, of_cells = np.unique(data.condition[rows[pad]], return_inverse=True)
+        place, of_cells = np.unique(target.group[rows[pad]], return_inverse=True)
         dosage, condition = target.dosage[place], torch.from_numpy(of_cells)
         z_p = perturbation_state(draw, dosage, condition)
         offset = module.offset_of_cells(dosage, condition)
@@ -313,13 +313,25 @@ def _batches(model: TrainedModel) -> tuple[str, ...]:
     return () if model.fields.batch_key is None else model.levels[model.fields.batch_key]
 
 
-def _of_context(asked: Condition, own: str) -> Condition:
-    """A condition in the context of another; as it is where it has one, or the other has none."""
-    return asked if asked.context is not None else in_context(asked, context_of(own))
+def _asked_dosage(
+    model: TrainedModel, data: Experiment, asked: Condition | None, known: BoolArray
+) -> tuple[Tensor | None, IntArray]:
+    """Dosages of a condition in each context, (groups, T), and the group of each cell: a control is of a context, too.
+
+    Contexts without cells that can be decoded are left out, for they may have no controls.
+    """
+    group = np.zeros(data.n_cells, dtype=np.int64)
+    if asked is None:
+        return None, group
+    if not model.pairs or asked.context is not None or data.context is None:
+        return model.dosage((asked,)), group
+    present, of_known = np.unique(data.context.codes[known], return_inverse=True)
+    group[known] = of_known
+    return model.dosage(tuple(in_context(asked, data.context.levels[code]) for code in present.tolist())), group
 
 
 def _known(model: TrainedModel, data: Experiment) -> BoolArray:
-    """Cells whose perturbations had training cells; the others are left out with a warning that names them."""
+    """Cells whose perturbations had training cells, and contexts controls; a warning names those that are left out."""
     answerable = set(model.answerable(data.conditions))
     able = np.array([name in answerable for name in data.conditions])
     known = np.asarray(able[data.condition])
@@ -328,8 +340,8 @@ def _known(model: TrainedModel, data: Experiment) -> BoolArray:
     if not known.all():
         names = [name for name, can in zip(data.conditions, able, strict=True) if not can]
         warnings.warn(
-            f"{int((~known).sum())} cells are left out, because a part of their perturbation had no training cells: "
-            f"{listed(names)}",
+            f"{int((~known).sum())} cells are left out, because a part of their perturbation had no training cells, "
+            f"or their context no training controls: {listed(names)}",
             stacklevel=4,
         )
     return known

@@ -13,7 +13,7 @@ from cradlevae.data.labels import base_of, listed, singles_of
 from cradlevae.errors import DataError
 from cradlevae.model.estimation.streams import stream_seed
 from cradlevae.model.trained import TrainedModel
-from cradlevae.query.arguments import asked_batch, asked_names
+from cradlevae.query.arguments import asked_batch, asked_level, asked_names
 from cradlevae.utils.checks import shown
 from cradlevae.utils.fields import plain
 from cradlevae.utils.types import Float32Array, IntArray
@@ -76,7 +76,7 @@ def chosen_batches(
         return np.full((len(names), n_cells), asked_batch(model, batch), dtype=np.int64)
     known = {single for name in names for single in singles_of(name)}
     by_name: dict[str, list[int]] = {
-        next(iter(asked_names(model.fields, name, known).values())): [asked_batch(model, one) or 0 for one in of_cells]
+        next(iter(asked_names(model.fields, name, known).values())): [_number(model, one) for one in of_cells]
         for name, of_cells in batch.items()
     }
     by_name |= {name: by_name[base] for name in names if name not in by_name and (base := base_of(name)) in by_name}
@@ -88,6 +88,12 @@ def chosen_batches(
         random = np.random.default_rng([seed, 3, stream_seed(seed, name)])
         numbers.append(np.resize(random.permutation(by_name[name]), n_cells))
     return np.asarray(numbers, dtype=np.int64)
+
+
+def _number(model: TrainedModel, batch: object) -> int:
+    """Number of the batch of a real cell: one without training cells, too, adds what is most likely, nothing."""
+    name, column = asked_level(model.fields, model.levels, "batch", batch), model.column("batch")
+    return 0 if name is None or column is None else column.number(name)
 
 
 def _positive(size: object) -> float:

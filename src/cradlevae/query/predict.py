@@ -181,9 +181,8 @@ def _in_own_context(model: TrainedModel, condition: Condition, levels: Tensor) -
     """Dosages of a condition in the context of each cell, whose levels are given, (n, columns) → (n, T)."""
     column = model.column("context")
     assert column is not None
-    of_contexts = model.dosage(tuple(in_context(condition, context) for context in model.context_shares))
-    own = levels[:, model.columns.index(column)] - column.first
-    return of_contexts[own]
+    contexts, own = torch.unique(levels[:, model.columns.index(column)] - column.first, return_inverse=True)
+    return model.dosage(tuple(in_context(condition, column.levels[code]) for code in contexts.tolist()))[own]
 
 
 def _all_shifts(model: TrainedModel, draw: Globals, dosage: Tensor, n: int) -> Tensor:

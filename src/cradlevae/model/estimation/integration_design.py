@@ -119,10 +119,13 @@ def draw_offsets(model: TrainedModel, dosage: Tensor, seed: int, batches: range,
     treatments = torch.nonzero(dosage).squeeze(1)
     centre = effects.of_conditions(dosage.unsqueeze(0))  # (1, genes)
     information = model.module.likelihood.information(effects.mean_count)
-    deviation = dosage[treatments].unsqueeze(1) * effects.deviation(treatments, information)
+    coefficients = effects.coefficients(dosage, treatments, information)
+    deviation = coefficients * effects.deviation(treatments, information)
     levels = model.module.level_effects
     of_strata = None if levels is None else levels.stratum_variance()
-    of_base = dosage[treatments] @ effects.base_deviation(treatments, information, of_strata)  # one error: no squares
+    of_base = (coefficients * effects.base_deviation(treatments, information, of_strata)).sum(
+        0
+    )  # one error: no squares
     streams, scales = [0, *(1 + treatments).tolist()], [of_base, *deviation]
     if n_unseen and model.pairs:
         pairs = torch.arange(len(model.treatments) - len(model.pairs), len(model.treatments))

@@ -67,7 +67,7 @@ def _know_strata(
     levels.mean_count.copy_(mean_count)
     levels.stratum_levels.copy_(torch.from_numpy(of_strata))
     levels.n_cells.copy_(torch.from_numpy(np.bincount(data.levels[rows].ravel(), minlength=len(levels.value))))
-    if effects is None:
+    if effects is None or effects.n_strata == 1:  # the levels may all differ in cells of other parts of the split
         return
     cell = data.condition[rows] * n_strata + strata.ravel()
     design = np.bincount(cell, minlength=len(data.conditions) * n_strata).reshape(-1, n_strata)
@@ -339,6 +339,12 @@ class _Part:
         expected = _sums(of_strata, len(level_value), without)[rows]
         prior = scale.prior(part) + 1e-10
         moved, information = _newton(level_value[rows], self.of_level[rows], expected, prior, self.dispersion)
+        # Each cell is of one level, so counts cannot tell the base from what all levels share: it is the base's.
+        # Steps in turn would take thousands of sweeps to say so.
+        told = self.of_level[rows].any(axis=1)
+        shared = _precise_mean(moved[told], prior[told])
+        moved[told] -= shared
+        base += shared
         level_value[rows] = moved
         scale.take(part, moved**2 + prior / (1 + prior * information))
 
@@ -349,6 +355,12 @@ def _sums(index: AnyIntArray, n: int, table: FloatArray) -> FloatArray:
     has = index >= 0
     np.add.at(sums, index[has], table[has])
     return sums
+
+
+def _precise_mean(value: FloatArray, variance: FloatArray) -> FloatArray:
+    """Mean of rows weighed by their precision, (genes,); 0 without rows."""
+    weight = 1 / variance
+    return np.asarray((weight * value).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-12))
 
 
 def _newton(
