@@ -54,7 +54,7 @@ def test_it_is_the_posterior_of_its_own_covariance() -> None:
     gain = covariance @ np.linalg.inv(covariance + error)
     exact = gain @ measured
     assert ((mean - truth) ** 2).mean() == pytest.approx(((exact - truth) ** 2).mean(), rel=0.2)
-    np.testing.assert_allclose(variance.mean(axis=1), np.diag(covariance - gain @ covariance), rtol=0.25)
+    np.testing.assert_allclose(variance.mean(axis=1), np.diag(covariance - gain @ covariance), rtol=0.5)
 
 
 def test_nothing_is_shrunk_to_nothing() -> None:

@@ -74,7 +74,7 @@ def _fit(whitened: FloatArray, noise: FloatArray) -> tuple[FloatArray, FloatArra
         basis, rank = np.eye(n_conditions), n_conditions
     else:
         rank = RANK
-        basis = np.linalg.svd(whitened / np.sqrt(1 + excess), full_matrices=False)[0][:, :rank]
+        basis = _largest(whitened / np.sqrt(1 + excess), rank)
     projected = basis.T @ whitened  # (rank, genes)
     others = (whitened**2).sum(axis=0) - (projected**2).sum(axis=0)  # squares of what is not in the basis
     covariance, rest, before = size * np.eye(rank), size, np.inf
@@ -105,6 +105,14 @@ def _fit(whitened: FloatArray, noise: FloatArray) -> tuple[FloatArray, FloatArra
     factor, of_rest = _factor(variances[:, None], scale), _factor(rest, scale)
     mean = axes @ ((factor - of_rest) * along) + of_rest * whitened
     return mean, _variances(axes, factor, of_rest, noise)
+
+
+def _largest(table: FloatArray, rank: int) -> FloatArray:
+    """Directions of conditions in which a table varies most, (conditions, rank)."""
+    from scipy.linalg import eigh
+
+    n = len(table)
+    return np.asarray(eigh(table @ table.T, subset_by_index=[n - rank, n - 1])[1], dtype=np.float64)
 
 
 def _factor(variance: FloatArray | float, scale: FloatArray) -> FloatArray:
