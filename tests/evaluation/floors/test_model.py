@@ -51,7 +51,9 @@ def test_effects_are_the_floors(adata: ad.AnnData, split: cv.Split) -> None:
                 "shrunk_mean",
                 "lowrank_shrunk_mean",
                 "hierarchical_mean",
+                "multivariate_shrunk_mean",
                 "additive_hierarchical",
+                "additive_multivariate",
             )
             with pytest.raises(DataError, match=rf"the floor '{name}' .* has no answer for '{pair[0]}\+"):
                 model.effects([pair])
