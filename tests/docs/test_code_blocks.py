@@ -59,6 +59,7 @@ SMALL_SIMULATION = (
 SMALLER: dict[str, str] = {
     "cv.simulate(seed=0)": f"cv.{SMALL_SIMULATION}",
     "context_sd=0.3, seed=0)": "context_sd=0.3, n_cells=600, n_genes=40, n_perturbations=4, n_combinations=3)",
+    'f"{lane}/filtered_feature_bc_matrix/"': '"filtered_feature_bc_matrix/"',
     "max_epochs=30": "max_epochs=1",
     "max_epochs=100": "max_epochs=1",
     "model.train()": "model.train(**({} if isinstance(model, cv.FloorModel) else {'max_epochs': 1}))",

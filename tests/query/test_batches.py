@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import anndata as ad
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import cradlevae as cv
+from cradlevae.reporting.tables import effects_table
 
 SCREEN_KEYS = {"batch_key": "batch", "context_key": "context"}
 
@@ -162,3 +164,39 @@ def test_a_batch_without_training_cells_is_not_to_be_asked_for(gaps: tuple[cv.Cr
     some = cells[(cells.obs["batch"] == "batch3") & (cells.obs["context"] == "context1")].copy()
     assert np.isfinite(model.clean(some).X).all()  # a cell of it has what is common to all batches
     assert set(model.predict("A", 3, batch={"A": ["batch3"]}).obs["batch"]) == {"batch3"}
+
+
+def test_cells_are_predicted_into_a_file(screen_model: cv.CradleVAE, tmp_path: Path) -> None:
+    # what an array holds before it is filled is chance: it must not be read
+    garbage = [np.full(200, 10**6) for _ in range(50)]
+    del garbage
+    path = tmp_path / "cells.h5ad"
+    screen_model.predict(["A", "control"], 40, context="context1", output=path)
+    written = ad.read_h5ad(path)
+    direct = screen_model.predict(["A", "control"], 40, context="context1")
+    np.testing.assert_array_equal(written.X.toarray(), direct.X.toarray())
+    for column in ("batch", "context", "library_size"):
+        assert list(written.obs[column]) == list(direct.obs[column])
+
+
+def test_answers_say_where_they_are_of(screen_model: cv.CradleVAE, screen: ad.AnnData) -> None:
+    effects = screen_model.effects(["A", "B"], context="context2")
+    assert list(effects.obs["context"]) == ["context2"] * 2
+    assert list(effects.obs["measured_in_context"]) == [False, True]
+    table = effects_table(effects)
+    assert {"context", "measured_in_context"} <= set(table.columns)
+    assert "context" not in screen_model.effects("A").obs
+    twins = screen_model.clean(screen[:5].copy(), batch="batch2").obs
+    assert list(twins["clean_batch"]) == ["batch2"] * 5
+    assert list(twins["batch"]) == list(screen.obs["batch"][:5])
+    assert "clean_batch" not in screen_model.clean(screen[:5].copy()).obs
+
+
+@pytest.mark.parametrize("make", [cv.CradleVAE, lambda adata, **keys: cv.FloorModel("shrunk_mean", adata, **keys)])
+def test_a_split_of_contexts_asks_for_them(screen: ad.AnnData, make: Any) -> None:
+    split = cv.split(screen, "contexts", held_out=["A:context2"], context_key="context")
+    assert split.options["context_key"] == "context"
+    with pytest.raises(
+        cv.DataError, match=r"holds out perturbations in contexts of obs\['context'\].*context_key='cont"
+    ):
+        make(screen, split=split)

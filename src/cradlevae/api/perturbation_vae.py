@@ -23,7 +23,7 @@ from cradlevae.data.identity.known_cells import adopt_split
 from cradlevae.data.identity.marks import warn_if_made
 from cradlevae.data.labels import DEFAULT_CONTROLS
 from cradlevae.data.qc.criteria import QC_KEY
-from cradlevae.data.split import Split, check_is_split
+from cradlevae.data.split import Split, check_contexts, check_is_split
 from cradlevae.data.split import split as make_split
 from cradlevae.data.storage.stored_matrix import StoredMatrix
 from cradlevae.errors import DataError
@@ -126,6 +126,7 @@ class PerturbationVAE(Questions):
         check_anndata(adata)
         if split is not None:
             check_is_split(split)
+            check_contexts(split, fields)
         warn_if_made(adata, self.declaration.name)
         probes = () if split is None else split.probes
         data = as_treated(read_experiment(adata, fields, probes=probes), self.declaration)

@@ -43,6 +43,9 @@ from cradlevae.utils.types import AnnDataLike, BoolArray, IndexArray
 
 PARTS = ("train", "val", "test")
 
+CONTEXTS = "contexts"
+"""The recipe that holds out perturbations in contexts."""
+
 COLUMN = "column"
 """The recipe that reads the parts from a column of ``obs``."""
 
@@ -232,6 +235,16 @@ class Split:
         return f"Split({self.recipe!r}, seed={self.seed}, {sizes}, hash {self.hash[:12]})"
 
 
+def check_contexts(split: Split, fields: DataFields) -> None:
+    """Raise :class:`DataError` where a split holds out contexts that are not read: another question would be scored."""
+    key = split.options.get("context_key")
+    if key is not None and fields.context_key != key:
+        raise DataError(
+            f"the split holds out perturbations in contexts of obs[{key!r}], but context_key is "
+            f"{fields.context_key!r}; use context_key={key!r}"
+        )
+
+
 def check_is_split(split: Any) -> None:
     """Raise :class:`DataError` where something else than a split is given."""
     if not isinstance(split, Split):
@@ -336,6 +349,8 @@ def _by_recipe(cells: Cells, recipe: str, seed: int, options: Options, fields: D
         options = replace(options, held_out=canonical_pairs(options.held_out, fields, set(cells.labels)))
     parts, notes = RECIPES[recipe](cells, np.random.default_rng(seed), options)
     recorded: dict[str, Any] = {"n_shared": options.n_shared} if recipe == "perturbations" else {}
+    if recipe == CONTEXTS:
+        recorded["context_key"] = fields.context_key
     if options.held_out:
         recorded["held_out"] = [list(pair) for pair in sorted(options.held_out)]
     return Split(parts, recipe, seed, recorded, tuple(notes))

@@ -135,11 +135,12 @@ def clean(
     anndata.AnnData
         ``X`` expected counts given the cell's own (float32, dense); layers ``sampled`` (integer counts, CSR) and
         ``uncertainty`` (standard deviation of the natural log of ``X`` over the posterior of the latents); ``obs`` as
-        given plus ``failed_qc``, ``clean_library_size``, ``information`` (nats that the counts say about its basal
-        state), ``confounded`` (its perturbation changes the failure rate, so its "artifact" may be biology; missing
-        where the data hold no controls to compare with). ``X`` and ``uncertainty`` are rounded to 17 bits
-        (a relative error of 4e-6), for smaller files. A cell gets the same twin in whatever company it is cleaned. With
-        ``output``, all three are those in the file.
+        given plus ``failed_qc``, ``clean_library_size``, ``clean_batch`` (where all are put into one batch; the batch
+        column stays the cell's own), ``information`` (nats that the counts say about its basal state), ``confounded``
+        (its perturbation changes the failure rate, so its "artifact" may be biology; missing where the data hold no
+        controls to compare with). ``X`` and ``uncertainty`` are rounded to 17 bits (a relative error of 4e-6), for
+        smaller files. A cell gets the same twin in whatever company it is cleaned. With ``output``, all three are those
+        in the file.
 
     Raises
     ------
@@ -225,6 +226,8 @@ def counterfactual(
         table: pd.DataFrame = data.obs.iloc[rows].copy()
         table["failed_qc"] = data.failed[rows]
         table["clean_library_size"] = sizes
+        if batch != OWN or number is not None:
+            table["clean_batch"] = batch
         table["information"] = information
         table["confounded"] = pd.Series(confounded, index=table.index, dtype="boolean")
         return table

@@ -81,7 +81,8 @@ def effects(
     anndata.AnnData
         Conditions × genes: ``X`` the mean effect; layers ``low``, ``high`` (interval), ``sd`` (posterior; the noise of
         the states is taken out of all three) and ``mc_error`` (Monte-Carlo standard error of ``X``);
-        ``obs["n_particles"]``.
+        ``obs["n_particles"]``; where a context is asked for, ``obs["context"]``, and ``obs["measured_in_context"]``:
+        whether all parts of the condition had training cells there.
 
     Raises
     ------
@@ -101,6 +102,9 @@ def effects(
     )  # fmt: skip
     layers = estimates.layers
     obs = pd.DataFrame({"n_particles": estimates.n_particles}, index=pd.Index(conditions, name="perturbation"))
+    if any(condition.context is not None for condition in conditions):
+        obs["context"] = [condition.context or "" for condition in conditions]
+        obs["measured_in_context"] = [model.n_unseen(condition) == 0 for condition in conditions]
     settings: dict[str, Any] = {"scale": scale, "credible": credible, "error": target, "basal": basal}
     settings |= {name: value for name, value in (("batch", batch), ("context", context)) if value is not None}
     if residual and scale == "perturbseq" and model.residual is not None:

@@ -102,7 +102,7 @@ def predict(
     )
     total = n_cells * len(conditions)
     sizes = np.empty(total, dtype=np.float32)
-    levels = np.empty((total, len(model.columns)), dtype=np.int64)
+    levels = np.tile(np.array([column.first for column in model.columns], dtype=np.int64), (total, 1))
 
     def obs() -> pd.DataFrame:
         table = pd.DataFrame(

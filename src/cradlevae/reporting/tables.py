@@ -17,14 +17,16 @@ WIDTH = 160
 
 
 def effects_table(effects: AnnDataLike) -> pd.DataFrame:
-    """Effects as a tidy table: perturbation, gene, effect, low, high, sd, mc_error."""
+    """Effects as a tidy table: perturbation, gene, effect, low, high, sd, mc_error; context where one was asked for."""
     n_conditions, n_genes = effects.shape
+    of_context = [name for name in ("context", "measured_in_context") if name in effects.obs]
     return pd.DataFrame(
         {
             "perturbation": np.repeat(effects.obs_names.to_numpy(), n_genes),
             "gene": np.tile(effects.var_names.to_numpy(), n_conditions),
             "effect": np.asarray(effects.X).ravel(),
             **{name: np.asarray(effects.layers[name]).ravel() for name in ("low", "high", "sd", "mc_error")},
+            **{name: np.repeat(effects.obs[name].to_numpy(), n_genes) for name in of_context},
         }
     )
 

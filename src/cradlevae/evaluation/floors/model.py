@@ -10,7 +10,7 @@ from cradlevae.data.fields import fields_of
 from cradlevae.data.identity.known_cells import adopt_split
 from cradlevae.data.identity.marks import warn_if_made
 from cradlevae.data.labels import closest
-from cradlevae.data.split import Split, check_is_split
+from cradlevae.data.split import Split, check_contexts, check_is_split
 from cradlevae.data.split import split as make_split
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.fitted import FittedFloor, fit_floor
@@ -63,6 +63,7 @@ class FloorModel:
         self._fields = fields_of(None, fields)
         if split is not None:
             check_is_split(split)
+            check_contexts(split, self._fields)
         warn_if_made(adata, "FloorModel")
         self._data = read_experiment(adata, self._fields, probes=() if split is None else split.probes)
         self._var = adata.var.copy()
