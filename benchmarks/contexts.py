@@ -73,7 +73,7 @@ def run(options: argparse.Namespace, adata: ad.AnnData, model: str, way: str, co
     here = adata.obs[options.context].astype(str) == context
     held_out = [(one, context) for one in sorted(set(adata.obs["perturbation"][here].astype(str)) - {"control"})]
     split = cv.split(adata, "contexts", held_out=held_out, seed=seed, context_key=options.context)
-    if context_key is None:  # the same cells, for a model that knows no contexts
+    if way != "with":  # the same cells, for a model that knows no contexts
         split = replace(split, recipe="column", options={})
     context_key = options.context if way == "with" else None
     started = time.perf_counter()
