@@ -22,6 +22,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from rows import add_row, is_there
 
 import cradlevae as cv
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
@@ -62,11 +63,8 @@ def main() -> None:
     jobs = [(model, way, seed) for seed in options.seeds for model in options.models for way in options.ways]
     for model, way, seed in jobs:
         key = dict(zip(KEY, (name, options.design, model, way, seed), strict=True))
-        done = pd.read_csv(options.output) if options.output.exists() else pd.DataFrame(columns=KEY)
-        if (done[KEY] == pd.Series(key)).all(axis=1).any():
-            continue
-        row = pd.DataFrame([key | one_run(options, model, WAYS[way], seed)])
-        pd.concat([done, row] if len(done) else [row]).to_csv(options.output, index=False, float_format="%.4f")
+        if not is_there(options.output, key):
+            add_row(options.output, key | one_run(options, model, WAYS[way], seed))
     table = pd.read_csv(options.output).groupby(["data", "design", "model", "batch_key"], sort=False)
     shown = [name for name in ("ate_rho", "ate_r2", "attainable_rho", *SIGNALS) if name in table.obj]
     print(table[shown].mean().round(3).to_string())

@@ -21,6 +21,7 @@ from typing import Any
 import anndata as ad
 import pandas as pd
 from batches import scored
+from rows import add_row, is_there
 
 import cradlevae as cv
 from cradlevae.data.experiment import DataFields, read_experiment
@@ -67,8 +68,7 @@ def run(options: argparse.Namespace, adata: ad.AnnData, model: str, way: str, co
         return
     name = "simulated" if options.data is None else options.data.stem
     key = dict(zip(KEY, (name, model, way, context, seed), strict=True))
-    done = pd.read_csv(options.output) if options.output.exists() else pd.DataFrame(columns=KEY)
-    if (done[KEY] == pd.Series(key)).all(axis=1).any():
+    if is_there(options.output, key):
         return
     here = adata.obs[options.context].astype(str) == context
     held_out = [(one, context) for one in sorted(set(adata.obs["perturbation"][here].astype(str)) - {"control"})]
@@ -88,8 +88,7 @@ def run(options: argparse.Namespace, adata: ad.AnnData, model: str, way: str, co
     rows = split.rows(data.cells, "test")
     rows = rows[~data.failed[rows]]
     asked = predictor if context_key is not None else WithoutContext(predictor)
-    row = pd.DataFrame([key | scored(asked, data, rows, seed) | {"train_s": seconds}])
-    pd.concat([done, row] if len(done) else [row]).to_csv(options.output, index=False, float_format="%.4f")
+    add_row(options.output, key | scored(asked, data, rows, seed) | {"train_s": seconds})
 
 
 class WithoutContext:

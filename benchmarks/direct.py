@@ -41,7 +41,7 @@ class DenseData:
     """An experiment as two dense cells × genes matrices: the counts, and the reference of every cell."""
 
     def __init__(self, data: Experiment, references: CounterfactualReferences) -> None:
-        profiles, reference, _ = references.of_rows(np.arange(data.n_cells))
+        profiles, reference, *_ = references.of_rows(np.arange(data.n_cells))
         self.counts = torch.from_numpy(data.counts.toarray())
         self.references = torch.from_numpy(profiles[np.maximum(reference, 0)])
         self.has_reference = torch.from_numpy(reference >= 0)

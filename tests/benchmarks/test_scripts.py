@@ -15,7 +15,7 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-IMPORTED = {"direct.py"}
+IMPORTED = {"direct.py", "rows.py"}
 """Scripts that others import and nobody runs."""
 
 ELSEWHERE = {"same_numbers.py"}

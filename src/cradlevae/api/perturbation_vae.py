@@ -18,6 +18,7 @@ from cradlevae.api.checks import (
     train_config,
 )
 from cradlevae.api.questions import Questions
+from cradlevae.data.contexts import measured_pairs
 from cradlevae.data.experiment import DataFields, read_experiment
 from cradlevae.data.identity.known_cells import adopt_split
 from cradlevae.data.identity.marks import warn_if_made
@@ -28,7 +29,6 @@ from cradlevae.data.split import split as make_split
 from cradlevae.data.storage.stored_matrix import StoredMatrix
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
-from cradlevae.model.contexts import measured_pairs
 from cradlevae.model.family import ModelDeclaration
 from cradlevae.model.store import MODEL_FILES, load_model, save_model
 from cradlevae.model.trained import (
@@ -302,7 +302,7 @@ class PerturbationVAE(Questions):
         artifact = f"artifacts: {', '.join(trained.criteria)}" if self.declaration.artifact else "no artifact"
         return (
             f"{self.declaration.name}({len(trained.genes):,} genes, "
-            f"{len(trained.treatments) - len(trained.pairs)} {self.declaration.treatments}, {artifact}; {state})"
+            f"{len(trained.own_treatments)} {self.declaration.treatments}, {artifact}; {state})"
         )
 
 

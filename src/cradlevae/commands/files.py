@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cradlevae.data.fields import DataFields
 from cradlevae.data.identity.cell_sketch import sketch_values
@@ -70,13 +70,42 @@ def files_read(path: Path) -> list[Path]:
 
 
 def open_data(data: Path, fields: DataFields, guide_targets: Path | None = None) -> StoredCells:
-    """Open cells with perturbation labels, by their guide RNAs where no column holds them, and say so."""
+    """Open cells with perturbation labels, by their guide RNAs where no column holds them, and say so.
+
+    Parameters
+    ----------
+    data
+        Cells.
+    fields
+        Where they hold their labels.
+    guide_targets
+        Table (.csv) with the columns guide and target, for files that count guide RNAs and have no perturbation column;
+        by default the file says the targets, or the names of the guide RNAs (STAT1_2 → STAT1, NT_1 → control).
+    """
     from cradlevae.data.guides.automatic import open_labelled
 
     cells, sentences = open_labelled(data, fields, guide_targets)
     for sentence in sentences:
         print(sentence)
     return cells
+
+
+def drawn(figure: Path | None, draw: Callable[[Any], Any]) -> list[Path]:
+    """Draw and write a picture, if there is to be one; the files that were written.
+
+    Parameters
+    ----------
+    figure
+        File to write.
+    draw
+        Function that draws, given the module of figures, which is imported only where there is something to draw.
+    """
+    if figure is None:
+        return []
+    from cradlevae.reporting import figures
+
+    figures.save_figure(draw(figures), figure)
+    return [figure]
 
 
 def wrote(*paths: Path) -> None:

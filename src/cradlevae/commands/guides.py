@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from cradlevae.commands.files import ARTIFACT, check_outputs, check_picture, files_read, open_data, wrote
+from cradlevae.commands.files import ARTIFACT, check_outputs, check_picture, drawn, files_read, open_data, wrote
 from cradlevae.data.experiment import DataFields
 from cradlevae.data.storage.stored_cells import open_cells
 from cradlevae.errors import DataError
@@ -60,13 +60,7 @@ def assign(
     show(report, "cells by rule")
     print(f"targets: {target_examples(cells.uns[guides_key])}")
     write_annotated(cells, output, [ASSIGNMENT_KEY, guides_key], overwrite=overwrite)
-    if figure is None:
-        wrote(output)
-        return
-    from cradlevae.reporting.figures import guides_figure, save_figure
-
-    save_figure(guides_figure(cells), figure)
-    wrote(output, figure)
+    wrote(output, *drawn(figure, lambda figures: figures.guides_figure(cells)))
 
 
 def guides(
@@ -94,9 +88,6 @@ def guides(
     output
         Table (.csv) with a row for each guide RNA: guide, target, n_cells, n_siblings, deviation, p_value, q_value,
         flagged; or AnnData file (.h5ad) with the same in obs and the effect on each gene.
-    guide_targets
-        Table (.csv) with the columns guide and target, for files that count guide RNAs and have no perturbation column;
-        by default the file says the targets, or the names of the guide RNAs (STAT1_2 → STAT1, NT_1 → control).
     overwrite
         Replace outputs that are there already; what is read is never replaced.
     """

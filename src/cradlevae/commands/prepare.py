@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from cradlevae.commands.files import check_outputs, check_picture, files_read, open_data, wrote
+from cradlevae.commands.files import check_outputs, check_picture, drawn, files_read, open_data, wrote
 from cradlevae.data.experiment import DataFields
 from cradlevae.data.qc.criteria import QC_KEY
 from cradlevae.data.storage.stored_cells import open_cells
@@ -64,13 +64,7 @@ def qc(
     )  # fmt: skip
     show(report, "quality control")
     write_annotated(cells, output, [QC_KEY], overwrite=overwrite)
-    if figure is None:
-        wrote(output)
-        return
-    from cradlevae.reporting.figures import qc_figure, save_figure
-
-    save_figure(qc_figure(cells), figure)
-    wrote(output, figure)
+    wrote(output, *drawn(figure, lambda figures: figures.qc_figure(cells)))
 
 
 def split(
@@ -98,9 +92,6 @@ def split(
     held_out
         For the recipe "contexts": perturbations and the contexts that they are held out in, e.g. A:D1 B:D2; by default
         a random quarter of all such pairs.
-    guide_targets
-        Table (.csv) with the columns guide and target, for files that count guide RNAs and have no perturbation column;
-        by default the file says the targets, or the names of the guide RNAs (STAT1_2 → STAT1, NT_1 → control).
     overwrite
         Replace outputs that are there already; what is read is never replaced.
     """

@@ -61,7 +61,7 @@ COMMANDS = {
             "guides",
             "compare the guide RNAs of each target: effects and outliers",
             "cradlevae.commands.guides",
-            ("cradlevae.query.guide_effects:guide_effects",),
+            ("cradlevae.query.guide_effects:guide_effects", "cradlevae.commands.files:open_data"),
         ),
         Command(
             "qc",
@@ -73,9 +73,14 @@ COMMANDS = {
             "split",
             "assign cells to train, validation and test",
             "cradlevae.commands.prepare",
-            ("cradlevae.data.split:split",),
+            ("cradlevae.data.split:split", "cradlevae.commands.files:open_data"),
         ),
-        Command("train", "train CRADLE-VAE, or a sibling (--model)", "cradlevae.commands.train"),
+        Command(
+            "train",
+            "train CRADLE-VAE, or a sibling (--model)",
+            "cradlevae.commands.train",
+            ("cradlevae.commands.files:open_data",),
+        ),
         Command(
             "predict",
             "predict counts for perturbations and unseen combinations",

@@ -70,9 +70,6 @@ def train(
     backed
         Leave the counts on disk, so that memory does not grow with the cells; "auto": where they would take
         more than a third of the machine's memory. Cells then come in another random order.
-    guide_targets
-        Table (.csv) with the columns guide and target, for files that count guide RNAs and have no perturbation column;
-        by default the file says the targets, or the names of the guide RNAs (STAT1_2 → STAT1, NT_1 → control).
     model
         Key of a model of the family: cradle_vae, sams_vae, svae_plus, cpa_vae or conditional_vae.
     """

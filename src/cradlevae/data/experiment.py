@@ -17,7 +17,7 @@ import scipy.sparse as sp
 
 from cradlevae.data.artifact_columns import artifact_indicators
 from cradlevae.data.dosage import treatment_dosage
-from cradlevae.data.factors import Factor, read_factors, strata_codes
+from cradlevae.data.factors import Factor, Role, read_factors, strata_codes
 from cradlevae.data.fields import DataFields
 from cradlevae.data.identity.cell_sketch import SketchArray, Sketcher, sketch_values
 from cradlevae.data.labels import (
@@ -129,6 +129,20 @@ class Experiment:
         """The factors of two levels or more: a model learns what each of their levels adds."""
         return tuple(factor for factor in self.factors if len(factor.levels) > 1)
 
+    def varied_by(self, role: Role) -> Factor | None:
+        """The batch, or the context, where cells are of two levels of it or more; else ``None``."""
+        return next((factor for factor in self.varied if factor.role == role), None)
+
+    @property
+    def n_levels(self) -> int:
+        """Number of levels of all varied factors."""
+        return sum(len(factor.levels) for factor in self.varied)
+
+    @property
+    def own_treatments(self) -> tuple[str, ...]:
+        """The treatments without the pairs: single perturbations, or conditions where each is a treatment."""
+        return self.perturbations if self.treatments is None else self.treatments
+
     @cached_property
     def levels(self) -> IntArray:
         """Level of each cell in each of the varied factors, (cells, factors); those of all factors are numbered on."""
@@ -220,7 +234,7 @@ def read_experiment(
     columns = _gene_columns(adata, genes)
     assigned = np.array([condition is not None for condition in labels.conditions], dtype=bool)[labels.codes]
     _check_labels(labels, assigned, perturbations, fields)  # before the counts are read, which may take long
-    read_factors(adata, fields, usable=assigned, known=levels)
+    factors = read_factors(adata, fields, usable=assigned, known=levels)
     sketcher = Sketcher(adata.var_names, probes, None if genes is None else pd.Index(genes))
     sketch = np.zeros((adata.n_obs if probes else 0, sketcher.width), dtype=np.uint8)
 
@@ -235,7 +249,8 @@ def read_experiment(
         raise DataError("no cell has both a count and a perturbation")
     _warn_left_out(counted, assigned, fields)
 
-    factors = read_factors(adata, fields, usable=usable, known=levels)
+    if not counted[assigned].all():  # levels are those of usable cells
+        factors = read_factors(adata, fields, usable=usable, known=levels)
     conditions = _conditions(labels, usable)
     own = sorted({single for condition in conditions for single in condition.singles})
     if perturbations is None:
@@ -264,8 +279,8 @@ def read_experiment(
 
 def by_context(data: Experiment) -> Experiment:
     """The experiment with the conditions of each context for conditions; as it is where there is one context."""
-    context = data.context
-    if context is None or len(context.levels) < 2:
+    context = data.varied_by("context")
+    if context is None:
         return data
     code = data.condition * len(context.levels) + context.codes
     code[data.condition == 0] = 0  # the controls of all contexts are one condition

@@ -65,7 +65,7 @@ def condition_rates(data: Experiment, rows: IndexArray) -> ConditionRates:
     n_conditions = len(data.conditions)
     condition = data.condition[rows]
     levels = data.levels[rows]
-    n_levels = sum(len(factor.levels) for factor in data.varied)
+    n_levels = data.n_levels
     level_total = np.zeros((n_levels, data.n_genes))
     sizes = data.library_size[rows].astype(np.float64)
     library_size = float(np.median(sizes))

@@ -133,12 +133,12 @@ class _AlikeCells:
     @property
     def batch(self) -> Factor | None:
         """The batches, where there are several."""
-        return _several(self.data.batch)
+        return self.data.varied_by("batch")
 
     @property
     def context(self) -> Factor | None:
         """The contexts, where there are several."""
-        return _several(self.data.context)
+        return self.data.varied_by("context")
 
     @property
     def groups(self) -> IntArray:
@@ -184,11 +184,6 @@ class _AlikeCells:
         if context is not None and self.context is not None:
             chosen &= self.context.codes[self.rows] == self.context.levels.index(context)
         return np.asarray(self.rows[chosen])
-
-
-def _several(factor: Factor | None) -> Factor | None:
-    """A factor of more than one category."""
-    return factor if factor is not None and len(factor.levels) > 1 else None
 
 
 def _factor(factor: Factor, codes: AnyIntArray) -> Factor:

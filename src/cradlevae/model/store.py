@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cradlevae.data.contexts import columns_of
 from cradlevae.data.experiment import DataFields
-from cradlevae.data.factors import keys_of
 from cradlevae.data.split import Split
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
@@ -163,7 +163,7 @@ def load_model(folder: str | Path) -> TrainedModel:
     with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and then replaced
         module = CradleModule(
             config, controls.n_vars, len(described["treatments"]), len(described["criteria"]),
-            [len(levels[key]) for _, key in keys_of(DataFields(**fields)) if len(levels[key]) > 1],
+            [len(column.levels) for column in columns_of(DataFields(**fields), levels)],
             1 if strata is None else len(strata),
             [described["treatments"].index(treatment) for treatment, _ in described["pairs"]],
         )  # fmt: skip

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cradlevae.data.contexts import Column, columns_of, context_shares, measured_contexts
 from cradlevae.data.dosage import dosage_table, treatment_dosage
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
-from cradlevae.data.factors import Role, keys_of
+from cradlevae.data.factors import Role
 from cradlevae.data.labels import (
     CONTROL,
     Condition,
@@ -30,7 +31,6 @@ from cradlevae.data.storage.writable import writable_table
 from cradlevae.data.strata import told_by_controls
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
-from cradlevae.model.contexts import Column, context_shares, measured_contexts
 from cradlevae.model.estimation.banks import ControlBank, DamageBank
 from cradlevae.model.estimation.effect_residual import EffectResidual
 from cradlevae.model.family import ModelDeclaration
@@ -166,18 +166,17 @@ class TrainedModel:
             cells, self.fields, genes=list(self.genes), perturbations=self.perturbations, levels=self.levels,
             probes=self.split.probes,
         )  # fmt: skip
-        own = self.treatments[: len(self.treatments) - len(self.pairs)]
-        return replace(as_treated(data, self.declaration, own), pairs=self.pairs)
+        return replace(as_treated(data, self.declaration, self.own_treatments), pairs=self.pairs)
+
+    @property
+    def own_treatments(self) -> tuple[str, ...]:
+        """The treatments without the pairs."""
+        return self.treatments[: len(self.treatments) - len(self.pairs)]
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """The columns that cells differ in, as the levels of cells are numbered: batch, covariates, context."""
-        columns, first = [], 0
-        for role, key in keys_of(self.fields):
-            if len(self.levels[key]) > 1:
-                columns.append(Column(role, key, self.levels[key], first))
-                first += len(self.levels[key])
-        return tuple(columns)
+        return columns_of(self.fields, self.levels)
 
     def column(self, role: Role) -> Column | None:
         """The column of the batch, or of the context; ``None`` where there is none of two levels."""
@@ -214,7 +213,8 @@ class TrainedModel:
         context = context_of(condition)
         if context is None or not self.measured:
             return 0
-        return sum((treatment, context) not in set(self.measured) for treatment in self._treatments(condition))
+        measured = set(self.measured)
+        return sum((treatment, context) not in measured for treatment in self._treatments(condition))
 
     def need_known(self, data: Experiment) -> None:
         """Raise :class:`DataError` if cells had a treatment that the model does not know at all."""
@@ -244,7 +244,7 @@ class TrainedModel:
                     raise DataError(
                         f"{self._unseen(repr(condition))}, so it cannot predict it{closest(condition, self.trained)}"
                     )
-            own: tuple[str, ...] | None = self.treatments[: len(self.treatments) - len(self.pairs)]
+            own: tuple[str, ...] | None = self.own_treatments
         else:
             own = None
             dosage_table(conditions, self.perturbations)  # raises for what is unknown
@@ -286,7 +286,7 @@ def new_model(
     """An untrained model for an experiment (:func:`as_treated`), which knows the statistics of its training cells."""
     train = training_rows(data, split, config)
     resolved = config.resolved(combinations=any(len(singles_of(name)) > 1 for name in data.conditions))
-    own = data.perturbations if data.treatments is None else data.treatments
+    own = data.own_treatments
     treatments = (*own, *(in_context(Condition(name, (name,)), context) for name, context in data.pairs))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the CPU's alone: CUDA's is the caller's

@@ -48,8 +48,8 @@ def asked_conditions(
         training cells.
     """
     asked = asked_names(model.fields, labels, model.perturbations)
-    context = asked_level(model.fields, model.levels, "context", context)
-    if context is not None and len(model.levels[str(model.fields.context_key)]) > 1:
+    context = asked_context(model.fields, model.levels, context)
+    if context is not None:
         asked = {label: in_context(condition, context) for label, condition in asked.items()}
     model.dosage(tuple(asked.values()))  # raises for what cannot be predicted
     return asked
@@ -113,6 +113,12 @@ def asked_level(
     if str(number) not in levels[key]:
         raise DataError(f"unknown {role} {str(number)!r} of obs[{key!r}]; known: {listed(levels[key], 8)}")
     return str(number)
+
+
+def asked_context(fields: DataFields, levels: Mapping[str, Sequence[str]], context: Any) -> str | None:
+    """The context that a user asks for, as :func:`asked_level`; ``None`` also where there is one only."""
+    known = asked_level(fields, levels, "context", context)
+    return known if known is not None and len(levels[str(fields.context_key)]) > 1 else None
 
 
 def asked_batch(model: TrainedModel, batch: Any) -> int | None:

@@ -63,7 +63,9 @@ class CounterfactualReferences:
         generator = np.random.default_rng(seed)
         code = data.condition[rows] * 2 + data.failed[rows]
         n_pooled = 2 * len(data.conditions)
-        self._batches = _Batches(data, code, rows, n_pooled, kind != "cell") if opposite and data.varied else None
+        self._batches = _Batches(data, code, rows, n_pooled) if opposite and data.varied else None
+        if self._batches is not None and kind != "cell" and len(self._batches.keys) * data.n_genes > MAX_VALUES:
+            self._batches = None  # so many profiles would take too much memory
         cells, sums_to = rows, code
         if self._batches is not None:  # the groups of single batches follow those of all
             cells, sums_to = np.tile(rows, 2), np.concatenate([code, self._batches.group])
@@ -73,7 +75,7 @@ class CounterfactualReferences:
         self._cells_of_group = [cells[order[bounds[g] : bounds[g + 1]]] for g in range(n_groups)]
         self._artifact = np.zeros((n_pooled, len(data.criteria)), dtype=np.float32)
         self._profiles = np.zeros((n_groups if kind == "median" else 0, data.n_genes), dtype=np.float32)
-        self._levels = np.zeros((n_groups, sum(len(factor.levels) for factor in data.varied)), dtype=np.float32)
+        self._levels = np.zeros((n_groups, data.n_levels), dtype=np.float32)
         for group, members in enumerate(self._cells_of_group):
             if len(members) == 0:
                 continue
@@ -185,25 +187,18 @@ class _Batches:
         The cells, ascending.
     n_pooled
         Number of groups of all batches.
-    with_profiles
-        Whether a group needs a profile; then there are none beyond :data:`MAX_VALUES`.
     """
 
-    def __init__(self, data: Experiment, code: IntArray, rows: IndexArray, n_pooled: int, with_profiles: bool) -> None:
+    def __init__(self, data: Experiment, code: IntArray, rows: IndexArray, n_pooled: int) -> None:
         self._strata, self._n_strata = data.strata, int(data.strata.max(initial=0)) + 1
         key = code * self._n_strata + self._strata[rows]
         self.keys, place = np.unique(key, return_inverse=True)
-        self._enabled = not with_profiles or len(self.keys) * data.n_genes <= MAX_VALUES
-        if not self._enabled:  # one group for each of all batches again
-            self.keys, place = np.unique(code * self._n_strata, return_inverse=True)
         self._n_pooled = n_pooled
         self.group = (n_pooled + place).astype(np.int64)
         self.pooled = (self.keys // self._n_strata).astype(np.int64)
 
     def own(self, group: IntArray, rows: IndexArray) -> IntArray:
         """The group of each cell's own batch where that has cells, else the one of all batches, (rows,)."""
-        if not self._enabled:
-            return group
         key = group * self._n_strata + self._strata[rows]
         place = np.minimum(np.searchsorted(self.keys, key), len(self.keys) - 1)
         return np.where(self.keys[place] == key, self._n_pooled + place, group)

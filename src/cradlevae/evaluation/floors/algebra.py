@@ -12,7 +12,7 @@ from cradlevae.data.labels import Condition, condition_name, context_of, in_cont
 from cradlevae.data.moments import ConditionMoments, Effects, control_row, moderated_variance
 from cradlevae.data.naming.gene_names import target_columns
 from cradlevae.errors import DataError
-from cradlevae.evaluation.floors.registry import floor
+from cradlevae.evaluation.floors.registry import FloorFunction, floor
 from cradlevae.evaluation.floors.shrinkage import (
     hierarchical_effects,
     lowrank_shrink,
@@ -61,11 +61,14 @@ def _rows_of(effects: Effects, context: str | None) -> list[int]:
     return rows or list(range(len(effects.names)))
 
 
-def _training_error(
-    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
-) -> FloatArray:
-    effects = moderated_errors(train)
-    return _look_up(replace(effects, value=effects.standard_error), conditions)
+def _error_of(estimate: Callable[[ConditionMoments], Effects]) -> FloorFunction:
+    """The standard errors that come with effects of training cells, as the error of a floor."""
+
+    def error(train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]) -> FloatArray:
+        effects = estimate(train)
+        return _look_up(replace(effects, value=effects.standard_error), conditions)
+
+    return error
 
 
 def _shrunk_error(
@@ -89,7 +92,7 @@ def _additive_error(
     return np.asarray(np.sqrt(_of_singles(squared, conditions, np.sum) + shared * of_control))
 
 
-@floor("training_mean", "mean of the perturbation's own training cells", error=_training_error)
+@floor("training_mean", "mean of the perturbation's own training cells", error=_error_of(moderated_errors))
 def _training_mean(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
 ) -> FloatArray:
@@ -109,17 +112,10 @@ def _lowrank_shrunk_mean(
     return _look_up(lowrank_shrink(train, validation), conditions)
 
 
-def _hierarchical_error(
-    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
-) -> FloatArray:
-    effects = hierarchical_effects(train)
-    return _look_up(replace(effects, value=effects.standard_error), conditions)
-
-
 @floor(
     "hierarchical_mean",
     "training mean, shrunk by a scale of the gene and one of the perturbation, on a base that all conditions share",
-    error=_hierarchical_error,
+    error=_error_of(hierarchical_effects),
 )
 def _hierarchical_mean(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
@@ -127,17 +123,10 @@ def _hierarchical_mean(
     return _look_up(hierarchical_effects(train), conditions)
 
 
-def _multivariate_error(
-    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
-) -> FloatArray:
-    effects = multivariate_effects(train)
-    return _look_up(replace(effects, value=effects.standard_error), conditions)
-
-
 @floor(
     "multivariate_shrunk_mean",
     "training mean, shrunk with a covariance between perturbations that is learned over genes",
-    error=_multivariate_error,
+    error=_error_of(multivariate_effects),
 )
 def _multivariate_shrunk_mean(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from cradlevae.data.factors import Factor
 from cradlevae.data.fields import DataFields
-from cradlevae.data.labels import Condition, base_of, context_of, in_context, listed, singles_of
-from cradlevae.errors import DataError
-from cradlevae.model.estimation.streams import stream_seed
-from cradlevae.query.arguments import asked_level, asked_names
-from cradlevae.query.library_sizes import Batches
+from cradlevae.data.labels import Condition, context_of, in_context
+from cradlevae.query.arguments import asked_context, asked_level
+from cradlevae.query.library_sizes import Batches, batches_of_cells
 
 
 @dataclass(frozen=True)
@@ -42,8 +38,7 @@ class Levels:
 
     def context(self, context: str | None) -> str | None:
         """A context by name; ``None`` where there is one only, :class:`DataError` for one that is not known."""
-        known = asked_level(self.fields, self.by_column, "context", context)
-        return known if known is not None and len(self.by_column[str(self.fields.context_key)]) > 1 else None
+        return asked_context(self.fields, self.by_column, context)
 
     def in_context(self, asked: Mapping[str, Condition], context: str | None) -> dict[str, Condition]:
         """Conditions in a context, by what was written; :class:`DataError` for a context that is not known."""
@@ -69,18 +64,4 @@ class Levels:
             return None
         if not isinstance(batch, Mapping):
             return [[str(self.batch(batch))] * n_cells for _ in names]
-        known = {single for name in names for single in singles_of(name)}
-        by_name: dict[str, list[str]] = {
-            next(iter(asked_names(self.fields, name, known).values())): [str(self.batch(one)) for one in of_cells]
-            for name, of_cells in batch.items()
-        }
-        by_name |= {name: by_name[base] for name in names if name not in by_name and (base := base_of(name)) in by_name}
-        missing = [name for name in names if not by_name.get(name)]
-        if missing:
-            raise DataError(f"batch has no batches for {listed(missing)}; give some for every condition")
-        cells = []
-        for name in names:
-            random = np.random.default_rng([seed, 3, stream_seed(seed, name)])
-            order = np.resize(random.permutation(len(by_name[name])), n_cells)
-            cells.append([by_name[name][place] for place in order])
-        return cells
+        return batches_of_cells(batch, lambda one: str(self.batch(one)), names, self.fields, n_cells, seed)

@@ -78,7 +78,7 @@ class FloorModel:
     def _check_contexts(self) -> None:
         """Raise :class:`DataError` for a floor that looks at other contexts where there are none."""
         context = self._data.context
-        if FLOORS[self.name].needs_contexts and (context is None or len(context.levels) < 2):
+        if FLOORS[self.name].needs_contexts and self._data.varied_by("context") is None:
             raise DataError(
                 f"the floor {self.name!r} looks at other contexts, but the data have "
                 + ("none; name their column with context_key=" if context is None else f"one, obs[{context.key!r}]")

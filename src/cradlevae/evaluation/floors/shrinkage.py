@@ -122,9 +122,8 @@ def hierarchical_effects(train: ConditionMoments, *, singles: bool = False) -> E
     Effects of the conditions with cells; ``standard_error`` is the standard deviation a posteriori.
     """
     seen = _control_first(train, singles=singles)
-    rows = range(len(seen.names))
     evidence = Evidence.of_cells(seen.mean, seen.n_effective, steadied_variance(seen))
-    control = np.arange(len(rows)) == 0
+    control = np.arange(len(seen.names)) == 0
     value, variance = hierarchical_shrink([evidence], np.zeros_like(seen.mean), control)
     return Effects(seen.names[1:], value[1:].astype(np.float64), np.sqrt(variance[1:].astype(np.float64)), train.genes)
 

@@ -123,9 +123,8 @@ def draw_offsets(model: TrainedModel, dosage: Tensor, seed: int, batches: range,
     deviation = coefficients * effects.deviation(treatments, information)
     levels = model.module.level_effects
     of_strata = None if levels is None else levels.stratum_variance()
-    of_base = (coefficients * effects.base_deviation(treatments, information, of_strata)).sum(
-        0
-    )  # one error: no squares
+    of_base = coefficients * effects.base_deviation(treatments, information, of_strata)
+    of_base = of_base.sum(0)  # one error for all, so no squares
     streams, scales = [0, *(1 + treatments).tolist()], [of_base, *deviation]
     if n_unseen and model.pairs:
         pairs = torch.arange(len(model.treatments) - len(model.pairs), len(model.treatments))

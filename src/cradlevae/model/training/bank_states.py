@@ -24,8 +24,9 @@ def with_banks(model: TrainedModel, data: Experiment) -> TrainedModel:
     controls = train[data.is_control[train]]
     passing = controls[~data.failed[controls]]
     kept = passing if len(passing) else controls  # if all failed, theirs are still the best states there are
-    if data.context is not None and len(data.context.levels) > 1:
-        contexts = data.context.codes[kept]
+    context = data.varied_by("context")
+    if context is not None:
+        contexts = context.codes[kept]
         rows = np.sort(np.concatenate([_some(kept[contexts == code]) for code in np.unique(contexts)]))
     else:
         rows = _some(kept)

@@ -44,10 +44,9 @@ def training_content(data: Experiment, rows: Mapping[str, IndexArray]) -> dict[s
     sums = np.concatenate(
         [np.zeros(0, np.int64), *(count_sums(part, keys) for _, part in row_blocks(data.counts, used))]
     )
-    treatments = data.perturbations if data.treatments is None else data.treatments
     return {
         "genes": _digest(data.genes),
-        "perturbations": _digest(treatments),
+        "perturbations": _digest(data.own_treatments),
         "cells": _digest(names[by_name]),
         "order": _digest(names),
         "labels": _digest(data.conditions[code] for code in data.condition[in_order]),

@@ -131,7 +131,7 @@ def _design_of(data: Experiment, rates: ConditionRates) -> EffectDesign:
     in_pair = data.dosage[rows, n_own:] != 0
     pair = np.where(in_pair.any(axis=1), n_own + in_pair.argmax(axis=1) if in_pair.shape[1] else -1, -1)
     sizes = [len(factor.levels) for factor in data.varied]
-    names = list(data.perturbations if data.treatments is None else data.treatments)
+    names = list(data.own_treatments)
     paired = np.array([names.index(name) for name, _ in data.pairs], dtype=np.int64)
     return EffectDesign(rows, treatment, pair, data.dosage.shape[1], paired, np.repeat(np.arange(len(sizes)), sizes))
 

@@ -163,7 +163,6 @@ def split_sizes(data: Experiment, rows: IndexArray, config: ModelConfig) -> Spli
     """Cells per perturbation and per class among ``rows``, and the weights of passing and failed cells."""
     per_condition = np.bincount(data.condition[rows], minlength=len(data.conditions))
     failed = data.failed[rows]
-    n_levels = sum(len(factor.levels) for factor in data.varied)
     weight = np.ones(2)
     if config.balance_classes and 0 < failed.sum() < len(rows):
         weight = len(rows) / (2 * np.array([(~failed).sum(), failed.sum()]))
@@ -172,7 +171,7 @@ def split_sizes(data: Experiment, rows: IndexArray, config: ModelConfig) -> Spli
         torch.as_tensor((data.artifact[rows] != 0).sum(axis=0), dtype=torch.float32),
         torch.as_tensor(weight, dtype=torch.float32),
         len(rows),
-        torch.as_tensor(np.bincount(data.levels[rows].ravel(), minlength=n_levels), dtype=torch.float32),
+        torch.as_tensor(np.bincount(data.levels[rows].ravel(), minlength=data.n_levels), dtype=torch.float32),
     )
 
 

@@ -1,15 +1,17 @@
-"""Contexts of a model: which treatments are measured in which, and the columns that cells differ in."""
+"""The columns that cells differ in, by which a model numbers their levels, and the contexts of its treatments."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cradlevae.data.dosage import treatment_dosage
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.factors import Role
+from cradlevae.data.factors import Role, keys_of
+from cradlevae.data.fields import DataFields
 from cradlevae.data.labels import context_of, listed
 from cradlevae.errors import DataError
 from cradlevae.utils.types import IndexArray
@@ -39,16 +41,34 @@ class Column:
         return self.first + self.levels.index(level)
 
 
+def columns_of(fields: DataFields, levels: Mapping[str, Sequence[str]]) -> tuple[Column, ...]:
+    """The columns of two levels or more in the order in which levels are numbered: batch, covariates, context.
+
+    Parameters
+    ----------
+    fields
+        Which column is what.
+    levels
+        Levels by column.
+    """
+    columns, first = [], 0
+    for role, key in keys_of(fields):
+        if len(levels[key]) > 1:
+            columns.append(Column(role, key, tuple(levels[key]), first))
+            first += len(levels[key])
+    return tuple(columns)
+
+
 def measured_contexts(data: Experiment, rows: IndexArray) -> tuple[tuple[str, str], ...]:
     """Pairs of treatment and context that some cells tell of; none where there is one context."""
-    if data.context is None or len(data.context.levels) < 2:
+    context, own = data.varied_by("context"), data.own_treatments
+    if context is None:
         return ()
-    own = data.perturbations if data.treatments is None else data.treatments
     names = [data.conditions[code] for code in np.unique(data.condition[rows])]
     treated = treatment_dosage(names, data.perturbations, data.treatments) != 0
     contexts = [context_of(name) for name in names]
     found = {(own[column], contexts[row]) for row, column in np.argwhere(treated)}
-    return tuple((name, level) for name in own for level in data.context.levels if (name, level) in found)
+    return tuple((name, level) for name in own for level in context.levels if (name, level) in found)
 
 
 def measured_pairs(data: Experiment, rows: IndexArray) -> tuple[tuple[str, str], ...]:
@@ -63,8 +83,8 @@ def measured_pairs(data: Experiment, rows: IndexArray) -> tuple[tuple[str, str],
 
 def context_shares(data: Experiment, rows: IndexArray) -> dict[str, float]:
     """Share of each context among the controls of some cells."""
-    context = data.context
-    if context is None or len(context.levels) < 2:
+    context = data.varied_by("context")
+    if context is None:
         return {}
     n_cells = np.bincount(context.codes[rows[data.is_control[rows]]], minlength=len(context.levels))
     shares = n_cells / max(int(n_cells.sum()), 1)
