@@ -24,13 +24,14 @@ def cleaned(strong: cv.CradleVAE, simulated: ad.AnnData) -> ad.AnnData:
     return strong.clean(simulated)
 
 
-def test_shapes_and_columns(cleaned: ad.AnnData, simulated: ad.AnnData) -> None:
+def test_shapes_and_columns(cleaned: ad.AnnData, strong: cv.CradleVAE, simulated: ad.AnnData) -> None:
     assert cleaned.shape == simulated.shape
     assert cleaned.obs_names.equals(simulated.obs_names)
     assert cleaned.var_names.equals(simulated.var_names)
     assert cleaned.X.dtype == np.float32
     assert set(cleaned.layers) == {"sampled", "uncertainty"}
     added = {"failed_qc", "clean_library_size", "information", "confounded"}
+    added |= set(strong.diagnose(simulated))
     assert set(cleaned.obs.columns) == set(simulated.obs.columns) | added
     np.testing.assert_array_equal(cleaned.obs["failed_qc"], simulated.obs["artifact"])
     assert (cleaned.obs["information"] > 0).all()

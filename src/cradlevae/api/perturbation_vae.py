@@ -29,6 +29,7 @@ from cradlevae.data.split import split as make_split
 from cradlevae.data.storage.stored_matrix import StoredMatrix
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
+from cradlevae.model.damage.diagnosis import with_kinds
 from cradlevae.model.family import ModelDeclaration
 from cradlevae.model.store import MODEL_FILES, load_model, save_model
 from cradlevae.model.trained import (
@@ -204,7 +205,8 @@ class PerturbationVAE(Questions):
         with float32_default():
             history = fit(trained.module, data, rows, settings, output=folder, resume=resume, record=record)
             history = appended(trained.history, history)
-            self.trained = with_residual(with_banks(replace(trained, history=history, content=content), data), data)
+            trained = with_banks(replace(trained, history=history, content=content), data)
+            self.trained = with_residual(with_kinds(trained, data), data)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the trained model into a folder, from which :meth:`load` reads it.

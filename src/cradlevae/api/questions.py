@@ -17,6 +17,9 @@ from cradlevae.query import (
     counterfactual as counterfactual_query,
 )
 from cradlevae.query import (
+    diagnose as diagnose_query,
+)
+from cradlevae.query import (
     effects as effects_query,
 )
 from cradlevae.query import (
@@ -169,6 +172,14 @@ class Questions:
                 self.trained, adata, artifact=artifact, perturbation=perturbation, cells=cells,
                 library_size=library_size, batch=batch, n_draws=n_draws, seed=seed, output=output, overwrite=overwrite,
             )  # fmt: skip
+
+    @documented_by(diagnose_query.diagnose)
+    def diagnose(
+        self, adata: AnnDataLike, *, cells: Literal["failed", "all"] = "failed", credible: float = 0.9, seed: int = 0
+    ) -> pd.DataFrame:
+        """What happened to each failed cell: kinds of damage with probabilities, severity, and second parents."""
+        with float32_default():
+            return diagnose_query.diagnose(self.trained, adata, cells=cells, credible=credible, seed=seed)
 
     @documented_by(signature_query.artifact_signature)
     def artifact_signature(

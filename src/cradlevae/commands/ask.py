@@ -1,4 +1,4 @@
-"""The commands that ask a trained model: predict, effects and clean."""
+"""The commands that ask a trained model: predict, effects, clean and diagnose."""
 
 from __future__ import annotations
 
@@ -130,4 +130,44 @@ def clean(
         labelled, cells, library_size=library_size, batch=batch, n_draws=n_draws, seed=seed, output=output,
         overwrite=overwrite,
     )  # fmt: skip
+    wrote(output)
+
+
+def diagnose(
+    run: Path,
+    data: Path,
+    *,
+    output: Path,
+    cells: Literal["failed", "all"] = "failed",
+    credible: float = 0.9,
+    guide_targets: Path | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """What happened to each failed cell: probabilities of kinds of damage, severity, and the second parent of doublets.
+
+    Parameters
+    ----------
+    run
+        Folder of a trained model.
+    data
+        Raw counts: an AnnData file (.h5ad), a zarr store, a folder of several; a 10x file (.h5) or folder, or a MuData
+        file (.h5mu).
+    output
+        Table (.csv) to write, a row for each cell.
+    guide_targets
+        Table of the targets of guide RNAs, as in training.
+    overwrite
+        Replace outputs that are there already; what is read is never replaced.
+    """
+    check_outputs(output, overwrite=overwrite, inputs=[run, data])
+    if output.suffix != ".csv":
+        raise DataError(f"{output} ends in {output.suffix!r}; diagnoses are written as .csv")
+    model = load_run(run)
+    labelled = with_labels(open_data(data, model.trained.fields, guide_targets), model, run)
+    table = model.diagnose(labelled, cells=cells, credible=credible, seed=seed)
+    for kind, n in table["damage"].value_counts().items():
+        if n:
+            print(f"{n:,} cells: {kind}")
+    write_csv(table.rename_axis("cell").reset_index(), output)
     wrote(output)

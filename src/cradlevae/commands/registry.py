@@ -100,6 +100,12 @@ COMMANDS = {
             ("cradlevae.query.counterfactual:clean",),
         ),
         Command(
+            "diagnose",
+            "what happened to each failed cell: kinds of damage and severity",
+            "cradlevae.commands.ask",
+            ("cradlevae.query.diagnose:diagnose",),
+        ),
+        Command(
             "evaluate",
             "score a model on held-out cells, with floors and ceiling",
             "cradlevae.commands.evaluate",

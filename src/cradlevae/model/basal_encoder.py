@@ -70,6 +70,16 @@ class BasalEncoder(GaussianMLP):
         cells, rest = gene_product(scaled, dense, first.weights[0], self.log_mean * inverse)
         return cells + first.bias, rest + first.bias
 
+    def standardised(self, counts: Tensor) -> Tensor:
+        """log(1 + counts), standardised per gene by the training cells, (N, G); a gene of std 0 gives 0."""
+        inverse = torch.where(self.log_std > 0, 1 / self.log_std, 0.0)
+        return (counts.log1p() - self.log_mean) * inverse
+
+    def of_dense(self, counts: Tensor) -> Tensor:
+        """:meth:`of_counts` of dense counts, (N, G) → (N, width)."""
+        first = self.mlp.first
+        return first.part(0, self.standardised(counts)) + first.bias
+
     def of_effect(self, perturbation: Tensor) -> Tensor:
         """What z^p adds to the first layer, (..., W) → (..., width)."""
         return self.mlp.first.part(1, perturbation)
@@ -91,8 +101,11 @@ class BasalEncoder(GaussianMLP):
         expected_log
             How far a change of a gene's log rate moves its log(1 + count), on average, (G,).
         """
-        standardised = torch.where(self.log_std > 0, expected_log / self.log_std, 0.0)
-        return -self.mlp.first.part(0, offset.detach() * standardised)
+        return -self.mlp.first.part(0, self.moved(offset, expected_log))
+
+    def moved(self, offset: Tensor, expected_log: Tensor) -> Tensor:
+        """How far a change of log rates, (..., G), moves the standardised counts, on average; without gradient."""
+        return offset.detach() * torch.where(self.log_std > 0, expected_log / self.log_std, 0.0)
 
     def posterior(self, hidden: Tensor, perturbation: Tensor | None) -> Gaussian:
         """q(z^b) from the last hidden layer; of a shifted prior, the head gives that of z = z^b + z^p."""

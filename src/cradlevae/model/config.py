@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from cradlevae.data.loading.counterfactual_references import ReferenceKind
+from cradlevae.data.damage.operators import DAMAGES, damage_of
 from cradlevae.errors import DataError
 from cradlevae.model.family import Decode, Guide, ModelDeclaration, Objective, declaration_of
 from cradlevae.utils.checks import check_at_least, check_choice
@@ -13,6 +13,12 @@ from cradlevae.utils.fields import normalise_fields
 
 TrainOn = Literal["all", "passing"]
 """Cells that a model is trained on: all, or only those that passed quality control."""
+
+Reference = Literal["damaged", "mean", "median", "cell"]
+"""What stands for "the same cell, had it been of the other class"."""
+
+PAIR_SHARE = 0.375
+"""Counterfactual pairs in a minibatch, as a share of its cells."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "decode": get_args(Decode),
@@ -59,8 +65,13 @@ class ModelConfig:
     alpha
         ``released`` only: weight of passing cells' reconstruction; ``None`` is the minibatch's share of failed cells.
     reference
-        What stands for "the same cell, had it been of the other class": ``mean``, ``median`` or a random ``cell``.
-        ``released`` always takes medians of failed cells.
+        What stands for "the same cell, had it been of the other class": ``damaged``, a damaged copy of a passing cell,
+        or, of the cells of the other class, their ``mean``, their ``median`` or a random ``cell``. ``released`` always
+        takes medians of failed cells.
+    damages
+        ``reference="damaged"`` only: what may happen to the copies (:data:`cradlevae.data.damage.operators.DAMAGES`).
+    pair_share
+        ``reference="damaged"`` only: number of counterfactual pairs in a minibatch, as a share of its cells.
     balance_classes
         ``corrected`` only: weigh cells so that passing and failed ones count alike (weights of mean 1).
     linear_path
@@ -105,7 +116,9 @@ class ModelConfig:
     objective: Objective = "corrected"
     counterfactual_weight: float | None = None
     alpha: float | None = None
-    reference: ReferenceKind | None = None
+    reference: Reference | None = None
+    damages: tuple[str, ...] | None = None
+    pair_share: float | None = None
     balance_classes: bool = False
     linear_path: bool | None = None
     artifact_model: str | None = None
@@ -122,7 +135,14 @@ class ModelConfig:
         if self.train_on is not None:
             check_choice("train_on", self.train_on, ("all", "passing"))
         if self.reference is not None:
-            check_choice("reference", self.reference, get_args(ReferenceKind))
+            check_choice("reference", self.reference, get_args(Reference))
+        if self.damages is not None:
+            for key in self.damages:
+                damage_of(key)
+            if not self.damages or len(set(self.damages)) < len(self.damages):
+                raise DataError(f"damages={self.damages!r} must name one or more damages, each once")
+        if self.pair_share is not None and not 0 < self.pair_share <= 4:
+            raise DataError(f"pair_share is {self.pair_share}; it must be above 0 and at most 4")
         if self.objective == "released" and self.likelihood != "gamma-poisson":
             raise DataError("objective='released' is the published model, whose likelihood is 'gamma-poisson'")
         self._check_useful()
@@ -168,7 +188,11 @@ class ModelConfig:
         no_artifact = "" if declaration.artifact else f"{declaration.name} has no artifact latent"
         published = "objective='released' is the published model, which has none" if released else ""
         networks = (declaration.mask and "correlated" in declaration.guide) or declaration.artifact
-        pairs = no_artifact or ("counterfactual_weight is 0" if self.counterfactual_weight == 0 else "")
+        unused = self.counterfactual_weight == 0 and self.reference != "damaged"
+        pairs = no_artifact or ("counterfactual_weight is 0" if unused else "")
+        copies = pairs or (
+            "" if self.reference in (None, "damaged") else f"reference={self.reference!r} damages no copies"
+        )
         medians = "objective='released' always takes medians" if released and self.reference != "median" else ""
         one_class = "" if self.trained_on == "all" else f"{declaration.name} is trained on passing cells alone"
         shared = "objective='released' knows the shared one alone" if self.artifact_model != "shared" else ""
@@ -179,6 +203,8 @@ class ModelConfig:
             "counterfactual_weight": no_artifact,
             "alpha": no_artifact or ("" if released else "objective='corrected' weighs cells by their class"),
             "reference": pairs or medians,
+            "damages": published or copies,
+            "pair_share": published or copies,
             "balance_classes": published or one_class,
             "linear_path": published,
             "weight_scale": published,
@@ -201,7 +227,7 @@ class ModelConfig:
             "guide": declaration.guide[0] if declaration.guide else None,
             "mask_prior": (0.01 if combinations else 0.001) if declaration.mask == "bernoulli" else None,
             "counterfactual_weight": weight,
-            "reference": ("median" if released else "mean") if weight else None,
+            "reference": ("median" if released else "damaged") if weight else None,
             # the published model has none of these
             "gene_effects": declaration.gene_effects and not released,
             "linear_path": not released,
@@ -209,4 +235,6 @@ class ModelConfig:
             "artifact_model": ("shared" if released else "cell") if declaration.artifact else None,
             "embedding_layers": 4 if not self._useless()["embedding_layers"] else None,
         }
+        if (self.reference or defaults["reference"]) == "damaged":
+            defaults |= {"damages": tuple(DAMAGES), "pair_share": PAIR_SHARE}
         return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})

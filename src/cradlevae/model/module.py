@@ -18,6 +18,7 @@ from cradlevae.data.loading.minibatch import Minibatch
 from cradlevae.model.artifact import make_artifact
 from cradlevae.model.basal_encoder import BasalEncoder
 from cradlevae.model.config import ModelConfig
+from cradlevae.model.damage.guide import Damaged, DamageGuide
 from cradlevae.model.decoder import Decoder
 from cradlevae.model.effect import make_embedding, make_mask, rows_of
 from cradlevae.model.gene_effects import GeneEffects
@@ -43,6 +44,10 @@ class CradleModule(nn.Module):
         Combinations of levels that occur.
     paired
         Treatment of each pair of a treatment and a context; the pairs are the last treatments.
+    n_conditions
+        Conditions of the data, whatever their context.
+    n_pools
+        Profiles of ambient RNA that the failed cells of the data show.
 
     Attributes
     ----------
@@ -61,6 +66,9 @@ class CradleModule(nn.Module):
         What the levels of a cell add to the log rates of the genes; ``None`` where cells do not differ in any.
     shown_head
         See :meth:`shown`; ``None`` where there are no gene effects or no artifact latent.
+    damage_guide
+        What the counts of a failed cell say of its damage and of the undamaged cell; ``None`` without counterfactual
+        pairs.
     likelihood
         Distribution of a count given its mean.
     """
@@ -74,6 +82,8 @@ class CradleModule(nn.Module):
         n_levels: Sequence[int] = (),
         n_strata: int = 1,
         paired: Sequence[int] = (),
+        n_conditions: int = 1,
+        n_pools: int = 0,
     ) -> None:
         super().__init__()
         assert config.n_latent is not None
@@ -96,6 +106,12 @@ class CradleModule(nn.Module):
         if len(n_levels) and config.objective != "released":  # the published model knows no batches
             self.level_effects = LevelEffects(n_levels, n_genes, config.basal_width, n_strata)
         self.shown_head = _shown_head(config.n_latent) if config.gene_effects and has_artifact else None
+        self.damage_guide = None
+        if config.pair_share:
+            assert config.damages is not None
+            self.damage_guide = DamageGuide(
+                n_genes, self.embedding.width, config.n_latent, len(config.damages), n_conditions, n_pools
+            )
 
     @property
     def n_classes(self) -> int:
@@ -183,6 +199,37 @@ class CradleModule(nn.Module):
         hidden = encoder.mlp.rest(placed)
         own = None if self.own_artifact_head is None else self.own_artifact_head(hidden)
         return encoder.posterior(hidden, perturbation), own
+
+    def encode_dense(self, counts: Tensor, effect: Tensor, offset: Tensor | None, levels: Tensor | None) -> Gaussian:
+        """Posterior of the basal states of passing cells of dense counts, (N, K); arguments as of :meth:`damaged`."""
+        posterior, _ = self.encode(self.basal_encoder.of_dense(counts), effect.unsqueeze(0), None, offset, levels)
+        return Gaussian(posterior.loc[0], posterior.scale[0])
+
+    def damaged(self, counts: Tensor, effect: Tensor, offset: Tensor | None, levels: Tensor | None) -> Damaged:
+        """What counts say of the damage of failed cells, and of the undamaged cells.
+
+        Parameters
+        ----------
+        counts
+            Counts of the cells, (N, G).
+        effect
+            z^p, (N, W).
+        offset
+            What gene effects add to the log rates of the undamaged cells, (N, G); ``None`` is nothing.
+        levels
+            Levels of the cells, (N, columns); ``None`` is none.
+        """
+        assert self.damage_guide is not None
+        encoder, standardised = self.basal_encoder, self.basal_encoder.standardised(counts)
+        if offset is not None:
+            assert self.gene_effects is not None
+            standardised = standardised - encoder.moved(offset, self.gene_effects.expected_log())
+        if self.level_effects is not None and levels is not None:
+            of_levels = self.level_effects.of_cells(levels)
+            standardised = standardised - encoder.moved(of_levels, self.level_effects.expected_log())
+        guide: DamageGuide = self.damage_guide
+        answer: Damaged = guide(standardised, effect.detach(), counts.sum(-1))
+        return answer
 
     def encoded_offset(self, offset: Tensor) -> Tensor:
         """What gene effects add to the first layer of the basal encoder; see :meth:`.BasalEncoder.without_effects`."""

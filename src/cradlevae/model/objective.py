@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.loading.minibatch import Minibatch
+from cradlevae.model.damage.pair_term import pair_terms
 from cradlevae.model.globals import Globals, artifact_state, perturbation_state
 from cradlevae.model.level_effects import membership
 from cradlevae.model.module import CradleModule, failed_cells, sparse_counts
@@ -44,7 +45,8 @@ def loss_terms(module: CradleModule, minibatch: Minibatch, sizes: SplitSizes, no
     dict
         ``reconstruction`` and ``basal``, and as far as the model has them ``mask``, ``embedding``, ``artifact``,
         ``cell_artifact``, ``gene_effects`` and ``level_effects`` (the ELBO, each as a loss); ``weights`` (the prior of
-        the gene weights) and ``counterfactual`` (β included) where they count. Scalars.
+        the gene weights), ``counterfactual`` (β included), ``pair_counts`` and ``pair_damage``
+        (:mod:`cradlevae.model.damage.pair_term`) where they count. Scalars.
     """
     beta = module.config.counterfactual_weight
     draw = module.sample_globals(noise.first.of(minibatch.treatments), minibatch.treatments)
@@ -70,11 +72,23 @@ def loss_terms(module: CradleModule, minibatch: Minibatch, sizes: SplitSizes, no
         terms["weights"] = weight_cost / sizes.n_cells
     if states.q_own is not None:
         terms["cell_artifact"] = _own_term(minibatch, states.q_own, weight)
-    if beta and len(minibatch.references):
+    if module.damage_guide is not None:
+        terms |= _pair_terms(module, minibatch, beta, like=encoded)
+    elif beta and len(minibatch.references):
         terms["counterfactual"] = beta * _counterfactual(module, minibatch, placed, profiles, shared, noise)
     elif beta:
         terms["counterfactual"] = encoded.new_zeros(())
     return terms
+
+
+def _pair_terms(module: CradleModule, minibatch: Minibatch, beta: float | None, like: Tensor) -> dict[str, Tensor]:
+    """The terms of the minibatch's counterfactual pairs; each process has its part of their mean."""
+    pairs = minibatch.pairs
+    if pairs is None:
+        names = (*(("counterfactual",) if beta else ()), "pair_counts", "pair_damage")
+        return {name: like.new_zeros(()) for name in names}
+    part = len(pairs.kind) * (minibatch.whole or minibatch.n_cells) / (pairs.whole * minibatch.n_cells)
+    return {name: part * term for name, term in pair_terms(module, pairs).items()}
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from cradlevae.model.training.trainer import HISTORY_FILE
 from cradlevae.utils.atomic import readable, swapped_in
 from cradlevae.utils.outputs import NOT_A_FILE, refuse_existing, refuse_folders
 
-FORMAT = 6
+FORMAT = 7
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 SPLIT_FILE = "split.json"
@@ -128,6 +128,7 @@ def _write(model: TrainedModel, folder: Path) -> None:
         "unlinked": model.unlinked,
         "content": model.content,
         "seed": model.seed,
+        "conditions": model.conditions,
         "sha256": {name: _sha256(folder / name) for name in (WEIGHTS_FILE, REFERENCE_FILE)},
     }
     described["checksum"] = _checksum(described)
@@ -166,6 +167,7 @@ def load_model(folder: str | Path) -> TrainedModel:
             [len(column.levels) for column in columns_of(DataFields(**fields), levels)],
             1 if strata is None else len(strata),
             [described["treatments"].index(treatment) for treatment, _ in described["pairs"]],
+            len(described["conditions"]), len(weights["damage_guide.pools"]) if config.pair_share else 0,
         )  # fmt: skip
     module.load_state_dict(weights)
     split = Split.load(folder / SPLIT_FILE)
@@ -203,6 +205,7 @@ def load_model(folder: str | Path) -> TrainedModel:
         unlinked=tuple(described["unlinked"]),
         content=dict(described["content"]),
         seed=described["seed"],
+        conditions=tuple(described["conditions"]),
     )
 
 

@@ -31,6 +31,7 @@ from cradlevae.data.storage.writable import writable_table
 from cradlevae.data.strata import told_by_controls
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
+from cradlevae.model.damage.start import failed_pools, start_guide
 from cradlevae.model.estimation.banks import ControlBank, DamageBank
 from cradlevae.model.estimation.effect_residual import EffectResidual
 from cradlevae.model.family import ModelDeclaration
@@ -97,6 +98,8 @@ class TrainedModel:
         Digests of the data that it was trained on (:mod:`cradlevae.model.training.content`); empty before training.
     seed
         Seed of its first weights.
+    conditions
+        Conditions of the data that it was trained on, whatever their context, the control first.
     """
 
     module: CradleModule
@@ -124,6 +127,7 @@ class TrainedModel:
     unlinked: tuple[str, ...] = ()
     content: dict[str, str] = field(default_factory=dict)
     seed: int = 0
+    conditions: tuple[str, ...] = ()
 
     @property
     def genes(self) -> pd.Index[str]:
@@ -288,12 +292,13 @@ def new_model(
     resolved = config.resolved(combinations=any(len(singles_of(name)) > 1 for name in data.conditions))
     own = data.own_treatments
     treatments = (*own, *(in_context(Condition(name, (name,)), context) for name, context in data.pairs))
+    pools = failed_pools(data, train) if resolved.pair_share else np.zeros((0, data.n_genes), dtype=np.float32)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the CPU's alone: CUDA's is the caller's
         module = CradleModule(
             resolved, data.n_genes, len(treatments), len(data.criteria),
             [len(factor.levels) for factor in data.varied], len(np.unique(data.levels[train], axis=0)),
-            [own.index(name) for name, _ in data.pairs],
+            [own.index(name) for name, _ in data.pairs], len(data.plain[1]), len(pools),
         )  # fmt: skip
     statistics = cell_statistics(data, train)
     module.basal_encoder.log_mean.copy_(torch.from_numpy(statistics.log_mean))
@@ -303,10 +308,12 @@ def new_model(
         with torch.no_grad():
             module.decoder.gene_linear.bias.copy_(torch.from_numpy(np.log(total / total.sum())).float())
     start_at_rates(module, data, train)
-    linked = train[told_by_controls(data.condition[train], data.strata[train])]
-    seen, told = (data.dosage[np.unique(data.condition[rows])].sum(axis=0)[: len(own)] > 0 for rows in (train, linked))
     passing = train[~data.failed[train]]
     sizes = data.library_size[passing if len(passing) else train]
+    if module.damage_guide is not None:
+        start_guide(module.damage_guide, pools, statistics.total + 0.5, sizes)
+    linked = train[told_by_controls(data.condition[train], data.strata[train])]
+    seen, told = (data.dosage[np.unique(data.condition[rows])].sum(axis=0)[: len(own)] > 0 for rows in (train, linked))
     return TrainedModel(
         module=module.eval(),
         config=resolved,
@@ -328,6 +335,7 @@ def new_model(
         context_shares=context_shares(data, passing if len(passing) else train),
         unlinked=tuple(np.array(own, dtype=object)[seen & ~told]),
         seed=seed,
+        conditions=tuple(str(name) for name in data.plain[1]),
     )
 
 

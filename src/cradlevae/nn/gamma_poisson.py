@@ -102,6 +102,8 @@ class GammaPoisson(Likelihood):
     def own_factors(self, counts: Tensor, mean: Tensor) -> Tensor:
         """Posterior means of the Gamma factors, (θ + x) / (θ + μ)."""
         concentration = self.concentration
+        if torch.is_grad_enabled():
+            return (concentration + counts) / (concentration + mean)
         return mean.add_(concentration).reciprocal_().mul_(concentration + counts)
 
     def sample_twin(self, mean: Tensor, counts: Tensor) -> Tensor:

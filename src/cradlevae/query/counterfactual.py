@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -24,73 +23,24 @@ from torch import Tensor
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.identity.marks import made_by
 from cradlevae.data.labels import CONTROL, Condition, base_of, in_context, listed
-from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.data.storage.block_writer import Block, check_cells_output, from_blocks, rounded
 from cradlevae.errors import DataError
 from cradlevae.model.estimation.latent_draws import draw_globals
-from cradlevae.model.estimation.streams import CellStreams, padding, seeded
-from cradlevae.model.globals import Globals, artifact_state, perturbation_state
-from cradlevae.model.module import failed_cells, sparse_counts
+from cradlevae.model.estimation.streams import CellStreams, seeded
 from cradlevae.model.trained import TrainedModel
-from cradlevae.nn.mlp import Gaussian
 from cradlevae.query.arguments import artifact_indicator, asked_batch, asked_conditions, need_artifact
+from cradlevae.query.diagnose import diagnosis_table
+from cradlevae.query.twins import Target, Twins, decoded_twins
 from cradlevae.utils.checks import check_choice, flag, optional_output, seed_number, text, whole_number
 from cradlevae.utils.constants import BLOCK_VALUES, ENCODED_CELLS
 from cradlevae.utils.progress import track_slow
-from cradlevae.utils.types import AnnDataLike, BoolArray, IndexArray, IntArray
+from cradlevae.utils.types import AnnDataLike, BoolArray, IntArray
 
 OWN = "own"
 """What keeps each cell in its own batch."""
 
 BITS = 17
 """Bits of the mantissa that are written: a relative error of 4e-6 at most, for smaller files."""
-
-
-@dataclass(frozen=True)
-class _Target:
-    """What cells are to be like.
-
-    Attributes
-    ----------
-    artifact
-        Artifact indicator, (C,); ``None`` keeps each cell's own.
-    dosage
-        Dosages by :attr:`group`, (groups, T); ``None`` keeps each cell's own.
-    group
-        Which of the dosages each cell of the experiment has: that of its context, (cells,).
-    batch
-        Number of the batch; ``None`` keeps each cell's own.
-    """
-
-    artifact: Tensor | None
-    dosage: Tensor | None
-    group: IntArray
-    batch: int | None = None
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    """Counterfactuals of a block of cells.
-
-    Attributes
-    ----------
-    share
-        Expected share of each gene, mean over draws, (cells, genes).
-    log_sd
-        Standard deviation of its logarithm over draws.
-    drawn
-        Gene shares in one random draw.
-    counts
-        Counts of the cells, (cells, genes).
-    information
-        What the counts say about z^b, in nats, (cells,).
-    """
-
-    share: Tensor
-    log_sd: Tensor
-    drawn: Tensor
-    counts: Tensor
-    information: Tensor
 
 
 def clean(
@@ -106,6 +56,9 @@ def clean(
     overwrite: bool = False,
 ) -> ad.AnnData:
     """The artifact-free twin of each cell: its basal state and Gamma factors, decoded with the artifact off.
+
+    A model that has learned from counterfactual pairs (the default) takes a failed cell's counts apart: foreign counts
+    are taken out, and lost ones are filled in by what the cell's basal state expects.
 
     Parameters
     ----------
@@ -138,9 +91,9 @@ def clean(
         given plus ``failed_qc``, ``clean_library_size``, ``clean_batch`` (where all are put into one batch; the batch
         column stays the cell's own), ``information`` (nats that the counts say about its basal state), ``confounded``
         (its perturbation changes the failure rate, so its "artifact" may be biology; missing where the data hold no
-        controls to compare with). ``X`` and ``uncertainty`` are rounded to 17 bits (a relative error of 4e-6), for
-        smaller files. A cell gets the same twin in whatever company it is cleaned. With ``output``, all three are those
-        in the file.
+        controls to compare with), and for failed cells what :func:`~cradlevae.query.diagnose.diagnose` tells. ``X`` and
+        ``uncertainty`` are rounded to 17 bits (a relative error of 4e-6), for smaller files. A cell gets the same twin
+        in whatever company it is cleaned. With ``output``, all three are those in the file.
 
     Raises
     ------
@@ -201,7 +154,7 @@ def counterfactual(
     data = model.read(adata)
     known = _known(model, data)
     dosage, group = _asked_dosage(model, data, asked, known)
-    target = _Target(None if artifact is None else artifact_indicator(model, artifact), dosage, group, number)
+    target = Target(None if artifact is None else artifact_indicator(model, artifact), dosage, group, number)
     rows = np.flatnonzero(known & data.failed if cells == "failed" else known)
     if len(rows) == 0:
         raise DataError("no cell failed QC, so there is none to clean; use cells='all'")
@@ -217,7 +170,7 @@ def counterfactual(
         for start in track_slow(starts, len(starts), "decoding cells"):
             part = slice(start, min(start + step, len(rows)))
             streams = CellStreams(data, rows[part], seed)
-            decoded = _decoded(model, data, rows[part], step, draw, streams, target)
+            decoded = decoded_twins(model, data, rows[part], step, draw, streams, target)
             information[part] = decoded.information.numpy()
             yield _block(model, decoded, torch.from_numpy(sizes[part]).unsqueeze(1), streams)
 
@@ -230,6 +183,10 @@ def counterfactual(
             table["clean_batch"] = batch
         table["information"] = information
         table["confounded"] = pd.Series(confounded, index=table.index, dtype="boolean")
+        undone = rows[data.failed[rows]] if artifact is False and model.module.damage_guide is not None else rows[:0]
+        if len(undone):
+            found = diagnosis_table(model, data, undone)
+            table = table.drop(columns=[name for name in found if name in table]).join(found)
         return table
 
     with seeded(seed):
@@ -237,7 +194,7 @@ def counterfactual(
         return from_blocks(blocks(), obs, model.var, len(rows), output, uns=made, overwrite=overwrite)
 
 
-def _block(model: TrainedModel, decoded: _Decoded, library: Tensor, streams: CellStreams) -> Block:
+def _block(model: TrainedModel, decoded: Twins, library: Tensor, streams: CellStreams) -> Block:
     """Matrices of a block of twins of these library sizes, (cells, 1)."""
     mean, sample = decoded.drawn * library, model.module.likelihood.sample_twin
     counts = torch.cat([sample(mean[row : row + 1], decoded.counts[row : row + 1]) for row in streams.each(2)])
@@ -246,69 +203,6 @@ def _block(model: TrainedModel, decoded: _Decoded, library: Tensor, streams: Cel
         "sampled": sp.csr_matrix(counts.numpy()),
         "uncertainty": rounded(decoded.log_sd.numpy(), BITS),
     }
-
-
-def _decoded(
-    model: TrainedModel,
-    data: Experiment,
-    rows: IndexArray,
-    size: int,
-    draw: Globals,
-    streams: CellStreams,
-    target: _Target,
-) -> _Decoded:
-    """Decode cells with the random numbers of their streams; as many rows as ``size`` go through the networks."""
-    module, n, n_draws = model.module, len(rows), len(draw.shift)
-    pad = padding(n, size)
-    minibatch = make_minibatch(data, rows[pad])
-    noise = streams.normal(2 * n_draws, module.n_latent)[:, pad]
-    z_p = perturbation_state(draw, minibatch.dosage, minibatch.condition)
-    offset = module.offset_of_cells(minibatch.dosage, minibatch.condition)
-    now = minibatch.artifact
-    classes = now, now if target.artifact is None else target.artifact.expand_as(now)
-    shared = [artifact_state(draw, one) for one in classes]
-    encoded = module.encode_counts(sparse_counts(minibatch))[0]
-    posterior, own = module.encode(encoded, z_p, shared[0], offset, minibatch.levels)
-    z_b = posterior.sample(noise[:n_draws])
-    before, after = _with_own(shared, own, classes, noise[n_draws:])
-    counts = sparse_counts(minibatch).dense()
-    level = module.of_levels(minibatch.levels)
-    mean = module.decode_share(z_b, z_p, before, offset, level).mul_(minibatch.library_size.unsqueeze(1))
-    factor = module.likelihood.own_factors(counts, mean)  # (draws, cells, genes)
-    if target.dosage is not None and len(target.dosage) == 1:  # the same for all cells
-        z_p = torch.einsum("t,dtk->dk", target.dosage[0], draw.shift).unsqueeze(1)
-        offset = module.offset(target.dosage)
-    elif target.dosage is not None:
-        place, of_cells = np.unique(target.group[rows[pad]], return_inverse=True)
-        dosage, condition = target.dosage[place], torch.from_numpy(of_cells)
-        z_p = perturbation_state(draw, dosage, condition)
-        offset = module.offset_of_cells(dosage, condition)
-    if target.batch is not None and minibatch.levels is not None:
-        level = module.of_levels(model.in_batch(minibatch.levels, target.batch))
-    share = factor.mul_(module.decode_share(z_b, z_p, after, offset, level))[:, :n]
-    share = share.div_(share.sum(-1, keepdim=True))
-    return _Decoded(
-        share=share.mean(0),
-        log_sd=share.clamp_min(1e-12).log().std(0, correction=min(1, n_draws - 1)),
-        drawn=share[streams.below(n_draws), torch.arange(n)],
-        counts=counts[:n],
-        information=posterior.kl_to_standard().sum(-1).mean(0)[:n],
-    )
-
-
-def _with_own(
-    shared: list[Tensor | None], posterior: Gaussian | None, classes: tuple[Tensor, Tensor], noise: Tensor
-) -> list[Tensor | None]:
-    """z^a from its shared parts, of cells of these classes, (N, C), and of the same cells of others.
-
-    Their own part is the same: what the counts say of a damaged cell, a draw from the prior for one that is to be
-    damaged. Both come of standard normal ``noise``, (P, N, K).
-    """
-    if posterior is None:
-        return shared
-    damaged = [failed_cells(one).unsqueeze(1) for one in classes]
-    own = damaged[0] * posterior.sample(noise) + (1 - damaged[0]) * noise
-    return [None if one is None else one + of * own for one, of in zip(shared, damaged, strict=True)]
 
 
 def _batches(model: TrainedModel) -> tuple[str, ...]:

@@ -13,8 +13,9 @@ import torch
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.loading.counterfactual_references import CounterfactualReferences
 from cradlevae.data.loading.device_cells import DeviceCells, DeviceMinibatches
-from cradlevae.data.loading.loader import Minibatches, Shard
+from cradlevae.data.loading.loader import Minibatches
 from cradlevae.data.loading.minibatch import make_minibatch
+from cradlevae.data.loading.shard import Shard
 from cradlevae.data.storage.stored_matrix import StoredMatrix
 from cradlevae.errors import DataError
 

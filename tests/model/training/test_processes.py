@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import cradlevae as cv
-from cradlevae.data.loading.loader import Shard
+from cradlevae.data.loading.shard import Shard
 from cradlevae.errors import DataError, TrainingError
 from cradlevae.model.training import processes
 from cradlevae.model.training.processes import read_shared, write_shared

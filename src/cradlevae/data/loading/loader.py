@@ -15,9 +15,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
+from cradlevae.data.loading.counterfactual_pairs import CounterfactualPairs
 from cradlevae.data.loading.counterfactual_references import CounterfactualReferences
 from cradlevae.data.loading.minibatch import Minibatch, make_minibatch
 from cradlevae.data.loading.prefetch import prefetch
+from cradlevae.data.loading.shard import Shard
 from cradlevae.data.loading.shuffle import pooled
 from cradlevae.data.storage.stored_matrix import StoredMatrix
 from cradlevae.utils.types import IndexArray
@@ -30,34 +32,6 @@ MINIBATCHES_AHEAD = 1
 
 POOL_VALUES = 3_000_000
 """How many counts are read from disk together: 24 MB, and twice that while the next pool is read."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Which part of every minibatch a process computes: the ``rank``-th of ``n``.
-
-    Attributes
-    ----------
-    rank
-        Number of the process, from 0.
-    n
-        Number of processes.
-    """
-
-    rank: int = 0
-    n: int = 1
-
-    def cells(self, n_cells: int) -> slice:
-        """Return the process's part of a minibatch of ``n_cells``."""
-        return slice(n_cells * self.rank // self.n, n_cells * (self.rank + 1) // self.n)
-
-    def computed(self, n_cells: int) -> slice:
-        """Return the cells that the process computes: its part, or the first cell where its part is empty.
-
-        Every process must take part in every step.
-        """
-        own = self.cells(n_cells)
-        return own if own.start < own.stop else slice(0, 1)
 
 
 class Minibatches:
@@ -83,6 +57,8 @@ class Minibatches:
         Seed of the order.
     shard
         Which part of each minibatch to return; iteration always yields the rows of the whole minibatch.
+    pairs
+        Makes the counterfactual pairs of each minibatch; ``None`` leaves them out.
     """
 
     def __init__(
@@ -94,12 +70,14 @@ class Minibatches:
         *,
         shuffle: bool = False,
         seed: int = 0,
-        shard: Shard = Shard(),
+        shard: Shard = Shard(),  # noqa: B008 (frozen)
+        pairs: CounterfactualPairs | None = None,
     ) -> None:
         self.data = data
         self._rows = rows
         self._batch_size = batch_size
         self._references = references
+        self._pairs = pairs
         self._shuffle = shuffle
         self._seed = seed
         self._shard = shard
@@ -123,6 +101,8 @@ class Minibatches:
         self._epoch = epoch
         if self._references is not None:
             self._references.set_epoch(epoch)
+        if self._pairs is not None and self._shuffle:
+            self._pairs.set_epoch(epoch)
 
     def loader(self) -> Loader:
         """Return a loader that prepares the minibatches ahead of their use."""
@@ -155,7 +135,10 @@ class Minibatches:
             minibatch = self._on_device.minibatch(own)
         else:
             minibatch = make_minibatch(self.data, own, self._references, None if pool is None else pool.counts_of(own))
-        return replace(minibatch, whole=len(rows))
+        pairs = None if self._pairs is None else self._pairs.of_minibatch(rows, self._shard)
+        if pairs is not None and self._on_device is not None:
+            pairs = pairs.to(minibatch.values.device, non_blocking=True)
+        return replace(minibatch, whole=len(rows), pairs=pairs)
 
     def _order(self) -> IndexArray:
         """Return the positions of the cells in the order of this epoch."""

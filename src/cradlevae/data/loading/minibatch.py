@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
+from cradlevae.data.loading.counterfactual_pairs import PairBatch
 from cradlevae.data.loading.counterfactual_references import CounterfactualReferences
 from cradlevae.data.loading.padding import ROUND, rounded_up
 from cradlevae.utils.types import Float32Array, IndexArray, IntArray
@@ -49,6 +50,8 @@ class Minibatch:
         Levels (batch, covariates, context) of the cells among all levels, (cells, columns); ``None`` is no column.
     reference_levels
         Share of each level among the cells of each reference, (references, levels); ``None`` is no column.
+    pairs
+        Counterfactual pairs, where the objective takes them.
     """
 
     values: torch.Tensor
@@ -71,6 +74,7 @@ class Minibatch:
     whole: int = 0
     levels: torch.Tensor | None = None
     reference_levels: torch.Tensor | None = None
+    pairs: PairBatch | None = None
 
     @property
     def n_cells(self) -> int:
@@ -79,7 +83,7 @@ class Minibatch:
 
     def to(self, device: Any, non_blocking: bool = False) -> Minibatch:
         """Return the same minibatch on another device (``starts`` stays on the CPU)."""
-        moved = {
+        moved: dict[str, Any] = {
             name: getattr(self, name).to(device, non_blocking=non_blocking)
             for name in (
                 "values", "genes", "dosage", "condition", "artifact", "library_size",
@@ -90,6 +94,7 @@ class Minibatch:
         for name in ("levels", "reference_levels"):
             tensor = getattr(self, name)
             moved[name] = None if tensor is None else tensor.to(device, non_blocking=non_blocking)
+        moved["pairs"] = None if self.pairs is None else self.pairs.to(device, non_blocking=non_blocking)
         return replace(self, **moved)
 
 

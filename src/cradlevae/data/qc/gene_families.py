@@ -34,6 +34,11 @@ _PATTERNS = {
 }
 
 
+def mitochondrial(names: Sequence[str]) -> BoolArray:
+    """Which genes are mitochondrial by their symbols, (genes,)."""
+    return np.array([_PATTERNS["mito"].fullmatch(bare_name(name)) is not None for name in names], dtype=bool)
+
+
 def find_families(names: Sequence[str], missing_hint: str = "") -> tuple[dict[str, BoolArray], dict[str, str]]:
     """Find the genes of each family.
 

@@ -14,8 +14,10 @@ import pandas as pd
 import torch
 
 from cradlevae.data.experiment import Experiment
+from cradlevae.data.loading.counterfactual_pairs import CounterfactualPairs
 from cradlevae.data.loading.counterfactual_references import CounterfactualReferences
 from cradlevae.data.loading.loader import Minibatches
+from cradlevae.data.qc.gene_families import mitochondrial
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.module import CradleModule
@@ -84,7 +86,7 @@ def fit(
             _check_same_run(folder / RUN_FILE, record)
         run = TrainingRun(
             module,
-            make_minibatches(data, rows, module.config, config),
+            make_minibatches(data, rows, module, config),
             split_sizes(data, rows["train"], module.config),
             config,
             folder,
@@ -136,13 +138,14 @@ def _warn_of_slow_bf16(config: TrainConfig) -> None:
 
 
 def make_minibatches(
-    data: Experiment, rows: dict[str, IndexArray], model: ModelConfig, config: TrainConfig
+    data: Experiment, rows: dict[str, IndexArray], module: CradleModule, config: TrainConfig
 ) -> dict[str, Minibatches]:
-    """Batches of each part that has cells, shuffled for training, with the references that the objective wants."""
+    """Batches of each part that has cells, shuffled for training, with references or pairs as the objective wants."""
+    model = module.config
     return {
         part: Minibatches(
             data, rows[part], config.batch_size, make_counterfactual_references(data, rows[part], model, config.seed),
-            shuffle=part == "train", seed=config.seed,
+            shuffle=part == "train", seed=config.seed, pairs=make_pairs(data, rows[part], module, config.seed),
         )
         for part in rows
         if len(rows[part])
@@ -153,10 +156,23 @@ def make_counterfactual_references(
     data: Experiment, rows: IndexArray, config: ModelConfig, seed: int
 ) -> CounterfactualReferences | None:
     """Reference profiles as the objective wants them; ``None`` where it does not use any."""
-    if not config.counterfactual_weight:
+    if not config.counterfactual_weight or config.reference == "damaged":
         return None
     released = config.objective == "released"
     return CounterfactualReferences(data, rows, kind=config.reference or "mean", opposite=not released, seed=seed)
+
+
+def make_pairs(data: Experiment, rows: IndexArray, module: CradleModule, seed: int) -> CounterfactualPairs | None:
+    """Counterfactual pairs of passing ones of some cells; ``None`` where the objective does not use any."""
+    config, guide = module.config, module.damage_guide
+    if guide is None:
+        return None
+    assert config.damages is not None
+    assert config.pair_share is not None
+    return CounterfactualPairs(
+        data, rows, damages=config.damages, share=config.pair_share, pools=guide.pools.cpu().numpy(),
+        retained=mitochondrial(list(data.genes)), seed=seed,
+    )  # fmt: skip
 
 
 def split_sizes(data: Experiment, rows: IndexArray, config: ModelConfig) -> SplitSizes:

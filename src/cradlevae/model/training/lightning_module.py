@@ -9,8 +9,8 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from cradlevae.data.loading.loader import Shard
 from cradlevae.data.loading.minibatch import Minibatch
+from cradlevae.data.loading.shard import Shard
 from cradlevae.errors import TrainingError
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import draw_noise, loss_terms

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from cradlevae.data.loading.loader import Shard
+from cradlevae.data.loading.shard import Shard
 from cradlevae.errors import CradleError, TrainingError
 from cradlevae.model.training.trainer import TrainingRun
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from cradlevae.data.loading.loader import Minibatches, Shard
+from cradlevae.data.loading.loader import Minibatches
+from cradlevae.data.loading.shard import Shard
 from cradlevae.errors import DataError
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective_inputs import SplitSizes

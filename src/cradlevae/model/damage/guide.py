@@ -1,0 +1,162 @@
+"""The guide of damage: what the counts of a failed cell say of its basal state, of foreign counts and of lost ones.
+
+A damaged cell's counts x are its own ones, of which some were lost, and foreign ones. With ρ the share of each gene in
+the undamaged cell, φ that in the foreign counts and a the share of these, the undamaged cell is expected to have
+
+    x (1 − a) ρ / ((1 − a) ρ + a φ)  +  λ ρ f
+
+counts: what is left of its own, and λ lost ones, with f the factors by which the cell's genes are above or below what
+the decoder expects. φ mixes the profiles of ambient RNA that failed cells show with one that is the cell's own, for
+instance another cell's.
+
+Shapes: P particles, N cells, G genes, K latents, W width of z^p, D kinds of damage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cradlevae.nn.likelihood import Likelihood
+from cradlevae.nn.mlp import MLP, Gaussian, GaussianHead
+
+WIDTH = 256
+LAYERS = 3
+FOREIGN_WIDTH = 64
+"""Width of the layer from which the foreign profile is decoded."""
+
+TYPICAL = 100.0
+"""Lost counts are measured in this unit."""
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """What the guide says of cells.
+
+    Attributes
+    ----------
+    q_basal
+        Posterior of the undamaged cell's basal state, (N, K).
+    foreign
+        Share of the counts that is foreign, a, (N, 1).
+    profile
+        Shares of the genes in the foreign counts, φ, (N, G).
+    lost
+        Expected number of lost counts, λ, (N, 1).
+    kind
+        Log odds of the kinds of damage, (N, D).
+    severity
+        Mean and log standard deviation of the log odds of the severity, given each kind, (N, D) each.
+    parent
+        Log odds of the condition of a second cell, (N, conditions).
+    """
+
+    q_basal: Gaussian
+    foreign: Tensor
+    profile: Tensor
+    lost: Tensor
+    kind: Tensor
+    severity: tuple[Tensor, Tensor]
+    parent: Tensor
+
+    def undamaged(self, counts: Tensor, share: Tensor, likelihood: Likelihood) -> tuple[Tensor, Tensor]:
+        """What is left of the cells' own counts, and what is expected of the lost ones, (P, N, G) each.
+
+        Parameters
+        ----------
+        counts
+            Their counts, (N, G).
+        share
+            Share of each gene in the undamaged cells, ρ, (P, N, G).
+        likelihood
+            Where the factors of the cells' own come from.
+        """
+        of_own = (1 - self.foreign) * share
+        own = counts * of_own / (of_own + self.foreign * self.profile + 1e-12)
+        expected = of_own * counts.sum(-1, keepdim=True)
+        lost = share * likelihood.own_factors(own, expected)
+        return own, self.lost * lost / lost.sum(-1, keepdim=True)
+
+
+class DamageGuide(nn.Module):
+    """A network of the counts and z^p of a failed cell.
+
+    Parameters
+    ----------
+    n_genes, effect_width, n_latent
+        G, W and K.
+    n_kinds
+        D.
+    n_conditions
+        Conditions that a second cell may be of.
+    n_pools
+        Profiles of ambient RNA that failed cells show.
+
+    Attributes
+    ----------
+    pools
+        These profiles, (pools, G).
+    log_size
+        Mean log library size of passing cells.
+    kind_odds
+        What is added to the log odds of the kinds for the failed cells of the experiment, which suffer other kinds more
+        or less often than the copies that it was trained on, (D,).
+    """
+
+    pools: Tensor
+    log_size: Tensor
+    kind_odds: Tensor
+
+    def __init__(
+        self, n_genes: int, effect_width: int, n_latent: int, n_kinds: int, n_conditions: int, n_pools: int
+    ) -> None:
+        super().__init__()
+        self.n_kinds = n_kinds
+        self.mlp = MLP((n_genes, effect_width, 1), WIDTH, LAYERS)
+        self.basal = GaussianHead(WIDTH, n_latent)
+        self.amounts = nn.Linear(WIDTH, 2)
+        self.pool_weights = nn.Linear(WIDTH, n_pools + 1)
+        self.foreign = nn.Linear(WIDTH, FOREIGN_WIDTH)
+        self.foreign_genes = nn.Linear(FOREIGN_WIDTH, n_genes)
+        self.kind = nn.Linear(WIDTH, n_kinds)
+        self.severity = nn.Linear(WIDTH, 2 * n_kinds)
+        self.parent = nn.Linear(WIDTH, n_conditions)
+        self.register_buffer("pools", torch.zeros(n_pools, n_genes))
+        self.register_buffer("log_size", torch.zeros(()))
+        self.register_buffer("kind_odds", torch.zeros(n_kinds))
+
+    def forward(self, standardised: Tensor, effect: Tensor, size: Tensor) -> Damaged:
+        """What the counts of cells say.
+
+        Parameters
+        ----------
+        standardised
+            Their log counts, standardised, without the effects of treatments and levels, (N, G).
+        effect
+            z^p, (N, W).
+        size
+            Library sizes, (N,).
+        """
+        log_size = (size.clamp_min(1).log() - self.log_size).unsqueeze(-1)
+        hidden = self.mlp(standardised, effect, log_size)
+        foreign, lost = self.amounts(hidden).split(1, dim=-1)
+        mean, log_sd = self.severity(hidden).chunk(2, dim=-1)
+        return Damaged(
+            q_basal=self.basal(hidden),
+            foreign=torch.sigmoid(foreign),
+            profile=self._profile(hidden),
+            lost=F.softplus(lost) * TYPICAL,
+            kind=self.kind(hidden),
+            severity=(mean, log_sd.clamp(-5, 3)),
+            parent=self.parent(hidden),
+        )
+
+    def _profile(self, hidden: Tensor) -> Tensor:
+        own = torch.softmax(self.foreign_genes(F.leaky_relu(self.foreign(hidden))), dim=-1)
+        if not len(self.pools):
+            return own
+        weights = torch.softmax(self.pool_weights(hidden), dim=-1)
+        return weights[:, :1] * own + weights[:, 1:] @ self.pools
