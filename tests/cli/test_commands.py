@@ -55,8 +55,10 @@ def test_overview_and_hints_are_those_of_the_registry() -> None:
     overview = run("--help").stdout
     listed = re.findall(r"^  (\w+) +(.+)$", overview, re.MULTILINE)
     assert listed == [(command.name, command.summary) for command in COMMANDS.values()]
-    assert list(COMMANDS) == ["assign", "guides", "qc", "split", "train", "predict", "effects", "clean", "evaluate",
-                              "download", "simulate", "benchmark", "sweep", "reproduce", "demo"]  # fmt: skip
+    assert list(COMMANDS) == [
+        "assign", "guides", "qc", "split", "train", "predict", "effects", "clean", "diagnose", "evaluate", "download",
+        "simulate", "benchmark", "sweep", "reproduce", "demo",
+    ]  # fmt: skip
     assert "did you mean 'train'" in run("trian", status=2).stderr
     assert run(status=2).stdout == overview
 
@@ -127,7 +129,11 @@ def test_predict_effects_and_clean_write_what_they_say(folder: Path, data: Path,
     assert (table["low"] <= table["high"]).all()
     assert list(table["perturbation"].unique()) == ["A", "B"]
     run("clean", model, data, "--output", folder / "clean.h5ad", "--cells", "failed", "--n_draws", 2)
-    assert ad.read_h5ad(folder / "clean.h5ad").obs["failed_qc"].all()
+    cleaned = ad.read_h5ad(folder / "clean.h5ad").obs
+    assert cleaned["failed_qc"].all()
+    run("diagnose", model, data, "--output", folder / "damage.csv")
+    found = pd.read_csv(folder / "damage.csv", index_col="cell")
+    assert list(found["damage"]) == list(cleaned.loc[found.index, "damage"])
 
 
 def test_evaluate_writes_scores_figures_and_page(folder: Path, data: Path, model: Path) -> None:

@@ -20,6 +20,7 @@ from cradlevae.reporting.cleaned import passing_distances
 from cradlevae.reporting.figures import (
     cleaned_figure,
     confounding_figure,
+    damage_figure,
     effects_figure,
     qc_figure,
     save_figure,
@@ -532,3 +533,21 @@ def test_percent_of_few_is_not_none():
     assert percent(0, 100) == "0.0%"
     assert percent(1, 100_000) == "<0.1%"
     assert percent(1, 8) == "12.5%"
+
+
+# -- damage ------------------------------------------------------------------------------------------------------
+
+
+def test_damage_has_a_row_for_each_kind_and_says_how_many(annotated):
+    n = 40
+    kinds = ["few_counts"] * 30 + ["doublet"] * 3 + ["none"] * 7
+    table = pd.DataFrame({f"p_{kind}": np.equal(kinds, kind) * 0.9 for kind in ("few_counts", "doublet", "none")})
+    table["damage"] = pd.Categorical(kinds)
+    table["severity"] = np.linspace(0, 1, n)
+    figure = damage_figure(table)
+    left, right = figure.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["doublet", "none", "few counts"]
+    assert "27 (67.5%)" in texts(figure)
+    assert f"{n} failed cells" in figure.get_suptitle()
+    assert len(right.collections) == 1  # three doublets are points, and what is not damaged has no severity
+    assert len(right.lines) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cradlevae.reporting.cleaned import cleaned_figure
+from cradlevae.reporting.damage import damage_figure
 from cradlevae.reporting.effects import effects_figure
 from cradlevae.reporting.own_scores import own_scores_figure
 from cradlevae.reporting.save import save_figure
@@ -20,6 +21,7 @@ __all__ = [
     "cleaned_figure",
     "confounding_figure",
     "contexts_figure",
+    "damage_figure",
     "effects_figure",
     "guides_figure",
     "own_scores_figure",

@@ -23,6 +23,7 @@ from cradlevae.reporting.figures import (
     cleaned_figure,
     confounding_figure,
     contexts_figure,
+    damage_figure,
     effects_figure,
     own_scores_figure,
     qc_figure,
@@ -44,6 +45,7 @@ TITLES = (
     "Own scores",
     "Artifact signature",
     "Cleaned cells",
+    "Damage",
     "Quality control",
     "Batches",
     "Balance",
@@ -174,6 +176,8 @@ def _artifact_figures(model: TrainedModel, cells: AnnDataLike) -> dict[str, Any]
             artifact_key=list(model.criteria),
             layer=model.fields.layer,
         )
+        if "damage" in cleaned.obs and model.module.damage_guide is not None:
+            figures["Damage"] = damage_figure(cleaned.obs[cleaned.obs["failed_qc"].to_numpy()])
     return figures
 
 

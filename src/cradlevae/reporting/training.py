@@ -34,6 +34,8 @@ TERMS = {
     "embedding": "Embedding (KL)",
     "artifact": "Artifact (KL)",
     "counterfactual": "Counterfactual",
+    "pair_counts": "Undamaged counts of pairs",
+    "pair_damage": "Damage of pairs",
 }
 """Names of the terms of the loss; other terms have the name of their column."""
 COLUMNS = 3

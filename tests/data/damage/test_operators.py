@@ -119,5 +119,5 @@ def test_an_operator_is_registered_once_and_unknown_ones_are_named() -> None:
         assert copies.counts.sum() == pytest.approx(0.5 * counts.sum(), rel=0.1)
     finally:
         DAMAGES.pop("frozen", None)
-    with pytest.raises(DataError, match="doublett.*did you mean 'doublet'"):
+    with pytest.raises(DataError, match=r"doublett.*did you mean 'doublet'"):
         damage_of("doublett")
