@@ -39,6 +39,8 @@ class ScoringInputs:
         Seed of every draw.
     known
         What of the data is taken for the truth.
+    denoiser
+        Whether a denoiser is trained, as a floor of cleaned cells.
     """
 
     predictor: Predictor
@@ -48,6 +50,7 @@ class ScoringInputs:
     conditions: tuple[str, ...]
     seed: int
     known: KnownTruth = field(default_factory=KnownTruth)
+    denoiser: bool = True
 
     @cached_property
     def passing(self) -> IndexArray:
