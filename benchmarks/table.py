@@ -16,7 +16,7 @@ METRICS = (
 PREDICTORS = (
     "model", "model (published protocol)", "zero", "perturbed_mean", "training_mean", "shrunk_mean",
     "lowrank_shrunk_mean", "additive", "additive_shrunk", "matching_mean", "own_damaged_profile", "perturbation_mean",
-    "overall_mean",
+    "overall_mean", "denoiser",
 )  # fmt: skip
 
 

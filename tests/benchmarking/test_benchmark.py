@@ -116,6 +116,18 @@ def test_a_job_has_the_scores_of_the_same_training_by_hand(found: Benchmark) -> 
 
 
 @pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_denoiser_is_a_floor_of_cleaned_cells_where_the_plan_wants_it(tmp_path: Path, wanted: bool) -> None:
+    scoring = {"generated": False, "denoiser": wanted}
+    plan = plan_of(TINY | {"models": TINY["models"][:1], "split_seeds": [0], "scoring": scoring})
+    found = cv.benchmark(plan, tmp_path)
+    assert found is not None
+    rows = found.results[found.results["metric"] == "clean_deviance"]
+    assert set(rows.loc[rows["kind"] == "floor", "model"]) >= {"own_damaged_profile", "perturbation_mean"}
+    assert ("denoiser" in set(rows.loc[rows["kind"] == "floor", "model"])) == wanted
+
+
+@pytest.mark.usefixtures("here")
 def test_a_floor_of_the_plan_adds_its_generated_cells(tmp_path: Path) -> None:
     scoring = {"truth": False, "n_cells": 5}
     found = cv.benchmark(plan_of(TINY | {"models": ["additive"], "split_seeds": [0], "scoring": scoring}), tmp_path)

@@ -231,7 +231,8 @@ CHANGES: dict[str, dict[str, Any]] = {
         "model": "sams_vae", "label": "other", "settings": {"width": 9}, "training": {"max_epochs": 7},
         "split_seeds": [7], "init_seeds": [7], "data": ["simulated"],
     },
-    "Scoring": {"references": ["all"], "published": True, "generated": False, "truth": False, "n_cells": 9},
+    "Scoring": {"references": ["all"], "published": True, "generated": False, "truth": False, "n_cells": 9,
+                "denoiser": False},
 }  # fmt: skip
 """Another value of every setting than that of :func:`content`."""
 

@@ -140,7 +140,7 @@ def test_evaluate_writes_scores_figures_and_page(folder: Path, data: Path, model
     shown = run("evaluate", model, data, "--output", folder / "scores", "--n_cells", 5).stdout
     assert "ate_rho" in shown
     scores = pd.read_csv(folder / "scores" / "scores.csv")
-    assert {"model", "additive", "zero"} <= set(scores["predictor"])
+    assert {"model", "additive", "zero", "denoiser"} <= set(scores["predictor"])
     assert (folder / "scores" / "report.html").stat().st_size > 10_000
 
 
@@ -277,7 +277,8 @@ def test_a_sibling_is_trained_and_scored(folder: Path, data: Path) -> None:
     output = folder / "sams"
     run("train", data, "--output", output, "--model", "sams_vae", "--train_on", "all", *TINY)
     assert isinstance(cv.load(output), cv.SAMSVAE)
-    run("evaluate", output, data, "--output", folder / "sams_scores", "--n_cells", "5")
+    run("evaluate", output, data, "--output", folder / "sams_scores", "--n_cells", "5", "--no-denoiser")
+    assert "denoiser" not in set(pd.read_csv(folder / "sams_scores" / "scores.csv")["predictor"])
     assert (folder / "sams_scores" / "report.html").exists()
     assert not (folder / "sams_scores" / "artifact_signature.png").exists()
     refused = run("clean", output, data, "--output", folder / "never.h5ad", status=1)

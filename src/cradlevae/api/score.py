@@ -30,6 +30,7 @@ def evaluate(
     generated: bool = True,
     truth: bool | str = "auto",
     n_cells: int = 200,
+    denoiser: bool = True,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Score a trained model, or a floor, on cells that it has not seen, with floors, ceiling and fraction.
@@ -48,7 +49,7 @@ def evaluate(
     with float32_default():
         return scoring.evaluate(
             _trained(model), adata, reference=reference, published=published, generated=generated, truth=truth,
-            n_cells=n_cells, seed=seed,
+            n_cells=n_cells, denoiser=denoiser, seed=seed,
         )  # fmt: skip
 
 

@@ -109,6 +109,8 @@ class Scoring:
         of a layer with true counts; ``false``: none of these.
     n_cells
         Generated cells per condition.
+    denoiser
+        Where cleaned cells are scored: also train a denoiser as a floor, once for each run.
 
     Raises
     ------
@@ -121,6 +123,7 @@ class Scoring:
     generated: bool = True
     truth: bool | str = "auto"
     n_cells: int = 200
+    denoiser: bool = True
 
     def __post_init__(self) -> None:
         normalise(self, "scoring")

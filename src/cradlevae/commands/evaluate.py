@@ -23,6 +23,7 @@ def evaluate(
     published: bool = False,
     truth: bool | str = "auto",
     n_cells: int = 200,
+    denoiser: bool = True,
     guide_targets: Path | None = None,
     seed: int = 0,
     overwrite: bool = False,
@@ -59,7 +60,10 @@ def evaluate(
     model = load_run(run)
     make_folder(output)
     cells = with_labels(open_data(data, model.trained.fields, guide_targets), model, run)
-    scores = score(model, cells, reference=reference, published=published, truth=truth, n_cells=n_cells, seed=seed)
+    scores = score(
+        model, cells, reference=reference, published=published, truth=truth, n_cells=n_cells, denoiser=denoiser,
+        seed=seed,
+    )  # fmt: skip
     write_csv(scores, output / SCORES_FILE)
     write_csv(pd.DataFrame(scores.attrs["confounding"]), output / CONFOUNDING_FILE)
     write_report(model.trained, cells, scores, output, reference=reference)

@@ -13,6 +13,7 @@ from cradlevae.data.identity.marks import KnownTruth
 from cradlevae.data.labels import CONTROL
 from cradlevae.data.moments import ConditionMoments
 from cradlevae.data.storage.stored_matrix import CountMatrix
+from cradlevae.evaluation.floors import registry
 from cradlevae.evaluation.floors.training_moments import part_moments
 from cradlevae.evaluation.ground_truth import clean_counts
 from cradlevae.evaluation.predictor import Predictor
@@ -39,6 +40,8 @@ class ScoringInputs:
         Seed of every draw.
     known
         What of the data is taken for the truth.
+    denoiser
+        Whether a denoiser is trained, as a floor of cleaned cells.
     """
 
     predictor: Predictor
@@ -48,6 +51,7 @@ class ScoringInputs:
     conditions: tuple[str, ...]
     seed: int
     known: KnownTruth = field(default_factory=KnownTruth)
+    denoiser: bool = True
 
     @cached_property
     def passing(self) -> IndexArray:
@@ -74,6 +78,13 @@ class ScoringInputs:
     def validation(self) -> ConditionMoments:
         """Moments of the passing validation cells."""
         return part_moments(self.predictor.split, self.data, "val")
+
+    @cached_property
+    def joined(self) -> ConditionMoments | None:
+        """Moments of passing training and validation cells, no reference cell among them; ``None`` if not evidence."""
+        if not registry.VALIDATION_IS_EVIDENCE:
+            return None
+        return part_moments(self.predictor.split, self.data, "train", "val", without=self.rows)
 
     @cached_property
     def truth(self) -> Any:

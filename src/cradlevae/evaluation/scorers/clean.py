@@ -10,6 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
+from cradlevae.evaluation.floors.denoiser import denoised_profiles
 from cradlevae.evaluation.inputs import ScoringInputs, cells_alone
 from cradlevae.evaluation.metrics.clean import profile_floors
 from cradlevae.evaluation.metrics.registry import Metric, metrics_of
@@ -17,6 +18,9 @@ from cradlevae.evaluation.score_table import MODEL, Scores, best_of
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.counterfactual import clean
 from cradlevae.utils.types import FloatArray
+
+DENOISER = "denoiser"
+"""Name of the denoiser among the predictors."""
 
 DAMAGE_COLUMNS = ("artifact_kind", "true_artifact_kind")
 """Columns of ``obs`` that say what was done to planted or simulated damaged cells."""
@@ -50,6 +54,8 @@ def _profiles(
     cleaned = clean(model, cells, cells="failed", seed=inputs.seed)
     yield MODEL, np.asarray(cleaned.X, dtype=np.float64)
     yield from profile_floors(inputs.data, inputs.training_rows, damaged)
+    if inputs.denoiser:
+        yield DENOISER, denoised_profiles(inputs.data, inputs.training_rows, damaged, seed=inputs.seed)
 
 
 def damage_kinds(obs: pd.DataFrame) -> npt.NDArray[np.str_]:
