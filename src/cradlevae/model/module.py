@@ -18,7 +18,7 @@ from cradlevae.data.loading.minibatch import Minibatch
 from cradlevae.model.artifact import make_artifact
 from cradlevae.model.basal_encoder import BasalEncoder
 from cradlevae.model.config import ModelConfig
-from cradlevae.model.damage.guide import Damaged, DamageGuide
+from cradlevae.model.damage.guide import DamageGuide
 from cradlevae.model.decoder import Decoder
 from cradlevae.model.effect import make_embedding, make_mask, rows_of
 from cradlevae.model.gene_effects import GeneEffects
@@ -201,12 +201,17 @@ class CradleModule(nn.Module):
         return encoder.posterior(hidden, perturbation), own
 
     def encode_dense(self, counts: Tensor, effect: Tensor, offset: Tensor | None, levels: Tensor | None) -> Gaussian:
-        """Posterior of the basal states of passing cells of dense counts, (N, K); arguments as of :meth:`damaged`."""
+        """Posterior of the basal states of passing cells of dense counts, (N, K).
+
+        Arguments as of :meth:`damage_evidence`.
+        """
         posterior, _ = self.encode(self.basal_encoder.of_dense(counts), effect.unsqueeze(0), None, offset, levels)
         return Gaussian(posterior.loc[0], posterior.scale[0])
 
-    def damaged(self, counts: Tensor, effect: Tensor, offset: Tensor | None, levels: Tensor | None) -> Damaged:
-        """What counts say of the damage of failed cells, and of the undamaged cells.
+    def damage_evidence(
+        self, counts: Tensor, effect: Tensor, offset: Tensor | None, levels: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """What counts say of the kinds of damage of failed cells; see :meth:`.DamageGuide.forward`.
 
         Parameters
         ----------
@@ -228,7 +233,7 @@ class CradleModule(nn.Module):
             of_levels = self.level_effects.of_cells(levels)
             standardised = standardised - encoder.moved(of_levels, self.level_effects.expected_log())
         guide: DamageGuide = self.damage_guide
-        answer: Damaged = guide(standardised, effect.detach(), counts.sum(-1))
+        answer: tuple[Tensor, Tensor] = guide(standardised, effect.detach(), counts.sum(-1))
         return answer
 
     def encoded_offset(self, offset: Tensor) -> Tensor:

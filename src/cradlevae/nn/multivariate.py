@@ -5,9 +5,14 @@ M = diag(1 / n_t) + 1 / n_control · 11ᵀ: all effects are differences to the s
 gene by gene, by EM (Urbut et al., Nature Genetics 2019, "mash", with one covariance). M and K are made diagonal
 together, so that an iteration costs conditions³ + conditions² × genes; beyond :data:`FULL` conditions K is a constant
 times M but for its :data:`RANK` largest directions.
+
+Genes may vary together, too: with loadings L of genes the prior is K ⊗ D (I − diag LLᵀ + LLᵀ) D, D = diag(τ_g). Then
+each direction of K has a posterior of diagonal plus low rank over genes, which costs genes × loadings².
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -34,7 +39,13 @@ SMALLEST = 1e-8
 
 
 def multivariate_shrink(
-    value: FloatArray, n_cells: FloatArray, n_controls: float, within: FloatArray
+    value: FloatArray,
+    n_cells: FloatArray,
+    n_controls: float,
+    within: FloatArray,
+    *,
+    loadings: FloatArray | None = None,
+    to_diagonal: float = TO_DIAGONAL,
 ) -> tuple[FloatArray, FloatArray]:
     """Posterior mean and variance of effects, (conditions, genes) each.
 
@@ -48,6 +59,11 @@ def multivariate_shrink(
         Number of controls.
     within
         Variance between the cells of a condition, (genes,); a gene without variance has no effect.
+    loadings
+        L of genes, (genes, loadings), whose squares add up to less than 1 in each; ``None`` for genes that do not vary
+        together. Scales and K are learned as if they did not.
+    to_diagonal
+        How far K is shrunk towards its diagonal in each iteration.
     """
     known = within > 0
     mean, variance = np.zeros(value.shape), np.zeros(value.shape)
@@ -58,13 +74,16 @@ def multivariate_shrink(
     whitened = np.asarray(
         np.linalg.solve(noise, value[:, known] / scale), dtype=np.float64
     )  # noise of unit variance, independent
-    fitted, left = _fit(whitened, noise)
+    shared = np.zeros((len(within), 0)) if loadings is None else loadings
+    fitted, left = _fit(whitened, noise, shared[known], to_diagonal)
     mean[:, known] = noise @ fitted * scale
     variance[:, known] = left * scale**2
     return mean, np.maximum(variance, 0.0)
 
 
-def _fit(whitened: FloatArray, noise: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _fit(
+    whitened: FloatArray, noise: FloatArray, loadings: FloatArray, to_diagonal: float
+) -> tuple[FloatArray, FloatArray]:
     """Posterior mean of whitened effects, and variance of the effects themselves, (conditions, genes) each."""
     n_conditions = len(whitened)
     excess = np.maximum((whitened**2).mean(axis=0) - 1, 0.05)  # τ² of genes
@@ -89,7 +108,7 @@ def _fit(whitened: FloatArray, noise: FloatArray) -> tuple[FloatArray, FloatArra
         weighted = (factor * along) / np.sqrt(scale)
         moved = weighted @ weighted.T + np.diag((factor / scale).sum(axis=1))
         covariance = directions @ (moved / len(scale)) @ directions.T
-        covariance = _towards_diagonal(covariance, noise) if n_conditions <= FULL else covariance
+        covariance = _towards_diagonal(covariance, noise, to_diagonal) if n_conditions <= FULL else covariance
         rest = float((rest_square / scale).mean() / max(n_conditions - rank, 1)) if n_conditions > rank else size
         scale = (square / variances[:, None]).sum(axis=0) + rest_square / max(rest, SMALLEST)
         scale = np.maximum((scale + PRIOR_CONDITIONS) / (n_conditions + PRIOR_CONDITIONS), SMALLEST)
@@ -102,9 +121,44 @@ def _fit(whitened: FloatArray, noise: FloatArray) -> tuple[FloatArray, FloatArra
     variances = np.maximum(variances, SMALLEST)
     axes = basis @ directions
     along = axes.T @ whitened
-    factor, of_rest = _factor(variances[:, None], scale), _factor(rest, scale)
-    mean = axes @ ((factor - of_rest) * along) + of_rest * whitened
-    return mean, _variances(axes, factor, of_rest, noise)
+    others = _GenePosterior.of(rest, scale, loadings)
+    mean = others.mean(whitened)
+    of_directions = [_GenePosterior.of(float(variance), scale, loadings) for variance in variances]
+    rows = np.array([one.mean(row) for one, row in zip(of_directions, along, strict=True)])
+    mean += axes @ (rows - others.mean(along))
+    left = np.array([one.variance for one in of_directions])
+    return mean, _variances(axes, left, others.variance, noise)
+
+
+@dataclass(frozen=True)
+class _GenePosterior:
+    """Effects on all genes along one direction of conditions, measured with noise of unit variance.
+
+    The covariance of what is measured is S = diag(total) + B Bᵀ, so that the mean is (I − S⁻¹) times what is measured,
+    and the posterior covariance is I − S⁻¹.
+    """
+
+    total: FloatArray  # (genes,)
+    spread: FloatArray  # S⁻¹ = diag(1 / total) − spread spreadᵀ, (genes, loadings)
+
+    @classmethod
+    def of(cls, variance: float, scale: FloatArray, loadings: FloatArray) -> _GenePosterior:
+        """For a direction of this variance, and scales τ² of genes."""
+        prior = variance * scale
+        total = 1 + prior * (1 - (loadings**2).sum(axis=1))
+        moved = np.sqrt(prior)[:, None] * loadings
+        inner = np.eye(loadings.shape[1]) + moved.T @ (moved / total[:, None])
+        root = np.linalg.cholesky(inner)
+        return cls(total, np.linalg.solve(root, (moved / total[:, None]).T).T)
+
+    def mean(self, measured: FloatArray) -> FloatArray:
+        """Posterior mean of rows of effects, (..., genes)."""
+        return np.asarray(measured * (1 - 1 / self.total) + (measured @ self.spread) @ self.spread.T)
+
+    @property
+    def variance(self) -> FloatArray:
+        """Posterior variance, (genes,)."""
+        return np.asarray(1 - 1 / self.total + (self.spread**2).sum(axis=1))
 
 
 def _largest(table: FloatArray, rank: int) -> FloatArray:
@@ -121,10 +175,10 @@ def _factor(variance: FloatArray | float, scale: FloatArray) -> FloatArray:
     return np.asarray(prior / (1 + prior))
 
 
-def _towards_diagonal(covariance: FloatArray, noise: FloatArray) -> FloatArray:
+def _towards_diagonal(covariance: FloatArray, noise: FloatArray, part: float) -> FloatArray:
     """The covariance shrunk a part towards its diagonal, as one of the effects themselves."""
     own = noise @ covariance @ noise.T
-    own = (1 - TO_DIAGONAL) * own + TO_DIAGONAL * np.diag(np.diag(own))
+    own = (1 - part) * own + part * np.diag(np.diag(own))
     left = np.linalg.solve(noise, own)
     return np.asarray(np.linalg.solve(noise, left.T))
 

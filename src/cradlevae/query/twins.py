@@ -20,6 +20,9 @@ from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.mlp import Gaussian
 from cradlevae.utils.types import IndexArray, IntArray
 
+KINDS = 3
+"""So many kinds of damage, the most probable ones of each cell, are averaged over."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -202,18 +205,30 @@ def _counterfactual(
 def _undamaged(
     module: CradleModule, minibatch: Minibatch, own: _States, wanted: _States, noise: Tensor, n: int
 ) -> _Decoded:
-    """The first ``n`` cells undamaged, by the guide of damage: what is left of their own counts, and lost ones."""
+    """The first ``n`` cells undamaged, by the guide of damage: what is left of their own counts, and lost ones.
+
+    Averaged over the most probable kinds of damage of each cell.
+    """
+    guide = module.damage_guide
+    assert guide is not None
     counts = sparse_counts(minibatch).dense()
-    told = module.damaged(counts, own.perturbation.mean(0), own.offset, own.levels)
-    z_b = told.q_basal.loc + told.q_basal.scale * noise
-    share = module.decode_share(z_b, own.perturbation, None, own.offset, module.of_levels(own.levels))
-    left, lost = told.undamaged(counts, share, module.likelihood)
-    expected = left + lost
-    if wanted is not own:  # genes move as their shares do
-        level = module.of_levels(wanted.levels)
-        expected = expected * module.decode_share(z_b, wanted.perturbation, None, wanted.offset, level) / share
-    information = told.q_basal.kl_to_standard().sum(-1)
-    return _Decoded(expected[:, :n], left.mean(0)[:n], information[:n])
+    evidence, odds = module.damage_evidence(counts, own.perturbation.mean(0), own.offset, own.levels)
+    probability, kind = torch.softmax(odds + guide.kind_odds, dim=-1).topk(min(KINDS, guide.n_kinds), dim=-1)
+    probability = probability / probability.sum(-1, keepdim=True)
+    rates, kept, information = (torch.zeros(()) for _ in range(3))
+    for place, weight in enumerate(probability.unbind(-1)):
+        told = guide.of_kind(evidence, kind[:, place])
+        z_b = told.q_basal.loc + told.q_basal.scale * noise
+        share = module.decode_share(z_b, own.perturbation, None, own.offset, module.of_levels(own.levels))
+        left, lost = told.undamaged(counts, share, module.likelihood)
+        expected = left + lost
+        if wanted is not own:  # genes move as their shares do
+            level = module.of_levels(wanted.levels)
+            expected = expected * module.decode_share(z_b, wanted.perturbation, None, wanted.offset, level) / share
+        rates = rates + weight.unsqueeze(-1) * expected
+        kept = kept + weight.unsqueeze(-1) * left.mean(0)
+        information = information + weight * told.q_basal.kl_to_standard().sum(-1)
+    return _Decoded(rates[:, :n], kept[:n], information[:n])
 
 
 def _with_own(

@@ -7,11 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cradlevae.data.damage.operators import Surroundings, damage_of, thinned
+from cradlevae.data.damage.operators import Surroundings, damage_of
 from cradlevae.utils.types import BoolArray, Float32Array, FloatArray, IntArray
-
-TWICE = 0.12
-"""Share of copies that have lost molecules beside what else happened to them."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class DamagedCopies:
 def damaged_copies(
     counts: Float32Array, around: Surroundings, damages: Sequence[str], random: np.random.Generator
 ) -> DamagedCopies:
-    """Damage copies of cells, each by one of the damages, and some of them twice.
+    """Damage copies of cells, each by one of the damages.
 
     Parameters
     ----------
@@ -64,6 +61,4 @@ def damaged_copies(
         part = Surroundings(around.others[rows], around.profile, around.pools, around.retained)
         damaged[rows], severity[rows] = operator.damaged(counts[rows], part, random)
         mixed[rows] = operator.by_another_cell
-    again = np.flatnonzero(random.random(len(counts)) < TWICE)
-    damaged[again] = thinned(damaged[again], random.uniform(0.2, 1.0, (len(again), 1)), random)
     return DamagedCopies(damaged, kind.astype(np.int64), severity, mixed)

@@ -152,29 +152,41 @@ class FewCounts(Damage):
 
 @register_damage
 class Doublet(Damage):
-    """Two cells in one droplet; each is whole, or has lost some of its molecules."""
+    """Two whole cells in one droplet."""
 
     key: ClassVar[str] = "doublet"
     description: ClassVar[str] = "the counts of another cell are added"
     severity: ClassVar[str] = "share of the counts that are another cell's"
-    share: ClassVar[float] = 0.27
+    share: ClassVar[float] = 0.22
     by_another_cell: ClassVar[bool] = True
-
-    WHOLE: ClassVar[float] = 0.75
-    """How often a cell is whole."""
 
     def damaged(
         self, counts: Float32Array, around: Surroundings, random: np.random.Generator
     ) -> tuple[Float32Array, FloatArray]:
         """Add another cell."""
-        own, other = (self._part(one, random) for one in (counts, around.others))
+        both = counts + around.others
+        return both, around.others.sum(axis=1) / np.maximum(both.sum(axis=1), 1)
+
+
+@register_damage
+class PartialDoublet(Damage):
+    """Two cells in one droplet, of which both or one have lost some of their molecules."""
+
+    key: ClassVar[str] = "partial_doublet"
+    description: ClassVar[str] = "a part of another cell's counts is added, to all or a part of its own"
+    severity: ClassVar[str] = "share of the counts that are another cell's"
+    share: ClassVar[float] = 0.1
+    by_another_cell: ClassVar[bool] = True
+
+    def damaged(
+        self, counts: Float32Array, around: Surroundings, random: np.random.Generator
+    ) -> tuple[Float32Array, FloatArray]:
+        """Add a part of another cell."""
+        n = len(counts)
+        keep = np.where(random.random((n, 1)) < 0.5, 1.0, _some(0.2, 1.0, n, random))
+        own, other = thinned(counts, keep, random), thinned(around.others, _some(0.1, 1.0, n, random), random)
         both = own + other
         return both, other.sum(axis=1) / np.maximum(both.sum(axis=1), 1)
-
-    def _part(self, counts: Float32Array, random: np.random.Generator) -> Float32Array:
-        n = len(counts)
-        keep = np.where(random.random((n, 1)) < self.WHOLE, 1.0, _some(0.2, 1.0, n, random))
-        return thinned(counts, keep, random)
 
 
 @register_damage
@@ -250,6 +262,29 @@ class FewMolecules(Damage):
         molecules = thinned(counts, keep, random)
         copies = counts.sum(axis=1) / np.maximum(molecules.sum(axis=1), 1)
         return random.poisson(molecules * copies[:, None]).astype(np.float32), 1 - keep[:, 0]
+
+
+@register_damage
+class Several(Damage):
+    """One damage after another: two cells, or ambient RNA, and then lost molecules."""
+
+    key: ClassVar[str] = "several"
+    description: ClassVar[str] = "a part of another cell or ambient RNA is added, and molecules are lost"
+    severity: ClassVar[str] = "share of the counts that are foreign"
+    share: ClassVar[float] = 0.06
+
+    def damaged(
+        self, counts: Float32Array, around: Surroundings, random: np.random.Generator
+    ) -> tuple[Float32Array, FloatArray]:
+        """Damage the cells twice or three times."""
+        n = len(counts)
+        first = DAMAGES["partial_doublet"], DAMAGES["ambient"]
+        damaged, severity = first[0].damaged(counts, around, random)
+        polluted, of_pool = first[1].damaged(damaged, around, random)
+        both = random.random((n, 1)) < 0.5
+        damaged = np.where(both, polluted, damaged)
+        severity = np.where(both[:, 0], 1 - (1 - severity) * (1 - of_pool), severity)
+        return thinned(damaged, _some(0.1, 1.0, n, random), random), severity
 
 
 @register_damage

@@ -12,14 +12,13 @@ from cradlevae.data.damage.operators import damage_of
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.model.config import ModelConfig
-from cradlevae.model.damage.guide import Damaged
 from cradlevae.model.estimation.latent_draws import draw_globals
 from cradlevae.model.estimation.streams import padding, seeded
 from cradlevae.model.module import sparse_counts
 from cradlevae.model.trained import TrainedModel, training_rows
 from cradlevae.utils.constants import ENCODED_CELLS
 from cradlevae.utils.progress import track_slow
-from cradlevae.utils.types import Float32Array, FloatArray, IndexArray, IntArray
+from cradlevae.utils.types import FloatArray, IndexArray, IntArray
 
 DRAWS = 16
 """Draws of masks and embeddings whose mean z^p the guide sees."""
@@ -84,33 +83,39 @@ def diagnosed(model: TrainedModel, data: Experiment, rows: IndexArray, seed: int
     guide, kinds = model.module.damage_guide, model.config.damages
     assert guide is not None
     assert kinds is not None
-    parts: list[tuple[Float32Array, ...]] = []
+    two = torch.tensor([damage_of(key).by_another_cell for key in kinds])
+    parts: list[tuple[torch.Tensor, ...]] = []
     with seeded(seed):
         shift = draw_globals(model, DRAWS).shift.mean(0, keepdim=True)
         starts = range(0, len(rows), ENCODED_CELLS)
         for start in track_slow(starts, len(starts), "diagnosing cells"):
             some = rows[start : start + ENCODED_CELLS]
-            told = _told(model, data, some[padding(len(some), ENCODED_CELLS)], shift)
-            probability = torch.softmax(told.kind + guide.kind_odds, dim=-1)
-            mean, log_sd = told.severity
-            of_parent, parent = torch.softmax(told.parent, dim=-1).max(dim=-1)
+            evidence, odds = _evidence(model, data, some[padding(len(some), ENCODED_CELLS)], shift)
+            probability = torch.softmax(odds + guide.kind_odds, dim=-1)
+            told = [guide.of_kind(evidence, torch.full((len(odds),), kind)) for kind in range(guide.n_kinds)]
+            mean, log_sd = (torch.stack([one.severity[part] for one in told], dim=-1) for part in (0, 1))
+            doublet = (probability * two).argmax(-1)
+            second = torch.stack([torch.softmax(one.parent, -1) for one in told])[doublet, torch.arange(len(odds))]
+            of_parent, parent = second.max(dim=-1)
             answer = probability, mean, log_sd.exp(), parent, of_parent
-            parts.append(tuple(one[: len(some)].numpy() for one in answer))
-    chance, middle, spread, second, of_second = (np.concatenate(one) for one in zip(*parts, strict=True))
+            parts.append(tuple(one[: len(some)] for one in answer))
+    chance, middle, spread, second_parent, of_second = (torch.cat(one).numpy() for one in zip(*parts, strict=True))
     return Diagnosis(
         kinds=kinds,
         probability=chance.astype(np.float64),
         severity=np.stack([middle, spread]).astype(np.float64),
-        parent=second.astype(np.int64),
+        parent=second_parent.astype(np.int64),
         parent_probability=of_second.astype(np.float64),
     )
 
 
-def _told(model: TrainedModel, data: Experiment, rows: IndexArray, shift: torch.Tensor) -> Damaged:
+def _evidence(
+    model: TrainedModel, data: Experiment, rows: IndexArray, shift: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     module, minibatch = model.module, make_minibatch(data, rows)
     effect = (minibatch.dosage @ shift).index_select(1, minibatch.condition)[0]
     offset = module.offset_of_cells(minibatch.dosage, minibatch.condition)
-    return module.damaged(sparse_counts(minibatch).dense(), effect, offset, minibatch.levels)
+    return module.damage_evidence(sparse_counts(minibatch).dense(), effect, offset, minibatch.levels)
 
 
 def with_kinds(model: TrainedModel, data: Experiment) -> TrainedModel:

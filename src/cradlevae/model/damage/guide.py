@@ -24,7 +24,9 @@ from cradlevae.nn.likelihood import Likelihood
 from cradlevae.nn.mlp import MLP, Gaussian, GaussianHead
 
 WIDTH = 256
-LAYERS = 3
+LAYERS = 2
+GIVEN_LAYERS = 2
+"""Layers before the kind of damage is known, and after."""
 FOREIGN_WIDTH = 64
 """Width of the layer from which the foreign profile is decoded."""
 
@@ -34,7 +36,7 @@ TYPICAL = 100.0
 
 @dataclass(frozen=True)
 class Damaged:
-    """What the guide says of cells.
+    """What the guide says of cells, given the kind of damage of each.
 
     Attributes
     ----------
@@ -46,10 +48,8 @@ class Damaged:
         Shares of the genes in the foreign counts, φ, (N, G).
     lost
         Expected number of lost counts, λ, (N, 1).
-    kind
-        Log odds of the kinds of damage, (N, D).
     severity
-        Mean and log standard deviation of the log odds of the severity, given each kind, (N, D) each.
+        Mean and log standard deviation of the log odds of the severity, (N,) each.
     parent
         Log odds of the condition of a second cell, (N, conditions).
     """
@@ -58,7 +58,6 @@ class Damaged:
     foreign: Tensor
     profile: Tensor
     lost: Tensor
-    kind: Tensor
     severity: tuple[Tensor, Tensor]
     parent: Tensor
 
@@ -83,6 +82,8 @@ class Damaged:
 
 class DamageGuide(nn.Module):
     """A network of the counts and z^p of a failed cell.
+
+    It says first how likely each kind of damage is, and then, given a kind, all else.
 
     Parameters
     ----------
@@ -116,20 +117,20 @@ class DamageGuide(nn.Module):
         super().__init__()
         self.n_kinds = n_kinds
         self.mlp = MLP((n_genes, effect_width, 1), WIDTH, LAYERS)
+        self.kind = nn.Linear(WIDTH, n_kinds)
+        self.given = MLP((WIDTH, n_kinds), WIDTH, GIVEN_LAYERS)
         self.basal = GaussianHead(WIDTH, n_latent)
-        self.amounts = nn.Linear(WIDTH, 2)
+        self.amounts = nn.Linear(WIDTH, 4)
         self.pool_weights = nn.Linear(WIDTH, n_pools + 1)
         self.foreign = nn.Linear(WIDTH, FOREIGN_WIDTH)
         self.foreign_genes = nn.Linear(FOREIGN_WIDTH, n_genes)
-        self.kind = nn.Linear(WIDTH, n_kinds)
-        self.severity = nn.Linear(WIDTH, 2 * n_kinds)
         self.parent = nn.Linear(WIDTH, n_conditions)
         self.register_buffer("pools", torch.zeros(n_pools, n_genes))
         self.register_buffer("log_size", torch.zeros(()))
         self.register_buffer("kind_odds", torch.zeros(n_kinds))
 
-    def forward(self, standardised: Tensor, effect: Tensor, size: Tensor) -> Damaged:
-        """What the counts of cells say.
+    def forward(self, standardised: Tensor, effect: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+        """What the counts of cells say of the kinds of damage.
 
         Parameters
         ----------
@@ -139,18 +140,28 @@ class DamageGuide(nn.Module):
             z^p, (N, W).
         size
             Library sizes, (N,).
+
+        Returns
+        -------
+        tuple
+            The evidence, (N, width), for :meth:`of_kind`; and log odds of the kinds as often as copies suffer them,
+            (N, D).
         """
         log_size = (size.clamp_min(1).log() - self.log_size).unsqueeze(-1)
-        hidden = self.mlp(standardised, effect, log_size)
-        foreign, lost = self.amounts(hidden).split(1, dim=-1)
-        mean, log_sd = self.severity(hidden).chunk(2, dim=-1)
+        evidence = self.mlp(standardised, effect, log_size)
+        return evidence, self.kind(evidence)
+
+    def of_kind(self, evidence: Tensor, kind: Tensor) -> Damaged:
+        """What the counts say, given the kind of damage of each cell, (N,)."""
+        one_hot = F.one_hot(kind, self.n_kinds).to(evidence.dtype)
+        hidden = self.given(evidence, one_hot) + evidence
+        foreign, lost, mean, log_sd = self.amounts(hidden).split(1, dim=-1)
         return Damaged(
             q_basal=self.basal(hidden),
             foreign=torch.sigmoid(foreign),
             profile=self._profile(hidden),
             lost=F.softplus(lost) * TYPICAL,
-            kind=self.kind(hidden),
-            severity=(mean, log_sd.clamp(-5, 3)),
+            severity=(mean[:, 0], log_sd[:, 0].clamp(-5, 3)),
             parent=self.parent(hidden),
         )
 

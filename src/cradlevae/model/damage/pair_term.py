@@ -30,7 +30,9 @@ def pair_terms(module: CradleModule, pairs: PairBatch) -> dict[str, Tensor]:
     effect = (pairs.treatment_dosage @ draw.shift)[0].index_select(0, pairs.condition)
     offset = module.offset(pairs.treatment_dosage, pairs.treatments)
     offset = None if offset is None else offset.index_select(0, pairs.condition)
-    told = module.damaged(pairs.damaged, effect, offset, pairs.levels)
+    evidence, kind_odds = module.damage_evidence(pairs.damaged, effect, offset, pairs.levels)
+    assert module.damage_guide is not None
+    told = module.damage_guide.of_kind(evidence, pairs.kind)
     z_basal = told.q_basal.sample().unsqueeze(0)
     share = module.decode_share(z_basal, effect.unsqueeze(0), None, offset, module.of_levels(pairs.levels))
     own, lost = told.undamaged(pairs.damaged, share, module.likelihood)
@@ -39,7 +41,7 @@ def pair_terms(module: CradleModule, pairs: PairBatch) -> dict[str, Tensor]:
         undamaged = module.encode_dense(pairs.counts, effect, offset, pairs.levels)
         terms["counterfactual"] = beta * gaussian_kl(undamaged, told.q_basal).sum(-1).mean()
     terms["pair_counts"] = PAIR_WEIGHT * _counts_term(pairs.counts, (own + lost)[0])
-    terms["pair_damage"] = PAIR_WEIGHT * _damage_term(pairs, told)
+    terms["pair_damage"] = PAIR_WEIGHT * _damage_term(pairs, kind_odds, told)
     return terms
 
 
@@ -52,11 +54,11 @@ def _counts_term(counts: Tensor, expected: Tensor) -> Tensor:
     return (of_genes + of_total).mean()
 
 
-def _damage_term(pairs: PairBatch, told: Damaged) -> Tensor:
+def _damage_term(pairs: PairBatch, kind_odds: Tensor, told: Damaged) -> Tensor:
     """Minus the log probability of what was done to the copies."""
-    of_kind = F.cross_entropy(told.kind, pairs.kind)
+    of_kind = F.cross_entropy(kind_odds, pairs.kind)
     odds = torch.logit(pairs.severity.clamp(0.005, 0.995))
-    mean, log_sd = (part.gather(1, pairs.kind.unsqueeze(1))[:, 0] for part in told.severity)
+    mean, log_sd = told.severity
     of_severity = (0.5 * ((odds - mean) * (-log_sd).exp()).square() + log_sd).mean()
     two = (pairs.parent >= 0).to(odds.dtype)
     of_parent = F.cross_entropy(told.parent, pairs.parent.clamp_min(0), reduction="none")

@@ -2,9 +2,10 @@
 
 A decoder is a smooth map that all conditions share. What single genes of single perturbations do beside it, on the
 scale that effects are measured on, is in the training cells all the same: their mean log expression minus what the
-decoder expects. This is shrunk by :func:`cradlevae.nn.hierarchy.hierarchical_shrink`; failed cells are evidence, too,
-as far as they still show effects. Validation cells say how much of it holds, and how much wider than the posterior says
-effects spread about their prediction.
+decoder expects. This is shrunk by :func:`cradlevae.nn.joint.joint_shrink`, which knows that perturbations move alike,
+and so do genes; failed cells are evidence, too, as far as they still show effects. Validation cells say how much of it
+holds, and how much wider than the posterior says effects spread about their prediction. When they have said so, they
+are evidence as well: the residual is fitted once more with them, by the settings that they chose.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cradlevae.data.experiment import Experiment
+from cradlevae.data.gene_loadings import gene_loadings
 from cradlevae.data.labels import CONTROL
 from cradlevae.data.moments import (
     PRIOR_CELLS,
@@ -30,6 +32,7 @@ from cradlevae.model.estimation.effect_estimator import estimate_effects
 from cradlevae.model.estimation.effect_residual import EffectResidual
 from cradlevae.model.trained import TrainedModel, training_rows
 from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
+from cradlevae.nn.joint import JointPosterior, joint_shrink
 from cradlevae.utils.constants import TARGET_SUM
 from cradlevae.utils.types import BoolArray, Float32Array, FloatArray, IndexArray
 
@@ -38,6 +41,9 @@ ERROR = 0.05
 
 SHARE_SD = 0.5
 """Standard deviation, a priori, of the share of the residual that holds in other cells."""
+
+APART, APART_SD = 0.5, 0.5
+"""Weight, a priori, of the posterior in which conditions and genes vary each by itself, and its standard deviation."""
 
 PARTS = 1.0, 0.5, 0.0
 """Parts of the expected effects that evidence may be shrunk towards."""
@@ -49,26 +55,41 @@ WIDENING_SD = 1.0
 """Standard deviation, a priori, of the square of the widening of intervals about 1."""
 
 
-def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
+def with_residual(model: TrainedModel, data: Experiment, *, validation_cells: bool = True) -> TrainedModel:
     """The model with its :class:`.EffectResidual`, from its training and validation cells.
 
     A model without gene effects keeps its own effects; their intervals alone take the residual up.
+
+    Parameters
+    ----------
+    model, data
+        The model, and the cells that it was trained on.
+    validation_cells
+        Whether validation cells are evidence of effects themselves; if not, they only choose the settings.
     """
     condition, conditions = data.plain
     measured = _measure(model, replace(data, condition=condition, conditions=conditions))
     if measured is None:
         return model
     of_contexts = _measure(model, data) if model.pairs else None
-    return replace(model, residual=_residual(model, measured, of_contexts))
+    told = [(one, _expected(model, one.names)) for one in (measured, of_contexts) if one is not None]
+    residual, choices = _residual(model, told, {})
+    if validation_cells:  # they have chosen; intervals stay as much wider as they asked for when they were unseen
+        residual = replace(_residual(model, told, choices)[0], widening=residual.widening)
+    return replace(model, residual=residual)
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """What cells tell of the conditions that were trained on, the control first: each class, and other cells."""
+    """What cells tell of the conditions that were trained on, the control first: each class, and other cells.
+
+    With the loadings of genes that vary together between passing cells; ``None`` where effects are shrunk one by one.
+    """
 
     names: tuple[str, ...]
     classes: list[Evidence]
     held_out: Evidence
+    loadings: FloatArray | None = None
 
 
 def _measure(model: TrainedModel, data: Experiment) -> _Measured | None:
@@ -88,7 +109,16 @@ def _measure(model: TrainedModel, data: Experiment) -> _Measured | None:
     evidence = [Evidence.of_cells(one.mean, one.n_effective, _steadied_variance(one, within)) for one in classes]
     val = training_rows(data, model.split, model.config, "val")
     held_out = _moments(data, val[~data.failed[val]], names)
-    return _Measured(tuple(names), evidence, Evidence.of_cells(held_out.mean, held_out.n_effective, within))
+    told = Evidence.of_cells(held_out.mean, held_out.n_effective, within)
+    return _Measured(tuple(names), evidence, told, _loadings(data, train))
+
+
+def _loadings(data: Experiment, train: IndexArray) -> FloatArray:
+    """Of genes that vary together between passing cells (all, where there are none) of a condition and stratum."""
+    passing = train[~data.failed[train]]
+    rows = passing if len(passing) else train
+    group = np.unique(np.stack([data.condition[rows], data.strata[rows]]), axis=1, return_inverse=True)[1]
+    return gene_loadings(data.counts, rows, group.ravel())
 
 
 @dataclass(frozen=True)
@@ -108,26 +138,37 @@ def _expected(model: TrainedModel, names: Sequence[str]) -> _Expected:
     return _Expected(effect, spread, error, _below_control(dosage.numpy()))
 
 
-def _residual(model: TrainedModel, measured: _Measured, of_contexts: _Measured | None) -> EffectResidual:
+def _residual(
+    model: TrainedModel, told: Sequence[tuple[_Measured, _Expected]], choices: dict[str, _Choice]
+) -> tuple[EffectResidual, dict[str, _Choice]]:
     """The residual of single treatments first; a combination has the sum of its treatments', and what that leaves.
 
     Where there are several contexts, these are residuals over all contexts; what they leave in a context comes last.
+
+    Parameters
+    ----------
+    model
+        The model.
+    told
+        What cells tell, and the decoder expects, of conditions, and of conditions in contexts where there are several.
+    choices
+        What validation cells have chosen; without any, they choose now, and are no evidence.
     """
-    decoded = _expected(model, measured.names)
+    measured, decoded = told[0]
     expected, spread, error, dosage = decoded.effect, decoded.spread, decoded.error, decoded.dosage
     n_pairs = len(model.pairs)
     own = dosage.shape[1] - n_pairs
     n_treatments = (dosage[:, :own] != 0).sum(axis=1)
     single, combined = (np.flatnonzero((n_treatments == 0) | kind) for kind in (n_treatments == 1, n_treatments > 1))
 
-    of_single = _fitted(measured, expected, single)
+    of_single = _fitted(measured, expected, single, choices.get("singles"))
     mean, variance = np.zeros((2, dosage.shape[1], expected.shape[1]), dtype=np.float32)
     part = np.ones(dosage.shape[1], dtype=np.float32)
     treatment = dosage[single[1:], :own].argmax(axis=1)
     mean[treatment], variance[treatment], part[treatment] = of_single.mean[1:], of_single.variance[1:], of_single.part
 
     moved, left = dosage @ mean, dosage**2 @ variance
-    of_combined = _fitted(measured, expected + moved, combined)
+    of_combined = _fitted(measured, expected + moved, combined, choices.get("combinations"))
     moved[combined] += of_combined.mean
     left[combined] = of_combined.variance + of_combined.part**2 * left[combined]
     parts = of_single.part, of_combined.part
@@ -147,12 +188,17 @@ def _residual(model: TrainedModel, measured: _Measured, of_contexts: _Measured |
         _widening(measured.held_out, expected + moved, left + (part_of * spread) ** 2, error),
         n_pairs,
     )
-    return residual if of_contexts is None else _with_contexts(model, residual, of_contexts)
+    chosen = {"singles": of_single.choice, "combinations": of_combined.choice}
+    if len(told) == 1:
+        return residual, chosen
+    residual, of_contexts = _with_contexts(model, residual, *told[1], choices.get("contexts"))
+    return residual, chosen if of_contexts is None else {**chosen, "contexts": of_contexts}
 
 
-def _with_contexts(model: TrainedModel, residual: EffectResidual, measured: _Measured) -> EffectResidual:
+def _with_contexts(
+    model: TrainedModel, residual: EffectResidual, measured: _Measured, decoded: _Expected, choice: _Choice | None
+) -> tuple[EffectResidual, _Choice | None]:
     """The residual with what it leaves of single treatments in single contexts."""
-    decoded = _expected(model, measured.names)
     own = decoded.dosage.shape[1] - residual.n_pairs
     names = (CONTROL, *measured.names)
     moved, variance, part = residual.of(names, decoded.dosage)
@@ -160,7 +206,8 @@ def _with_contexts(model: TrainedModel, residual: EffectResidual, measured: _Mea
     rows = np.flatnonzero(((decoded.dosage[:, :own] != 0).sum(axis=1) == 1) & of_pairs.any(axis=1))
     mean, sd = residual.mean.copy(), residual.sd.copy()
     if len(rows):
-        fitted = _fitted(measured, decoded.effect + moved, np.concatenate([[0], rows]))
+        fitted = _fitted(measured, decoded.effect + moved, np.concatenate([[0], rows]), choice)
+        choice = fitted.choice
         pair = own + of_pairs[rows].argmax(axis=1)
         mean[pair], sd[pair] = fitted.mean[1:], np.sqrt(fitted.variance[1:])
         if model.module.gene_effects is None:
@@ -168,7 +215,21 @@ def _with_contexts(model: TrainedModel, residual: EffectResidual, measured: _Mea
     residual = replace(residual, mean=mean, sd=sd)
     moved, variance, part = residual.of(names, decoded.dosage)
     spread = variance + (part * decoded.spread) ** 2
-    return replace(residual, widening=_widening(measured.held_out, decoded.effect + moved, spread, decoded.error))
+    widening = _widening(measured.held_out, decoded.effect + moved, spread, decoded.error)
+    return replace(residual, widening=widening), choice
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What validation cells choose.
+
+    A part of what is expected, the weight of the posterior in which conditions and genes vary each by itself, and the
+    share of the residual that holds.
+    """
+
+    part: float
+    apart: float
+    share: float
 
 
 @dataclass(frozen=True)
@@ -177,27 +238,36 @@ class _Fitted:
 
     mean: Float32Array
     variance: Float32Array
-    part: float
+    choice: _Choice
+
+    @property
+    def part(self) -> float:
+        return self.choice.part
 
 
-def _fitted(measured: _Measured, expected: Float32Array, rows: IndexArray) -> _Fitted:
+def _fitted(measured: _Measured, expected: Float32Array, rows: IndexArray, choice: _Choice | None = None) -> _Fitted:
     """What some conditions, the control first, leave of what is expected.
 
     Evidence is shrunk towards what is expected, or, where other cells are nearer to that by more than a standard error,
-    towards a part of it.
+    towards a part of it. Where other cells have made their choice, they are evidence, too.
     """
     classes, held_out, expected = [one.of(rows) for one in measured.classes], measured.held_out.of(rows), expected[rows]
     control = np.arange(len(rows)) == 0
     best, lost = None, np.zeros(len(rows))
-    for part in PARTS:
+    for part in PARTS if choice is None else (choice.part,):
         prior = np.float32(part) * expected
         shown = [classes[0], *(_diluted(one, classes[0], prior, control) for one in classes[1:])]
-        mean, variance = hierarchical_shrink(shown, prior, control)
-        mean *= _share_that_holds(held_out, prior, mean)
+        if choice is not None and held_out.measured.any():
+            shown.append(held_out)
+        posterior = joint_shrink(shown, prior, control, measured.loadings)
+        apart = _weight(held_out, prior, posterior) if choice is None else choice.apart
+        mean, variance = posterior.mixed(apart)
+        share = _share_that_holds(held_out, prior, mean) if choice is None else choice.share
+        mean *= share
         off = _off(held_out, prior + mean)
         gain = (lost - off)[held_out.measured & ~control]
         if best is None or gain.mean() > gain.std(ddof=1) / len(gain) ** 0.5:
-            best, lost = _Fitted(mean + prior - expected, variance, part), off
+            best, lost = _Fitted(mean + prior - expected, variance, _Choice(part, apart, share)), off
         if len(gain) < MIN_CONDITIONS:
             break
     assert best is not None
@@ -233,15 +303,37 @@ def _diluted(one: Evidence, passing: Evidence, expected: Float32Array, control: 
     return replace(one, slope=float(np.clip(slope, 0.0, 1.0)))
 
 
+def _weight(held_out: Evidence, expected: Float32Array, posterior: JointPosterior) -> float:
+    """Weight of the posterior in which each varies by itself; a priori as much as the other one's."""
+    away = posterior.apart - posterior.together
+    return _slope(held_out, expected + posterior.together, away, APART, APART_SD)
+
+
 def _share_that_holds(held_out: Evidence, expected: Float32Array, residual: Float32Array) -> float:
-    """Regression of what the decoder leaves of other cells' means on the residual, gene by gene about a common base.
+    """Regression of what the decoder leaves of other cells' means on the residual.
 
     A priori the share is 1 ± ½, which decides where there are few of these cells.
     """
-    precision = covered = 1 / SHARE_SD**2
+    return _slope(held_out, expected, residual, 1.0, SHARE_SD)
+
+
+def _slope(held_out: Evidence, without: Float32Array, added: Float32Array, before: float, sd: float) -> float:
+    """How much of what is added other cells' means ask for, 0 to 1; gene by gene about a common base.
+
+    Parameters
+    ----------
+    held_out
+        Other cells.
+    without, added
+        Effects without what is added, and that, (conditions, genes).
+    before, sd
+        How much it is a priori.
+    """
+    precision = 1 / sd**2
+    covered = before * precision
     if held_out.measured.sum() > 1:
         weight = held_out.precision
-        left, explained = (_about_base(table, weight) for table in (held_out.mean - expected, residual))
+        left, explained = (_about_base(table, weight) for table in (held_out.mean - without, added))
         precision += float((weight * explained**2).sum())
         covered += float((weight * explained * left).sum())
     return float(np.clip(covered / precision, 0.0, 1.0))

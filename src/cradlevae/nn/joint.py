@@ -1,0 +1,129 @@
+"""Empirical Bayes of a table of effects by all that is known of it: classes of cells, perturbations and genes alike.
+
+Classes of cells (passing and failed ones) are brought to one table first: each class is compared with its own controls,
+which have the same damage, and its differences are divided by its slope. The table is then shrunk twice: with a
+covariance between conditions and one between genes (:mod:`cradlevae.nn.multivariate`), and by a scale of the condition
+and one of the gene (:mod:`cradlevae.nn.hierarchy`). The first tells more where conditions or genes move alike, the
+second needs fewer of them, and knows better what does nothing at all; the posterior is a mixture of the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
+from cradlevae.nn.multivariate import multivariate_shrink
+from cradlevae.utils.types import BoolArray, Float32Array, FloatArray
+
+TO_DIAGONAL = 0.03
+"""How far the covariance between conditions is shrunk towards its diagonal in each iteration."""
+
+
+@dataclass(frozen=True)
+class PooledEvidence:
+    """Effects that several classes of cells tell together, as one class of cells would.
+
+    Attributes
+    ----------
+    value
+        Effects, (conditions, genes).
+    n_cells, n_controls
+        Cells of the pool that each condition and the controls are worth, (conditions,), and one number.
+    within
+        Variance of a gene between these cells, (genes,).
+    """
+
+    value: FloatArray
+    n_cells: FloatArray
+    n_controls: float
+    within: FloatArray
+
+
+def pooled_evidence(evidence: Sequence[Evidence], control: BoolArray, rows: BoolArray) -> PooledEvidence:
+    """Bring classes of cells to one table.
+
+    Parameters
+    ----------
+    evidence
+        The conditions' means in each class of cells; each has a slope above 0, and controls.
+    control
+        Which conditions are controls, (conditions,).
+    rows
+        Conditions whose effects are asked for, (conditions,), each measured in some class.
+
+    Notes
+    -----
+    The precision of a pooled effect is the sum of slope² / variance over classes; as a table it is brought to the form
+    cells × genes by its geometric means over genes and over conditions.
+    """
+    n_genes = evidence[0].mean.shape[1]
+    weighted, precision = np.zeros((2, int(rows.sum()), n_genes))
+    of_controls = np.zeros(n_genes)
+    for one in evidence:
+        own = one.slope**2 * one.precision
+        weight = own[control].sum(axis=0)
+        base = (own[control] * one.mean[control]).sum(axis=0) / weight
+        precision += own[rows]
+        weighted += own[rows] * (one.mean[rows] - base) / one.slope
+        of_controls = of_controls + weight
+    log_precision = np.log(precision)
+    n_cells = np.exp(log_precision.mean(axis=1))
+    within = np.exp(np.log(n_cells).mean() - log_precision.mean(axis=0))
+    n_controls = float(np.exp(np.log(of_controls * within).mean()))
+    return PooledEvidence(weighted / precision, n_cells, n_controls, within)
+
+
+@dataclass(frozen=True)
+class JointPosterior:
+    """How far conditions are from what is expected, (conditions, genes) each, by two priors.
+
+    Attributes
+    ----------
+    together, together_variance
+        Mean and variance where conditions, and genes, vary together.
+    apart, apart_variance
+        The same where each has a scale of its own.
+    """
+
+    together: Float32Array
+    together_variance: Float32Array
+    apart: Float32Array
+    apart_variance: Float32Array
+
+    def mixed(self, weight: float) -> tuple[Float32Array, Float32Array]:
+        """Mean and variance of the mixture in which ``apart`` has this weight."""
+        away = self.apart - self.together
+        variance = weight * self.apart_variance + (1 - weight) * self.together_variance
+        return self.together + weight * away, variance + weight * (1 - weight) * away**2
+
+
+def joint_shrink(
+    evidence: Sequence[Evidence],
+    expected: npt.NDArray[np.floating],
+    control: BoolArray,
+    loadings: FloatArray | None = None,
+) -> JointPosterior:
+    """How far conditions are from what is expected, by both priors.
+
+    Parameters
+    ----------
+    evidence, expected, control
+        As of :func:`cradlevae.nn.hierarchy.hierarchical_shrink`, which answers alone where no class has controls.
+    loadings
+        Of genes that vary together; see :func:`cradlevae.nn.multivariate.multivariate_shrink`.
+    """
+    mean, variance = hierarchical_shrink(evidence, expected, control)
+    together, left = mean.copy(), variance.copy()
+    usable = [one for one in evidence if one.slope > 0 and (control & one.measured).any()]
+    rows = ~control & np.any([one.measured for one in usable], axis=0) if usable else np.zeros_like(control)
+    if rows.any():
+        pool = pooled_evidence(usable, control, rows)
+        together[rows], left[rows] = multivariate_shrink(
+            pool.value - expected[rows], pool.n_cells, pool.n_controls, pool.within,
+            loadings=loadings, to_diagonal=TO_DIAGONAL,
+        )  # fmt: skip
+    return JointPosterior(together, left, mean, variance)
