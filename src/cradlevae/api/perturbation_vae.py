@@ -159,7 +159,7 @@ class PerturbationVAE(Questions):
         Parameters
         ----------
         max_epochs
-            Largest number of passes over the training cells; by default as many as make 6,000 steps (30 to 200).
+            Largest number of passes over the training cells; by default as many as make 3,000 steps (30 to 200).
         output
             Folder for the checkpoints and the learning curves (CSV); without one, none are kept after training.
         resume

@@ -17,7 +17,7 @@ TrainOn = Literal["all", "passing"]
 Reference = Literal["damaged", "mean", "median", "cell"]
 """What stands for "the same cell, had it been of the other class"."""
 
-PAIR_SHARE = 0.375
+PAIR_SHARE = 0.5
 """Counterfactual pairs in a minibatch, as a share of its cells."""
 
 CHOICES: dict[str, tuple[str, ...]] = {

@@ -18,7 +18,7 @@ from cradlevae.data.loading.minibatch import Minibatch
 from cradlevae.model.artifact import make_artifact
 from cradlevae.model.basal_encoder import BasalEncoder
 from cradlevae.model.config import ModelConfig
-from cradlevae.model.damage.guide import DamageGuide
+from cradlevae.model.damage.guide import DamageGuide, Evidence
 from cradlevae.model.decoder import Decoder
 from cradlevae.model.effect import make_embedding, make_mask, rows_of
 from cradlevae.model.gene_effects import GeneEffects
@@ -208,10 +208,8 @@ class CradleModule(nn.Module):
         posterior, _ = self.encode(self.basal_encoder.of_dense(counts), effect.unsqueeze(0), None, offset, levels)
         return Gaussian(posterior.loc[0], posterior.scale[0])
 
-    def damage_evidence(
-        self, counts: Tensor, effect: Tensor, offset: Tensor | None, levels: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """What counts say of the kinds of damage of failed cells; see :meth:`.DamageGuide.forward`.
+    def damage_evidence(self, counts: Tensor, effect: Tensor, offset: Tensor | None, levels: Tensor | None) -> Evidence:
+        """What counts of failed cells say before the kind of damage is known; see :meth:`.DamageGuide.forward`.
 
         Parameters
         ----------
@@ -233,7 +231,9 @@ class CradleModule(nn.Module):
             of_levels = self.level_effects.of_cells(levels)
             standardised = standardised - encoder.moved(of_levels, self.level_effects.expected_log())
         guide: DamageGuide = self.damage_guide
-        answer: tuple[Tensor, Tensor] = guide(standardised, effect.detach(), counts.sum(-1))
+        before = self.encode_dense(counts, effect, offset, levels)
+        before = Gaussian(before.loc.detach(), before.scale.detach())
+        answer: Evidence = guide(standardised, effect.detach(), counts.sum(-1), before)
         return answer
 
     def encoded_offset(self, offset: Tensor) -> Tensor:

@@ -212,8 +212,8 @@ def _undamaged(
     guide = module.damage_guide
     assert guide is not None
     counts = sparse_counts(minibatch).dense()
-    evidence, odds = module.damage_evidence(counts, own.perturbation.mean(0), own.offset, own.levels)
-    probability, kind = torch.softmax(odds + guide.kind_odds, dim=-1).topk(min(KINDS, guide.n_kinds), dim=-1)
+    evidence = module.damage_evidence(counts, own.perturbation.mean(0), own.offset, own.levels)
+    probability, kind = torch.softmax(evidence.kind + guide.kind_odds, dim=-1).topk(min(KINDS, guide.n_kinds), dim=-1)
     probability = probability / probability.sum(-1, keepdim=True)
     rates, kept, information = (torch.zeros(()) for _ in range(3))
     for place, weight in enumerate(probability.unbind(-1)):

@@ -56,12 +56,15 @@ def test_a_leaking_cell_keeps_the_retained_genes() -> None:
     np.testing.assert_array_equal(damaged[:, around.retained], counts[:, around.retained])
 
 
-def test_a_doublet_of_whole_cells_is_their_sum() -> None:
+def test_a_doublet_of_whole_cells_is_their_sum_and_a_partial_one_is_less() -> None:
     counts, around = some_cells()
     damaged, severity = damage_of("doublet").damaged(counts, around, np.random.default_rng(1))
-    whole = (damaged == counts + around.others).all(axis=1)
-    assert 0.4 < whole.mean() < 0.75  # both are whole more often than not
-    np.testing.assert_allclose(severity[whole], (around.others.sum(1) / damaged.sum(1))[whole])
+    np.testing.assert_array_equal(damaged, counts + around.others)
+    np.testing.assert_allclose(severity, around.others.sum(1) / damaged.sum(1))
+    partial, _ = damage_of("partial_doublet").damaged(counts, around, np.random.default_rng(1))
+    assert (partial <= damaged).all()
+    whole = (partial >= counts).all(axis=1)
+    assert 0.4 < whole.mean() < 0.7
 
 
 def test_ambient_counts_come_from_the_pools_that_failed_cells_show_and_from_others() -> None:

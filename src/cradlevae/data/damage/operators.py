@@ -140,7 +140,7 @@ class FewCounts(Damage):
     key: ClassVar[str] = "few_counts"
     description: ClassVar[str] = "molecules are lost at random"
     severity: ClassVar[str] = "share of the cell's molecules that are lost"
-    share: ClassVar[float] = 0.3
+    share: ClassVar[float] = 0.32
 
     def damaged(
         self, counts: Float32Array, around: Surroundings, random: np.random.Generator
@@ -157,7 +157,7 @@ class Doublet(Damage):
     key: ClassVar[str] = "doublet"
     description: ClassVar[str] = "the counts of another cell are added"
     severity: ClassVar[str] = "share of the counts that are another cell's"
-    share: ClassVar[float] = 0.22
+    share: ClassVar[float] = 0.26
     by_another_cell: ClassVar[bool] = True
 
     def damaged(
@@ -175,7 +175,7 @@ class PartialDoublet(Damage):
     key: ClassVar[str] = "partial_doublet"
     description: ClassVar[str] = "a part of another cell's counts is added, to all or a part of its own"
     severity: ClassVar[str] = "share of the counts that are another cell's"
-    share: ClassVar[float] = 0.1
+    share: ClassVar[float] = 0.05
     by_another_cell: ClassVar[bool] = True
 
     def damaged(
@@ -199,7 +199,7 @@ class Ambient(Damage):
     key: ClassVar[str] = "ambient"
     description: ClassVar[str] = "RNA from outside of the cell takes the place of its own"
     severity: ClassVar[str] = "share of the counts that are ambient"
-    share: ClassVar[float] = 0.25
+    share: ClassVar[float] = 0.24
 
     def damaged(
         self, counts: Float32Array, around: Surroundings, random: np.random.Generator
@@ -231,7 +231,7 @@ class Dying(Damage):
     key: ClassVar[str] = "dying"
     description: ClassVar[str] = "cytoplasmic RNA is lost, of some genes more than of others"
     severity: ClassVar[str] = "share of the cell's molecules that are lost"
-    share: ClassVar[float] = 0.1
+    share: ClassVar[float] = 0.06
 
     def damaged(
         self, counts: Float32Array, around: Surroundings, random: np.random.Generator
@@ -252,7 +252,7 @@ class FewMolecules(Damage):
     key: ClassVar[str] = "few_molecules"
     description: ClassVar[str] = "the counts are copies of a few of the cell's molecules"
     severity: ClassVar[str] = "share of the cell's molecules that were never amplified"
-    share: ClassVar[float] = 0.06
+    share: ClassVar[float] = 0.02
 
     def damaged(
         self, counts: Float32Array, around: Surroundings, random: np.random.Generator
@@ -271,7 +271,7 @@ class Several(Damage):
     key: ClassVar[str] = "several"
     description: ClassVar[str] = "a part of another cell or ambient RNA is added, and molecules are lost"
     severity: ClassVar[str] = "share of the counts that are foreign"
-    share: ClassVar[float] = 0.06
+    share: ClassVar[float] = 0.03
 
     def damaged(
         self, counts: Float32Array, around: Surroundings, random: np.random.Generator

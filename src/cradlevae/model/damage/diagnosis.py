@@ -12,6 +12,7 @@ from cradlevae.data.damage.operators import damage_of
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.model.config import ModelConfig
+from cradlevae.model.damage.guide import Evidence
 from cradlevae.model.estimation.latent_draws import draw_globals
 from cradlevae.model.estimation.streams import padding, seeded
 from cradlevae.model.module import sparse_counts
@@ -90,12 +91,13 @@ def diagnosed(model: TrainedModel, data: Experiment, rows: IndexArray, seed: int
         starts = range(0, len(rows), ENCODED_CELLS)
         for start in track_slow(starts, len(starts), "diagnosing cells"):
             some = rows[start : start + ENCODED_CELLS]
-            evidence, odds = _evidence(model, data, some[padding(len(some), ENCODED_CELLS)], shift)
-            probability = torch.softmax(odds + guide.kind_odds, dim=-1)
-            told = [guide.of_kind(evidence, torch.full((len(odds),), kind)) for kind in range(guide.n_kinds)]
+            evidence = _evidence(model, data, some[padding(len(some), ENCODED_CELLS)], shift)
+            odds = evidence.kind + guide.kind_odds
+            probability, every = torch.softmax(odds, dim=-1), torch.arange(len(odds))
+            told = [guide.of_kind(evidence, torch.full_like(every, kind)) for kind in range(guide.n_kinds)]
             mean, log_sd = (torch.stack([one.severity[part] for one in told], dim=-1) for part in (0, 1))
             doublet = (probability * two).argmax(-1)
-            second = torch.stack([torch.softmax(one.parent, -1) for one in told])[doublet, torch.arange(len(odds))]
+            second = torch.stack([torch.softmax(one.parent, -1) for one in told])[doublet, every]
             of_parent, parent = second.max(dim=-1)
             answer = probability, mean, log_sd.exp(), parent, of_parent
             parts.append(tuple(one[: len(some)] for one in answer))
@@ -109,9 +111,7 @@ def diagnosed(model: TrainedModel, data: Experiment, rows: IndexArray, seed: int
     )
 
 
-def _evidence(
-    model: TrainedModel, data: Experiment, rows: IndexArray, shift: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _evidence(model: TrainedModel, data: Experiment, rows: IndexArray, shift: torch.Tensor) -> Evidence:
     module, minibatch = model.module, make_minibatch(data, rows)
     effect = (minibatch.dosage @ shift).index_select(1, minibatch.condition)[0]
     offset = module.offset_of_cells(minibatch.dosage, minibatch.condition)

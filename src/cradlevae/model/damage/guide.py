@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cradlevae.nn.likelihood import Likelihood
-from cradlevae.nn.mlp import MLP, Gaussian, GaussianHead
+from cradlevae.nn.mlp import MLP, Gaussian
 
 WIDTH = 256
 LAYERS = 2
@@ -32,6 +32,25 @@ FOREIGN_WIDTH = 64
 
 TYPICAL = 100.0
 """Lost counts are measured in this unit."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the counts of cells say before the kind of damage is known.
+
+    Attributes
+    ----------
+    hidden
+        Hidden layer, (N, width).
+    kind
+        Log odds of the kinds, as often as copies suffer them, (N, D).
+    as_passing
+        Posterior of the basal state if the cell were not damaged, (N, K).
+    """
+
+    hidden: Tensor
+    kind: Tensor
+    as_passing: Gaussian
 
 
 @dataclass(frozen=True)
@@ -119,7 +138,9 @@ class DamageGuide(nn.Module):
         self.mlp = MLP((n_genes, effect_width, 1), WIDTH, LAYERS)
         self.kind = nn.Linear(WIDTH, n_kinds)
         self.given = MLP((WIDTH, n_kinds), WIDTH, GIVEN_LAYERS)
-        self.basal = GaussianHead(WIDTH, n_latent)
+        self.basal = nn.Linear(WIDTH, 2 * n_latent)
+        nn.init.zeros_(self.basal.weight)
+        nn.init.zeros_(self.basal.bias)
         self.amounts = nn.Linear(WIDTH, 4)
         self.pool_weights = nn.Linear(WIDTH, n_pools + 1)
         self.foreign = nn.Linear(WIDTH, FOREIGN_WIDTH)
@@ -129,7 +150,7 @@ class DamageGuide(nn.Module):
         self.register_buffer("log_size", torch.zeros(()))
         self.register_buffer("kind_odds", torch.zeros(n_kinds))
 
-    def forward(self, standardised: Tensor, effect: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, standardised: Tensor, effect: Tensor, size: Tensor, as_passing: Gaussian) -> Evidence:
         """What the counts of cells say of the kinds of damage.
 
         Parameters
@@ -140,24 +161,22 @@ class DamageGuide(nn.Module):
             z^p, (N, W).
         size
             Library sizes, (N,).
-
-        Returns
-        -------
-        tuple
-            The evidence, (N, width), for :meth:`of_kind`; and log odds of the kinds as often as copies suffer them,
-            (N, D).
+        as_passing
+            Posterior of the basal state if the cells were not damaged, (N, K).
         """
         log_size = (size.clamp_min(1).log() - self.log_size).unsqueeze(-1)
-        evidence = self.mlp(standardised, effect, log_size)
-        return evidence, self.kind(evidence)
+        hidden = self.mlp(standardised, effect, log_size)
+        return Evidence(hidden, self.kind(hidden), as_passing)
 
-    def of_kind(self, evidence: Tensor, kind: Tensor) -> Damaged:
+    def of_kind(self, evidence: Evidence, kind: Tensor) -> Damaged:
         """What the counts say, given the kind of damage of each cell, (N,)."""
-        one_hot = F.one_hot(kind, self.n_kinds).to(evidence.dtype)
-        hidden = self.given(evidence, one_hot) + evidence
+        one_hot = F.one_hot(kind, self.n_kinds).to(evidence.hidden.dtype)
+        hidden = self.given(evidence.hidden, one_hot) + evidence.hidden
+        moved, widened = self.basal(hidden).chunk(2, dim=-1)
+        before = evidence.as_passing
         foreign, lost, mean, log_sd = self.amounts(hidden).split(1, dim=-1)
         return Damaged(
-            q_basal=self.basal(hidden),
+            q_basal=Gaussian(before.loc + moved, before.scale * widened.clamp(-4, 4).exp()),
             foreign=torch.sigmoid(foreign),
             profile=self._profile(hidden),
             lost=F.softplus(lost) * TYPICAL,

@@ -30,7 +30,7 @@ def pair_terms(module: CradleModule, pairs: PairBatch) -> dict[str, Tensor]:
     effect = (pairs.treatment_dosage @ draw.shift)[0].index_select(0, pairs.condition)
     offset = module.offset(pairs.treatment_dosage, pairs.treatments)
     offset = None if offset is None else offset.index_select(0, pairs.condition)
-    evidence, kind_odds = module.damage_evidence(pairs.damaged, effect, offset, pairs.levels)
+    evidence = module.damage_evidence(pairs.damaged, effect, offset, pairs.levels)
     assert module.damage_guide is not None
     told = module.damage_guide.of_kind(evidence, pairs.kind)
     z_basal = told.q_basal.sample().unsqueeze(0)
@@ -41,7 +41,7 @@ def pair_terms(module: CradleModule, pairs: PairBatch) -> dict[str, Tensor]:
         undamaged = module.encode_dense(pairs.counts, effect, offset, pairs.levels)
         terms["counterfactual"] = beta * gaussian_kl(undamaged, told.q_basal).sum(-1).mean()
     terms["pair_counts"] = PAIR_WEIGHT * _counts_term(pairs.counts, (own + lost)[0])
-    terms["pair_damage"] = PAIR_WEIGHT * _damage_term(pairs, kind_odds, told)
+    terms["pair_damage"] = PAIR_WEIGHT * _damage_term(pairs, evidence.kind, told)
     return terms
 
 

@@ -10,7 +10,7 @@ from cradlevae.errors import DataError
 from cradlevae.utils.checks import check_at_least, check_choice, seed_number, whole_number
 from cradlevae.utils.fields import normalise_fields
 
-STEPS = 6000
+STEPS = 3000
 """Steps of training by default: validation improves little after them."""
 
 
@@ -25,7 +25,7 @@ class TrainConfig:
     Parameters
     ----------
     max_epochs
-        At most so many passes over the training cells; ``None`` takes as many as make 6,000 steps, between 30 and 200.
+        At most so many passes over the training cells; ``None`` takes as many as make 3,000 steps, between 30 and 200.
     batch_size
         Cells a step, over all devices.
     n_particles
