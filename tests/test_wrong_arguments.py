@@ -57,6 +57,7 @@ QUERIES: dict[str, dict[str, list[Any]]] = {
         "library_size": CHOICE, "batch": LEVEL, "n_draws": COUNT, "seed": WHOLE, "output": OPTIONAL_PATH,
         "overwrite": FLAG,
     },
+    "diagnose": {"adata": ADATA, "cells": CHOICE, "credible": PROBABILITY, "seed": WHOLE},
     "artifact_signature": {"credible": PROBABILITY, "n_draws": COUNT, "n_states": COUNT, "seed": WHOLE},
     "latents": {"adata": ADATA, "n_draws": COUNT, "sample": FLAG, "seed": WHOLE},
     "mask_probabilities": {},
@@ -148,7 +149,7 @@ FUNCTIONS: dict[str, dict[str, list[Any]]] = {
     },
     "evaluate": {
         "model": [None, "run", Path("run"), 5], "adata": ADATA, "reference": CHOICE, "published": FLAG,
-        "generated": FLAG, "truth": [None, 1, 5, "nonsense"], "n_cells": COUNT, "seed": WHOLE,
+        "generated": FLAG, "denoiser": FLAG, "truth": [None, 1, 5, "nonsense"], "n_cells": COUNT, "seed": WHOLE,
     },
     "to_cell_eval": {
         "model": [None, "run", 5], "adata": ADATA, "folder": PATH, "reference": CHOICE, "overwrite": FLAG,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cradlevae.data.damage.operators import DAMAGES
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.family import FAMILY
@@ -36,7 +37,11 @@ def test_what_is_given_stays() -> None:
         ({"decode": "add"}, "decode is 'add'; choose one of concat, sum"),
         ({"guide": "meanfield"}, "guide is 'meanfield'; choose one of correlated, mean-field"),
         ({"objective": "paper"}, "objective is 'paper'; choose one of corrected, released"),
-        ({"reference": "max"}, "reference is 'max'; choose one of mean, median, cell"),
+        ({"reference": "max"}, "reference is 'max'; choose one of damaged, mean, median, cell"),
+        ({"damages": ("few_counts", "fewcounts")}, "unknown damage 'fewcounts'; did you mean 'few_counts'"),
+        ({"damages": ()}, "must name one or more damages, each once"),
+        ({"damages": ("doublet", "doublet")}, "must name one or more damages, each once"),
+        ({"pair_share": 0.0}, "pair_share is 0.0; it must be above 0"),
         ({"mask_prior": 0.0}, "mask_prior is 0.0; it must lie between 0 and 1"),
         ({"mask_prior": 1.0}, "mask_prior is 1.0; it must lie between 0 and 1"),
         ({"n_latent": 0}, "n_latent is 0; it must be at least 1"),
@@ -49,7 +54,7 @@ def test_values_out_of_range_are_refused(options: dict[str, Any], message: str) 
 
 
 def test_epochs_make_the_steps_that_training_takes() -> None:
-    assert TrainConfig().of_cells(12_800).max_epochs == 120
+    assert TrainConfig().of_cells(12_800).max_epochs == 60
     assert TrainConfig().of_cells(100).max_epochs == 200
     assert TrainConfig().of_cells(1_000_000).max_epochs == 30
     assert TrainConfig(max_epochs=7).of_cells(100).max_epochs == 7
@@ -72,6 +77,16 @@ def test_epochs_make_the_steps_that_training_takes() -> None:
         ),
         ({"model": "cpa_vae", "embedding_layers": 2}, "CPAVAE has no embedding or artifact encoder"),
         ({"model": "svae_plus", "mask_prior": 0.1}, "SVAEPlus has no mask with a fixed prior"),
+        (
+            {"reference": "mean", "damages": ("doublet",)},
+            "reference='mean' damages no copies, so damages means nothing",
+        ),
+        ({"reference": "cell", "pair_share": 0.1}, "reference='cell' damages no copies, so pair_share means nothing"),
+        (
+            {"counterfactual_weight": 0.0, "damages": ("doublet",)},
+            "counterfactual_weight is 0, so damages means nothing",
+        ),
+        ({"objective": "released", "pair_share": 0.1}, "published model, which has none, so pair_share means nothing"),
         ({"counterfactual_weight": 0.0, "reference": "cell"}, "counterfactual_weight is 0, so reference means nothing"),
         ({"objective": "released", "gene_effects": True}, "which has none, so gene_effects means nothing"),
         ({"objective": "released", "linear_path": True}, "which has none, so linear_path means nothing"),
@@ -110,3 +125,17 @@ def test_types_are_pythons_own_or_refused() -> None:
         TrainConfig(seed=None)
     with pytest.raises(DataError, match="n_latent is '5'; it must be a whole number"):
         ModelConfig(n_latent="5")
+
+
+def test_pairs_are_made_where_damaged_copies_are_the_reference() -> None:
+    default, mean = ModelConfig().resolved(combinations=True), ModelConfig(reference="mean").resolved(combinations=True)
+    assert default.reference == "damaged"
+    assert default.damages == tuple(DAMAGES)
+    assert default.pair_share
+    assert mean.damages is mean.pair_share is None
+    no_term = ModelConfig(counterfactual_weight=0.0, reference="damaged").resolved(combinations=True)
+    assert no_term.pair_share == default.pair_share
+    neither = ModelConfig(counterfactual_weight=0.0).resolved(combinations=True)
+    assert neither.reference is neither.pair_share is None
+    released = ModelConfig(objective="released").resolved(combinations=True)
+    assert (released.reference, released.pair_share) == ("median", None)

@@ -24,6 +24,10 @@ def told(foreign: float, lost: float, profile: torch.Tensor) -> Damaged:
     )
 
 
+def standard(n: int) -> Gaussian:
+    return Gaussian(torch.zeros(n, 5), torch.ones(n, 5))
+
+
 def test_without_foreign_counts_a_cell_keeps_all_of_its_own() -> None:
     counts, share = torch.poisson(torch.full((N, G), 3.0)), torch.softmax(torch.randn(1, N, G), -1)
     likelihood = likelihood_of("gamma-poisson")(G)
@@ -59,11 +63,18 @@ def test_gradients_flow_through_all_of_it() -> None:
     guide.pools.copy_(torch.full((1, G), 1 / G))
     likelihood = likelihood_of("gamma-poisson")(G)
     counts = torch.poisson(torch.full((N, G), 3.0))
-    evidence, odds = guide(counts.log1p(), torch.ones(N, 4), counts.sum(-1))
+    evidence = guide(counts.log1p(), torch.ones(N, 4), counts.sum(-1), standard(N))
     answer = guide.of_kind(evidence, torch.tensor([0, 1, 2]))
     share = torch.softmax(answer.q_basal.loc @ torch.randn(5, G), -1).unsqueeze(0)
     own, lost = answer.undamaged(counts, share, likelihood)
-    total = own.square().sum() + lost.square().sum() + answer.q_basal.scale.sum() + odds.sum() + answer.parent.sum()
+    total = (
+        own.square().sum()
+        + lost.square().sum()
+        + answer.q_basal.scale.sum()
+        + evidence.kind.sum()
+        + answer.parent.sum()
+    )
+    total = total + evidence.kind.sum() + answer.parent.sum()
     (total + answer.severity[0].sum() + answer.severity[1].sum()).backward()
     for name, parameter in guide.named_parameters():
         assert parameter.grad is not None, name
@@ -74,9 +85,9 @@ def test_cells_do_not_depend_on_each_other_but_on_the_kind() -> None:
     torch.manual_seed(0)
     guide = DamageGuide(G, 4, 5, 3, 2, 0)
     counts = torch.poisson(torch.full((N, G), 3.0))
-    both, _ = guide(counts.log1p(), torch.zeros(N, 4), counts.sum(-1))
-    one, _ = guide(counts[1:2].log1p(), torch.zeros(1, 4), counts[1:2].sum(-1))
-    first, second = (guide.of_kind(evidence, torch.ones(len(evidence), dtype=torch.int64)) for evidence in (both, one))
+    both = guide(counts.log1p(), torch.zeros(N, 4), counts.sum(-1), standard(N))
+    one = guide(counts[1:2].log1p(), torch.zeros(1, 4), counts[1:2].sum(-1), standard(1))
+    first, second = (guide.of_kind(told, torch.ones(len(told.hidden), dtype=torch.int64)) for told in (both, one))
     torch.testing.assert_close(first.profile[1:2], second.profile)
     torch.testing.assert_close(first.lost[1:2], second.lost)
     assert not torch.allclose(guide.of_kind(one, torch.tensor([2])).lost, second.lost)
