@@ -59,3 +59,32 @@ def test_genes_without_counts_have_none_and_order_means_nothing(monkeypatch: pyt
     np.testing.assert_allclose(other @ other.T, (found @ found.T)[genes][:, genes], atol=2e-3)
     monkeypatch.setattr(module, "CELLS", 100)
     assert np.isfinite(gene_loadings(table, np.arange(600), group)).all()
+
+
+@pytest.mark.parametrize("shown", [0, 6])
+def test_where_few_genes_vary_there_are_none(shown: int) -> None:
+    table, group = counts()
+    dense = table.toarray()
+    dense[:, shown:] = 0
+    assert gene_loadings(sp.csr_matrix(dense), np.arange(600), group).shape == (42, 0)
+    same = sp.csr_matrix(np.ones((600, 42)))
+    assert gene_loadings(same, np.arange(600), group).shape == (42, 0)
+    assert gene_loadings(table, np.arange(0), group[:0]).shape == (42, 0)
+    assert gene_loadings(table, np.arange(600), np.arange(600)).shape == (42, 0)  # no group has two cells
+
+
+def test_of_many_small_groups_neighbours_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tenth cell of groups of ten would leave each alone in its group."""
+    random = np.random.default_rng(0)
+    state = random.standard_normal((6000, 3)) @ np.eye(3)[np.arange(42) % 3].T
+    table = sp.csr_matrix(random.poisson(np.exp(0.5 * state + 1)))
+    group = np.repeat(np.arange(600), 10)
+    whole = gene_loadings(table, np.arange(6000), group)
+    monkeypatch.setattr(module, "CELLS", 600)
+    found = gene_loadings(table, np.arange(6000), group)
+    assert found.shape == whole.shape
+    likeness = [(one @ one.T)[np.triu_indices(42, 1)] for one in (found, whole)]
+    assert np.corrcoef(*likeness)[0, 1] > 0.8
+    shuffled = random.permutation(6000)
+    other = gene_loadings(table, shuffled, group[shuffled])
+    assert np.corrcoef((other @ other.T)[np.triu_indices(42, 1)], likeness[1])[0, 1] > 0.8

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
+from cradlevae.nn import joint
 from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
 from cradlevae.nn.joint import TO_DIAGONAL, joint_shrink, pooled_evidence
 from cradlevae.nn.multivariate import _GenePosterior, multivariate_shrink
@@ -151,3 +153,111 @@ def test_conditions_without_cells_have_nothing() -> None:
     assert not found.together[3].any()
     assert not found.together_variance[3].any()
     assert found.together[2].any()
+
+
+def alike(seed: int, *classes: tuple[float, float, float]) -> tuple[Table, list[Evidence], Table]:
+    """Effects of 14 conditions after a control; classes by number of controls, of cells of a condition, and slope."""
+    random = np.random.default_rng(seed)
+    truth = 0.3 * random.standard_normal((15, 2)) @ random.standard_normal((2, 300))
+    truth[0] = 0
+    evidence = []
+    for n_controls, n_treated, slope in classes:
+        n_cells = np.where(np.arange(15) == 0, n_controls, n_treated)
+        noise = random.standard_normal(truth.shape) / np.sqrt(n_cells)[:, None]
+        evidence.append(replace(Evidence.of_cells(slope * truth + noise, n_cells, np.ones(300)), slope=slope))
+    return truth, evidence, np.arange(15) == 0
+
+
+@pytest.mark.parametrize("failed", [(3, 10, 1.0), (3, 100, 1.0), (2, 40, 0.5), (250, 10, 1.0)])
+def test_a_class_of_few_controls_spoils_nothing(failed: tuple[float, float, float]) -> None:
+    """Its many treated cells all stand on the noise of these controls."""
+    both, alone, within = [], [], []
+    for seed in range(3):
+        truth, classes, control = alike(seed, (1000, 40, 1.0), failed)
+        zero = np.zeros_like(truth)
+        found, without = joint_shrink(classes, zero, control), joint_shrink(classes[:1], zero, control)
+        both.append(((found.together - truth) ** 2).mean())
+        alone.append(((without.together - truth) ** 2).mean())
+        within.append(np.abs(found.together - truth)[1:] < 1.645 * np.sqrt(found.together_variance[1:]))
+    assert np.mean(both) < 1.02 * np.mean(alone)
+    assert np.mean(within) > 0.87
+
+
+def test_a_class_of_failed_cells_alone_does() -> None:
+    truth, (failed,), control = alike(0, (200, 50, 1.0))
+    found = joint_shrink([failed], np.zeros_like(truth), control)
+    assert ((found.together - truth) ** 2).mean() < 0.3 * (truth**2).mean()
+
+
+@pytest.mark.parametrize("slope", [1e-200, 1e-9, 1e-3, 0.05])
+def test_a_condition_that_hardly_anything_is_told_of_has_no_wild_effect(slope: float) -> None:
+    truth, (passing, failed), control = alike(1, (1000, 100, 1.0), (1000, 8, slope))
+    passing = replace(passing, measured=np.arange(15) != 3)
+    found = joint_shrink([passing, failed], np.zeros_like(truth), control)
+    np.testing.assert_array_equal(found.together[3], found.apart[3])
+    assert found.together_variance[3].mean() < 2 * (truth**2).mean()
+    others = np.arange(15) != 3
+    assert ((found.together - truth)[others] ** 2).mean() < 0.1 * (truth**2).mean()
+
+
+def test_genes_that_no_cell_shows_do_not_say_what_cells_are_worth() -> None:
+    random = np.random.default_rng(2)
+    n_cells, within = np.geomspace(10, 3000, 8), np.where(np.arange(60) < 20, 1e-12, 1.0)
+    mean = random.standard_normal((8, 60)) * np.sqrt(within / n_cells[:, None])
+    one, control = Evidence.of_cells(mean, n_cells, within), np.arange(8) == 0
+    pool = pooled_evidence([one], control, ~control)
+    np.testing.assert_allclose(pool.n_cells / pool.n_cells[0], n_cells[1:] / n_cells[1], rtol=1e-4)
+    assert pool.n_controls / pool.n_cells[0] == pytest.approx(n_cells[0] / n_cells[1], rel=1e-4)
+    found = joint_shrink([one], np.zeros((8, 60)), control)
+    assert np.abs(found.together[:, :20]).max() < 1e-4
+    nothing = joint_shrink([Evidence.of_cells(0 * mean, n_cells, 0 * within)], np.zeros((8, 60)), control)
+    assert not nothing.together.any()
+
+
+def test_one_condition_is_shrunk_by_its_own_evidence() -> None:
+    truth, (one, _), control = drawn(7, n_conditions=2, n_genes=300)
+    found = joint_shrink([one], np.zeros_like(truth), control)
+    measured = one.mean[1] - one.mean[0]
+    assert ((found.together[1] - truth[1]) ** 2).mean() < ((measured - truth[1]) ** 2).mean()
+    nobody = joint_shrink([one.of(np.array([0]))], np.zeros((1, 300)), control[:1])
+    assert not nobody.together.any()
+
+
+def test_means_without_cells_may_be_anything() -> None:
+    truth, classes, control = drawn(8)
+    told = np.arange(8) != 3
+    unknown = replace(classes[1], measured=told)
+    spoilt = replace(unknown, mean=np.where(told[:, None], unknown.mean, np.nan))
+    found, other = (joint_shrink([classes[0], one], np.zeros_like(truth), control) for one in (spoilt, unknown))
+    np.testing.assert_array_equal(found.together, other.together)
+    np.testing.assert_array_equal(found.apart, other.apart)
+
+
+def test_without_covariances_it_shrinks_as_the_hierarchy_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joint, "TO_DIAGONAL", 1.0)
+    random = np.random.default_rng(9)
+    strength, spread = np.exp(random.normal(0, 0.7, 40)), np.exp(random.normal(0, 0.7, 400))
+    truth = 0.1 * strength[:, None] * spread * random.standard_normal((40, 400))
+    truth[0] = 0
+    n_cells = np.where(np.arange(40) == 0, 20_000.0, random.integers(50, 200, 40))
+    noise = random.standard_normal(truth.shape) / np.sqrt(n_cells)[:, None]
+    one, control = Evidence.of_cells(truth + noise, n_cells, np.ones(400)), np.arange(40) == 0
+    found = joint_shrink([one], np.zeros_like(truth), control)
+    kept = [table[1:] / one.variance[1:] for table in (found.together_variance, found.apart_variance)]
+    assert spearmanr(*(table.ravel() for table in kept)).statistic > 0.97
+    assert spearmanr(*(table.mean(axis=1) for table in kept)).statistic > 0.97
+    assert spearmanr(*(table.mean(axis=0) for table in kept)).statistic > 0.97
+    errors = [((table - truth) ** 2).mean() for table in (found.together, found.apart)]
+    assert errors[0] == pytest.approx(errors[1], rel=0.05)
+
+
+def test_more_conditions_than_are_learned_as_a_whole_have_their_loadings(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, classes, control = drawn(10, n_conditions=40, n_genes=150)
+    loadings = np.random.default_rng(0).uniform(-0.3, 0.3, (150, 3))
+    whole = joint_shrink(classes, np.zeros_like(truth), control, loadings)
+    monkeypatch.setattr("cradlevae.nn.multivariate.FULL", 20)
+    monkeypatch.setattr("cradlevae.nn.multivariate.RANK", 10)
+    found = joint_shrink(classes, np.zeros_like(truth), control, loadings)
+    errors = [((one.together - truth) ** 2).mean() for one in (found, whole)]
+    assert errors[0] < 1.3 * errors[1]
+    assert (found.together_variance[1:] > 0).all()

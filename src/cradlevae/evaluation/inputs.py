@@ -13,7 +13,6 @@ from cradlevae.data.identity.marks import KnownTruth
 from cradlevae.data.labels import CONTROL
 from cradlevae.data.moments import ConditionMoments
 from cradlevae.data.storage.stored_matrix import CountMatrix
-from cradlevae.evaluation.floors import registry
 from cradlevae.evaluation.floors.training_moments import part_moments
 from cradlevae.evaluation.ground_truth import clean_counts
 from cradlevae.evaluation.predictor import Predictor
@@ -78,13 +77,6 @@ class ScoringInputs:
     def validation(self) -> ConditionMoments:
         """Moments of the passing validation cells."""
         return part_moments(self.predictor.split, self.data, "val")
-
-    @cached_property
-    def joined(self) -> ConditionMoments | None:
-        """Moments of passing training and validation cells, no reference cell among them; ``None`` if not evidence."""
-        if not registry.VALIDATION_IS_EVIDENCE:
-            return None
-        return part_moments(self.predictor.split, self.data, "train", "val", without=self.rows)
 
     @cached_property
     def truth(self) -> Any:

@@ -18,6 +18,9 @@ from cradlevae.utils.types import AnyIntArray, BoolArray, Float32Array, FloatArr
 
 SWEEPS = 60
 
+LEAST_VARIANCE = 1e-9
+"""Added to the variance of means: a gene that no cell shows is not known without error."""
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -43,7 +46,7 @@ class Evidence:
     @classmethod
     def of_cells(cls, mean: FloatArray, n_cells: FloatArray | AnyIntArray, within: FloatArray) -> Evidence:
         """Means worth so many cells, (conditions,), which vary so much within a condition, (genes,)."""
-        variance = within / np.where(n_cells == 0, 1, n_cells)[:, None] + 1e-9
+        variance = within / np.where(n_cells == 0, 1, n_cells)[:, None] + LEAST_VARIANCE
         return cls(np.nan_to_num(mean), variance, n_cells > 0)
 
     @property

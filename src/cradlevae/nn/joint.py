@@ -15,12 +15,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
+from cradlevae.nn.hierarchy import LEAST_VARIANCE, Evidence, hierarchical_shrink
 from cradlevae.nn.multivariate import multivariate_shrink
 from cradlevae.utils.types import BoolArray, Float32Array, FloatArray
 
 TO_DIAGONAL = 0.03
 """How far the covariance between conditions is shrunk towards its diagonal in each iteration."""
+
+LEAST_SLOPE = 1e-3
+"""Smallest slope of a class that is evidence of what varies together."""
+
+SCARCE = 0.01
+"""A condition that is worth less than this share of the median condition's cells has the second posterior alone: what
+varies together is learned in units of each condition's noise, beside which the effects of such a condition vanish."""
 
 
 @dataclass(frozen=True)
@@ -57,24 +64,36 @@ def pooled_evidence(evidence: Sequence[Evidence], control: BoolArray, rows: Bool
 
     Notes
     -----
-    The precision of a pooled effect is the sum of slope² / variance over classes; as a table it is brought to the form
-    cells × genes by its geometric means over genes and over conditions.
+    A class tells a difference to its controls with the variance (own + controls') / slope², whose inverse is its
+    weight: where a class has few controls, its many treated cells do not tell much. The noise that all conditions share
+    is that of all controls together; what a condition has beyond it is its own. As a table the precision is brought to
+    the form cells × genes by its geometric means over conditions and over genes (but those that no cell shows, whose
+    precision has nothing to do with cells).
     """
     n_genes = evidence[0].mean.shape[1]
-    weighted, precision = np.zeros((2, int(rows.sum()), n_genes))
+    weighted, weights = np.zeros((2, int(rows.sum()), n_genes))
     of_controls = np.zeros(n_genes)
     for one in evidence:
         own = one.slope**2 * one.precision
-        weight = own[control].sum(axis=0)
-        base = (own[control] * one.mean[control]).sum(axis=0) / weight
-        precision += own[rows]
-        weighted += own[rows] * (one.mean[rows] - base) / one.slope
-        of_controls = of_controls + weight
+        at_base = own[control].sum(axis=0)
+        base = _where_told(own[control], one.mean[control]).sum(axis=0) / at_base
+        weight = own[rows] / (1 + own[rows] / at_base)
+        weights += weight
+        weighted += _where_told(weight, one.mean[rows] - base) / one.slope
+        of_controls = of_controls + at_base
+    precision = 1 / (1 / weights - 1 / of_controls)
+    shown = (precision < 0.1 / LEAST_VARIANCE).all(axis=0)
+    shown = shown if shown.any() else np.ones_like(shown)
     log_precision = np.log(precision)
-    n_cells = np.exp(log_precision.mean(axis=1))
+    n_cells = np.exp(log_precision[:, shown].mean(axis=1))
     within = np.exp(np.log(n_cells).mean() - log_precision.mean(axis=0))
-    n_controls = float(np.exp(np.log(of_controls * within).mean()))
-    return PooledEvidence(weighted / precision, n_cells, n_controls, within)
+    n_controls = float(np.exp(np.log(of_controls * within)[shown].mean()))
+    return PooledEvidence(weighted / weights, n_cells, n_controls, within)
+
+
+def _where_told(weight: FloatArray, value: FloatArray) -> FloatArray:
+    """Weighted values, 0 where nothing is told."""
+    return np.where(weight > 0, weight * value, 0.0)
 
 
 @dataclass(frozen=True)
@@ -118,12 +137,14 @@ def joint_shrink(
     """
     mean, variance = hierarchical_shrink(evidence, expected, control)
     together, left = mean.copy(), variance.copy()
-    usable = [one for one in evidence if one.slope > 0 and (control & one.measured).any()]
+    usable = [one for one in evidence if one.slope > LEAST_SLOPE and (control & one.measured).any()]
     rows = ~control & np.any([one.measured for one in usable], axis=0) if usable else np.zeros_like(control)
     if rows.any():
         pool = pooled_evidence(usable, control, rows)
+        told = pool.n_cells > SCARCE * np.median(pool.n_cells)
+        rows[rows] = told
         together[rows], left[rows] = multivariate_shrink(
-            pool.value - expected[rows], pool.n_cells, pool.n_controls, pool.within,
+            pool.value[told] - expected[rows], pool.n_cells[told], pool.n_controls, pool.within,
             loadings=loadings, to_diagonal=TO_DIAGONAL,
         )  # fmt: skip
     return JointPosterior(together, left, mean, variance)

@@ -123,10 +123,11 @@ def _fit(
     along = axes.T @ whitened
     others = _GenePosterior.of(rest, scale, loadings)
     mean = others.mean(whitened)
-    of_directions = [_GenePosterior.of(float(variance), scale, loadings) for variance in variances]
-    rows = np.array([one.mean(row) for one, row in zip(of_directions, along, strict=True)])
+    rows, left = np.zeros((2, *along.shape))
+    for position, variance in enumerate(variances):  # each has loadings of all genes: one at a time
+        one = _GenePosterior.of(float(variance), scale, loadings)
+        rows[position], left[position] = one.mean(along[position]), one.variance
     mean += axes @ (rows - others.mean(along))
-    left = np.array([one.variance for one in of_directions])
     return mean, _variances(axes, left, others.variance, noise)
 
 

@@ -135,6 +135,18 @@ def test_low_rank_floor_finds_a_shared_programme():
     assert np.isnan(floor_effects("lowrank_shrunk_mean", train, validation, ["p0+p1"])).all()
 
 
+def test_validation_cells_are_no_evidence_of_floors():
+    random = np.random.default_rng(4)
+    names = ("A", "B", "C", "A+B", "control")
+    true = np.vstack([0.3 * random.normal(size=(4, 50)), np.zeros((1, 50))])
+    train, validation, asked = moments(9, names, true, 50), moments(10, names, true, 50), list(names[:-1])
+    own = [name for name, entry in FLOORS.items() if not (entry.needs_validation or entry.needs_contexts)]
+    assert {"multivariate_shrunk_mean", "hierarchical_mean", "additive_multivariate"} <= set(own)
+    for name in set(own) - {"bilinear_ridge"}:  # which asks for names of genes
+        alone = floor_effects(name, train, None, asked)
+        np.testing.assert_array_equal(floor_effects(name, train, validation, asked), alone, err_msg=name)
+
+
 def test_low_rank_floor_falls_back_to_plain_shrinkage():
     random = np.random.default_rng(3)
     names = (*(f"p{row}" for row in range(20)), "control")

@@ -99,7 +99,7 @@ def _training_mean(
     return _look_up(seen_effects(train), conditions)
 
 
-@floor("shrunk_mean", "training mean, shrunk by empirical Bayes", error=_shrunk_error, takes_validation=True)
+@floor("shrunk_mean", "training mean, shrunk by empirical Bayes", error=_shrunk_error)
 def _shrunk_mean(train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]) -> FloatArray:
     return _look_up(_shrunk(seen_effects(train)), conditions)
 
@@ -116,7 +116,6 @@ def _lowrank_shrunk_mean(
     "hierarchical_mean",
     "training mean, shrunk by a scale of the gene and one of the perturbation, on a base that all conditions share",
     error=_error_of(hierarchical_effects),
-    takes_validation=True,
 )
 def _hierarchical_mean(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
@@ -128,7 +127,6 @@ def _hierarchical_mean(
     "multivariate_shrunk_mean",
     "training mean, shrunk with a covariance between perturbations that is learned over genes",
     error=_error_of(multivariate_effects),
-    takes_validation=True,
 )
 def _multivariate_shrunk_mean(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
@@ -141,7 +139,7 @@ def _additive(train: ConditionMoments, validation: ConditionMoments | None, cond
     return _of_singles(_singles(seen_effects(train)), conditions, np.sum)
 
 
-@floor("additive_shrunk", "control plus the shrunk effects of the single perturbations", takes_validation=True)
+@floor("additive_shrunk", "control plus the shrunk effects of the single perturbations")
 def _additive_shrunk(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
 ) -> FloatArray:
@@ -149,22 +147,14 @@ def _additive_shrunk(
     return _of_singles(_shrunk(_singles(seen_effects(train))), conditions, np.sum)
 
 
-@floor(
-    "additive_hierarchical",
-    "control plus the hierarchically shrunk effects of the single perturbations",
-    takes_validation=True,
-)
+@floor("additive_hierarchical", "control plus the hierarchically shrunk effects of the single perturbations")
 def _additive_hierarchical(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
 ) -> FloatArray:
     return _of_singles(hierarchical_effects(train, singles=True), conditions, np.sum)
 
 
-@floor(
-    "additive_multivariate",
-    "control plus the effects of the single perturbations, shrunk together",
-    takes_validation=True,
-)
+@floor("additive_multivariate", "control plus the effects of the single perturbations, shrunk together")
 def _additive_multivariate(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
 ) -> FloatArray:

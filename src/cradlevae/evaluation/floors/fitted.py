@@ -18,7 +18,6 @@ from cradlevae.data.labels import CONTROL, Condition, context_of, listed, single
 from cradlevae.data.moments import ConditionMoments
 from cradlevae.data.split import Split
 from cradlevae.errors import DataError
-from cradlevae.evaluation.floors import registry
 from cradlevae.evaluation.floors.generation import ControlCells
 from cradlevae.evaluation.floors.levels import Levels
 from cradlevae.evaluation.floors.registry import FLOORS, floor_effects, floor_errors
@@ -67,7 +66,6 @@ def fit_floor(name: str, data: Experiment, var: pd.DataFrame, fields: DataFields
         fingerprints=np.sort(cell_fingerprints(data.counts, list(data.genes), train)),
         train=part_moments(split, data, "train"),
         validation=part_moments(split, data, "val"),
-        joined=part_moments(split, data, "train", "val") if registry.VALIDATION_IS_EVIDENCE else None,
         controls=ControlCells(sp.csr_matrix(data.counts[chosen]), tuple(factor.of(chosen) for factor in data.factors)),
         levels=Levels.of(fields, data.factors),
     )
@@ -107,9 +105,6 @@ class FittedFloor:
         Passing training controls, which generated cells are made of.
     levels
         Batches, covariates and contexts of the data, by name.
-    joined
-        Moments of both together, where they are evidence
-        (:data:`cradlevae.evaluation.floors.registry.VALIDATION_IS_EVIDENCE`).
     """
 
     name: str
@@ -122,7 +117,6 @@ class FittedFloor:
     validation: ConditionMoments
     controls: ControlCells
     levels: Levels
-    joined: ConditionMoments | None = None
     latent_model: None = field(default=None, init=False, repr=False)
     _known: dict[str, FloatArray] = field(default_factory=dict, repr=False)
 
@@ -287,7 +281,7 @@ class FittedFloor:
         """Ask the floor for what it has not been asked yet."""
         new = [name for name in dict.fromkeys(conditions) if name != CONTROL and name not in self._known]
         if new:
-            answers = floor_effects(self.name, self.train, self.validation, new, joined=self.joined)
+            answers = floor_effects(self.name, self.train, self.validation, new)
             self._known.update(zip(new, answers, strict=True))
 
     def _effect(self, condition: str) -> FloatArray:
@@ -296,7 +290,7 @@ class FittedFloor:
     def _error(self, names: Sequence[str]) -> FloatArray | None:
         """Standard error of the effects, 0 for the control; ``None`` where the floor does not know it."""
         treated = [name for name in names if name != CONTROL]
-        found = floor_errors(self.name, self.train, self.validation, treated, joined=self.joined)
+        found = floor_errors(self.name, self.train, self.validation, treated)
         if found is None:
             return None
         errors = dict(zip(treated, found, strict=True))

@@ -15,12 +15,7 @@ from cradlevae.data.labels import singles_of
 from cradlevae.data.moments import ConditionMoments, control_row
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.contexts import averaged_over_contexts, contexts_of
-from cradlevae.evaluation.floors.training_moments import with_validation
 from cradlevae.utils.types import FloatArray
-
-VALIDATION_IS_EVIDENCE = False
-"""Whether validation cells are evidence of effects, beside training cells, to the floors that take them for such
-(:attr:`Floor.takes_validation`): as it is with the models that floors are compared with."""
 
 FloorFunction = Callable[[ConditionMoments, ConditionMoments | None, Sequence[str]], FloatArray]
 
@@ -45,9 +40,6 @@ class Floor:
         Whether the function looks at validation cells.
     needs_contexts
         Whether the function looks at other contexts than the one that is asked for.
-    takes_validation
-        Whether the function is given the moments of training and validation cells together for those of training
-        cells, where :data:`VALIDATION_IS_EVIDENCE`.
     """
 
     name: str
@@ -56,7 +48,6 @@ class Floor:
     error: FloorFunction | None = None
     needs_validation: bool = False
     needs_contexts: bool = False
-    takes_validation: bool = False
 
     def usable(self, train: ConditionMoments, validation: ConditionMoments) -> bool:
         """Whether the cells have what the floor needs.
@@ -83,13 +74,12 @@ def floor(
     error: FloorFunction | None = None,
     needs_validation: bool = False,
     needs_contexts: bool = False,
-    takes_validation: bool = False,
 ) -> Callable[[FloorFunction], FloorFunction]:
     """Register a function as a floor.
 
     Parameters
     ----------
-    name, description, error, needs_validation, needs_contexts, takes_validation
+    name, description, error, needs_validation, needs_contexts
         As the attributes of :class:`Floor`.
 
     Raises
@@ -115,19 +105,14 @@ def floor(
     def register(function: FloorFunction) -> FloorFunction:
         if name in FLOORS:
             raise DataError(f"a floor named {name!r} is already registered; choose another name")
-        FLOORS[name] = Floor(name, description, function, error, needs_validation, needs_contexts, takes_validation)
+        FLOORS[name] = Floor(name, description, function, error, needs_validation, needs_contexts)
         return function
 
     return register
 
 
 def floor_effects(
-    name: str,
-    train: ConditionMoments,
-    validation: ConditionMoments | None,
-    conditions: Sequence[str],
-    *,
-    joined: ConditionMoments | None = None,
+    name: str, train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
 ) -> FloatArray:
     """Effects that the floor ``name`` predicts, (conditions, genes); rows of NaN where it cannot answer.
 
@@ -141,9 +126,6 @@ def floor_effects(
     conditions
         Canonical names of the perturbed conditions to answer for. Where the training cells are of several contexts, a
         condition without one is answered by the average over its contexts.
-    joined
-        Moments that stand for those of training cells where validation cells are evidence
-        (:data:`VALIDATION_IS_EVIDENCE`); by default training and validation cells are joined.
 
     Raises
     ------
@@ -159,34 +141,15 @@ def floor_effects(
     entry = FLOORS[name]
     if entry.needs_validation and validation is None:
         raise DataError(f"the floor {name!r} looks at validation cells; give their moments")
-    return averaged_over_contexts(entry.function, _evidence(entry, train, validation, joined), validation, conditions)
+    return averaged_over_contexts(entry.function, train, validation, conditions)
 
 
 def floor_errors(
-    name: str,
-    train: ConditionMoments,
-    validation: ConditionMoments | None,
-    conditions: Sequence[str],
-    *,
-    joined: ConditionMoments | None = None,
+    name: str, train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
 ) -> FloatArray | None:
     """Standard errors of :func:`floor_effects`, (conditions, genes); ``None`` where the floor does not know them.
 
     Parameters and errors are those of :func:`floor_effects`.
     """
     function = FLOORS[name].error
-    if function is None:
-        return None
-    evidence = _evidence(FLOORS[name], train, validation, joined)
-    return averaged_over_contexts(function, evidence, validation, conditions, power=2)
-
-
-def _evidence(
-    entry: Floor, train: ConditionMoments, validation: ConditionMoments | None, joined: ConditionMoments | None
-) -> ConditionMoments:
-    """Moments that a floor learns from."""
-    if not (VALIDATION_IS_EVIDENCE and entry.takes_validation):
-        return train
-    if joined is not None:
-        return joined
-    return train if validation is None else with_validation(train, validation)
+    return None if function is None else averaged_over_contexts(function, train, validation, conditions, power=2)

@@ -36,22 +36,9 @@ class StratifiedMoments(ConditionMoments):
         return replace(chosen, leaning=self.leaning[rows])
 
 
-def part_moments(
-    split: Split, data: Experiment, *parts: str, without: IndexArray | Sequence[int] = ()
-) -> ConditionMoments:
-    """Moments of the passing cells of parts of a split (``"train"``, ``"val"`` or ``"test"``), within strata.
-
-    Parameters
-    ----------
-    split, data
-        The split, and the cells that it is of.
-    parts
-        Names of the parts, whose cells are joined.
-    without
-        Cells that are left out.
-    """
-    rows = np.sort(np.concatenate([_passing(split, data, part) for part in parts]))
-    rows = rows[~np.isin(rows, without)]
+def part_moments(split: Split, data: Experiment, part: str) -> ConditionMoments:
+    """Moments of the passing cells of a part of a split (``"train"``, ``"val"`` or ``"test"``), within strata."""
+    rows = _passing(split, data, part)
     condition, strata = data.condition[rows], data.strata[rows]
     moments = condition_moments(
         subset_rows(data.counts, rows), condition, data.conditions, genes=tuple(data.genes), symbols=data.symbols,
@@ -62,39 +49,6 @@ def part_moments(
     weights = stratum_weights(condition, strata, len(data.conditions), 0)
     leaning = weights.share / np.sqrt(np.maximum(weights.n_controls, 1))
     return StratifiedMoments(**{entry.name: getattr(moments, entry.name) for entry in fields(moments)}, leaning=leaning)
-
-
-def with_validation(train: ConditionMoments, validation: ConditionMoments) -> ConditionMoments:
-    """Moments of training and validation cells together, exactly those that the joined cells have.
-
-    Raises
-    ------
-    DataError
-        If conditions or genes differ, or the cells are of several strata: weights of strata are those of all cells, so
-        the joined cells must be measured anew (:func:`part_moments` of both parts).
-    """
-    if train.names != validation.names or train.mean.shape != validation.mean.shape or train.genes != validation.genes:
-        raise DataError("moments of other conditions or genes cannot be joined")
-    if any(isinstance(part, StratifiedMoments) for part in (train, validation)):
-        raise DataError(
-            "moments within strata cannot be joined; measure the joined cells: part_moments(…, 'train', 'val')"
-        )
-    n_train, n_validation = (part.n_cells[:, None].astype(np.float64) for part in (train, validation))
-    n_cells = n_train + n_validation
-    # a condition without cells has no mean, and one with a cell no variance: neither counts
-    mean_train, mean_validation = np.nan_to_num(train.mean), np.nan_to_num(validation.mean)
-    known = np.maximum(n_cells, 1)
-    mean = mean_train * (n_train / known) + mean_validation * (n_validation / known)
-    squares = np.maximum(n_train - 1, 0) * np.nan_to_num(train.variance)
-    squares += np.maximum(n_validation - 1, 0) * np.nan_to_num(validation.variance)
-    squares += n_train * n_validation / known * (mean_train - mean_validation) ** 2
-    return replace(
-        train,
-        n_cells=train.n_cells + validation.n_cells,
-        mean=np.where(n_cells > 0, mean, np.nan),
-        variance=np.where(n_cells > 1, squares / np.maximum(n_cells - 1, 1), np.nan),
-        n_effective=train.n_effective + validation.n_effective,
-    )
 
 
 def shared_controls(moments: ConditionMoments, members: Sequence[str]) -> float:

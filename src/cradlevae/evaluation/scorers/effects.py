@@ -66,10 +66,7 @@ def score_effects(
         predictions = {MODEL: np.asarray(predicted[names].X, dtype=np.float64)}
         if as_published is not None:
             predictions[PUBLISHED] = np.asarray(as_published[names].X, dtype=np.float64)
-        predictions |= {
-            floor: floor_effects(floor, inputs.train, inputs.validation, names, joined=inputs.joined)
-            for floor in floors
-        }
+        predictions |= {floor: floor_effects(floor, inputs.train, inputs.validation, names) for floor in floors}
         _score_predictions(scores, reference, predictions, inputs.predictor, seed)
         scores.add(
             reference.name, "attainable_rho", "ceiling", reference.attainable_rho,

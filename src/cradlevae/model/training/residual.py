@@ -4,8 +4,8 @@ A decoder is a smooth map that all conditions share. What single genes of single
 scale that effects are measured on, is in the training cells all the same: their mean log expression minus what the
 decoder expects. This is shrunk by :func:`cradlevae.nn.joint.joint_shrink`, which knows that perturbations move alike,
 and so do genes; failed cells are evidence, too, as far as they still show effects. Validation cells say how much of it
-holds, and how much wider than the posterior says effects spread about their prediction. When they have said so, they
-are evidence as well: the residual is fitted once more with them, by the settings that they chose.
+holds, and how much wider than the posterior says effects spread about their prediction. They choose, but are no
+evidence of effects themselves: what is judged on validation cells must not have learned from them.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ WIDENING_SD = 1.0
 """Standard deviation, a priori, of the square of the widening of intervals about 1."""
 
 
-def with_residual(model: TrainedModel, data: Experiment, *, validation_cells: bool = True) -> TrainedModel:
-    """The model with its :class:`.EffectResidual`, from its training and validation cells.
+def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
+    """The model with its :class:`.EffectResidual`, from its training cells, by settings that validation cells choose.
 
     A model without gene effects keeps its own effects; their intervals alone take the residual up.
 
@@ -64,8 +64,6 @@ def with_residual(model: TrainedModel, data: Experiment, *, validation_cells: bo
     ----------
     model, data
         The model, and the cells that it was trained on.
-    validation_cells
-        Whether validation cells are evidence of effects themselves; if not, they only choose the settings.
     """
     condition, conditions = data.plain
     measured = _measure(model, replace(data, condition=condition, conditions=conditions))
@@ -73,10 +71,7 @@ def with_residual(model: TrainedModel, data: Experiment, *, validation_cells: bo
         return model
     of_contexts = _measure(model, data) if model.pairs else None
     told = [(one, _expected(model, one.names)) for one in (measured, of_contexts) if one is not None]
-    residual, choices = _residual(model, told, {})
-    if validation_cells:  # they have chosen; intervals stay as much wider as they asked for when they were unseen
-        residual = replace(_residual(model, told, choices)[0], widening=residual.widening)
-    return replace(model, residual=residual)
+    return replace(model, residual=_residual(model, told))
 
 
 @dataclass(frozen=True)
@@ -138,9 +133,7 @@ def _expected(model: TrainedModel, names: Sequence[str]) -> _Expected:
     return _Expected(effect, spread, error, _below_control(dosage.numpy()))
 
 
-def _residual(
-    model: TrainedModel, told: Sequence[tuple[_Measured, _Expected]], choices: dict[str, _Choice]
-) -> tuple[EffectResidual, dict[str, _Choice]]:
+def _residual(model: TrainedModel, told: Sequence[tuple[_Measured, _Expected]]) -> EffectResidual:
     """The residual of single treatments first; a combination has the sum of its treatments', and what that leaves.
 
     Where there are several contexts, these are residuals over all contexts; what they leave in a context comes last.
@@ -151,8 +144,6 @@ def _residual(
         The model.
     told
         What cells tell, and the decoder expects, of conditions, and of conditions in contexts where there are several.
-    choices
-        What validation cells have chosen; without any, they choose now, and are no evidence.
     """
     measured, decoded = told[0]
     expected, spread, error, dosage = decoded.effect, decoded.spread, decoded.error, decoded.dosage
@@ -161,14 +152,14 @@ def _residual(
     n_treatments = (dosage[:, :own] != 0).sum(axis=1)
     single, combined = (np.flatnonzero((n_treatments == 0) | kind) for kind in (n_treatments == 1, n_treatments > 1))
 
-    of_single = _fitted(measured, expected, single, choices.get("singles"))
+    of_single = _fitted(measured, expected, single)
     mean, variance = np.zeros((2, dosage.shape[1], expected.shape[1]), dtype=np.float32)
     part = np.ones(dosage.shape[1], dtype=np.float32)
     treatment = dosage[single[1:], :own].argmax(axis=1)
     mean[treatment], variance[treatment], part[treatment] = of_single.mean[1:], of_single.variance[1:], of_single.part
 
     moved, left = dosage @ mean, dosage**2 @ variance
-    of_combined = _fitted(measured, expected + moved, combined, choices.get("combinations"))
+    of_combined = _fitted(measured, expected + moved, combined)
     moved[combined] += of_combined.mean
     left[combined] = of_combined.variance + of_combined.part**2 * left[combined]
     parts = of_single.part, of_combined.part
@@ -188,16 +179,12 @@ def _residual(
         _widening(measured.held_out, expected + moved, left + (part_of * spread) ** 2, error),
         n_pairs,
     )
-    chosen = {"singles": of_single.choice, "combinations": of_combined.choice}
-    if len(told) == 1:
-        return residual, chosen
-    residual, of_contexts = _with_contexts(model, residual, *told[1], choices.get("contexts"))
-    return residual, chosen if of_contexts is None else {**chosen, "contexts": of_contexts}
+    return residual if len(told) == 1 else _with_contexts(model, residual, *told[1])
 
 
 def _with_contexts(
-    model: TrainedModel, residual: EffectResidual, measured: _Measured, decoded: _Expected, choice: _Choice | None
-) -> tuple[EffectResidual, _Choice | None]:
+    model: TrainedModel, residual: EffectResidual, measured: _Measured, decoded: _Expected
+) -> EffectResidual:
     """The residual with what it leaves of single treatments in single contexts."""
     own = decoded.dosage.shape[1] - residual.n_pairs
     names = (CONTROL, *measured.names)
@@ -206,8 +193,7 @@ def _with_contexts(
     rows = np.flatnonzero(((decoded.dosage[:, :own] != 0).sum(axis=1) == 1) & of_pairs.any(axis=1))
     mean, sd = residual.mean.copy(), residual.sd.copy()
     if len(rows):
-        fitted = _fitted(measured, decoded.effect + moved, np.concatenate([[0], rows]), choice)
-        choice = fitted.choice
+        fitted = _fitted(measured, decoded.effect + moved, np.concatenate([[0], rows]))
         pair = own + of_pairs[rows].argmax(axis=1)
         mean[pair], sd[pair] = fitted.mean[1:], np.sqrt(fitted.variance[1:])
         if model.module.gene_effects is None:
@@ -216,20 +202,7 @@ def _with_contexts(
     moved, variance, part = residual.of(names, decoded.dosage)
     spread = variance + (part * decoded.spread) ** 2
     widening = _widening(measured.held_out, decoded.effect + moved, spread, decoded.error)
-    return replace(residual, widening=widening), choice
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """What validation cells choose.
-
-    A part of what is expected, the weight of the posterior in which conditions and genes vary each by itself, and the
-    share of the residual that holds.
-    """
-
-    part: float
-    apart: float
-    share: float
+    return replace(residual, widening=widening)
 
 
 @dataclass(frozen=True)
@@ -238,36 +211,28 @@ class _Fitted:
 
     mean: Float32Array
     variance: Float32Array
-    choice: _Choice
-
-    @property
-    def part(self) -> float:
-        return self.choice.part
+    part: float
 
 
-def _fitted(measured: _Measured, expected: Float32Array, rows: IndexArray, choice: _Choice | None = None) -> _Fitted:
+def _fitted(measured: _Measured, expected: Float32Array, rows: IndexArray) -> _Fitted:
     """What some conditions, the control first, leave of what is expected.
 
     Evidence is shrunk towards what is expected, or, where other cells are nearer to that by more than a standard error,
-    towards a part of it. Where other cells have made their choice, they are evidence, too.
+    towards a part of it.
     """
     classes, held_out, expected = [one.of(rows) for one in measured.classes], measured.held_out.of(rows), expected[rows]
     control = np.arange(len(rows)) == 0
     best, lost = None, np.zeros(len(rows))
-    for part in PARTS if choice is None else (choice.part,):
+    for part in PARTS:
         prior = np.float32(part) * expected
         shown = [classes[0], *(_diluted(one, classes[0], prior, control) for one in classes[1:])]
-        if choice is not None and held_out.measured.any():
-            shown.append(held_out)
         posterior = joint_shrink(shown, prior, control, measured.loadings)
-        apart = _weight(held_out, prior, posterior) if choice is None else choice.apart
-        mean, variance = posterior.mixed(apart)
-        share = _share_that_holds(held_out, prior, mean) if choice is None else choice.share
-        mean *= share
+        mean, variance = posterior.mixed(_weight(held_out, prior, posterior))
+        mean *= _share_that_holds(held_out, prior, mean)
         off = _off(held_out, prior + mean)
         gain = (lost - off)[held_out.measured & ~control]
         if best is None or gain.mean() > gain.std(ddof=1) / len(gain) ** 0.5:
-            best, lost = _Fitted(mean + prior - expected, variance, _Choice(part, apart, share)), off
+            best, lost = _Fitted(mean + prior - expected, variance, part), off
         if len(gain) < MIN_CONDITIONS:
             break
     assert best is not None
