@@ -86,8 +86,10 @@ def _pair_terms(module: CradleModule, minibatch: Minibatch, beta: float | None, 
     pairs = minibatch.pairs
     if pairs is None:
         names = (*(("counterfactual",) if beta else ()), "pair_counts", "pair_damage")
-        return {name: like.new_zeros(()) for name in names}
-    part = len(pairs.kind) * (minibatch.whole or minibatch.n_cells) / (pairs.whole * minibatch.n_cells)
+        assert module.damage_guide is not None
+        nothing = 0 * sum(parameter.sum() for parameter in module.damage_guide.parameters())  # which processes wait for
+        return {name: nothing * like.new_ones(()) for name in names}
+    part = pairs.n_own * (minibatch.whole or minibatch.n_cells) / (pairs.whole * minibatch.n_cells)
     return {name: part * term for name, term in pair_terms(module, pairs).items()}
 
 

@@ -192,7 +192,7 @@ def test_the_history_has_every_term_of_every_epoch(new_model: Any, quick: Option
     model = new_model()
     model.train(3, **quick, output=tmp_path)
     history = model.history
-    terms = (*TERMS, "cell_artifact", "gene_effects", "weights")
+    terms = (*TERMS, "cell_artifact", "gene_effects", "weights", "pair_counts", "pair_damage")
     expected = {"epoch", "seconds"} | {f"{part}_{term}" for part in ("train", "val") for term in ("loss", *terms)}
     assert set(history.columns) == expected
     assert history["epoch"].tolist() == [0, 1, 2]
@@ -233,7 +233,8 @@ def test_the_best_epoch_is_kept(new_model: Any, quick: Options, tmp_path: Path, 
     best, last = (torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
     assert (best["epoch"], last["epoch"]) == (1, 2)  # the last follows every epoch, better or not
     for name, value in weights(model).items():
-        np.testing.assert_array_equal(value, best["state_dict"][f"module.{name}"], err_msg=name)
+        if name != "damage_guide.kind_odds":  # told by failed cells when training has ended
+            np.testing.assert_array_equal(value, best["state_dict"][f"module.{name}"], err_msg=name)
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
@@ -277,7 +278,7 @@ def test_one_artifact_class_only_trains_with_a_warning(
     with pytest.warns(UserWarning, match=f"all training cells {what} QC: there is no artifact to disentangle"):
         model = new_model(adata)
     model.train(1, **quick)
-    assert (model.history["train_counterfactual"] == 0).all()
+    assert (model.history["train_counterfactual"] == 0).all() == failed  # without passing cells there are no pairs
     assert np.isfinite(model.history.to_numpy()).all()
 
 

@@ -48,8 +48,9 @@ class PairBatch:
         Treatments of the cells; their dosages by condition, (conditions, treatments); the condition of each, (pairs,).
     levels
         Levels (batch, covariates, context) of the cells, (pairs, columns); ``None`` is no column.
-    whole
-        Number of pairs of the whole minibatch, where several processes share it.
+    whole, first, n_own
+        Number of pairs of the whole minibatch, where several processes share it; which of them is the first here; and
+        how many count here (none, where a process without a part computes the first one).
     """
 
     counts: torch.Tensor
@@ -62,6 +63,8 @@ class PairBatch:
     condition: torch.Tensor
     levels: torch.Tensor | None
     whole: int
+    first: int
+    n_own: int
 
     def to(self, device: Any, non_blocking: bool = False) -> PairBatch:
         """Return the same pairs on another device."""
@@ -144,8 +147,8 @@ class CounterfactualPairs:
         """
         import torch
 
-        n = round(self._share * len(rows))
-        if not len(self._rows) or n == 0:
+        n = max(1, round(self._share * len(rows)))
+        if not len(self._rows):
             return None
         random = np.random.default_rng([self._seed, self._epoch, len(rows), int(rows[0]), int(rows[-1])])
         chosen, others = random.integers(len(self._rows), size=(2, n))
@@ -156,7 +159,7 @@ class CounterfactualPairs:
         used, condition = np.unique(data.condition[cells], return_inverse=True)
         treatments = np.flatnonzero((data.dosage[used] != 0).any(axis=0))
         parent = np.where(copies.mixed, self._condition[others], -1)
-        own = shard.computed(n)
+        own, mine = shard.computed(n), shard.cells(n)
         return PairBatch(
             counts=torch.from_numpy(counts[own]),
             damaged=torch.from_numpy(copies.counts[own]),
@@ -168,4 +171,6 @@ class CounterfactualPairs:
             condition=torch.from_numpy(condition[own].astype(np.int64)),
             levels=torch.from_numpy(data.levels[cells][own]) if data.varied else None,
             whole=n,
+            first=own.start,
+            n_own=mine.stop - mine.start,
         )

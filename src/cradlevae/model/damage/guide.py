@@ -142,7 +142,7 @@ class DamageGuide(nn.Module):
         nn.init.zeros_(self.basal.weight)
         nn.init.zeros_(self.basal.bias)
         self.amounts = nn.Linear(WIDTH, 4)
-        self.pool_weights = nn.Linear(WIDTH, n_pools + 1)
+        self.pool_weights = nn.Linear(WIDTH, n_pools + 1) if n_pools else None
         self.foreign = nn.Linear(WIDTH, FOREIGN_WIDTH)
         self.foreign_genes = nn.Linear(FOREIGN_WIDTH, n_genes)
         self.parent = nn.Linear(WIDTH, n_conditions)
@@ -186,7 +186,7 @@ class DamageGuide(nn.Module):
 
     def _profile(self, hidden: Tensor) -> Tensor:
         own = torch.softmax(self.foreign_genes(F.leaky_relu(self.foreign(hidden))), dim=-1)
-        if not len(self.pools):
+        if self.pool_weights is None:
             return own
         weights = torch.softmax(self.pool_weights(hidden), dim=-1)
         return weights[:, :1] * own + weights[:, 1:] @ self.pools

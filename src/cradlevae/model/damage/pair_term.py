@@ -33,7 +33,8 @@ def pair_terms(module: CradleModule, pairs: PairBatch) -> dict[str, Tensor]:
     evidence = module.damage_evidence(pairs.damaged, effect, offset, pairs.levels)
     assert module.damage_guide is not None
     told = module.damage_guide.of_kind(evidence, pairs.kind)
-    z_basal = told.q_basal.sample().unsqueeze(0)
+    noise = effect.new_empty(pairs.whole, module.n_latent).normal_()  # that of all pairs, in every process
+    z_basal = told.q_basal.sample(noise[pairs.first : pairs.first + len(pairs.kind)]).unsqueeze(0)
     share = module.decode_share(z_basal, effect.unsqueeze(0), None, offset, module.of_levels(pairs.levels))
     own, lost = told.undamaged(pairs.damaged, share, module.likelihood)
     terms = {}

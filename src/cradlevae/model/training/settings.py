@@ -63,7 +63,7 @@ class TrainConfig:
     --------
     >>> import cradlevae as cv
     >>> cv.TrainConfig(batch_size=500).of_cells(10_000).max_epochs
-    200
+    150
     """
 
     max_epochs: int | None = None
