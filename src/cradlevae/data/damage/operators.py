@@ -142,11 +142,14 @@ class FewCounts(Damage):
     severity: ClassVar[str] = "share of the cell's molecules that are lost"
     share: ClassVar[float] = 0.32
 
+    FEWEST: ClassVar[float] = 0.05
+    """Of cells that keep less, so little is left that copies of them teach nothing."""
+
     def damaged(
         self, counts: Float32Array, around: Surroundings, random: np.random.Generator
     ) -> tuple[Float32Array, FloatArray]:
         """Thin the counts."""
-        keep = np.exp(_some(np.log(FEWEST), np.log(MOST), len(counts), random))
+        keep = np.exp(_some(np.log(self.FEWEST), np.log(MOST), len(counts), random))
         return thinned(counts, keep, random), 1 - keep[:, 0]
 
 
