@@ -64,7 +64,7 @@ def steps(model: cv.CradleVAE) -> Any:
     assert data is not None
     rows = model.trained.split.rows(data, "train")
     config = TrainConfig(max_epochs=1, progress=False, accelerator="cpu").of_cells(len(rows))
-    minibatches = make_minibatches(data, {"train": rows}, module.config, config)["train"]
+    minibatches = make_minibatches(data, {"train": rows}, module, config)["train"]
     sizes = split_sizes(data, rows, module.config)
     adam = torch.optim.Adam(module.parameters(), lr=config.learning_rate, fused=True)
     few = list(itertools.islice(minibatches.minibatches(), 8))

@@ -71,7 +71,7 @@ def steps(model: cv.CradleVAE, config: TrainConfig, n: int = 40) -> tuple[float,
     assert model.data is not None
     module, data = model.trained.module, model.data
     rows = model.split.rows(data.cells, "train")
-    minibatches = make_minibatches(data, {"train": rows}, module.config, config)["train"]
+    minibatches = make_minibatches(data, {"train": rows}, module, config)["train"]
     ready = list(islice(minibatches.loader(), n))
     sizes = split_sizes(data, rows, module.config)
     module.train()

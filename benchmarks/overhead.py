@@ -70,7 +70,7 @@ def _bare(config: TrainConfig, model: cv.CradleVAE) -> float:
     """Milliseconds a step of a loop that does the same and nothing else."""
     module, data = model.trained.module, model.data
     rows = model.trained.split.rows(data.cells, "train")
-    minibatches = make_minibatches(data, {"train": rows}, module.config, config)["train"]
+    minibatches = make_minibatches(data, {"train": rows}, module, config)["train"]
     sizes = split_sizes(data, rows, module.config)
     module.train()
     adam = torch.optim.Adam(module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)

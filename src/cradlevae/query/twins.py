@@ -224,7 +224,7 @@ def _undamaged(
         expected = left + lost
         if wanted is not own:  # genes move as their shares do
             level = module.of_levels(wanted.levels)
-            expected = expected * module.decode_share(z_b, wanted.perturbation, None, wanted.offset, level) / share
+            expected = expected * (module.decode_share(z_b, wanted.perturbation, None, wanted.offset, level) / share)
         rates = rates + weight.unsqueeze(-1) * expected
         kept = kept + weight.unsqueeze(-1) * left.mean(0)
         information = information + weight * told.q_basal.kl_to_standard().sum(-1)
