@@ -53,6 +53,8 @@ RUNS: dict[str, list[tuple[str, ...]]] = {
               ("speed.py", "profile", *SPEED)],
     "tiny": [("tiny.py", "--models", "CradleVAE", "shrunk_mean", "--cells", "4", "--conditions", "2", "--noise",
               "gamma", "--seeds", "0", "--genes", "30", "--epochs", "2", *ONE_THREAD, "--output", "tiny.csv")],
+    "worth": [("memory.py", "simulate", "cells.h5ad", "--cells", "900", "--genes", "40"),
+              ("worth.py", "cells.h5ad", "--shares", "0.3", "--repeats", "1", "--output", "worth.csv")],
 }  # fmt: skip
 """Command lines that belong together, one after the other in one folder."""
 

@@ -36,6 +36,7 @@ from cradlevae.benchmarking.plan import Plan, load_plan
 from cradlevae.benchmarking.store import Store
 from cradlevae.benchmarking.worker import work
 from cradlevae.cli import main
+from cradlevae.data.damage.operators import DAMAGES
 from cradlevae.data.datasets.published import DATASETS
 from cradlevae.evaluation.floors.registry import FLOORS
 from cradlevae.evaluation.metrics.kinds import KINDS
@@ -50,7 +51,7 @@ from cradlevae.query.effects import TARGET_ERROR
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 REGISTRIES: list[dict[str, Any]] = [
-    LIKELIHOODS, ARTIFACT_MODELS, REGISTRY, FLOORS, DATASETS, FAMILY, api.CLASSES
+    LIKELIHOODS, ARTIFACT_MODELS, DAMAGES, REGISTRY, FLOORS, DATASETS, FAMILY, api.CLASSES
 ]  # fmt: skip
 
 SMALL_SIMULATION = (
@@ -68,6 +69,7 @@ SMALLER: dict[str, str] = {
     "--workers 4": "--workers 1",
     "--trials 50": "--trials 1",
     "--output norman/": "--output norman/ --budget small",
+    "--output docs/results/pairs.csv": "--quick --output docs/results/pairs.csv",
     "--seeds 0 1 2 3 4": "--seeds 0 --epochs 1",
     "--seeds 0 1 2 ": "--seeds 0 ",
     "--epochs 120": "--epochs 1",
