@@ -93,7 +93,7 @@ ADDED: dict[str, tuple[str, ...]] = {"train": ("--max_epochs", "1", "--progress"
 """Options that are added to a command."""
 
 NOT_RUN: dict[str, str] = {
-    "make demo    # simulate → QC → split → train → evaluate → predict → clean; under 4 minutes; "
+    "make demo    # simulate → QC → split → train → evaluate → predict → clean; a few minutes; "
     "look at demo/report.html\n"
     "make test    # the test suite\n": "installs the package; tests/test_demo.py runs the demonstration",
     "python3 -m venv .venv\n"
