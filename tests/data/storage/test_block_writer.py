@@ -22,6 +22,7 @@ from cradlevae.errors import DataError
 from cradlevae.nn.gamma_poisson import GammaPoisson
 from cradlevae.query import counterfactual as counterfactual_module
 from cradlevae.query import predict as predict_module
+from cradlevae.query import twins as twins_module
 
 
 def same(one: ad.AnnData, two: ad.AnnData) -> None:
@@ -118,7 +119,7 @@ def test_files_of_other_kinds_are_refused_before_any_work(
     def never(*arguments: Any) -> Any:
         raise AssertionError("decoded")
 
-    monkeypatch.setattr(counterfactual_module, "make_minibatch", never)
+    monkeypatch.setattr(twins_module, "make_minibatch", never)
     with pytest.raises(DataError, match=r"clean.csv ends in '.csv'; cells are written as .h5ad"):
         strong.clean(simulated, output=tmp_path / "clean.csv")
     with pytest.raises(DataError, match="cannot write into"):
