@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cradlevae.data.damage.operators import Surroundings, damage_of
+from cradlevae.data.damage.operators import Surroundings, damage_of, damage_shares
 from cradlevae.utils.types import BoolArray, Float32Array, FloatArray, IntArray
 
 
@@ -50,8 +50,7 @@ def damaged_copies(
         Source of randomness.
     """
     operators = [damage_of(key) for key in damages]
-    often = np.array([operator.share for operator in operators])
-    kind = random.choice(len(operators), size=len(counts), p=often / often.sum())
+    kind = random.choice(len(operators), size=len(counts), p=damage_shares(damages))
     damaged, severity = counts.copy(), np.zeros(len(counts))
     mixed = np.zeros(len(counts), dtype=bool)
     for number, operator in enumerate(operators):

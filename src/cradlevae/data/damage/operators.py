@@ -9,6 +9,7 @@ Shapes: N cells, G genes. Counts are whole numbers in float32.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
@@ -117,6 +118,12 @@ def damage_of(key: str) -> Damage:
     if key not in DAMAGES:
         raise DataError(f"unknown damage {key!r}{closest(key, list(DAMAGES))}; known: {', '.join(DAMAGES)}")
     return DAMAGES[key]
+
+
+def damage_shares(keys: Sequence[str]) -> FloatArray:
+    """How often copies suffer each of some damages, (damages,); they sum to 1."""
+    often = np.array([damage_of(key).share for key in keys])
+    return np.asarray(often / often.sum())
 
 
 def thinned(counts: Float32Array, keep: FloatArray, random: np.random.Generator) -> Float32Array:

@@ -17,7 +17,7 @@ from cradlevae.data.damage.copies import damaged_copies
 from cradlevae.data.damage.operators import Surroundings
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.loading.shard import Shard
-from cradlevae.data.storage.stored_matrix import StoredMatrix
+from cradlevae.data.storage.stored_matrix import values_per_cell
 from cradlevae.utils.types import BoolArray, Float32Array, IndexArray
 
 if TYPE_CHECKING:
@@ -112,20 +112,14 @@ class CounterfactualPairs:
         self._pools, self._retained, self._epoch = pools, retained, 0
         passing = rows[~data.failed[rows]]
         random = np.random.default_rng(seed)
-        counts = data.counts
-        per_cell = counts.per_cell if isinstance(counts, StoredMatrix) else counts.nnz / max(1, data.n_cells)
-        most = min(MOST_CELLS, int(MOST_VALUES / max(1.0, per_cell)))
+        most = min(MOST_CELLS, int(MOST_VALUES / values_per_cell(data.counts)))
         if len(passing) > most:
             passing = np.sort(random.permutation(passing)[:most])
         self._rows = passing
-        self._counts = sp.csr_matrix(counts[passing])
+        self._counts = sp.csr_matrix(data.counts[passing])
         total = np.asarray(self._counts.sum(axis=0), dtype=np.float64).ravel() + 0.1
         self._profile = total / total.sum()
         self._condition = data.plain[0][passing]
-
-    def __len__(self) -> int:
-        """Number of cells that are copied."""
-        return len(self._rows)
 
     def set_epoch(self, epoch: int) -> None:
         """Damage cells anew in this epoch."""

@@ -216,7 +216,12 @@ def group_sums(counts: CountMatrix, rows: Rows, group: IntArray, n_groups: int, 
     return total
 
 
+def values_per_cell(counts: CountMatrix) -> float:
+    """Return the number of stored counts of a cell, on average, and at least 1."""
+    per_cell = counts.per_cell if isinstance(counts, StoredMatrix) else counts.nnz / max(1, counts.shape[0])
+    return float(max(1.0, per_cell))
+
+
 def block_rows(counts: CountMatrix) -> int:
     """Return the number of rows in a block of a matrix."""
-    per_cell = counts.per_cell if isinstance(counts, StoredMatrix) else counts.nnz / max(1, counts.shape[0])
-    return int(min(BLOCK_CELLS, max(1, BLOCK_VALUES // max(1.0, per_cell))))
+    return int(min(BLOCK_CELLS, max(1, BLOCK_VALUES // values_per_cell(counts))))

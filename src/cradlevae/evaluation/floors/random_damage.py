@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cradlevae.data.damage.operators import thinned
 from cradlevae.utils.types import Float32Array, FloatArray
 
 KEPT = 0.05, 0.6
@@ -38,9 +39,9 @@ def randomly_damaged(
         Draws kinds and severities.
     """
     kind = rng.integers(0, 3, len(whole))
-    thinned, doublet, ambient = (np.flatnonzero(kind == code) for code in range(3))
+    few, doublet, ambient = (np.flatnonzero(kind == code) for code in range(3))
     damaged = whole.copy()
-    damaged[thinned] = _thinned(whole[thinned], rng.uniform(*KEPT, len(thinned)), rng)
+    damaged[few] = thinned(whole[few], rng.uniform(*KEPT, (len(few), 1)), rng)
     damaged[doublet] += others[doublet]
     replaced = rng.uniform(*REPLACED, len(ambient))
     sd = rng.uniform(*POOL_SD, (len(ambient), 1)).astype(np.float32)
@@ -49,13 +50,5 @@ def randomly_damaged(
         power * log_mean.astype(np.float32) + sd * rng.standard_normal((len(ambient), len(log_mean)), dtype=np.float32)
     )
     pool *= (replaced * whole[ambient].sum(axis=1) / pool.sum(axis=1))[:, None]
-    damaged[ambient] = _thinned(whole[ambient], 1 - replaced, rng) + rng.poisson(pool)
+    damaged[ambient] = thinned(whole[ambient], 1 - replaced[:, None], rng) + rng.poisson(pool)
     return damaged
-
-
-def _thinned(counts: Float32Array, kept: FloatArray, rng: np.random.Generator) -> Float32Array:
-    """Each cell's counts, of which each stays with the cell's probability."""
-    row, gene = np.nonzero(counts)
-    left = np.zeros_like(counts)
-    left[row, gene] = rng.binomial(counts[row, gene].astype(np.int64), kept[row])
-    return left

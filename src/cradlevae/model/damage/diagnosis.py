@@ -8,10 +8,9 @@ from statistics import NormalDist
 import numpy as np
 import torch
 
-from cradlevae.data.damage.operators import damage_of
+from cradlevae.data.damage.operators import damage_of, damage_shares
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.loading.minibatch import make_minibatch
-from cradlevae.model.config import ModelConfig
 from cradlevae.model.damage.guide import Evidence
 from cradlevae.model.estimation.latent_draws import draw_globals
 from cradlevae.model.estimation.streams import padding, seeded
@@ -132,7 +131,8 @@ def with_kinds(model: TrainedModel, data: Experiment) -> TrainedModel:
     with torch.no_grad():
         guide.kind_odds.zero_()
     known = diagnosed(model, data, failed).probability
-    prior = copied_shares(model.config)
+    assert model.config.damages is not None
+    prior = damage_shares(model.config.damages)
     share = prior.copy()
     for _ in range(SWEEPS):
         likely = known * (share / prior)
@@ -141,10 +141,3 @@ def with_kinds(model: TrainedModel, data: Experiment) -> TrainedModel:
     with torch.no_grad():
         guide.kind_odds.copy_(torch.from_numpy(np.log(share / prior)).float())
     return model
-
-
-def copied_shares(config: ModelConfig) -> FloatArray:
-    """How often damaged copies suffer each kind of damage, (D,)."""
-    assert config.damages is not None
-    often = np.array([damage_of(key).share for key in config.damages])
-    return np.asarray(often / often.sum())

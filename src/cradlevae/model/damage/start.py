@@ -16,7 +16,7 @@ WEIGHT_OF_MEAN = 300.0
 """Counts of the mean profile that are added to those of a condition in a stratum, where it may have few cells."""
 
 MOST_VALUES = 100_000_000
-"""Profiles are those of conditions in strata while they have fewer values; else those of conditions, or of strata."""
+"""Profiles are those of conditions in strata while they have fewer values; else those of strata."""
 
 
 def failed_pools(data: Experiment, rows: IndexArray) -> Float32Array:
@@ -42,8 +42,6 @@ def _groups(data: Experiment) -> tuple[IntArray, int]:
     n_conditions = len(data.conditions)
     if n_conditions * n_strata * data.n_genes <= MOST_VALUES:
         return data.condition * n_strata + data.strata, n_conditions * n_strata
-    if n_conditions * data.n_genes <= MOST_VALUES and n_strata == 1:
-        return data.condition, n_conditions
     return data.strata, n_strata
 
 
