@@ -38,20 +38,21 @@ def measured(model: cv.CradleVAE, part: str, names: list[str]) -> np.ndarray:
     return found.value[[found.names.index(name) for name in names]]
 
 
-def test_it_brings_effects_nearer_to_those_of_other_cells(tiny_options: dict[str, Any], quick: dict[str, Any]) -> None:
+def test_it_brings_effects_nearer_to_the_truth(tiny_options: dict[str, Any], quick: dict[str, Any]) -> None:
     names, errors = list("ABCDE"), []
-    for seed in range(3):  # most of the error is that of the held-out cells, so that one data set tells little
+    for seed in range(5):
         adata = cv.simulate(n_cells=2000, n_genes=60, n_perturbations=5, n_combinations=2, n_latent=6, seed=seed)
         adata.obs["artifact"] = adata.obs["true_artifact"]
         model = cv.CradleVAE(adata, split=cv.split(adata, "cells", seed=0), **tiny_options)
         model.train(max_epochs=1, **quick)
         with_it, without = model.effects(names), model.effects(names, residual=False)
-        held = measured(model, "test", names)
-        errors.append([((one.X - held) ** 2).mean() for one in (with_it, without)])
+        truth = adata.uns["truth"]
+        true = truth["effects"][[list(truth["effect_conditions"]).index(name) for name in names]]
+        errors.append([((one.X - true) ** 2).mean() for one in (with_it, without)])  # of other cells: mostly their noise
         rows = [model.trained.treatments.index(name) for name in names]
         np.testing.assert_allclose(with_it.X - without.X, model.trained.residual.mean[rows], atol=1e-5)
     found, before = np.mean(errors, axis=0)
-    assert found < 0.98 * before
+    assert found < 0.9 * before
 
 
 def test_intervals_widen_by_its_uncertainty_and_as_far_as_other_cells_ask_for(untold: cv.CradleVAE) -> None:
