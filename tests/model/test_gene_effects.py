@@ -12,7 +12,8 @@ import torch
 import cradlevae as cv
 from cradlevae.data.rates import ConditionRates
 from cradlevae.errors import DataError
-from cradlevae.model.gene_effects import GeneEffects, shrunk_rates
+from cradlevae.model.gene_effects import SPREAD, SWEEPS, GeneEffects
+from cradlevae.nn.rate_effects import RateEffects, rate_effects
 
 pytestmark = pytest.mark.numeric
 
@@ -30,9 +31,15 @@ def drawn(seed: int = 0) -> tuple[ConditionRates, np.ndarray]:
     return ConditionRates(total, n_cells, 300.0, np.ones(100), np.full(100, 50.0)), np.log(share) - np.log(share[0])
 
 
+def estimated(rates: ConditionRates, rows: slice) -> RateEffects:
+    library = rates.n_cells[rows] * rates.library_size
+    return rate_effects(rates.total[rows], library, rates.dispersion, 1, SPREAD, range(SWEEPS))
+
+
 def test_the_first_estimate_is_shrunk_where_nothing_happens() -> None:
     rates, truth = drawn()
-    value, spread, strength = shrunk_rates(rates, np.arange(10), n_controls=1)
+    found = estimated(rates, slice(None))
+    value, spread, strength = found.value, found.spread, found.strength
     assert not value[0].any()
     raw = np.log(rates.total + 0.5) - np.log(rates.total.sum(axis=1, keepdims=True) + 50)
     raw -= raw[0]
@@ -46,7 +53,8 @@ def test_the_first_estimate_is_shrunk_where_nothing_happens() -> None:
 
 def test_a_control_alone_starts_at_zero() -> None:
     rates, _ = drawn()
-    value, spread, strength = shrunk_rates(rates, np.array([0]), n_controls=1)
+    found = estimated(rates, slice(0, 1))
+    value, spread, strength = found.value, found.spread, found.strength
     assert not value.any()
     assert np.isfinite(spread).all()
     assert not strength.any()

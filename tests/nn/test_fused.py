@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cradlevae.nn import fused
-from cradlevae.nn.counts import SparseCounts, decoded_share
+from cradlevae.nn.counts import AddedRates, SparseCounts, decoded_share
 from cradlevae.nn.fused import linear_gamma_poisson
 from cradlevae.nn.gamma_poisson import gamma_poisson_log_prob
 from cradlevae.nn.matmul import matmul_precision
@@ -37,13 +37,16 @@ class Problem:
     dense: Tensor
     library_size: Tensor
     cell_weight: Tensor | None
+    added: AddedRates | None = None
 
     @property
     def parameters(self) -> list[Tensor]:
-        return [self.hidden, self.weight, self.bias, self.log_concentration]
+        own = [self.hidden, self.weight, self.bias, self.log_concentration]
+        return own if self.added is None else [*own, self.added.table, self.added.scale]
 
     def direct(self) -> tuple[Tensor, Tensor]:
-        share = torch.softmax(self.hidden @ self.weight.T + self.bias, dim=-1)
+        rates = self.hidden @ self.weight.T + self.bias
+        share = torch.softmax(rates if self.added is None else rates + self.added.of(slice(None)), dim=-1)
         mean = self.library_size[:, None] * share
         concentration = self.log_concentration.exp()
         rate = (concentration / (mean + 1e-4)).clamp_min(1e-6)
@@ -52,11 +55,19 @@ class Problem:
         return (per_cell.mean(0) * weight).sum(), per_cell
 
     def fast(self) -> tuple[Tensor, Tensor]:
-        return linear_gamma_poisson(*self.parameters, sparse(self.dense), self.library_size, self.cell_weight)
+        own = self.hidden, self.weight, self.bias, self.log_concentration
+        return linear_gamma_poisson(*own, sparse(self.dense), self.library_size, self.cell_weight, self.added)
 
 
 def problem(
-    *, particles: int = 3, cells: int = 9, genes: int = 6, seed: int = 0, floored: bool = False, weighted: bool = True
+    *,
+    particles: int = 3,
+    cells: int = 9,
+    genes: int = 6,
+    seed: int = 0,
+    floored: bool = False,
+    weighted: bool = True,
+    added: int = 0,
 ) -> Problem:
     generator = torch.Generator().manual_seed(seed)
 
@@ -71,9 +82,13 @@ def problem(
     if floored:  # θ / μ under 1e-6 for some genes and cells, not for others
         library = library * torch.logspace(0, 4, cells, dtype=torch.float64)
         log_concentration = log_concentration - torch.linspace(0, 12, genes, dtype=torch.float64)
+    rates = None
+    if added:  # rows that cells share, one for all particles or one for each
+        row = torch.randint(3, (cells,), generator=generator)
+        rates = AddedRates(normal(3, genes).requires_grad_(), row, normal(added, cells).requires_grad_())
     return Problem(
         *(tensor.requires_grad_() for tensor in (normal(particles, cells, 4), normal(genes, 4), normal(genes))),
-        log_concentration.requires_grad_(), dense, library, normal(cells).exp() if weighted else None,
+        log_concentration.requires_grad_(), dense, library, normal(cells).exp() if weighted else None, rates,
     )  # fmt: skip
 
 
@@ -83,22 +98,23 @@ def share_floored(case: Problem) -> float:
         return float((case.log_concentration.exp() / (mean + 1e-4) < 1e-6).double().mean())
 
 
+@pytest.mark.parametrize("added", [0, 1, 3])
 @pytest.mark.parametrize("floored", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(("block_values", "chunk_values"), [(1, 1), (40, 13), (8_000_000, 60), (100, 500_000)])
 def test_fast_is_direct_in_values_and_gradients(
-    floored: bool, weighted: bool, block_values: int, chunk_values: int, monkeypatch: pytest.MonkeyPatch
+    added: int, floored: bool, weighted: bool, block_values: int, chunk_values: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fused, "PRODUCT_VALUES", block_values)
     monkeypatch.setattr(fused, "CHUNK_VALUES", chunk_values)
-    case = problem(floored=floored, weighted=weighted)
-    assert (0.05 < share_floored(case) < 0.95) == floored
+    case = problem(floored=floored, weighted=weighted, added=added)
+    assert added or (0.05 < share_floored(case) < 0.95) == floored
     total, per_cell = case.fast()
     expected_total, expected_per_cell = case.direct()
     np.testing.assert_allclose(per_cell.detach(), expected_per_cell.detach(), rtol=1e-9)
     np.testing.assert_allclose(total.item(), expected_total.item(), rtol=1e-9)
     assert not per_cell.requires_grad
-    names = ("hidden", "weight", "bias", "log_concentration")
+    names = ("hidden", "weight", "bias", "log_concentration", "table", "scale")[: len(case.parameters)]
     found = torch.autograd.grad(3 * total, case.parameters)
     expected = torch.autograd.grad(3 * expected_total, case.parameters)
     for name, one, two in zip(names, found, expected, strict=True):
@@ -108,12 +124,13 @@ def test_fast_is_direct_in_values_and_gradients(
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 10_000), particles=st.integers(1, 4), cells=st.integers(1, 7), genes=st.integers(1, 9),
-    floored=st.booleans(), block_values=st.integers(1, 200), chunk_values=st.integers(1, 200),
+    floored=st.booleans(), added=st.booleans(), block_values=st.integers(1, 200), chunk_values=st.integers(1, 200),
 )  # fmt: skip
 def test_fast_is_direct_for_any_shape(
-    seed: int, particles: int, cells: int, genes: int, floored: bool, block_values: int, chunk_values: int
+    seed: int, particles: int, cells: int, genes: int, floored: bool, added: bool, block_values: int, chunk_values: int
 ) -> None:
-    case = problem(particles=particles, cells=cells, genes=genes, seed=seed, floored=floored)
+    rows = particles if added else 0
+    case = problem(particles=particles, cells=cells, genes=genes, seed=seed, floored=floored, added=rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fused, "PRODUCT_VALUES", block_values)
         patch.setattr(fused, "CHUNK_VALUES", chunk_values)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -21,7 +23,11 @@ def table(seed: int = 0, n_rows: int = 13, n_genes: int = 80, noise: float = 0.3
     cells = rng.integers(20, 200, n_rows)
     variance = noise**2 * 50 / cells[:, None] * np.ones(n_genes)
     mean = 3 + truth + np.sqrt(variance) * rng.standard_normal(truth.shape)
-    return Evidence(mean, variance, np.ones(n_rows, dtype=bool)), truth
+    return Evidence.of_cells(mean, cells, np.full(n_genes, noise**2 * 50)), truth
+
+
+def variance(one: Evidence) -> np.ndarray:
+    return one.variance_of(slice(None))
 
 
 def control(one: Evidence) -> np.ndarray:
@@ -36,8 +42,8 @@ def test_it_is_nearer_to_the_truth_than_what_was_measured_and_than_one_scale_for
     one, truth = table()
     found, _ = hierarchical_shrink([one], zero(one), control(one))
     raw = one.mean - one.mean[0]
-    spread = np.maximum((raw[1:] ** 2 - one.variance[1:] - one.variance[0]).mean(axis=0), 0)
-    plain = raw * spread / (spread + one.variance + one.variance[0])
+    spread = np.maximum((raw[1:] ** 2 - variance(one)[1:] - variance(one)[0]).mean(axis=0), 0)
+    plain = raw * spread / (spread + variance(one) + variance(one)[0])
     errors = [((value[1:] - truth[1:]) ** 2).mean() for value in (raw, plain, found)]
     assert errors[2] < 0.8 * errors[1] < 0.8 * errors[0]
 
@@ -55,7 +61,7 @@ def test_genes_without_counts_have_no_say(n_silent: int) -> None:
     one, _ = table()
     alone, _ = hierarchical_shrink([one], zero(one), control(one))
     silent = np.zeros((len(one.mean), n_silent))
-    both = Evidence(np.hstack([one.mean, silent]), np.hstack([one.variance, silent + 1e-9]), one.measured)
+    both = Evidence.of_cells(np.hstack([one.mean, silent]), one.n_cells, np.r_[one.within, np.zeros(n_silent)])
     found, _ = hierarchical_shrink([both], zero(both), control(both))
     np.testing.assert_allclose(found[:, : alone.shape[1]], alone, atol=1e-5)
     assert np.abs(found[:, alone.shape[1] :]).max(initial=0) < 1e-3
@@ -65,22 +71,22 @@ def test_its_variance_says_how_far_off_it_is() -> None:
     inside = []
     for seed in range(10):
         one, truth = table(seed, n_rows=30)
-        found, variance = hierarchical_shrink([one], zero(one), control(one))
+        found, spread = hierarchical_shrink([one], zero(one), control(one))
         moved = truth.any(axis=1)
-        inside.append(np.abs(found - truth)[moved] < 1.645 * np.sqrt(variance[moved]))
+        inside.append(np.abs(found - truth)[moved] < 1.645 * np.sqrt(spread[moved]))
     assert np.mean(inside) == pytest.approx(0.9, abs=0.05)
 
 
 def test_a_diluted_class_is_evidence_as_far_as_its_slope_goes() -> None:
     rng = np.random.default_rng(1)
     one, truth = table(noise=0.5)
-    mean = 7 + 0.5 * truth + np.sqrt(one.variance) * rng.standard_normal(truth.shape)
-    failed = Evidence(mean, one.variance, one.measured, slope=0.5)
+    mean = 7 + 0.5 * truth + np.sqrt(variance(one)) * rng.standard_normal(truth.shape)
+    failed = replace(Evidence.of_cells(mean, one.n_cells, one.within), slope=0.5)
     alone, wide = hierarchical_shrink([one], zero(one), control(one))
     both, narrow = hierarchical_shrink([one, failed], zero(one), control(one))
     assert ((both - truth) ** 2).mean() < ((alone - truth) ** 2).mean()
     assert narrow.mean() < wide.mean()
-    none, _ = hierarchical_shrink([one, Evidence(mean, one.variance, one.measured, slope=0.0)], zero(one), control(one))
+    none, _ = hierarchical_shrink([one, replace(failed, slope=0.0)], zero(one), control(one))
     np.testing.assert_allclose(none, alone, atol=1e-6)
 
 
@@ -93,30 +99,31 @@ def test_expected_effects_are_taken_out_and_put_back() -> None:
 
 def test_conditions_without_cells_and_tables_without_effects_stay_at_zero() -> None:
     one, _ = table()
-    measured = one.measured.copy()
-    measured[4] = False
+    cells = one.n_cells.copy()
+    cells[4] = 0
     mean = one.mean.copy()
     mean[4] = np.nan
-    found, variance = hierarchical_shrink([Evidence(mean, one.variance, measured)], zero(one), control(one))
+    unmeasured = Evidence.of_cells(mean, cells, one.within)
+    found, spread = hierarchical_shrink([unmeasured], zero(one), control(one))
     assert not found[4].any()
     assert np.isfinite(found).all()
     nobody = np.ones(len(mean), dtype=bool)
-    found, variance = hierarchical_shrink([one], zero(one), nobody)
+    found, spread = hierarchical_shrink([one], zero(one), nobody)
     assert not found.any()
-    assert not variance.any()
+    assert not spread.any()
 
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 100), scale=st.floats(0.1, 10), shift=st.floats(-5, 5))
 def test_order_and_base_do_not_matter(seed: int, scale: float, shift: float) -> None:
     one, _ = table(seed, n_rows=6, n_genes=10)
-    found, variance = hierarchical_shrink([one], zero(one), control(one))
+    found, before = hierarchical_shrink([one], zero(one), control(one))
     rng = np.random.default_rng(seed)
     rows, genes = rng.permutation(6), rng.permutation(10)
-    moved = Evidence((one.mean + shift)[rows][:, genes], one.variance[rows][:, genes], one.measured)
+    moved = Evidence.of_cells((one.mean + shift)[rows][:, genes], one.n_cells[rows], one.within[genes])
     again, spread = hierarchical_shrink([moved], zero(one), control(one)[rows])
     np.testing.assert_allclose(again, found[rows][:, genes], atol=1e-5)
-    np.testing.assert_allclose(spread, variance[rows][:, genes], atol=1e-5)
+    np.testing.assert_allclose(spread, before[rows][:, genes], atol=1e-5)
 
 
 @pytest.mark.parametrize(("n_rows", "square"), [(1, 0.0), (1, 64.0), (3, 0.2), (50, 0.2)])

@@ -11,7 +11,7 @@ from scipy.stats import nbinom
 
 from cradlevae.nn.constants import MEAN_OFFSET
 from cradlevae.nn.gamma_poisson import GammaPoisson, sample_gamma_poisson
-from cradlevae.nn.log_expression import expected_log_expression
+from cradlevae.nn.log_expression import NearbyLogExpression, expected_log_expression
 
 pytestmark = pytest.mark.numeric
 
@@ -116,3 +116,19 @@ def test_the_floor_of_the_rate_is_the_ceiling_of_the_mean() -> None:
     theta = 1e-3  # the rate θ/μ falls below 1e-6 where the mean is above 1,000
     assert found(0.5, theta, 1e4) == pytest.approx(found(0.9, theta, 1e4), rel=1e-6)
     assert found(0.09, theta, 1e4) < found(0.5, theta, 1e4)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), fold=st.floats(0.0, 3.0))
+def test_polynomials_stand_for_the_integral_near_and_far(seed: int, fold: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    likelihood = gamma_poisson(torch.randn(40, generator=generator).exp())
+    share = torch.softmax(2 * torch.randn(5, 40, generator=generator), -1)
+    library = torch.exp(9 + torch.randn(5, generator=generator))
+    nearby = NearbyLogExpression(share, likelihood, library)
+    others = share.unsqueeze(1) * torch.exp(fold * torch.randn(5, 3, 40, generator=generator))
+    others[0, 0, 0], others[1, 2, 3], others[2, 1, 5] = 0.0, 1e-30, share[2, 5] * 1e4
+    found = nearby.at(others)
+    expected = expected_log_expression(others.flatten(0, 1), likelihood, library.repeat_interleave(3))
+    np.testing.assert_allclose(nearby.value, expected_log_expression(share, likelihood, library), rtol=1e-6)
+    np.testing.assert_allclose(found, expected.view_as(found), rtol=1e-3, atol=2e-3)

@@ -6,11 +6,14 @@ import numpy as np
 import scipy.sparse as sp
 
 from cradlevae.data.moments import expression_blocks, indicator
-from cradlevae.data.storage.stored_matrix import CountMatrix, subset_rows
+from cradlevae.data.storage.stored_matrix import CountMatrix, subset_rows, values_per_cell
 from cradlevae.utils.types import AnyIntArray, FloatArray, IndexArray
 
 CELLS = 20_000
 """Most cells that are looked at (a tenth more at most)."""
+
+VALUES = 2e7
+"""Most positive counts that are looked at, or so."""
 
 NEIGHBOURS = 10
 """So many cells of a group are taken together: what they vary by is told within their group alone."""
@@ -18,6 +21,9 @@ NEIGHBOURS = 10
 LOADINGS = 40
 GENES_PER_LOADING = 7
 """Number of principal components: so many, or one for so many genes where these are few."""
+
+TOLERANCE = 1e-4
+"""Relative error of the variances of components."""
 
 TOGETHER = 0.5
 """Share of a gene's prior variance that it has in common with others, where very many cells tell of it."""
@@ -43,7 +49,7 @@ def gene_loadings(counts: CountMatrix, rows: IndexArray, group: AnyIntArray) -> 
     L, whose rows all have the same length, at most the root of :data:`TOGETHER`; those of genes without variance are 0.
     Without components where genes or cells are too few.
     """
-    chosen = _chosen(group)
+    chosen = _chosen(group, max(1, min(CELLS, int(VALUES / max(values_per_cell(counts), 1)))))
     rows, group = rows[chosen], np.unique(group[chosen], return_inverse=True)[1]
     n_genes, n_groups = counts.shape[1], int(group.max(initial=-1)) + 1
     free = len(rows) - n_groups
@@ -63,9 +69,9 @@ def gene_loadings(counts: CountMatrix, rows: IndexArray, group: AnyIntArray) -> 
     return float(together**0.5) * _components(expression, mean, n_cells, scale, rank)
 
 
-def _chosen(group: AnyIntArray) -> IndexArray:
-    """Positions of at most :data:`CELLS` cells or so, spread over groups, with others of their group; ascending."""
-    step = -(-len(group) // CELLS)
+def _chosen(group: AnyIntArray, most: int) -> IndexArray:
+    """Positions of at most so many cells or so, spread over groups, with others of their group; ascending."""
+    step = -(-len(group) // most)
     if step <= 1:
         return np.arange(len(group))
     place = np.arange(len(group)) // NEIGHBOURS % step == 0
@@ -86,7 +92,7 @@ def _components(
         return np.asarray(scale * (transposed @ (expression @ scaled) - of_groups @ (n_cells * (mean @ scaled))))
 
     correlation = LinearOperator((n_genes, n_genes), matvec=times, dtype=np.float64)
-    size, direction = eigsh(correlation, k=rank, v0=scale * 1.0, tol=1e-6)
+    size, direction = eigsh(correlation, k=rank, v0=scale * 1.0, tol=TOLERANCE)
     loadings = np.asarray(direction * np.sqrt(np.maximum(size, 0.0)), dtype=np.float64)
     length = np.sqrt((loadings**2).sum(axis=1, keepdims=True))
     return np.asarray(np.divide(loadings, length, out=np.zeros_like(loadings), where=length > 1e-6))

@@ -73,10 +73,9 @@ def condition_rates(data: Experiment, rows: IndexArray) -> ConditionRates:
     total = np.zeros((n_conditions, data.n_genes))
     squares = np.zeros(data.n_genes)
     for part, block in tracked_blocks(data.counts, rows, "measuring conditions"):
-        n = block.shape[0]
         scaled = sp.csr_matrix(sp.diags(scale[part]) @ block)
-        incidence = sp.csr_matrix((np.ones(n), (condition[part], np.arange(n))), shape=(n_conditions, n))
-        total += (incidence @ scaled).toarray()
+        present, codes = np.unique(condition[part], return_inverse=True)
+        total[present] += (indicator(codes, len(present)).astype(np.float64) @ scaled).toarray()
         squares += np.bincount(scaled.indices, scaled.data**2, minlength=data.n_genes)
         for of_factor in levels[part].T:
             level_total += indicator(of_factor, n_levels).astype(np.float64).dot(scaled).toarray()

@@ -37,7 +37,8 @@ class Decoder(nn.Module):
         self.has_artifact = has_artifact
         inputs = (k, effect_width, *((k,) if has_artifact else ())) if self.concat else (k,)
         self.mlp = MLP(inputs, config.width, config.decoder_layers)
-        self.gene_linear = nn.Linear(config.width + (sum(inputs) if config.linear_path else 0), n_genes)
+        self.n_linear = sum(inputs) if config.linear_path else 0
+        self.gene_linear = nn.Linear(config.width + self.n_linear, n_genes)
 
     def hidden(self, basal: Tensor, perturbation: Tensor | None = None, artifact: Tensor | None = None) -> Tensor:
         """What the gene Linear acts on: the last hidden layer and, on a linear path, the latents, (P, N, ·).
@@ -51,6 +52,25 @@ class Decoder(nn.Module):
         """
         latents = self._latents(basal, perturbation, artifact)
         return self._beside(self.mlp(*latents), latents)
+
+    def rates_of_basal(self, basal: Tensor) -> Tensor:
+        """What basal states alone add to the log rates, whatever the perturbation, (..., K) → (..., G)."""
+        linear = self.gene_linear
+        if not self.linear_path:
+            return linear.bias.expand(*basal.shape[:-1], -1)
+        start = linear.in_features - self.n_linear
+        return nn.functional.linear(basal, linear.weight[:, start : start + basal.shape[-1]], linear.bias)
+
+    def rates(self, basal: Tensor, perturbation: Tensor | None, of_basal: Tensor) -> Tensor:
+        """Log rates, up to a constant, of undamaged cells of which :meth:`rates_of_basal` is known, (P, N, G)."""
+        weight = self.gene_linear.weight
+        start = self.gene_linear.in_features - self.n_linear
+        hidden = self.mlp(*self._latents(basal, perturbation, None))
+        rates = of_basal + nn.functional.linear(hidden, weight[:, :start])
+        if self.linear_path and perturbation is not None:
+            first = start + (basal.shape[-1] if self.concat else 0)
+            rates += nn.functional.linear(perturbation, weight[:, first : first + perturbation.shape[-1]])
+        return rates
 
     def hidden_of_minibatch(
         self,

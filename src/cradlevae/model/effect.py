@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cradlevae.model.config import ModelConfig
 from cradlevae.nn.bernoulli import bernoulli_kl, bernoulli_score, logistic_noise, straight_through
 from cradlevae.nn.mlp import Gaussian, GaussianMLP
+from cradlevae.nn.rows import rows_of
 
 POINT_SCALE = 0.1
 """Standard deviation that learned points start with."""
@@ -72,6 +73,10 @@ class Embedding(nn.Module, ABC):
     ) -> tuple[Tensor, Gaussian | None]:
         """Embeddings and the posterior they were drawn from, (P, treatments, width); P is 1 where nothing is drawn."""
 
+    def tables(self) -> list[nn.Parameter]:
+        """Parameters with a row for each treatment, (T, ·)."""
+        return []
+
 
 class GaussianEmbedding(Embedding):
     """E ~ Normal(0, 1) with a Gaussian guide."""
@@ -99,6 +104,10 @@ class CorrelatedEmbedding(GaussianEmbedding):
         self.width = n_latent
         self.encoder = GaussianMLP((n_latent, n_treatments), width, n_layers, n_latent)
 
+    def tables(self) -> list[nn.Parameter]:
+        """What the one-hot part of the first layer multiplies."""
+        return [self.encoder.mlp.first.weights[1]]
+
     def posterior(self, shape: torch.Size, mask: Tensor | None, treatments: Tensor | None) -> Gaussian:
         """q(E | M)."""
         assert mask is not None
@@ -117,6 +126,10 @@ class MeanFieldEmbedding(GaussianEmbedding):
         self.loc = nn.Parameter(torch.zeros(n_treatments, n_latent))
         self.log_scale = nn.Parameter(torch.zeros(n_treatments, n_latent))
 
+    def tables(self) -> list[nn.Parameter]:
+        """Locations and scales."""
+        return [self.loc, self.log_scale]
+
     def posterior(self, shape: torch.Size, mask: Tensor | None, treatments: Tensor | None) -> Gaussian:
         """q(E)."""
         return Gaussian(
@@ -131,6 +144,10 @@ class PointEmbedding(Embedding):
         super().__init__()
         self.width = n_latent
         self.points = nn.Parameter(POINT_SCALE * torch.randn(n_treatments, n_latent))
+
+    def tables(self) -> list[nn.Parameter]:
+        """The points."""
+        return [self.points]
 
     def draw(
         self, noise: Tensor | None, mask: Tensor | None, treatments: Tensor | None
@@ -178,8 +195,3 @@ def make_embedding(config: ModelConfig, n_treatments: int) -> Embedding:
         return MeanFieldEmbedding(n_treatments, config.n_latent)
     assert config.embedding_layers is not None
     return CorrelatedEmbedding(n_treatments, config.n_latent, config.width, config.embedding_layers)
-
-
-def rows_of(table: Tensor, treatments: Tensor | None) -> Tensor:
-    """The rows of some treatments, int64, or of all."""
-    return table if treatments is None else table.index_select(0, treatments)

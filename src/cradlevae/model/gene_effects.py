@@ -17,13 +17,18 @@ from torch import Tensor, nn
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.rates import ConditionRates
-from cradlevae.model.effect import rows_of
-from cradlevae.nn.hierarchy import fit_scales
+from cradlevae.nn.rate_effects import rate_effects
+from cradlevae.nn.rows import rows_of
 from cradlevae.utils.progress import track_slow
-from cradlevae.utils.types import BoolArray, Float32Array, FloatArray, IndexArray
 
 SWEEPS = 40
 """Sweeps of the first estimate, which changes little after twenty."""
+
+SMALLEST_STRENGTH, SMALLEST_SPREAD = 0.05, 0.01
+"""Smallest σ and τ that training starts with, from which it can still move."""
+
+ROWS = 256
+"""Treatments that are worked on together."""
 
 SPREAD = 0.1, 1.0
 """Median of τ a priori, and standard deviation of its logarithm: a gene of few counts tells nothing of its own."""
@@ -74,7 +79,7 @@ class ShrunkEffects(nn.Module):
         strength = self._strength(rows)
         variance = self.prior_variance(rows)
         total_information = n_cells.unsqueeze(1) * information
-        values = self.value.index_select(0, rows)
+        values = rows_of(self.value, rows)
         cost = values.square() / (2 * variance) + 0.5 * torch.log1p(variance * total_information)
         return cost.sum(1) + 0.5 * strength.square()
 
@@ -142,8 +147,7 @@ class GeneEffects(ShrunkEffects):
 
         That of a treatment is for whatever its pairs may be, that of a pair for a known V of its treatment.
         """
-        told = self._told(information).index_select(0, treatments)
-        return (1 / self.prior_variance(treatments) + told).rsqrt()
+        return (1 / self.prior_variance(treatments) + self._told(treatments, information)).rsqrt()
 
     def coefficients(self, dosage: Tensor, treatments: Tensor, information: Tensor) -> Tensor:
         """How far an error of each V moves a condition of dosages (T,), (treatments, G).
@@ -151,47 +155,83 @@ class GeneEffects(ShrunkEffects):
         Cells in a context tell of the sum of a treatment and a pair: where one is less, the other is taken for more, so
         that an error of V is made up for in the pairs as far as their cells tell of them.
         """
-        everywhere = dosage.unsqueeze(1).repeat(1, len(information))
-        if len(self.paired):
-            pairs = torch.arange(len(dosage) - len(self.paired), len(dosage), device=dosage.device)
+        each = dosage.index_select(0, treatments).unsqueeze(1).repeat(1, len(information))
+        of_pairs = dosage[len(dosage) - len(self.paired) :]
+        chosen = torch.nonzero(of_pairs).squeeze(1)
+        if len(chosen):
+            pairs = chosen + len(dosage) - len(self.paired)
             moved = self.prior_variance(pairs) * self.n_cells[pairs].unsqueeze(1) * information
-            everywhere.index_add_(0, self.paired, -dosage[pairs].unsqueeze(1) * moved / (1 + moved))
-        return everywhere.index_select(0, treatments)
+            self._add_to_treatments(each, treatments, chosen, -of_pairs[chosen].unsqueeze(1) * moved / (1 + moved))
+        return each
 
-    def _told(self, information: Tensor) -> Tensor:
-        """What cells tell of V, (T, G): of a treatment with pairs, what is left where its pairs may be anything."""
-        told = self.n_cells.unsqueeze(1) * information
-        if len(self.paired):
-            pairs = torch.arange(len(told) - len(self.paired), len(told), device=told.device)
-            lost = told[pairs] - told[pairs] / (1 + self.prior_variance(pairs) * told[pairs])
-            told = told.index_add(0, self.paired, -lost).clamp_min(0)
+    def _told(self, treatments: Tensor, information: Tensor) -> Tensor:
+        """What cells tell of V, (treatments, G): with pairs, what is left where a treatment's may be anything."""
+        told = self.n_cells[treatments].unsqueeze(1) * information
+        chosen = torch.nonzero(torch.isin(self.paired, treatments)).squeeze(1)
+        if len(chosen):
+            pairs = chosen + len(self.n_cells) - len(self.paired)
+            of_pairs = self.n_cells[pairs].unsqueeze(1) * information
+            lost = of_pairs - of_pairs / (1 + self.prior_variance(pairs) * of_pairs)
+            self._add_to_treatments(told, treatments, chosen, -lost)
+            told = told.clamp_min(0)
         return told
 
-    def base_deviation(self, treatments: Tensor, information: Tensor, of_strata: Tensor | None = None) -> Tensor:
-        """What the standard deviation of the base adds to that of V, (treatments, G); one error, which all V share.
+    def _add_to_treatments(self, table: Tensor, treatments: Tensor, pairs: Tensor, added: Tensor) -> None:
+        """Add what pairs (numbers among the pairs) have to the rows of their treatments, where those are rows."""
+        place = torch.full((len(self.n_cells),), -1, device=table.device)
+        place[treatments] = torch.arange(len(treatments), device=table.device)
+        row = place[self.paired[pairs]]
+        table.index_add_(0, row[row >= 0], added[row >= 0])
+
+    def known_base(self, information: Tensor, of_strata: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """What all cells tell of the base, (G,), or of that of each stratum, (strata, G), and what that leaves open.
 
         The controls tell of the base, and other cells as far as their own effects leave them free to.
 
         Parameters
         ----------
-        treatments, information
+        information
             As in :meth:`cost`.
         of_strata
             Prior variance of what each stratum adds to the base, (strata, G); the base of a treatment is then that of
             the strata which its cells are in. ``None`` where all cells have one base.
         """
-        everything = torch.arange(len(self.n_cells), device=self.n_cells.device)
-        own = self._told(information)
-        moved = self.prior_variance(everything) * own  # information about V beside that of its prior
-        shrinkage = (moved / (1 + moved)).index_select(0, treatments)
-        alone = slice(0, len(own) - len(self.paired))  # cells of pairs are among those of their treatments
-        if of_strata is None or self.n_strata == 1:
-            of_base = self.n_controls * information + (own / (1 + moved))[alone].sum(0)
-            return shrinkage * of_base.clamp_min(1e-12).rsqrt()
-        each = (own / (self.n_cells.clamp_min(1).unsqueeze(1) * (1 + moved)))[alone]  # what a cell tells of the base
-        controls = self.stratum_controls.unsqueeze(1) * information
-        known = (controls + self.stratum_cells[alone].T @ each).clamp_min(1e-12)  # (strata, G)
-        left = 1 / (1 + of_strata * known)  # of a stratum's own part, what its cells leave open
+        n_own = len(self.n_cells) - len(self.paired)  # cells of pairs are among those of their treatments
+        by_stratum = of_strata is not None and self.n_strata > 1
+        controls = self.stratum_controls.unsqueeze(1) if by_stratum else self.n_controls
+        known = controls * information
+        for start in range(0, n_own, ROWS):
+            rows = torch.arange(start, min(start + ROWS, n_own), device=information.device)
+            own = self._told(rows, information)
+            free = own / (1 + self.prior_variance(rows) * own)
+            if by_stratum:  # what a cell tells of the base, for the cells in each stratum
+                known = known + self.stratum_cells[rows].T @ (free / self.n_cells[rows].clamp_min(1).unsqueeze(1))
+            else:
+                known = known + free.sum(0)
+        known = known.clamp_min(1e-12)
+        return known, 1 / (1 + of_strata * known) if by_stratum and of_strata is not None else None
+
+    def base_deviation(
+        self,
+        treatments: Tensor,
+        information: Tensor,
+        of_strata: Tensor | None = None,
+        base: tuple[Tensor, Tensor | None] | None = None,
+    ) -> Tensor:
+        """What the standard deviation of the base adds to that of V, (treatments, G); one error, which all V share.
+
+        Parameters
+        ----------
+        treatments, information, of_strata
+            As in :meth:`cost` and :meth:`known_base`.
+        base
+            What :meth:`known_base` says; ``None`` asks it.
+        """
+        known, left = self.known_base(information, of_strata) if base is None else base
+        moved = self.prior_variance(treatments) * self._told(treatments, information)
+        shrinkage = moved / (1 + moved)
+        if left is None or of_strata is None:
+            return shrinkage * known.rsqrt()
         cells = self.stratum_cells.index_select(0, treatments)
         share = cells / cells.sum(1, keepdim=True).clamp_min(1)
         variance = share.square() @ (of_strata * left) + (share @ left).square() / (known * left).sum(0)
@@ -208,81 +248,13 @@ class GeneEffects(ShrunkEffects):
         single = np.flatnonzero((data.dosage != 0).sum(axis=1) == 1)
         control = np.flatnonzero(~data.dosage.any(axis=1))
         rows = np.concatenate([control, single])
-        value, spread, strength = shrunk_rates(rates, rows, n_controls=len(control))
-        for position, row in enumerate(single.tolist(), start=len(control)):
-            treatment = int(np.flatnonzero(data.dosage[row])[0])
-            self.value[treatment] = torch.from_numpy(value[position])
-            self.log_strength[treatment] = math.log(max(float(strength[position]), 0.05))
-        self.log_spread.copy_(torch.from_numpy(np.log(np.maximum(spread, 0.01))))
-
-
-def shrunk_rates(
-    rates: ConditionRates, rows: IndexArray, n_controls: int
-) -> tuple[Float32Array, FloatArray, FloatArray]:
-    """Empirical Bayes from counts alone: V of conditions, τ of genes and σ of conditions.
-
-    The log rate is base + V with V ~ Normal(0, σ²τ²), 0 for controls; the base is shared by all conditions, so those
-    that do nothing serve as controls, too. Alternates Newton steps for V and the base with the most probable σ and τ.
-
-    Parameters
-    ----------
-    rates
-        Counts of the conditions.
-    rows
-        Conditions to look at: first the controls, then the others.
-    n_controls
-        How many of them are controls.
-
-    Returns
-    -------
-    V (rows, genes), τ (genes,), σ (rows,).
-    """
-    total, n_cells = rates.total[rows], rates.n_cells[rows]
-    library: FloatArray = n_cells.astype(np.float64) * rates.library_size
-    n_rows, n_genes = total.shape
-    informative = (np.arange(n_rows) >= n_controls) & (n_cells > 0)
-    value = np.zeros((n_rows, n_genes), dtype=np.float32)
-    pooled = total.sum(axis=0) + 0.5
-    base: FloatArray = np.log(pooled / pooled.sum()).astype(np.float64)
-
-    def update(part: slice, prior: FloatArray) -> FloatArray:
-        value[:, part], base[part], square = _swept(
-            total[:, part],
-            library[:, None],
-            rates.dispersion[part],
-            value[:, part],
-            base[part],
-            prior + 1e-10,
-            informative,
+        cells = rates.n_cells[rows].astype(np.float64)
+        sweeps = track_slow(range(SWEEPS), SWEEPS, "first estimate of gene effects")
+        found = rate_effects(
+            rates.total[rows], cells * rates.library_size, rates.dispersion, len(control), SPREAD, sweeps
         )
-        return square
-
-    sweeps = track_slow(range(SWEEPS), SWEEPS, "first estimate of gene effects") if informative.any() else ()
-    spread, strength = fit_scales(informative, n_genes, update, sweeps, smallest=1e-6, spread_prior=SPREAD)
-    return value, np.sqrt(spread), np.sqrt(strength)
-
-
-def _swept(
-    total: FloatArray,
-    library: FloatArray,
-    dispersion: FloatArray,
-    value: Float32Array,
-    base: FloatArray,
-    prior: FloatArray,
-    informative: BoolArray,
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """One sweep over some genes: V, base and E[V²], to which the error of the base adds."""
-    w = value.astype(np.float64)
-    for _ in range(3):
-        expected = library * np.exp(base + w)
-        step = ((total - expected) / dispersion - w / prior) / (expected / dispersion + 1 / prior)
-        w = np.where(informative[:, None], np.clip(w + np.clip(step, -1, 1), -8, 8), 0.0)
-    expected = library * np.exp(base + w)
-    information = expected / dispersion
-    # about the base, a condition tells what is left when its own V may be anything that the prior allows
-    weight = np.where(informative[:, None], information / (1 + prior * information), information)
-    residual = np.clip((total - expected) / np.maximum(expected, 1e-9) + w, -2, 2)
-    of_base = np.maximum(weight.sum(axis=0), 1e-9)
-    moved: FloatArray = np.clip((weight * residual).sum(axis=0) / of_base, -0.5, 0.5)
-    shrinkage = prior * information / (1 + prior * information)
-    return w, base + moved, w**2 + prior * (1 - shrinkage) + shrinkage**2 / of_base
+        treatments = torch.from_numpy((data.dosage[single] != 0).argmax(axis=1))
+        self.value[treatments] = torch.from_numpy(found.value[len(control) :])
+        strength = np.log(np.maximum(found.strength[len(control) :], SMALLEST_STRENGTH))
+        self.log_strength[treatments] = torch.from_numpy(strength).float()
+        self.log_spread.copy_(torch.from_numpy(np.log(np.maximum(found.spread, SMALLEST_SPREAD))))

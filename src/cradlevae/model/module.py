@@ -20,13 +20,14 @@ from cradlevae.model.basal_encoder import BasalEncoder
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.damage.guide import DamageGuide, Evidence
 from cradlevae.model.decoder import Decoder
-from cradlevae.model.effect import make_embedding, make_mask, rows_of
+from cradlevae.model.effect import make_embedding, make_mask
 from cradlevae.model.gene_effects import GeneEffects
 from cradlevae.model.globals import GlobalNoise, Globals
 from cradlevae.model.level_effects import LevelEffects, membership
-from cradlevae.nn.counts import SparseCounts, decoded_share
+from cradlevae.nn.counts import AddedRates, SparseCounts, decoded_share
 from cradlevae.nn.known_likelihoods import likelihood_of
 from cradlevae.nn.mlp import Gaussian, GaussianHead
+from cradlevae.nn.rows import rows_of
 
 
 class CradleModule(nn.Module):
@@ -122,6 +123,12 @@ class CradleModule(nn.Module):
     def has_own_artifact(self) -> bool:
         """Whether a failed cell has an artifact state of its own."""
         return self.artifact is not None and self.artifact.has_own
+
+    def tables(self) -> list[nn.Parameter]:
+        """Parameters with a row for each treatment, (T, ·), of which a minibatch needs those of its treatments."""
+        mask = [] if self.mask is None else [self.mask.logits]
+        effects = [] if self.gene_effects is None else [self.gene_effects.value]
+        return [*mask, *self.embedding.tables(), *effects]
 
     # -- the guide ---------------------------------------------------------------------------------------------
 
@@ -303,8 +310,10 @@ class CradleModule(nn.Module):
         condition: Tensor,
         artifact: Tensor | None,
         of_level: tuple[Tensor, Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Hidden layer and gene weights with a column more for each condition and level, whose weights are its effects.
+    ) -> tuple[Tensor, Tensor, AddedRates | None]:
+        """What the gene Linear acts on, its weights, and the effects of conditions, which are added to the log rates.
+
+        Hidden layer and weights have a column more for each level, whose weights are its effects.
 
         Parameters
         ----------
@@ -319,18 +328,14 @@ class CradleModule(nn.Module):
         of_level
             Which levels each cell has, (N, levels), and their effects, (levels, G); ``None`` leaves them out.
         """
-        columns, weights = [hidden], [weight]
+        added = None
         if offset is not None:
-            chosen = nn.functional.one_hot(condition, len(offset)).to(hidden.dtype)
-            chosen = chosen.unsqueeze(0) if artifact is None else chosen * self.shown(artifact)
-            columns.append(chosen.expand(len(hidden), -1, -1))
-            weights.append(offset.T)
+            shown = hidden.new_ones(1, len(condition)) if artifact is None else self.shown(artifact).squeeze(-1)
+            added = AddedRates(offset, condition, shown)
         if of_level is not None:
-            columns.append(of_level[0].expand(len(hidden), -1, -1))
-            weights.append(of_level[1].T)
-        if len(columns) == 1:
-            return hidden, weight
-        return torch.cat(columns, dim=-1), torch.cat(weights, dim=1)
+            hidden = torch.cat([hidden, of_level[0].expand(len(hidden), -1, -1)], dim=-1)
+            weight = torch.cat([weight, of_level[1].T], dim=1)
+        return hidden, weight, added
 
 
 def _shown_head(n_latent: int) -> nn.Linear:

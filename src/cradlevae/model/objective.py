@@ -197,13 +197,11 @@ def _reconstruction(
         states.z_basal, shared.shift, draw.artifact, states.own, minibatch, with_state=module.gene_effects is not None
     )
     of_level = None if shared.levels is None else (shared.levels.of_cells, shared.levels.effects)
-    total, _ = module.likelihood.linear_log_prob(
-        *module.with_effects(hidden, gene_weight, shared.offset, minibatch.condition, z_artifact, of_level),
-        module.decoder.gene_linear.bias,
-        counts,
-        minibatch.library_size,
-        weight,
+    hidden, gene_weight, added = module.with_effects(
+        hidden, gene_weight, shared.offset, minibatch.condition, z_artifact, of_level
     )
+    bias, library_size = module.decoder.gene_linear.bias, minibatch.library_size
+    total, _ = module.likelihood.linear_log_prob(hidden, gene_weight, bias, counts, library_size, weight, added)
     return -total / minibatch.n_cells
 
 
@@ -311,11 +309,9 @@ def iwelbo(module: CradleModule, minibatch: Minibatch, draw: Globals, noise: Ten
     gene_linear = module.decoder.gene_linear
     levels = _levels(module, minibatch)
     of_level = None if levels is None else (levels.of_cells, levels.effects)
+    hidden, weight, added = module.with_effects(hidden, gene_linear.weight, offset, minibatch.condition, z_a, of_level)
     _, log_prob = module.likelihood.linear_log_prob(
-        *module.with_effects(hidden, gene_linear.weight, offset, minibatch.condition, z_a, of_level),
-        gene_linear.bias,
-        counts,
-        minibatch.library_size,
+        hidden, weight, gene_linear.bias, counts, minibatch.library_size, added=added
     )
     return torch.logsumexp(log_prob + log_ratio, dim=0) - math.log(n_particles)
 

@@ -59,6 +59,29 @@ class SparseCounts:
         )
 
 
+@dataclass(frozen=True)
+class AddedRates:
+    """Rows of a table that are added to the log rates of cells.
+
+    Attributes
+    ----------
+    table
+        (rows, genes).
+    row
+        Row of each cell, (cells,), int64.
+    scale
+        What the row is multiplied by, (particles or 1, cells).
+    """
+
+    table: Tensor
+    row: Tensor
+    scale: Tensor
+
+    def of(self, cells: slice) -> Tensor:
+        """What is added to the log rates of some cells, (particles or 1, cells, genes)."""
+        return self.scale[:, cells].unsqueeze(2) * self.table.index_select(0, self.row[cells])
+
+
 def decoded_share(hidden: Tensor, weight: Tensor, bias: Tensor, offset: Tensor | None = None) -> Tensor:
     """Each gene's expected share of the counts, ρ: (..., width) → (..., genes); ``offset`` adds to the log rates."""
     rates = F.linear(hidden, weight, bias)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cradlevae.nn.constants import MEAN_OFFSET, MIN_RATE
-from cradlevae.nn.counts import SparseCounts
+from cradlevae.nn.counts import AddedRates, SparseCounts
 from cradlevae.nn.matmul import reduced
 
 PRODUCT_VALUES = 8_000_000
@@ -35,6 +35,7 @@ def linear_gamma_poisson(
     counts: SparseCounts,
     library_size: Tensor,
     cell_weight: Tensor | None = None,
+    added: AddedRates | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log probability of sparse counts under a linear softmax decoder.
 
@@ -52,6 +53,8 @@ def linear_gamma_poisson(
         Library sizes, (cells,).
     cell_weight
         Weight of each cell in the sum, (cells,); ``None`` is one each.
+    added
+        What is added to the log rates of the cells; ``None`` is nothing.
 
     Returns
     -------
@@ -63,10 +66,11 @@ def linear_gamma_poisson(
     weights = torch.ones_like(library_size) if cell_weight is None else cell_weight
     concentration = log_concentration.exp()
     constant = _positive_constant(counts, concentration)  # (cells,)
-    parameters = (hidden, weight, bias, log_concentration)
+    table, row, scale = (None, None, None) if added is None else (added.table, added.row, added.scale)
+    parameters = [one for one in (hidden, weight, bias, log_concentration, table, scale) if one is not None]
     needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in parameters)
     total, per_cell = _LinearGammaPoisson.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, bias, concentration, counts, library_size, weights, needs_grad
+        hidden, weight, bias, concentration, table, scale, row, counts, library_size, weights, needs_grad
     )
     return total + (weights * constant).sum(), per_cell + constant.detach()
 
@@ -89,12 +93,18 @@ class _LinearGammaPoisson(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
         concentration: Tensor,
+        table: Tensor | None,
+        scale: Tensor | None,
+        row: Tensor | None,
         counts: SparseCounts,
         library_size: Tensor,
         cell_weight: Tensor,
         needs_grad: bool,
     ) -> tuple[Tensor, Tensor]:
-        likelihood = _Pass(hidden, concentration, counts, library_size, cell_weight, needs_grad)
+        added = None
+        if table is not None and row is not None and scale is not None:
+            added = AddedRates(table, row, scale)
+        likelihood = _Pass(hidden, concentration, counts, library_size, cell_weight, needs_grad, added)
         gradients = likelihood.run(weight, bias)
         ctx.gradients = gradients
         ctx.mark_non_differentiable(likelihood.per_cell)
@@ -105,7 +115,8 @@ class _LinearGammaPoisson(torch.autograd.Function):
         if ctx.gradients is None:
             raise RuntimeError("the count likelihood can be differentiated once only")
         gradients, ctx.gradients = ctx.gradients, None  # scaled in place: they are as large as the weights
-        return *(gradient.mul_(grad_outputs[0]) for gradient in gradients), None, None, None, None
+        scaled = (None if gradient is None else gradient.mul_(grad_outputs[0]) for gradient in gradients)
+        return *scaled, None, None, None, None, None
 
 
 class _Pass:
@@ -125,7 +136,9 @@ class _Pass:
         library_size: Tensor,
         cell_weight: Tensor,
         needs_grad: bool,
+        added: AddedRates | None,
     ) -> None:
+        self.added = None if added is None else _Added(added, len(hidden), needs_grad)
         self.n_particles, self.n_cells, _ = hidden.shape
         self.n_genes = counts.n_genes
         self.hidden = hidden
@@ -144,8 +157,8 @@ class _Pass:
             self.of_zeros = torch.zeros_like(concentration)  # Σ of weighted d(log p)/dθ as if all counts were zero
             self.of_positives = torch.zeros_like(self.theta)
 
-    def run(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-        """Fill ``per_cell``; give the gradients by hidden, weight, bias and θ where they are asked for."""
+    def run(self, weight: Tensor, bias: Tensor) -> tuple[Tensor | None, ...] | None:
+        """Fill ``per_cell``; where asked for, give gradients by hidden, weight, bias, θ and what is added."""
         chunks = self._chunks()
         together = max(1, PRODUCT_VALUES // (self.n_genes * _rows(chunks[0])))
         blocks = [chunks[start : start + together] for start in range(0, len(chunks), together)]
@@ -164,8 +177,14 @@ class _Pass:
                 piece = product[position : position + n]
                 logits = piece if piece.dtype == bias.dtype else work[2, :n]
                 torch.add(piece, bias, out=logits)
+                if self.added is not None:
+                    self.added.put_in(logits, chunk, work[0, :n])
                 self._chunk(logits, chunk, work[0, :n], work[1, :n])
                 if self.needs_grad:
+                    if self.added is not None:
+                        self.added.take_up(
+                            logits, chunk, scale[start + position : start + position + n], work[0, :n], work[1, :n]
+                        )
                     grad_bias.addmv_(logits.T, scale[start + position : start + position + n])
                     if logits is not piece:
                         piece.copy_(logits)
@@ -177,7 +196,8 @@ class _Pass:
             return None
         grad_concentration = self.of_zeros.index_add_(0, self.counts.genes, self.of_positives)
         grad_hidden, grad_weight = products.gradients()
-        return grad_hidden.view_as(self.hidden), grad_weight, grad_bias, grad_concentration
+        of_added = (None, None) if self.added is None else self.added.gradients()
+        return grad_hidden.view_as(self.hidden), grad_weight, grad_bias, grad_concentration, *of_added
 
     def _chunks(self) -> list[tuple[range, range]]:
         """Particles and cells that are worked on at a time: whole particles, or a part of the cells of one."""
@@ -250,6 +270,44 @@ class _Pass:
         odds.clamp_max_(1 / MIN_RATE)
         torch.minimum(mean, theta / MIN_RATE, out=mean)
         return clipped
+
+
+class _Added:
+    """What is added to the log rates of cells, chunk by chunk, and its gradients."""
+
+    def __init__(self, added: AddedRates, n_particles: int, needs_grad: bool) -> None:
+        self.table, self.row = added.table, added.row
+        self.shared = len(added.scale) == 1 < n_particles
+        self.scale = added.scale.expand(n_particles, -1)
+        if needs_grad:
+            self.grad_table = torch.zeros_like(added.table)
+            self.grad_scale = torch.empty_like(self.scale, memory_format=torch.contiguous_format)
+
+    def put_in(self, logits: Tensor, chunk: tuple[range, range], work: Tensor) -> None:
+        """Add it to the logits of a chunk, (rows, genes)."""
+        particles, cells = (slice(part.start, part.stop) for part in chunk)
+        rows = torch.index_select(self.table, 0, self.row[cells], out=work[: len(chunk[1])])
+        scale = self.scale[particles, cells].unsqueeze(2)
+        logits.view(len(chunk[0]), len(chunk[1]), -1).addcmul_(scale, rows)
+
+    def take_up(
+        self, grad: Tensor, chunk: tuple[range, range], row_scale: Tensor, work: Tensor, product: Tensor
+    ) -> None:
+        """Take up the gradient by the logits of a chunk, whose rows are meant times ``row_scale``."""
+        particles, cells = (slice(part.start, part.stop) for part in chunk)
+        shape = len(chunk[0]), len(chunk[1])
+        row = self.row[cells]
+        rows = torch.index_select(self.table, 0, row, out=work[: shape[1]])
+        of_scale = torch.einsum("png,ng->pn", grad.view(*shape, -1), rows)
+        self.grad_scale[particles, cells] = of_scale * row_scale.view(shape)
+        weighted = row_scale * self.scale[particles, cells].reshape(-1)
+        torch.mul(grad, weighted.unsqueeze(1), out=product)
+        for of_particle in product.view(*shape, -1):
+            self.grad_table.index_add_(0, row, of_particle)
+
+    def gradients(self) -> tuple[Tensor, Tensor]:
+        """By the table and by the scale."""
+        return self.grad_table, self.grad_scale.sum(0, keepdim=True) if self.shared else self.grad_scale
 
 
 class _Products:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cradlevae.nn.constants import MEAN_OFFSET, MIN_RATE
-from cradlevae.nn.counts import SparseCounts
+from cradlevae.nn.counts import AddedRates, SparseCounts
 from cradlevae.nn.fused import linear_gamma_poisson
 from cradlevae.nn.likelihood import GeneratingFunction, Likelihood, register_likelihood
 
@@ -74,9 +74,12 @@ class GammaPoisson(Likelihood):
         counts: SparseCounts,
         library_size: Tensor,
         cell_weight: Tensor | None = None,
+        added: AddedRates | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Value and gradient in one pass (:func:`cradlevae.nn.fused.linear_gamma_poisson`)."""
-        return linear_gamma_poisson(hidden, weight, bias, self.log_concentration, counts, library_size, cell_weight)
+        return linear_gamma_poisson(
+            hidden, weight, bias, self.log_concentration, counts, library_size, cell_weight, added
+        )
 
     def sample(self, mean: Tensor) -> Tensor:
         """Draw a Gamma factor for each count, and then the count."""

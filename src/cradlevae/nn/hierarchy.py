@@ -8,15 +8,26 @@ base, so those that do nothing serve as controls, too. A class of cells may show
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from cradlevae.utils.constants import BLOCK_VALUES
+from cradlevae.utils.constants import CACHED_VALUES
 from cradlevae.utils.types import AnyIntArray, BoolArray, Float32Array, FloatArray, IndexArray
 
-SWEEPS = 60
+SWEEPS = 200
+TOLERANCE = 5e-4
+"""Expectation maximisation ends after so many sweeps, or when one moves the scales less than this share."""
+
+SOME_VALUES = 2_000_000
+"""Values of a table from which scales of conditions are learned; of a larger one, every so many genes are looked at."""
+
+FURTHER_SWEEPS = 15
+"""Sweeps for the scales of the other genes, each of which has its own."""
+
+RELAXATION = 1.5
+"""How far a sweep goes beyond the scales that it finds: expectation maximisation takes short steps."""
 
 LEAST_VARIANCE = 1e-9
 """Added to the variance of means: a gene that no cell shows is not known without error."""
@@ -29,40 +40,62 @@ class Evidence:
     Attributes
     ----------
     mean
-        (conditions, genes); anything where a condition has no cell.
-    variance
-        Variance of these means, (conditions, genes).
-    measured
-        Whether the condition has cells, (conditions,).
+        (conditions, genes); anything where a condition has no cell, of which 0 is made.
+    n_cells
+        Cells that each mean is worth, (conditions,); 0 where a condition has none.
+    within
+        Variance of a gene between cells of a condition, (genes,).
     slope
         Share of an effect that these cells show.
     """
 
-    mean: FloatArray
-    variance: FloatArray
-    measured: BoolArray
+    mean: Float32Array
+    n_cells: FloatArray
+    within: FloatArray
     slope: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.measured.all():
+            object.__setattr__(self, "mean", np.where(self.measured[:, None], self.mean, np.float32(0)))
 
     @classmethod
     def of_cells(cls, mean: FloatArray, n_cells: FloatArray | AnyIntArray, within: FloatArray) -> Evidence:
         """Means worth so many cells, (conditions,), which vary so much within a condition, (genes,)."""
-        variance = within / np.where(n_cells == 0, 1, n_cells)[:, None] + LEAST_VARIANCE
-        return cls(np.nan_to_num(mean), variance, n_cells > 0)
+        return cls(mean.astype(np.float32), np.asarray(n_cells, dtype=np.float64), within)
 
     @property
-    def precision(self) -> FloatArray:
+    def measured(self) -> BoolArray:
+        """Whether the condition has cells, (conditions,)."""
+        return np.asarray(self.n_cells > 0)
+
+    def variance_of(self, part: slice) -> Float32Array:
+        """Variance of the means of some genes, (conditions, genes); anything where a condition has no cell."""
+        per_cell = 1 / np.where(self.measured, self.n_cells, 1.0)
+        return np.asarray(np.multiply.outer(per_cell, self.within[part]) + LEAST_VARIANCE, dtype=np.float32)
+
+    def precision_of(self, part: slice) -> Float32Array:
         """1 / variance, 0 for conditions without cells, (conditions, genes)."""
-        return np.where(self.measured[:, None], 1 / self.variance, 0.0)
+        return np.where(self.measured[:, None], 1 / self.variance_of(part), np.float32(0))
 
     def of(self, rows: IndexArray) -> Evidence:
         """The evidence of some conditions."""
-        return Evidence(self.mean[rows], self.variance[rows], self.measured[rows], self.slope)
+        return replace(self, mean=self.mean[rows], n_cells=self.n_cells[rows])
+
+    def of_genes(self, genes: slice | IndexArray) -> Evidence:
+        """The evidence of some genes."""
+        return replace(self, mean=np.ascontiguousarray(self.mean[:, genes]), within=self.within[genes])
+
+
+def gene_blocks(n_rows: int, n_genes: int, values: int = CACHED_VALUES) -> list[slice]:
+    """Genes of a table of so many rows that are worked on together."""
+    step = max(1, values // max(n_rows, 1))
+    return [slice(start, min(start + step, n_genes)) for start in range(0, n_genes, step)]
 
 
 def fit_scales(
     informative: BoolArray,
     n_genes: int,
-    update: Callable[[slice, FloatArray], FloatArray],
+    update: Callable[[slice, FloatArray], npt.NDArray[np.floating]],
     sweeps: Iterable[object],
     *,
     smallest: float,
@@ -88,9 +121,11 @@ def fit_scales(
     """
     scales = ScaleFit(informative, n_genes, smallest=smallest, spread_prior=spread_prior)
     for _ in sweeps:
-        for part in scales.parts():
+        for part in gene_blocks(len(informative), n_genes):
             scales.take(part, update(part, scales.prior(part)))
         scales.end_sweep()
+        if scales.change < TOLERANCE:
+            break
     return scales.spread, scales.strength
 
 
@@ -108,6 +143,8 @@ class ScaleFit:
     ----------
     spread, strength
         τ², (genes,), and σ², (rows,); the mean of σ² over informative rows is 1.
+    change
+        How far the last sweep has moved them, as a share of their mean.
     """
 
     def __init__(
@@ -124,39 +161,42 @@ class ScaleFit:
         self.spread: FloatArray = np.full(n_genes, 0.02)
         self.strength: FloatArray = informative.astype(np.float64)
         self._moved, self._n_moved = np.zeros(len(informative)), 0
-
-    def parts(self) -> list[slice]:
-        """Genes that are worked on together."""
-        n_genes, step = len(self.spread), max(1, BLOCK_VALUES // len(self.informative))
-        return [slice(start, start + step) for start in range(0, n_genes, step)]
+        self._before, self.change = self.spread.copy(), np.inf
 
     def prior(self, part: slice) -> FloatArray:
         """Prior variance σ²τ² of the effects on some genes, (rows, genes)."""
         return np.asarray(self.strength[:, None] * self.spread[part])
 
-    def take(self, part: slice, square: FloatArray) -> None:
+    def take(self, part: slice, square: npt.NDArray[np.floating]) -> None:
         """Take in the expected squares of the effects on some genes, (rows, genes)."""
         informative = self.informative
-        mean_square = (square[informative] / self.strength[informative, None]).mean(axis=0)
+        weight = np.where(informative, 1 / np.where(informative, self.strength, 1.0), 0.0)
+        mean_square = (weight.astype(square.dtype) @ square).astype(np.float64) / max(int(informative.sum()), 1)
         if self.spread_prior is not None:
             mean_square = most_probable_square(mean_square, int(informative.sum()), *self.spread_prior)
-        self.spread[part] = np.maximum(mean_square, self.smallest)
+        before = self.spread[part]
+        self.spread[part] = np.maximum(before * (mean_square / before) ** RELAXATION, self.smallest)
         moving = self.spread[part] > self.smallest  # the squares of the others are the bound's
-        self._moved += (square[:, moving] / self.spread[part][moving]).sum(axis=1)
+        self._moved += square @ np.where(moving, 1 / self.spread[part], 0.0).astype(square.dtype)
         self._n_moved += int(moving.sum())
 
     def end_sweep(self) -> None:
         """Set σ² by what the sweep has seen, and bring its mean to 1."""
-        informative = self.informative
+        informative, strength = self.informative, self.strength.copy()
         if self._n_moved:
             moved = self._moved
             if self._tied is not None:  # the mean of the rows that share a scale
                 n_rows = np.bincount(self._tied, informative)
                 moved = (np.bincount(self._tied, moved * informative) / np.maximum(n_rows, 1))[self._tied]
             size = moved[informative].mean() / self._n_moved
-            self.strength[informative] = moved[informative] / self._n_moved / size
+            ratio = moved[informative] / self._n_moved / size / strength[informative]
+            relaxed = strength[informative] * ratio**RELAXATION
+            self.strength[informative] = relaxed / relaxed.mean()
             self.spread = np.maximum(self.spread * size, self.smallest)
         self._moved, self._n_moved = np.zeros(len(informative)), 0
+        away = np.abs(self.spread - self._before).sum() / self.spread.sum()
+        self.change = max(float(away), float(np.abs(self.strength - strength)[informative].mean()))
+        self._before = self.spread.copy()
 
 
 def most_probable_square(mean_square: FloatArray, n: int, median: float, sd: float) -> FloatArray:
@@ -171,6 +211,8 @@ def most_probable_square(mean_square: FloatArray, n: int, median: float, sd: flo
         pull = n * mean_square * np.exp(-2 * log_spread)
         step = (pull - n - (log_spread - centre) / sd**2) / (2 * pull + 1 / sd**2)
         log_spread += np.clip(step, -1, 1)
+        if np.abs(step).max(initial=0.0) < 1e-6:
+            break
     return np.asarray(np.exp(2 * log_spread))
 
 
@@ -199,45 +241,79 @@ def hierarchical_shrink(
         return mean, variance
     bases = [_first_base(one, control) for one in evidence]
 
-    def update(part: slice, prior: FloatArray) -> FloatArray:
-        deviation, left, of_base = _posterior(evidence, expected, bases, prior, informative, part)
-        mean[:, part], variance[:, part] = deviation, left + of_base
-        return np.asarray(deviation**2 + left + of_base)
-
-    fit_scales(informative, n_genes, update, range(SWEEPS), smallest=1e-8)
+    some = slice(0, None, -(-expected.size // SOME_VALUES))
+    if some.step > 1:
+        of_some = [one.of_genes(some) for one in evidence], np.ascontiguousarray(expected[:, some])
+        spread, strength = _scales(*of_some, [base[some] for base in bases], informative)
+        scales = ScaleFit(informative, n_genes, smallest=1e-8)
+        scales.spread[:], scales.strength[:] = np.median(spread), strength
+        for part in gene_blocks(n_rows, n_genes):
+            for _ in range(FURTHER_SWEEPS):
+                squares = _expected_squares(evidence, expected, bases, scales.prior(part), informative, part)
+                scales.take(part, squares)
+        spread = scales.spread
+    else:
+        spread, strength = _scales(evidence, expected, bases, informative)
+    for part in gene_blocks(n_rows, n_genes):
+        prior = np.multiply.outer(strength, spread[part]).astype(np.float32)
+        mean[:, part], variance[:, part] = _posterior(evidence, expected, bases, prior, informative, part)
     return mean, variance
 
 
-def _first_base(one: Evidence, control: BoolArray) -> FloatArray:
-    rows = control & one.measured
-    if not rows.any():
-        rows = one.measured
-    return np.asarray(one.mean[rows].mean(axis=0)) if rows.any() else np.zeros(one.mean.shape[1])
+def _scales(
+    evidence: Sequence[Evidence],
+    expected: npt.NDArray[np.floating],
+    bases: list[FloatArray],
+    informative: BoolArray,
+) -> tuple[FloatArray, FloatArray]:
+    """τ² of genes and σ² of conditions; moves the bases on."""
+
+    def update(part: slice, prior: FloatArray) -> Float32Array:
+        return _expected_squares(evidence, expected, bases, prior, informative, part)
+
+    return fit_scales(informative, expected.shape[1], update, range(SWEEPS), smallest=1e-8)
 
 
-def _posterior(
+def _expected_squares(
     evidence: Sequence[Evidence],
     expected: npt.NDArray[np.floating],
     bases: list[FloatArray],
     prior: FloatArray,
     informative: BoolArray,
     part: slice,
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """For some genes: mean of δ, its variance given the base, and what the base adds; moves the bases on."""
-    weighted, precision = np.zeros((2, *prior.shape))
-    for one, base in zip(evidence, bases, strict=True):
-        use = (one.measured & informative)[:, None]
-        residual = one.mean[:, part] - one.slope * expected[:, part] - base[part]
-        weighted += np.where(use, one.slope * residual / one.variance[:, part], 0.0)
-        precision += np.where(use, one.slope**2 / one.variance[:, part], 0.0)
-    shrinkage = prior * precision / (1 + prior * precision)
-    of_base = np.zeros(prior.shape[1])
+) -> Float32Array:
+    deviation, left = _posterior(evidence, expected, bases, prior.astype(np.float32), informative, part)
+    return np.asarray(deviation**2 + left)
+
+
+def _first_base(one: Evidence, control: BoolArray) -> FloatArray:
+    rows = control & one.measured
+    if not rows.any():
+        rows = one.measured
+    return np.asarray(one.mean[rows].mean(axis=0, dtype=np.float64)) if rows.any() else np.zeros(one.mean.shape[1])
+
+
+def _posterior(
+    evidence: Sequence[Evidence],
+    expected: npt.NDArray[np.floating],
+    bases: list[FloatArray],
+    prior: Float32Array,
+    informative: BoolArray,
+    part: slice,
+) -> tuple[Float32Array, Float32Array]:
+    """Mean and variance of δ of some genes, (conditions, genes) each; moves the bases on."""
+    weighted, precision = np.zeros((2, *prior.shape), dtype=np.float32)
+    of_base = np.ones(prior.shape[1])
     for position, (one, base) in enumerate(zip(evidence, bases, strict=True)):
-        weight = np.where(one.measured[:, None], 1 / (one.slope**2 * prior + one.variance[:, part]), 0.0)
-        total = np.maximum(weight.sum(axis=0), 1e-12)
-        level = one.mean[:, part] - one.slope * expected[:, part]
-        base[part] = np.where(one.measured[:, None], weight * level, 0.0).sum(axis=0) / total
+        slope, own = np.float32(one.slope), one.variance_of(part)
+        level = one.mean[:, part] - slope * expected[:, part].astype(np.float32)
+        told = slope * (one.measured & informative)[:, None].astype(np.float32) / own
+        weighted += told * (level - base[part].astype(np.float32))
+        precision += slope * told
+        weight = one.measured[:, None].astype(np.float32) / (slope**2 * prior + own)
+        total = np.maximum(weight.sum(axis=0, dtype=np.float64), 1e-12)
+        base[part] = (weight * level).sum(axis=0, dtype=np.float64) / total
         if position == 0:
             of_base = 1 / total
-    mean = np.where(informative[:, None], shrinkage * weighted / np.maximum(precision, 1e-12), 0.0)
-    return mean, prior * (1 - shrinkage), shrinkage**2 * of_base
+    left = prior / (1 + prior * precision)  # given the base
+    return left * weighted, left + (left * precision) ** 2 * of_base.astype(np.float32)

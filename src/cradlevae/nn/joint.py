@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cradlevae.nn.hierarchy import LEAST_VARIANCE, Evidence, hierarchical_shrink
+from cradlevae.nn.hierarchy import LEAST_VARIANCE, Evidence, gene_blocks, hierarchical_shrink
 from cradlevae.nn.multivariate import multivariate_shrink
 from cradlevae.utils.types import BoolArray, Float32Array, FloatArray
 
@@ -44,7 +44,7 @@ class PooledEvidence:
         Variance of a gene between these cells, (genes,).
     """
 
-    value: FloatArray
+    value: Float32Array
     n_cells: FloatArray
     n_controls: float
     within: FloatArray
@@ -70,25 +70,40 @@ def pooled_evidence(evidence: Sequence[Evidence], control: BoolArray, rows: Bool
     the form cells × genes by its geometric means over conditions and over genes (but those that no cell shows, whose
     precision has nothing to do with cells).
     """
-    n_genes = evidence[0].mean.shape[1]
-    weighted, weights = np.zeros((2, int(rows.sum()), n_genes))
-    of_controls = np.zeros(n_genes)
+    n_rows, n_genes = int(rows.sum()), evidence[0].mean.shape[1]
+    value = np.empty((n_rows, n_genes), dtype=np.float32)
+    of_controls, of_genes = np.zeros((2, n_genes))
+    of_rows, of_shown, shown = np.zeros(n_rows), np.zeros(n_rows), np.zeros(n_genes, dtype=bool)
+    for part in gene_blocks(len(rows), n_genes):
+        effect, precision, at_controls = _pooled(evidence, control, rows, part)
+        value[:, part], of_controls[part] = effect, at_controls
+        shown[part] = (precision < 0.1 / LEAST_VARIANCE).all(axis=0)
+        log_precision = np.log(precision)
+        of_genes[part] = log_precision.mean(axis=0)
+        of_rows += log_precision.sum(axis=1)
+        of_shown += log_precision[:, shown[part]].sum(axis=1)
+    n_cells = np.exp(of_shown / shown.sum() if shown.any() else of_rows / n_genes)
+    shown = shown if shown.any() else np.ones_like(shown)
+    within = np.exp(np.log(n_cells).mean() - of_genes)
+    n_controls = float(np.exp(np.log(of_controls * within)[shown].mean()))
+    return PooledEvidence(value, n_cells, n_controls, within)
+
+
+def _pooled(
+    evidence: Sequence[Evidence], control: BoolArray, rows: BoolArray, part: slice
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Of some genes: effects and their precision, (conditions, genes), and that of the controls, (genes,)."""
+    weighted, weights = np.zeros((2, int(rows.sum()), len(evidence[0].within[part])))
+    of_controls = np.zeros(weights.shape[1])
     for one in evidence:
-        own = one.slope**2 * one.precision
+        own, mean = one.slope**2 * one.precision_of(part).astype(np.float64), one.mean[:, part].astype(np.float64)
         at_base = own[control].sum(axis=0)
-        base = _where_told(own[control], one.mean[control]).sum(axis=0) / at_base
+        base = _where_told(own[control], mean[control]).sum(axis=0) / at_base
         weight = own[rows] / (1 + own[rows] / at_base)
         weights += weight
-        weighted += _where_told(weight, one.mean[rows] - base) / one.slope
-        of_controls = of_controls + at_base
-    precision = 1 / (1 / weights - 1 / of_controls)
-    shown = (precision < 0.1 / LEAST_VARIANCE).all(axis=0)
-    shown = shown if shown.any() else np.ones_like(shown)
-    log_precision = np.log(precision)
-    n_cells = np.exp(log_precision[:, shown].mean(axis=1))
-    within = np.exp(np.log(n_cells).mean() - log_precision.mean(axis=0))
-    n_controls = float(np.exp(np.log(of_controls * within)[shown].mean()))
-    return PooledEvidence(weighted / weights, n_cells, n_controls, within)
+        weighted += _where_told(weight, mean[rows] - base) / one.slope
+        of_controls += at_base
+    return weighted / weights, 1 / (1 / weights - 1 / of_controls), of_controls
 
 
 def _where_told(weight: FloatArray, value: FloatArray) -> FloatArray:
@@ -115,9 +130,10 @@ class JointPosterior:
 
     def mixed(self, weight: float) -> tuple[Float32Array, Float32Array]:
         """Mean and variance of the mixture in which ``apart`` has this weight."""
+        part = np.float32(weight)
         away = self.apart - self.together
-        variance = weight * self.apart_variance + (1 - weight) * self.together_variance
-        return self.together + weight * away, variance + weight * (1 - weight) * away**2
+        variance = part * self.apart_variance + (1 - part) * self.together_variance
+        return self.together + part * away, variance + part * (1 - part) * away**2
 
 
 def joint_shrink(

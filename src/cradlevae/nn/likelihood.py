@@ -8,6 +8,7 @@ under :func:`register_likelihood`: it must give :meth:`Likelihood.log_prob`, :me
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from cradlevae.errors import DataError
-from cradlevae.nn.counts import SparseCounts, decoded_share
+from cradlevae.nn.counts import AddedRates, SparseCounts, decoded_share
 from cradlevae.utils.constants import BLOCK_VALUES
 
 
@@ -73,6 +74,16 @@ class Likelihood(nn.Module, ABC):
     def information(self, mean: Tensor) -> Tensor:
         """Fisher information that a count of this mean holds about the logarithm of its mean, (..., G)."""
 
+    def of_genes(self, genes: Tensor) -> Likelihood:
+        """The distribution of counts of some genes, without gradients; parameters and buffers (..., G) are theirs."""
+        some = copy.deepcopy(self).requires_grad_(False)
+        for module in some.modules():
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                if tensor.dim() and tensor.shape[-1] == self.n_genes:
+                    tensor.data = tensor.data.index_select(-1, genes)
+        some.n_genes = len(genes)
+        return some
+
     def start(self, concentration: Tensor) -> None:
         """Start parameters at what the training cells show; does nothing by default.
 
@@ -90,6 +101,7 @@ class Likelihood(nn.Module, ABC):
         counts: SparseCounts,
         library_size: Tensor,
         cell_weight: Tensor | None = None,
+        added: AddedRates | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Log probability of sparse counts under a linear softmax decoder, by :meth:`log_prob` of dense blocks.
 
@@ -105,6 +117,8 @@ class Likelihood(nn.Module, ABC):
             Library sizes, (N,).
         cell_weight
             Weight of each cell in the sum, (N,); ``None`` is one each.
+        added
+            What is added to the log rates of the cells; ``None`` is nothing.
 
         Returns
         -------
@@ -119,7 +133,9 @@ class Likelihood(nn.Module, ABC):
         total, per_cell = library_size.new_zeros(()), []
         for start in range(0, counts.n_cells, step):
             part = slice(start, start + step)
-            mean = library_size[part].unsqueeze(1) * decoded_share(hidden[:, part], weight, bias)
+            mean = library_size[part].unsqueeze(1) * decoded_share(
+                hidden[:, part], weight, bias, None if added is None else added.of(part)
+            )
             log_prob = self.log_prob(dense[part], mean).sum(-1)
             total = total + (weights[part] * log_prob.mean(0)).sum()
             per_cell.append(log_prob.detach())

@@ -31,6 +31,9 @@ SMOOTH = 0.03
 """Value of s·t × mean below which the integrand is taken to be quadratic in t, so that the rest
 is two geometric sums."""
 
+NEARBY, FURTHER = (2.0, 7), (4.5, 15)
+"""How far from a share a polynomial stands for the expectation, in log units, and its degree."""
+
 CACHED_VALUES = 1 << 16
 """Values worked on at a time, so that they stay in the cache."""
 
@@ -61,6 +64,90 @@ def expected_log_expression(share: Tensor, likelihood: Likelihood, library_size:
         part = slice(start, start + step)
         result[part] = _integral(share[part] * library[part], likelihood, TARGET_SUM / library[part])
     return result
+
+
+class NearbyLogExpression:
+    """:func:`expected_log_expression` as a function of the log share, for many shares about those of some cells.
+
+    For each cell and gene it is a smooth function of log share, for which a polynomial through Chebyshev nodes stands:
+    one of low degree near the cell's share, one of higher degree further away, both within 1e-3 (in log2 units). What
+    is even further away is integrated anew.
+
+    Parameters
+    ----------
+    share, likelihood, library_size
+        As of :func:`expected_log_expression`; shares of 0 have nothing nearby.
+
+    Attributes
+    ----------
+    value
+        The expectation at these shares, (cells, genes).
+    """
+
+    def __init__(self, share: Tensor, likelihood: Likelihood, library_size: Tensor) -> None:
+        self.value = expected_log_expression(share, likelihood, library_size)
+        self._share, self._likelihood, self._library = share, likelihood, library_size
+        chebyshev = self._chebyshev(*NEARBY)
+        powers = [np.polynomial.chebyshev.cheb2poly(row) for row in np.eye(len(chebyshev))]
+        to_powers = np.stack([np.pad(row, (0, len(chebyshev) - len(row))) for row in powers])
+        self._coefficients = torch.einsum("kp,kcg->pcg", torch.from_numpy(to_powers).to(share.dtype), chebyshev)
+        self._wide: Tensor | None = None
+
+    def at(self, share: Tensor) -> Tensor:
+        """The expectation at other shares, (cells, n, genes), n for each cell."""
+        result, away = torch.empty_like(share), torch.empty_like(share)
+        step = max(1, CACHED_VALUES // share[0].numel())
+        for start in range(0, len(share), step):
+            part = slice(start, start + step)
+            self._near(share[part], part, away[part], result[part])
+        away.mul_(NEARBY[0] / FURTHER[0])
+        far = ~(away.abs() <= NEARBY[0] / FURTHER[0])  # not a number is far, too
+        cell, draw, gene = far.nonzero(as_tuple=True)
+        if len(cell):
+            distance = away[cell, draw, gene]
+            result[cell, draw, gene] = self._far(distance, cell, gene)
+            furthest = ~(distance.abs() <= 1)
+            if furthest.any():
+                self._anew(share, result, cell[furthest], draw[furthest], gene[furthest])
+        return result
+
+    def _near(self, share: Tensor, part: slice, away: Tensor, out: Tensor) -> None:
+        """Fill in how far shares are from those of their cells, and what stands for the expectation nearby."""
+        coefficients = self._coefficients[:, part].unsqueeze(2)  # (degree + 1, cells, 1, genes)
+        torch.div(share, self._share[part].unsqueeze(1), out=away).log_().div_(NEARBY[0])
+        torch.addcmul(coefficients[-2], coefficients[-1], away, out=out)
+        for power in range(NEARBY[1] - 2, -1, -1):
+            out.mul_(away).add_(coefficients[power])
+
+    def _anew(self, share: Tensor, result: Tensor, cell: Tensor, draw: Tensor, gene: Tensor) -> None:
+        """Integrate the expectation of single shares of these cells, draws and genes."""
+        genes = torch.unique(gene)
+        cell, draw = torch.unique(torch.stack([cell, draw]), dim=1)
+        some, likelihood = share[cell, draw][:, genes], self._likelihood.of_genes(genes)
+        result[cell.unsqueeze(1), draw.unsqueeze(1), genes] = expected_log_expression(
+            some, likelihood, self._library[cell]
+        )
+
+    def _far(self, away: Tensor, cell: Tensor, gene: Tensor) -> Tensor:
+        """The expectation at single shares of these cells and genes, (n,)."""
+        if self._wide is None:
+            self._wide = self._chebyshev(*FURTHER)
+        last, before = torch.zeros_like(away), torch.zeros_like(away)
+        for power in range(FURTHER[1], 0, -1):  # Clenshaw's recurrence
+            last, before = self._wide[power, cell, gene] + 2 * away * last - before, last
+        return self._wide[0, cell, gene] + away * last - before
+
+    def _chebyshev(self, reach: float, degree: int) -> Tensor:
+        """Coefficients of Chebyshev polynomials up to ``reach`` on both sides, (degree + 1, cells, genes)."""
+        angle = np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1)
+        coefficients = self._share.new_zeros(degree + 1, *self._share.shape)
+        for one in angle.tolist():
+            there = self._share * math.exp(reach * math.cos(one))
+            value = expected_log_expression(there, self._likelihood, self._library)
+            for power in range(degree + 1):
+                weight = (2 if power else 1) / (degree + 1) * math.cos(power * one)
+                coefficients[power].add_(value, alpha=weight)
+        return coefficients
 
 
 def _integral(mean: Tensor, likelihood: Likelihood, scale: Tensor) -> Tensor:

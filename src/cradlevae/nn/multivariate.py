@@ -13,6 +13,7 @@ each direction of K has a posterior of diagonal plus low rank over genes, which 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,12 @@ FULL = 300
 
 RANK = 60
 """Directions of the covariance of more conditions."""
+
+SPARE, SUBSPACE_ITERATIONS = 12, 6
+"""Directions beside these that are followed to find them, and how often."""
+
+TOGETHER = 512
+"""Conditions whose posterior is worked out together."""
 
 ITERATIONS = 60
 TOLERANCE = 1e-4
@@ -66,36 +73,63 @@ def multivariate_shrink(
         How far K is shrunk towards its diagonal in each iteration.
     """
     known = within > 0
-    mean, variance = np.zeros(value.shape), np.zeros(value.shape)
+    dtype: type[np.floating[Any]] = np.float64 if len(value) <= FULL else np.float32
+    mean, variance = np.zeros((2, *value.shape), dtype=dtype)
     if not known.any() or not len(value):
         return mean, variance
-    noise: FloatArray = np.asarray(np.linalg.cholesky(np.diag(1 / n_cells) + 1 / n_controls), dtype=np.float64)
-    scale = np.sqrt(within[known])
-    whitened = np.asarray(
-        np.linalg.solve(noise, value[:, known] / scale), dtype=np.float64
-    )  # noise of unit variance, independent
+    noise = _Noise.of(n_cells, n_controls)
+    scale = np.sqrt(within[known]).astype(dtype)
+    whitened = noise.whitened(value[:, known].astype(dtype) / scale)  # noise of unit variance, independent
     shared = np.zeros((len(within), 0)) if loadings is None else loadings
     fitted, left = _fit(whitened, noise, shared[known], to_diagonal)
-    mean[:, known] = noise @ fitted * scale
+    mean[:, known] = noise.times(fitted) * scale
     variance[:, known] = left * scale**2
-    return mean, np.maximum(variance, 0.0)
+    return mean, np.maximum(variance, 0.0, out=variance)
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """A root of M = diag(1 / n) + 1 / n_control · 11ᵀ: N = diag(1 / √n) (I + bend u uᵀ), u a unit vector."""
+
+    root_cells: FloatArray  # √n
+    axis: FloatArray  # u
+    bend: float
+    whole: FloatArray  # diagonal of M
+
+    @classmethod
+    def of(cls, n_cells: FloatArray, n_controls: float) -> _Noise:
+        root, total = np.sqrt(n_cells), float(n_cells.sum())
+        return cls(root, root / total**0.5, (1 + total / n_controls) ** 0.5 - 1, 1 / n_cells + 1 / n_controls)
+
+    def times(self, table: FloatArray) -> FloatArray:
+        """N times a table, (conditions, ·)."""
+        axis = self.axis.astype(table.dtype)
+        moved: FloatArray = table + np.multiply.outer(axis, np.asarray(self.bend, table.dtype) * (axis @ table))
+        return np.asarray(moved / self.root_cells.astype(table.dtype)[:, None])
+
+    def whitened(self, table: FloatArray) -> FloatArray:
+        """N⁻¹ times a table, (conditions, ·)."""
+        axis, back = self.axis.astype(table.dtype), np.asarray(1 / (1 + self.bend) - 1, table.dtype)
+        moved: FloatArray = table * self.root_cells.astype(table.dtype)[:, None]
+        return np.asarray(moved + np.multiply.outer(axis, back * (axis @ moved)))
 
 
 def _fit(
-    whitened: FloatArray, noise: FloatArray, loadings: FloatArray, to_diagonal: float
+    whitened: FloatArray, noise: _Noise, loadings: FloatArray, to_diagonal: float
 ) -> tuple[FloatArray, FloatArray]:
     """Posterior mean of whitened effects, and variance of the effects themselves, (conditions, genes) each."""
     n_conditions = len(whitened)
-    excess = np.maximum((whitened**2).mean(axis=0) - 1, 0.05)  # τ² of genes
+    squares = np.einsum("cg,cg->g", whitened, whitened, dtype=np.float64)
+    excess = np.maximum(squares / n_conditions - 1, 0.05)  # τ² of genes
     scale = excess / excess.mean()
     size = float(excess.mean())
     if n_conditions <= FULL:
         basis, rank = np.eye(n_conditions), n_conditions
     else:
         rank = RANK
-        basis = _largest(whitened / np.sqrt(1 + excess), rank)
-    projected = basis.T @ whitened  # (rank, genes)
-    others = (whitened**2).sum(axis=0) - (projected**2).sum(axis=0)  # squares of what is not in the basis
+        basis = _largest(whitened, 1 / np.sqrt(1 + excess), rank)
+    projected = (basis.astype(whitened.dtype).T @ whitened).astype(np.float64)  # (rank, genes)
+    others = squares - (projected**2).sum(axis=0)  # squares of what is not in the basis
     covariance, rest, before = size * np.eye(rank), size, np.inf
     for _ in range(ITERATIONS):
         variances, directions = np.linalg.eigh(covariance)
@@ -120,15 +154,17 @@ def _fit(
     variances, directions = np.linalg.eigh(covariance)
     variances = np.maximum(variances, SMALLEST)
     axes = basis @ directions
-    along = axes.T @ whitened
-    others = _GenePosterior.of(rest, scale, loadings)
-    mean = others.mean(whitened)
+    along = (axes.astype(whitened.dtype).T @ whitened).astype(np.float64)
+    of_others = _GenePosterior.of(rest, scale, loadings)
     rows, left = np.zeros((2, *along.shape))
     for position, variance in enumerate(variances):  # each has loadings of all genes: one at a time
         one = _GenePosterior.of(float(variance), scale, loadings)
         rows[position], left[position] = one.mean(along[position]), one.variance
-    mean += axes @ (rows - others.mean(along))
-    return mean, _variances(axes, left, others.variance, noise)
+    mean = np.empty_like(whitened)
+    for start in range(0, n_conditions, TOGETHER):
+        mean[start : start + TOGETHER] = of_others.mean(whitened[start : start + TOGETHER])
+    mean += axes.astype(mean.dtype) @ (rows - of_others.mean(along)).astype(mean.dtype)
+    return mean, _variances(axes, left, of_others.variance, noise, whitened.dtype)
 
 
 @dataclass(frozen=True)
@@ -154,7 +190,8 @@ class _GenePosterior:
 
     def mean(self, measured: FloatArray) -> FloatArray:
         """Posterior mean of rows of effects, (..., genes)."""
-        return np.asarray(measured * (1 - 1 / self.total) + (measured @ self.spread) @ self.spread.T)
+        spread = self.spread.astype(measured.dtype)
+        return np.asarray(measured * (1 - 1 / self.total).astype(measured.dtype) + (measured @ spread) @ spread.T)
 
     @property
     def variance(self) -> FloatArray:
@@ -162,12 +199,20 @@ class _GenePosterior:
         return np.asarray(1 - 1 / self.total + (self.spread**2).sum(axis=1))
 
 
-def _largest(table: FloatArray, rank: int) -> FloatArray:
-    """Directions of conditions in which a table varies most, (conditions, rank)."""
-    from scipy.linalg import eigh
+def _largest(table: FloatArray, weight: FloatArray, rank: int) -> FloatArray:
+    """Directions of conditions in which a table of weighted genes varies most, (conditions, rank), smallest first.
 
-    n = len(table)
-    return np.asarray(eigh(table @ table.T, subset_by_index=[n - rank, n - 1])[1], dtype=np.float64)
+    By subspace iteration: a matrix of conditions × conditions is never made.
+    """
+    weight = (weight**2).astype(table.dtype)[:, None]
+    start = np.random.default_rng(0).standard_normal((len(table), min(rank + SPARE, len(table))))
+    basis = np.linalg.qr(start)[0].astype(table.dtype)
+    for _ in range(SUBSPACE_ITERATIONS):
+        moved = table @ (weight * (table.T @ basis))
+        basis = np.linalg.qr(moved.astype(np.float64))[0].astype(table.dtype)
+    within = table.T @ basis
+    inner = (within.T @ (weight * within)).astype(np.float64)
+    return np.asarray(basis.astype(np.float64) @ np.linalg.eigh((inner + inner.T) / 2)[1][:, -rank:])
 
 
 def _factor(variance: FloatArray | float, scale: FloatArray) -> FloatArray:
@@ -176,16 +221,18 @@ def _factor(variance: FloatArray | float, scale: FloatArray) -> FloatArray:
     return np.asarray(prior / (1 + prior))
 
 
-def _towards_diagonal(covariance: FloatArray, noise: FloatArray, part: float) -> FloatArray:
+def _towards_diagonal(covariance: FloatArray, noise: _Noise, part: float) -> FloatArray:
     """The covariance shrunk a part towards its diagonal, as one of the effects themselves."""
-    own = noise @ covariance @ noise.T
+    own = noise.times(noise.times(covariance).T)
     own = (1 - part) * own + part * np.diag(np.diag(own))
-    left = np.linalg.solve(noise, own)
-    return np.asarray(np.linalg.solve(noise, left.T))
+    return noise.whitened(noise.whitened(own).T)
 
 
-def _variances(axes: FloatArray, factor: FloatArray, of_rest: FloatArray, noise: FloatArray) -> FloatArray:
+def _variances(
+    axes: FloatArray, factor: FloatArray, of_rest: FloatArray, noise: _Noise, dtype: np.dtype[Any]
+) -> FloatArray:
     """Posterior variance of the effects of each condition, in units of the gene's variance, (conditions, genes)."""
-    loaded = (noise @ axes) ** 2  # (conditions, directions)
-    whole = (noise**2).sum(axis=1)
-    return np.asarray(loaded @ (factor - of_rest) + whole[:, None] * of_rest)
+    loaded = (noise.times(axes) ** 2).astype(dtype)  # (conditions, directions)
+    variance = loaded @ (factor - of_rest).astype(dtype)
+    variance += np.multiply.outer(noise.whole, of_rest).astype(dtype)
+    return np.asarray(variance)

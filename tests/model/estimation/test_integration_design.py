@@ -16,6 +16,7 @@ from cradlevae.model.estimation.integration_design import (
     draw_shifts,
     draw_states,
     latin_hypercube,
+    met,
     residual_freedom,
 )
 from cradlevae.model.estimation.latent_draws import draw_globals
@@ -75,8 +76,9 @@ def test_shifts_are_draws_from_the_guide(simulated, tiny_options, guide: str) ->
     with seeded(0):
         own = draw_globals(model, 20_000).shift[:, [1, 3]].sum(1)
         ours = draw_shifts(model, torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0]), 0, range(600))
-    assert ours.shape == (600 * DRAWS, len(OFFSETS), 8)
-    ours = ours.view(600, DRAWS, len(OFFSETS), 8)[:, :, 0].flatten(0, 1)  # each draw once
+    assert ours.shape == (600, DRAWS, 8)
+    assert met(ours).shape == (600 * DRAWS, len(OFFSETS), 8)
+    ours = ours.flatten(0, 1)
     spread = own.std(0)
     assert ((ours.mean(0) - own.mean(0)).abs() < 5 * spread / 4000**0.5).all()
     np.testing.assert_allclose(ours.std(0), spread, rtol=0.1)

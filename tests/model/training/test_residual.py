@@ -48,7 +48,9 @@ def test_it_brings_effects_nearer_to_the_truth(tiny_options: dict[str, Any], qui
         with_it, without = model.effects(names), model.effects(names, residual=False)
         truth = adata.uns["truth"]
         true = truth["effects"][[list(truth["effect_conditions"]).index(name) for name in names]]
-        errors.append([((one.X - true) ** 2).mean() for one in (with_it, without)])  # of other cells: mostly their noise
+        errors.append(
+            [((one.X - true) ** 2).mean() for one in (with_it, without)]
+        )  # of other cells: mostly their noise
         rows = [model.trained.treatments.index(name) for name in names]
         np.testing.assert_allclose(with_it.X - without.X, model.trained.residual.mean[rows], atol=1e-5)
     found, before = np.mean(errors, axis=0)
@@ -174,24 +176,24 @@ def test_the_widening_is_what_spreads_other_cells_about_the_effects(widening: fl
     predicted = rng.standard_normal(shape)
     predicted[0] = 0
     true = predicted + widening * np.sqrt(variance) * rng.standard_normal(shape)
-    noise = np.full(shape, 0.05)
+    noise = np.full(shape[1], 0.05)
     base = rng.uniform(0, 4, shape[1])
     shown = base + true + np.sqrt(noise) * rng.standard_normal(shape)
-    held = Evidence(shown, noise, np.ones(shape[0], dtype=bool))
+    held = Evidence.of_cells(shown, np.ones(shape[0]), noise)
     no_error = np.zeros(shape)
     # the base of a gene comes of the 20 means themselves, which leaves 19 of 20 of their spread; the estimate's own
     # standard deviation is 0.01
     assert _widening(held, predicted, variance, no_error) == pytest.approx(widening * np.sqrt(19 / 20), rel=0.06)
-    assert _widening(replace(held, measured=np.arange(20) == 0), predicted, variance, no_error) == 1.0
+    assert _widening(replace(held, n_cells=(np.arange(20) == 0).astype(float)), predicted, variance, no_error) == 1.0
 
 
 def test_evidence_is_shrunk_towards_a_part_of_the_decoder_where_other_cells_are_nearer_to_that() -> None:
     rng = np.random.default_rng(0)
     truth = rng.standard_normal((21, 50))
     truth[0] = 0
-    noise = np.full(truth.shape, 0.3)
+    noise = np.full(truth.shape[1], 0.3)
     told, held = (
-        Evidence(truth + np.sqrt(noise) * rng.standard_normal(truth.shape), noise, np.ones(21, dtype=bool))
+        Evidence.of_cells(truth + np.sqrt(noise) * rng.standard_normal(truth.shape), np.ones(21), noise)
         for _ in range(2)
     )
     rows = np.arange(21)
@@ -201,7 +203,7 @@ def test_evidence_is_shrunk_towards_a_part_of_the_decoder_where_other_cells_are_
     assert [one.part for one in found] == [1, 0]
     for expected, one in zip((good, bad), found, strict=True):
         assert ((expected + one.mean - truth)[1:] ** 2).mean() < 0.3
-    unmeasured = replace(held, measured=rows < 0)
+    unmeasured = replace(held, n_cells=np.zeros(21))
     assert _fitted(_Measured((), [told], unmeasured), bad.astype(np.float32), rows).part == 1
 
 
@@ -225,8 +227,8 @@ def test_validation_cells_choose_and_are_no_evidence(untold: cv.CradleVAE, monke
     counts = data.counts.copy().tolil()
     counts[rows] = data.counts[rows][::-1]
     monkeypatch.setattr(module, "PARTS", (0.5,))
-    monkeypatch.setattr(module, "_weight", lambda *_: 0.5)
-    monkeypatch.setattr(module, "_share_that_holds", lambda *_: 0.9)
+    monkeypatch.setattr(module, "weight_apart", lambda *_: 0.5)
+    monkeypatch.setattr(module, "share_that_holds", lambda *_: 0.9)
     moved = replace(data, counts=counts.tocsr())
     before, after = (with_residual(untold.trained, one).residual for one in (data, moved))
     for name in ("mean", "sd", "part", "combined_mean", "combined_sd"):

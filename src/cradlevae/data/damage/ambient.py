@@ -23,6 +23,9 @@ SWEEPS = 40
 CELLS = 2_000
 """At most so many failed cells are looked at, and as many passing ones."""
 
+VALUES = 3e6
+"""At most so many positive counts of each are looked at: cells of many counts tell of a pool each."""
+
 FEWEST_CELLS = 20
 """Cells that a pool must be seen in."""
 

@@ -124,7 +124,7 @@ def hierarchical_effects(train: ConditionMoments, *, singles: bool = False) -> E
     seen = _control_first(train, singles=singles)
     evidence = Evidence.of_cells(seen.mean, seen.n_effective, steadied_variance(seen))
     control = np.arange(len(seen.names)) == 0
-    value, variance = hierarchical_shrink([evidence], np.zeros_like(seen.mean), control)
+    value, variance = hierarchical_shrink([evidence], np.zeros_like(evidence.mean), control)
     return Effects(seen.names[1:], value[1:].astype(np.float64), np.sqrt(variance[1:].astype(np.float64)), train.genes)
 
 

@@ -6,16 +6,16 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from cradlevae.data.damage.ambient import CELLS, ambient_pools
+from cradlevae.data.damage.ambient import CELLS, FEWEST_CELLS, VALUES, ambient_pools
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.storage.stored_matrix import group_sums
+from cradlevae.data.storage.stored_matrix import group_sums, values_per_cell
 from cradlevae.model.damage.guide import DamageGuide
 from cradlevae.utils.types import Float32Array, FloatArray, IndexArray, IntArray
 
 WEIGHT_OF_MEAN = 300.0
 """Counts of the mean profile that are added to those of a condition in a stratum, where it may have few cells."""
 
-MOST_VALUES = 100_000_000
+MOST_VALUES = 40_000_000
 """Profiles are those of conditions in strata while they have fewer values; else those of strata."""
 
 
@@ -31,7 +31,8 @@ def failed_pools(data: Experiment, rows: IndexArray) -> Float32Array:
     profiles = sums + WEIGHT_OF_MEAN * overall
     profiles = (profiles / profiles.sum(axis=1, keepdims=True)).astype(np.float32)
     random = np.random.default_rng(0)
-    failed, passing = (np.sort(random.permutation(some)[:CELLS]) for some in (failed, passing))
+    most = min(CELLS, max(FEWEST_CELLS, int(VALUES / values_per_cell(data.counts))))
+    failed, passing = (np.sort(random.permutation(some)[:most]) for some in (failed, passing))
     cells = [(sp.csr_matrix(data.counts[some]), group[some]) for some in (failed, passing)]
     return ambient_pools(cells[0], cells[1], profiles)
 

@@ -8,8 +8,8 @@ over, not sampled.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -20,18 +20,20 @@ from cradlevae.data.labels import context_of
 from cradlevae.model.estimation.integration_design import (
     DRAWS,
     PARTICLES,
+    OffsetPosterior,
     States,
     deviation_noise,
     draw_effects,
-    draw_offsets,
     draw_shifts,
     draw_states,
+    met,
     residual_freedom,
 )
 from cradlevae.model.estimation.latent_draws import Basal
 from cradlevae.model.estimation.streams import seeded
 from cradlevae.model.trained import TrainedModel
-from cradlevae.nn.log_expression import expected_log_expression
+from cradlevae.nn.log_expression import NearbyLogExpression
+from cradlevae.nn.matmul import matmul_precision
 from cradlevae.utils.names import listed
 from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import Float32Array
@@ -42,11 +44,18 @@ Scale = Literal["perturbseq", "mean"]
 BLOCKS = 8
 """Blocks of particles that are decoded together and that every condition gets: enough to tell their spread."""
 
+CONDITIONS = 24
+"""Conditions that are decoded together where each has few particles."""
+
 MAX_BLOCKS = 192
 """Blocks after which a condition is given up whose error is still above the target."""
 
 COVERED = 0.99
 """Share of the genes whose Monte-Carlo error meets the target."""
+
+
+LAYERS = "X", "low", "high", "sd", "mc_error"
+"""Mean effect, ends of its interval, standard deviation, and Monte-Carlo error of the mean."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,7 @@ class EffectEstimates:
     Attributes
     ----------
     layers
-        ``X`` (mean effect), ``low``, ``high``, ``sd`` and ``mc_error``, (conditions, genes) each.
+        Those of :data:`LAYERS` that were asked for, (conditions, genes) each.
     n_particles
         Particles of each condition.
     """
@@ -76,6 +85,7 @@ def estimate_effects(
     basal: Basal = "controls",
     batch: int | None = None,
     seed: int = 0,
+    wanted: Collection[str] = LAYERS,
 ) -> EffectEstimates:
     """Effects of conditions of these dosages, (conditions, T), without what the networks leave of measured effects.
 
@@ -96,59 +106,71 @@ def estimate_effects(
     batch
         Number of the batch (:attr:`.TrainedModel.columns`) that all states are put into; ``None`` leaves them in
         their own.
+    wanted
+        Layers to give, some of :data:`LAYERS`.
     """
-    layers: list[dict[str, Float32Array]] = []
+    layers = {name: np.empty((len(conditions), len(model.var)), dtype=np.float32) for name in wanted}
     n_particles: list[int] = []
     above: list[str] = []
-    with seeded(seed):
+    with seeded(seed), matmul_precision("float32"):
         controls = _Controls(model, scale, basal, batch, seed)
         for row in track_slow(range(len(conditions)), len(conditions), "effects"):
             estimate = _estimate(controls, conditions[row], dosage[row], error)
-            layers.append(estimate.layers(credible))
+            for name, value in estimate.layers(credible, wanted).items():
+                layers[name][row] = value
             n_particles.append(estimate.n_particles)
             if estimate.worst > error:
                 above.append(conditions[row])
     _warn_of_error(above, error)
-    stacked = {name: np.stack([layer[name] for layer in layers]) for name in layers[0]}
-    return EffectEstimates(stacked, n_particles)
+    return EffectEstimates(layers, n_particles)
 
 
-@dataclass
 class _Controls:
     """The states of each block with their expression under control; the same for every condition."""
 
-    model: TrainedModel
-    scale: Scale
-    basal: Basal
-    batch: int | None
-    seed: int
-    decoded: dict[tuple[str | None, range], tuple[States, Tensor]] = field(default_factory=dict)
+    def __init__(self, model: TrainedModel, scale: Scale, basal: Basal, batch: int | None, seed: int) -> None:
+        self.model, self.scale, self.basal, self.batch, self.seed = model, scale, basal, batch, seed
+        self.offsets = None if model.module.gene_effects is None else OffsetPosterior(model, seed)
+        self._of_blocks: dict[tuple[str | None, range], _ControlBlocks] = {}
 
-    def of_blocks(self, blocks: range, context: str | None) -> tuple[States, Tensor]:
-        """States of blocks in a context, and their expression under control, (states, 1, genes)."""
-        if (context, blocks) not in self.decoded:
+    def of_blocks(self, blocks: range, context: str | None) -> _ControlBlocks:
+        """States of blocks in a context."""
+        if (context, blocks) not in self._of_blocks:
             states = draw_states(self.model, self.basal, self.seed, blocks, context)
             if self.batch is not None:
                 states = replace(states, levels=self.model.in_batch(states.levels, self.batch))
-            self.decoded[context, blocks] = states, self.expression(states)
-        return self.decoded[context, blocks]
+            self._of_blocks[context, blocks] = _ControlBlocks(self.model, states, self.scale)
+        return self._of_blocks[context, blocks]
 
-    def expression(self, states: States, shift: Tensor | None = None, offset: Tensor | None = None) -> Tensor:
-        """Expected expression of each state under each of its shifts, (states, n, W) → (states, n, genes).
 
-        With the gene effects of each, (states, n, genes), where there are such. Without shifts, under control, it is
-        (states, 1, genes).
-        """
-        basal = states.basal.unsqueeze(1)
+class _ControlBlocks:
+    """States, decoded without a perturbation, and the effects of perturbations on them."""
+
+    def __init__(self, model: TrainedModel, states: States, scale: Scale) -> None:
+        self._decoder, self._states = model.module.decoder, states
+        self._of_basal = self._decoder.rates_of_basal(states.basal.unsqueeze(1))
+        level = model.module.of_levels(states.levels.unsqueeze(1))
+        if level is not None:
+            self._of_basal = self._of_basal + level
+        share = self._share(None, None)[:, 0]
+        self._nearby, self._share_of_control = None, share
+        if scale == "perturbseq":
+            self._nearby = NearbyLogExpression(share, model.module.likelihood, states.library_size)
+
+    def effects(self, shift: Tensor, offset: Tensor | None) -> Tensor:
+        """Effect on each state of each of its shifts, (states, n, W), and gene effects → (states, n, genes)."""
+        share = self._share(shift, offset)
+        if self._nearby is not None:
+            return self._nearby.at(share).sub_(self._nearby.value.unsqueeze(1))
+        return share.sub_(self._share_of_control.unsqueeze(1)).mul_(self._states.library_size[:, None, None])
+
+    def _share(self, shift: Tensor | None, offset: Tensor | None) -> Tensor:
+        """Expected shares of each state, (states, n, genes); n is 1 without shifts."""
+        basal = self._states.basal.unsqueeze(1)
         if shift is not None:
             basal = basal.expand(-1, shift.shape[1], -1)
-        level = self.model.module.of_levels(states.levels.unsqueeze(1))
-        share: Tensor = self.model.module.decode_share(basal, shift, offset=offset, level=level)
-        library = states.library_size.unsqueeze(1).expand(share.shape[:2])
-        if self.scale == "mean":
-            return share.mul_(library.unsqueeze(2))
-        flat = expected_log_expression(share.flatten(0, 1), self.model.module.likelihood, library.flatten())
-        return flat.view(share.shape)
+        rates = self._decoder.rates(basal, shift, self._of_basal)
+        return torch.softmax(rates if offset is None else rates.add_(offset), dim=-1)
 
 
 @dataclass(frozen=True)
@@ -175,8 +197,8 @@ class _Estimate:
         error = self.error
         return float(error.kthvalue(max(1, int(COVERED * len(error)))).values)
 
-    def layers(self, credible: float) -> dict[str, Float32Array]:
-        """Mean, interval and standard deviation of the posterior, and the Monte-Carlo error, (genes,)."""
+    def layers(self, credible: float, wanted: Collection[str] = LAYERS) -> dict[str, Float32Array]:
+        """Mean, interval and standard deviation of the posterior, and the Monte-Carlo error, (genes,); those wanted."""
         mean = self.means.mean(0)
         draws = self.deviations.flatten(0, 1)
         total = draws.square().sum(0)
@@ -184,16 +206,12 @@ class _Estimate:
         within = (total - noise).clamp_min(0) / len(draws)  # without what the few states add
         # a block's draws deviate from its mean, whose own variance is at most that of independent draws, often less
         posterior = within + torch.minimum(within / (DRAWS - 1), self.means.var(0))
-        shrink = torch.where(total > 0, (posterior / total * len(draws)).sqrt(), 0.0)
-        low, high = _quantiles(draws, (1 - credible) / 2)
-        layers = {
-            "X": mean,
-            "low": mean + shrink * low,
-            "high": mean + shrink * high,
-            "sd": posterior.sqrt(),
-            "mc_error": self.error,
-        }
-        return {name: value.numpy() for name, value in layers.items()}
+        layers = {"X": mean, "sd": posterior.sqrt(), "mc_error": self.error}
+        if "low" in wanted or "high" in wanted:
+            shrink = torch.where(total > 0, (posterior / total * len(draws)).sqrt(), 0.0)
+            low, high = _quantiles(draws, (1 - credible) / 2)
+            layers |= {"low": mean + shrink * low, "high": mean + shrink * high}
+        return {name: layers[name].numpy() for name in wanted}
 
 
 def _estimate(controls: _Controls, condition: str, dosage: Tensor, target: float) -> _Estimate:
@@ -202,8 +220,7 @@ def _estimate(controls: _Controls, condition: str, dosage: Tensor, target: float
     deviations: list[Tensor] = []
     residual = torch.zeros(len(controls.model.var))
     for start in range(0, MAX_BLOCKS, BLOCKS):
-        effect = _block_effects(controls, condition, dosage, range(start, start + BLOCKS))
-        for block in effect:
+        for block in _block_effects(controls, condition, dosage, range(start, start + BLOCKS)):
             means.append(block.mean(0))
             deviation, rest = draw_effects(block)
             deviations.append(deviation)
@@ -219,21 +236,52 @@ def _block_effects(controls: _Controls, condition: str, dosage: Tensor, blocks: 
     shape = len(blocks), PARTICLES, len(controls.model.var)
     if not dosage.any():  # the control
         return torch.zeros(shape)
-    states, control = controls.of_blocks(blocks, context_of(condition))
-    shift = draw_shifts(controls.model, dosage, controls.seed, blocks)
-    offset = draw_offsets(controls.model, dosage, controls.seed, blocks, controls.model.n_unseen(condition))
-    return (controls.expression(states, shift, offset) - control).view(shape)
+    shift, offset = _draws(controls, condition, dosage, blocks)
+    states = controls.of_blocks(blocks, context_of(condition))
+    return states.effects(met(shift), None if offset is None else met(offset)).view(shape)
+
+
+def _draws(controls: _Controls, condition: str, dosage: Tensor, blocks: range) -> tuple[Tensor, Tensor | None]:
+    """Draws of z^p, (blocks, 7, W), and of what gene effects add, (blocks, 7, genes), of a condition."""
+    model = controls.model
+    shift = draw_shifts(model, dosage, controls.seed, blocks)
+    if controls.offsets is None:
+        return shift, None
+    return shift, controls.offsets.draws(dosage, blocks, model.n_unseen(condition))
+
+
+def mean_effects(model: TrainedModel, conditions: Sequence[str], dosage: Tensor, seed: int = 0) -> Float32Array:
+    """Effects of many perturbed conditions, from seven particles each and without their spread, (conditions, genes).
+
+    Arguments are those of :func:`estimate_effects`. Conditions that share states go through the decoder together.
+    """
+    effects = np.empty((len(conditions), len(model.var)), dtype=np.float32)
+    contexts = [context_of(name) for name in conditions]
+    groups = [np.flatnonzero([one == context for one in contexts]) for context in dict.fromkeys(contexts)]
+    chunks = [rows[start : start + CONDITIONS] for rows in groups for start in range(0, len(rows), CONDITIONS)]
+    block = range(1)
+    with seeded(seed), matmul_precision("float32"):
+        controls = _Controls(model, "perturbseq", "controls", None, seed)
+        for rows in track_slow(chunks, len(chunks), "effects of all conditions"):
+            drawn = [_draws(controls, conditions[row], dosage[row], block) for row in rows]
+            shift = torch.cat([one for one, _ in drawn]).transpose(0, 1)  # (7, conditions, W): a draw for each state
+            offset = (
+                torch.cat([one for _, one in drawn if one is not None]).transpose(0, 1) if controls.offsets else None
+            )
+            found = controls.of_blocks(block, contexts[rows[0]]).effects(shift, offset)
+            effects[rows] = found.mean(0).numpy()
+    return effects
 
 
 def _quantiles(draws: Tensor, tail: float) -> tuple[Tensor, Tensor]:
     """The quantiles ``tail`` and 1 − ``tail`` of each gene, (draws, genes) → two (genes,)."""
-    ranked = draws.T.contiguous().sort(dim=1).values
-    last = ranked.shape[1] - 1
+    last = len(draws) - 1
     place = tail * last
     below = min(int(place), last - 1)
     part = place - below
-    low = ranked[:, below].lerp(ranked[:, below + 1], part)
-    return low, ranked[:, last - below].lerp(ranked[:, last - below - 1], part)
+    ranked = draws.T.contiguous()
+    least, most = (ranked.topk(below + 2, dim=1, largest=largest).values for largest in (False, True))
+    return least[:, below].lerp(least[:, below + 1], part), most[:, below].lerp(most[:, below + 1], part)
 
 
 def _warn_of_error(conditions: Sequence[str], target: float) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 
 from cradlevae.data.labels import base_of
 from cradlevae.utils.types import Float32Array
@@ -46,7 +47,8 @@ class EffectResidual:
     def of(self, conditions: Sequence[str], dosage: Float32Array) -> tuple[Float32Array, Float32Array, Float32Array]:
         """Mean and variance of conditions of these dosages, (conditions, T) → (conditions, genes), and their part."""
         own = dosage.shape[1] - self.n_pairs
-        mean, variance = dosage @ self.mean, dosage**2 @ self.sd**2
+        sparse = sp.csr_matrix(dosage)
+        mean, variance = sparse @ self.mean, sparse.power(2) @ self.sd**2
         present = (dosage[:, :own] != 0).astype(np.float32)
         part = np.where(present.sum(axis=1) == 1, present @ self.part[:own], 1).astype(np.float32)[:, None]
         place = {name: row for row, name in enumerate(self.combinations)}

@@ -77,73 +77,86 @@ def _draw_states(model: TrainedModel, basal: Basal, seed: int, batch: int, conte
 
 
 def draw_shifts(model: TrainedModel, dosage: Tensor, seed: int, batches: range) -> Tensor:
-    """z^p that the states of these batches meet, of a condition of dosages (T,): (batches × 7, 3, W).
+    """Draws of z^p in each of some batches, of a condition of dosages (T,): (batches, 7, W).
 
     Each treatment has the same draws in every condition.
     """
-    return torch.cat([_draw_shift(model, dosage, seed, batch)[_partners()] for batch in batches])
-
-
-def _draw_shift(model: TrainedModel, dosage: Tensor, seed: int, batch: int) -> Tensor:
-    """Draws of z^p, (7, W)."""
     treatments = torch.nonzero(dosage).squeeze(1)
-    mask, embedding = [], []
-    for treatment in treatments.tolist():
-        rng = np.random.default_rng([seed, batch, 1 + treatment])
-        uniform = latin_hypercube(rng, DRAWS, 2 * model.module.n_latent)
-        on, value = np.split(uniform, 2, axis=1)
-        mask.append(torch.from_numpy((np.log(on) - np.log1p(-on)).astype(np.float32)))
-        embedding.append(torch.from_numpy(_normal(value)))
-    unused = torch.zeros(DRAWS, model.module.n_classes, model.module.n_latent)
-    noise = GlobalNoise(torch.stack(mask, 1), torch.stack(embedding, 1), unused)  # (7, treatments, K)
+    shape = len(batches) * DRAWS, len(treatments), 2 * model.module.n_latent
+    uniform = np.empty(shape)
+    for place, treatment in enumerate(treatments.tolist()):
+        for position, batch in enumerate(batches):
+            rng = np.random.default_rng([seed, batch, 1 + treatment])
+            rows = slice(position * DRAWS, (position + 1) * DRAWS)
+            uniform[rows, place] = latin_hypercube(rng, DRAWS, shape[2])
+    on, value = np.split(uniform, 2, axis=2)
+    unused = torch.zeros(shape[0], model.module.n_classes, model.module.n_latent)
+    mask = torch.from_numpy((np.log(on) - np.log1p(-on)).astype(np.float32))
+    noise = GlobalNoise(mask, torch.from_numpy(_normal(value)), unused)  # (batches × 7, treatments, K)
     shift = torch.einsum("m,dmk->dk", dosage[treatments], model.module.sample_globals(noise, treatments).shift)
-    return shift.expand(DRAWS, -1)
+    return shift.expand(shape[0], -1).view(len(batches), DRAWS, -1)
 
 
-def draw_offsets(model: TrainedModel, dosage: Tensor, seed: int, batches: range, n_unseen: int = 0) -> Tensor | None:
-    """What gene effects add to the log rates in each draw that the states meet, (batches × 7, 3, genes).
+def met(draws: Tensor) -> Tensor:
+    """Which draw each state meets: (batches, 7, ·) → (batches × 7, 3, ·)."""
+    return draws[:, _partners()].flatten(0, 1)
 
-    The draws of a batch are around their mean, so that they add to the spread and not to the error of an effect.
-    ``None`` where the model has none.
 
-    Parameters
-    ----------
-    model, dosage, seed, batches
-        As of :func:`draw_shifts`.
-    n_unseen
-        Number of perturbations that are not measured in the context: each may deviate there as others do.
-    """
-    effects = model.module.gene_effects
-    if effects is None:
-        return None
-    treatments = torch.nonzero(dosage).squeeze(1)
-    centre = effects.of_conditions(dosage.unsqueeze(0))  # (1, genes)
-    information = model.module.likelihood.information(effects.mean_count)
-    coefficients = effects.coefficients(dosage, treatments, information)
-    deviation = coefficients * effects.deviation(treatments, information)
-    levels = model.module.level_effects
-    of_strata = None if levels is None else levels.stratum_variance()
-    of_base = coefficients * effects.base_deviation(treatments, information, of_strata)
-    of_base = of_base.sum(0)  # one error for all, so no squares
-    streams, scales = [0, *(1 + treatments).tolist()], [of_base, *deviation]
-    if n_unseen and model.pairs:
-        pairs = torch.arange(len(model.treatments) - len(model.pairs), len(model.treatments))
-        streams.append(1 + len(model.treatments))
-        scales.append((n_unseen * effects.prior_variance(pairs).mean(0)).sqrt())
-    drawn = []
-    for batch in batches:
-        of_batch = centre.expand(DRAWS, -1)
-        for stream, scale in zip(streams, scales, strict=True):
-            of_batch = of_batch + scale * _centred_normal([seed, batch, stream, 1], len(scale))
-        drawn.append(of_batch[_partners()])
-    return torch.cat(drawn)
+class OffsetPosterior:
+    """What gene effects add to the log rates, as far as it is known; what all conditions share is worked out once."""
+
+    def __init__(self, model: TrainedModel, seed: int) -> None:
+        effects = model.module.gene_effects
+        assert effects is not None
+        self._model, self._effects, self._seed = model, effects, seed
+        self._information = model.module.likelihood.information(effects.mean_count)
+        levels = model.module.level_effects
+        self._of_strata = None if levels is None else levels.stratum_variance()
+        self._base = effects.known_base(self._information, self._of_strata)
+        self._of_base: dict[int, Tensor] = {}
+
+    def draws(self, dosage: Tensor, batches: range, n_unseen: int = 0) -> Tensor:
+        """Draws in each of these batches, (batches, 7, genes).
+
+        The draws of a batch are around their mean, so that they add to the spread and not to the error of an effect.
+
+        Parameters
+        ----------
+        dosage, batches
+            As of :func:`draw_shifts`.
+        n_unseen
+            Number of perturbations that are not measured in the context: each may deviate there as others do.
+        """
+        effects, information = self._effects, self._information
+        treatments = torch.nonzero(dosage).squeeze(1)
+        centre = effects.of_conditions(dosage[treatments].unsqueeze(0), treatments)  # (1, genes)
+        coefficients = effects.coefficients(dosage, treatments, information)
+        deviation = coefficients * effects.deviation(treatments, information)
+        of_base = coefficients * effects.base_deviation(treatments, information, self._of_strata, self._base)
+        of_base = of_base.sum(0)  # one error for all, so no squares
+        streams, scales = (1 + treatments).tolist(), list(deviation)
+        if n_unseen and self._model.pairs:
+            pairs = torch.arange(len(self._model.treatments) - len(self._model.pairs), len(self._model.treatments))
+            streams.append(1 + len(self._model.treatments))
+            scales.append((n_unseen * effects.prior_variance(pairs).mean(0)).sqrt())
+        drawn = []
+        for batch in batches:
+            of_batch = centre + of_base * self._noise_of_base(batch, len(of_base))
+            for stream, scale in zip(streams, scales, strict=True):
+                of_batch.addcmul_(scale, _centred_normal([self._seed, batch, stream, 1], len(scale)))
+            drawn.append(of_batch)
+        return torch.stack(drawn)
+
+    def _noise_of_base(self, batch: int, n_genes: int) -> Tensor:
+        if batch not in self._of_base:
+            self._of_base[batch] = _centred_normal([self._seed, batch, 0, 1], n_genes)
+        return self._of_base[batch]
 
 
 def _centred_normal(seed: list[int], n_genes: int) -> Tensor:
     """Standard normal draws about their mean, (7, genes)."""
-    noise = np.random.default_rng(seed).standard_normal((DRAWS, n_genes))
-    centred = (noise - noise.mean(axis=0)) * (DRAWS / (DRAWS - 1)) ** 0.5
-    return torch.from_numpy(centred.astype(np.float32))
+    noise = torch.from_numpy(np.random.default_rng(seed).standard_normal((DRAWS, n_genes), dtype=np.float32))
+    return (noise - noise.mean(0)).mul_((DRAWS / (DRAWS - 1)) ** 0.5)
 
 
 def draw_effects(particles: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cradlevae.data.loading.device_cells import DeviceCells
 from cradlevae.data.loading.loader import Minibatches
+from cradlevae.model.training.row_adam import RowAdam
 from cradlevae.utils.atomic import write_text
 
 
@@ -111,7 +112,8 @@ class DataOnDevice(Callback):
 class Averaging(WeightAveraging):
     """Keeps an exponential moving average of the weights, which is validated and written into checkpoints.
 
-    Lightning's, but for the update: one operation on all weights, on their device, that waits for nothing.
+    Lightning's, but for the update: one operation on all weights, on their device, that waits for nothing. The averages
+    of tables whose rows are moved when they occur are the optimiser's business (:class:`.RowAdam`).
 
     Parameters
     ----------
@@ -121,14 +123,21 @@ class Averaging(WeightAveraging):
 
     def __init__(self, decay: float) -> None:
         super().__init__()
+        self._decay = decay
         self._update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the weights, once, and put the average beside them; Lightning made it before they were on a device."""
         assert self._average_model is not None
         self._average_model.to(pl_module.device)
-        self._averages: list[Tensor] = list(self._average_model.module.parameters())
-        self._weights: list[Tensor] = list(pl_module.parameters())
+        averages: dict[Tensor, Tensor] = dict(
+            zip(pl_module.parameters(), self._average_model.module.parameters(), strict=True)
+        )
+        self._all = list(averages.values()), list(averages)
+        adam = pl_module.optimizers(use_pl_optimizer=False)
+        by_rows = adam.average(averages, self._decay) if isinstance(adam, RowAdam) and adam.tables else set()
+        own = {weight: average for weight, average in averages.items() if weight not in by_rows}
+        self._averages, self._weights = list(own.values()), list(own)
 
     @torch.no_grad()
     def on_train_batch_end(
@@ -136,7 +145,7 @@ class Averaging(WeightAveraging):
     ) -> None:
         """Update the average."""
         if self._latest_update_step == 0:
-            torch._foreach_copy_(self._averages, self._weights)
+            torch._foreach_copy_(*self._all)
         else:
             self._update(self._averages, self._weights, None)
         self._latest_update_step = trainer.global_step

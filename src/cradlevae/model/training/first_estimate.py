@@ -15,7 +15,7 @@ import torch
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.rates import ConditionRates, condition_rates
-from cradlevae.model.gene_effects import SPREAD, SWEEPS, GeneEffects
+from cradlevae.model.gene_effects import SMALLEST_SPREAD, SMALLEST_STRENGTH, SPREAD, SWEEPS, GeneEffects
 from cradlevae.model.level_effects import LevelEffects
 from cradlevae.model.module import CradleModule
 from cradlevae.nn.hierarchy import ScaleFit
@@ -24,8 +24,6 @@ from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import AnyIntArray, BoolArray, Float32Array, FloatArray, IndexArray, IntArray
 
 NEWTON_STEPS = 3
-SMALLEST_STRENGTH, SMALLEST_SPREAD = 0.05, 0.01
-"""Smallest σ and τ that training starts with, from which it can still move."""
 
 
 def start_at_rates(module: CradleModule, data: Experiment, rows: IndexArray) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import ExitStack
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -15,7 +16,9 @@ from cradlevae.errors import TrainingError
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective import draw_noise, loss_terms
 from cradlevae.model.objective_inputs import SplitSizes
+from cradlevae.model.training.row_adam import RowAdam, clip_gradients
 from cradlevae.nn.matmul import Precision, matmul_precision
+from cradlevae.nn.rows import sparse_row_gradients
 
 VALIDATION_SEED = 20_250_227
 """The same noise scores every epoch's validation, so that epochs differ by their weights only."""
@@ -41,8 +44,10 @@ class TrainingModule(pl.LightningModule):
         seed: int,
         shard: Shard = Shard(),  # noqa: B008 (frozen)
         precision: Precision = "float32",
+        by_rows: bool = False,
     ) -> None:
         super().__init__()
+        self.by_rows = by_rows
         self.settings = ExitStack()
         self.precision = precision
         self.module = module
@@ -55,10 +60,20 @@ class TrainingModule(pl.LightningModule):
         self._records = {part: EpochRecord() for part in ("train", "val")}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam, as published."""
-        return torch.optim.Adam(
-            self.module.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
-        )
+        """Adam, as published; ``by_rows`` does the same for tables of treatments at the cost of those that occur."""
+        tables = self.module.tables() if self.by_rows else []
+        self.adam = RowAdam(self.module.parameters(), tables, lr=self.learning_rate, weight_decay=self.weight_decay)
+        return self.adam
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of the gradient, of which some may be sparse."""
+        if gradient_clip_val:
+            clip_gradients(self.module.parameters(), gradient_clip_val)
 
     def on_fit_start(self) -> None:
         """Put the sizes where the model is, and set the precision of products, until ``settings`` is closed.
@@ -88,7 +103,17 @@ class TrainingModule(pl.LightningModule):
 
     def training_step(self, batch: Minibatch, batch_idx: int) -> Tensor:
         """Loss of a batch."""
-        return self._step("train", batch, batch_idx)
+        if not self.by_rows:
+            return self._step("train", batch, batch_idx)
+        rows = [batch.treatments] if batch.pairs is None else [batch.treatments, batch.pairs.treatments]
+        self.adam.catch_up(torch.unique(torch.cat(rows)))
+        with sparse_row_gradients():
+            return self._step("train", batch, batch_idx)
+
+    def on_train_batch_end(self, outputs: Any, batch: Minibatch, batch_idx: int) -> None:
+        """Bring all rows up to date at the end of an epoch, before the model is scored and saved."""
+        if self.by_rows and self.trainer.is_last_batch:
+            self.adam.catch_up_all()
 
     def validation_step(self, batch: Minibatch, batch_idx: int) -> None:
         """Add a batch to the validation loss."""

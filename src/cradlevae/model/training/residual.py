@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
+import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.gene_loadings import gene_loadings
@@ -28,22 +28,20 @@ from cradlevae.data.moments import (
     steadied_variance,
 )
 from cradlevae.data.storage.stored_matrix import subset_rows
-from cradlevae.model.estimation.effect_estimator import estimate_effects
+from cradlevae.model.estimation.effect_estimator import estimate_effects, mean_effects
 from cradlevae.model.estimation.effect_residual import EffectResidual
 from cradlevae.model.trained import TrainedModel, training_rows
+from cradlevae.model.training.residual_choices import distance_of, share_that_holds, weight_apart, widening
 from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
-from cradlevae.nn.joint import JointPosterior, joint_shrink
+from cradlevae.nn.joint import joint_shrink
 from cradlevae.utils.constants import TARGET_SUM
 from cradlevae.utils.types import BoolArray, Float32Array, FloatArray, IndexArray
 
 ERROR = 0.05
 """Monte-Carlo error of the decoder's effects, in log2 units."""
 
-SHARE_SD = 0.5
-"""Standard deviation, a priori, of the share of the residual that holds in other cells."""
-
-APART, APART_SD = 0.5, 0.5
-"""Weight, a priori, of the posterior in which conditions and genes vary each by itself, and its standard deviation."""
+MANY_CONDITIONS = 100
+"""Conditions whose spread is worked out; of more, every so many."""
 
 PARTS = 1.0, 0.5, 0.0
 """Parts of the expected effects that evidence may be shrunk towards."""
@@ -51,8 +49,8 @@ PARTS = 1.0, 0.5, 0.0
 MIN_CONDITIONS = 5
 """Conditions with other cells that it takes to choose a part."""
 
-WIDENING_SD = 1.0
-"""Standard deviation, a priori, of the square of the widening of intervals about 1."""
+CHOSEN_BY = 2_000_000
+"""Values of a table of effects from which settings are chosen; of larger tables, every so many genes are looked at."""
 
 
 def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
@@ -118,19 +116,37 @@ def _loadings(data: Experiment, train: IndexArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class _Expected:
-    """What the decoder expects of conditions, the control first, (conditions, genes), and their dosages."""
+    """What the decoder expects of conditions, the control first.
+
+    Attributes
+    ----------
+    effect
+        (conditions, genes).
+    dosage
+        Their dosages, (conditions, T).
+    rows
+        Conditions whose spread is known: all of them, or some of many; ascending.
+    spread, error
+        Posterior standard deviation and Monte-Carlo error of their effects, (rows, genes).
+    """
 
     effect: Float32Array
+    dosage: Float32Array
+    rows: IndexArray
     spread: Float32Array
     error: Float32Array
-    dosage: Float32Array
 
 
 def _expected(model: TrainedModel, names: Sequence[str]) -> _Expected:
     dosage = model.dosage(tuple(names))
-    layers = estimate_effects(model, names, dosage, credible=0.9, error=ERROR).layers
-    effect, spread, error = (_below_control(layers[name]) for name in ("X", "sd", "mc_error"))
-    return _Expected(effect, spread, error, _below_control(dosage.numpy()))
+    step = -(-len(names) // MANY_CONDITIONS)
+    wanted = ("X", "sd", "mc_error") if step == 1 else ("sd", "mc_error")
+    some = estimate_effects(model, names[::step], dosage[::step], credible=0.9, error=ERROR, wanted=wanted).layers
+    if step > 1:  # beside what the few cells of each measure, their mean need not be exact
+        some["X"] = mean_effects(model, names, dosage)
+    rows = np.concatenate([[0], np.arange(len(names))[::step] + 1])
+    effect, spread, error = (_below_control(some.pop(name)) for name in ("X", "sd", "mc_error"))
+    return _Expected(effect, _below_control(dosage.numpy()), rows, spread, error)
 
 
 def _residual(model: TrainedModel, told: Sequence[tuple[_Measured, _Expected]]) -> EffectResidual:
@@ -146,7 +162,7 @@ def _residual(model: TrainedModel, told: Sequence[tuple[_Measured, _Expected]]) 
         What cells tell, and the decoder expects, of conditions, and of conditions in contexts where there are several.
     """
     measured, decoded = told[0]
-    expected, spread, error, dosage = decoded.effect, decoded.spread, decoded.error, decoded.dosage
+    expected, dosage = decoded.effect, decoded.dosage
     n_pairs = len(model.pairs)
     own = dosage.shape[1] - n_pairs
     n_treatments = (dosage[:, :own] != 0).sum(axis=1)
@@ -158,7 +174,8 @@ def _residual(model: TrainedModel, told: Sequence[tuple[_Measured, _Expected]]) 
     treatment = dosage[single[1:], :own].argmax(axis=1)
     mean[treatment], variance[treatment], part[treatment] = of_single.mean[1:], of_single.variance[1:], of_single.part
 
-    moved, left = dosage @ mean, dosage**2 @ variance
+    sparse = sp.csr_matrix(dosage)
+    moved, left = sparse @ mean, sparse.power(2) @ variance
     of_combined = _fitted(measured, expected + moved, combined)
     moved[combined] += of_combined.mean
     left[combined] = of_combined.variance + of_combined.part**2 * left[combined]
@@ -167,7 +184,7 @@ def _residual(model: TrainedModel, told: Sequence[tuple[_Measured, _Expected]]) 
         left, moved = left + moved**2, np.zeros_like(moved)
         variance, mean = variance + mean**2, np.zeros_like(mean)
         part, parts = np.ones_like(part), (1.0, 1.0)
-    part_of = np.where(n_treatments > 1, parts[1], parts[0])[:, None]
+    part_of = np.where(n_treatments > 1, parts[1], parts[0])[:, None].astype(np.float32)
     residual = EffectResidual(
         mean,
         np.sqrt(variance),
@@ -176,7 +193,7 @@ def _residual(model: TrainedModel, told: Sequence[tuple[_Measured, _Expected]]) 
         moved[combined[1:]],
         np.sqrt(left[combined[1:]]),
         parts[1],
-        _widening(measured.held_out, expected + moved, left + (part_of * spread) ** 2, error),
+        _widening(measured.held_out, decoded, moved, left, part_of),
         n_pairs,
     )
     return residual if len(told) == 1 else _with_contexts(model, residual, *told[1])
@@ -200,9 +217,7 @@ def _with_contexts(
             mean[pair], sd[pair] = 0, np.hypot(mean[pair], sd[pair])
     residual = replace(residual, mean=mean, sd=sd)
     moved, variance, part = residual.of(names, decoded.dosage)
-    spread = variance + (part * decoded.spread) ** 2
-    widening = _widening(measured.held_out, decoded.effect + moved, spread, decoded.error)
-    return replace(residual, widening=widening)
+    return replace(residual, widening=_widening(measured.held_out, decoded, moved, variance, part))
 
 
 @dataclass(frozen=True)
@@ -222,21 +237,50 @@ def _fitted(measured: _Measured, expected: Float32Array, rows: IndexArray) -> _F
     """
     classes, held_out, expected = [one.of(rows) for one in measured.classes], measured.held_out.of(rows), expected[rows]
     control = np.arange(len(rows)) == 0
-    best, lost = None, np.zeros(len(rows))
+    genes = _some_genes(expected)
+    every = genes == slice(None)
+    some = classes, held_out, measured.loadings
+    if not every:
+        loadings = None if measured.loadings is None else measured.loadings[genes]
+        some = [one.of_genes(genes) for one in classes], held_out.of_genes(genes), loadings
+    best, lost, slopes = None, np.zeros(len(rows)), [1.0] * len(classes)
     for part in PARTS:
-        prior = np.float32(part) * expected
-        shown = [classes[0], *(_diluted(one, classes[0], prior, control) for one in classes[1:])]
-        posterior = joint_shrink(shown, prior, control, measured.loadings)
-        mean, variance = posterior.mixed(_weight(held_out, prior, posterior))
-        mean *= _share_that_holds(held_out, prior, mean)
-        off = _off(held_out, prior + mean)
+        prior = np.float32(part) * expected[:, genes]
+        of_classes = _slopes(some[0], prior, control)
+        fitted = _shrunk(*some, of_classes, prior, control)
+        off = distance_of(some[1], prior + fitted[0])
         gain = (lost - off)[held_out.measured & ~control]
         if best is None or gain.mean() > gain.std(ddof=1) / len(gain) ** 0.5:
-            best, lost = _Fitted(mean + prior - expected, variance, part), off
+            best, lost, slopes = (*fitted, part), off, of_classes
         if len(gain) < MIN_CONDITIONS:
             break
     assert best is not None
-    return best
+    mean, variance, part = best
+    prior = np.float32(part) * expected
+    if not every:
+        mean, variance = _shrunk(classes, held_out, measured.loadings, slopes, prior, control)
+    return _Fitted(mean + prior - expected, variance, part)
+
+
+def _some_genes(table: Float32Array) -> slice:
+    """Genes that stand for all where a table is large."""
+    return slice(None) if table.size <= CHOSEN_BY else slice(0, None, -(-table.size // CHOSEN_BY))
+
+
+def _shrunk(
+    classes: Sequence[Evidence],
+    held_out: Evidence,
+    loadings: FloatArray | None,
+    slopes: Sequence[float],
+    prior: Float32Array,
+    control: BoolArray,
+) -> tuple[Float32Array, Float32Array]:
+    """Mean and variance of how far conditions are from ``prior``, as far as other cells bear it out."""
+    shown = [replace(one, slope=slope) for one, slope in zip(classes, slopes, strict=True)]
+    posterior = joint_shrink(shown, prior, control, loadings)
+    mean, variance = posterior.mixed(weight_apart(held_out, prior, posterior))
+    mean *= np.float32(share_that_holds(held_out, prior, mean))
+    return mean, variance
 
 
 def _below_control(table: Float32Array) -> Float32Array:
@@ -257,89 +301,29 @@ def _steadied_variance(moments: ConditionMoments, within: FloatArray) -> FloatAr
     return np.asarray((free * pooled_variance(moments) + PRIOR_CELLS * within) / (free + PRIOR_CELLS))
 
 
-def _diluted(one: Evidence, passing: Evidence, expected: Float32Array, control: BoolArray) -> Evidence:
-    """The class with its slope: regression of its effects on those that the passing cells tell."""
-    deviation, _ = hierarchical_shrink([passing], expected, control)
+def _slopes(classes: Sequence[Evidence], expected: Float32Array, control: BoolArray) -> list[float]:
+    """The slope of each class: regression of its effects on those that the first one (passing cells) tells."""
+    if len(classes) == 1:
+        return [1.0]
+    deviation, _ = hierarchical_shrink(classes[:1], expected, control)
     effect = expected + deviation
+    return [1.0, *(_slope_of(one, effect, control) for one in classes[1:])]
+
+
+def _slope_of(one: Evidence, effect: Float32Array, control: BoolArray) -> float:
     rows = one.measured & ~control
-    own = one.mean - one.mean[0]
-    weight = 1 / one.variance[rows]
-    slope = (weight * own[rows] * effect[rows]).sum() / max(float((weight * effect[rows] ** 2).sum()), 1e-12)
-    return replace(one, slope=float(np.clip(slope, 0.0, 1.0)))
-
-
-def _weight(held_out: Evidence, expected: Float32Array, posterior: JointPosterior) -> float:
-    """Weight of the posterior in which each varies by itself; a priori as much as the other one's."""
-    away = posterior.apart - posterior.together
-    return _slope(held_out, expected + posterior.together, away, APART, APART_SD)
-
-
-def _share_that_holds(held_out: Evidence, expected: Float32Array, residual: Float32Array) -> float:
-    """Regression of what the decoder leaves of other cells' means on the residual.
-
-    A priori the share is 1 ± ½, which decides where there are few of these cells.
-    """
-    return _slope(held_out, expected, residual, 1.0, SHARE_SD)
-
-
-def _slope(held_out: Evidence, without: Float32Array, added: Float32Array, before: float, sd: float) -> float:
-    """How much of what is added other cells' means ask for, 0 to 1; gene by gene about a common base.
-
-    Parameters
-    ----------
-    held_out
-        Other cells.
-    without, added
-        Effects without what is added, and that, (conditions, genes).
-    before, sd
-        How much it is a priori.
-    """
-    precision = 1 / sd**2
-    covered = before * precision
-    if held_out.measured.sum() > 1:
-        weight = held_out.precision
-        left, explained = (_about_base(table, weight) for table in (held_out.mean - without, added))
-        precision += float((weight * explained**2).sum())
-        covered += float((weight * explained * left).sum())
-    return float(np.clip(covered / precision, 0.0, 1.0))
-
-
-def _off(held_out: Evidence, predicted: Float32Array) -> FloatArray:
-    """How far means of other cells are from their prediction: mean squares in units of their noise, (conditions,)."""
-    if not held_out.measured.any():
-        return np.zeros(len(predicted))
-    weight = held_out.precision
-    return np.asarray((weight * _about_base(held_out.mean - predicted, weight) ** 2).mean(axis=1))
-
-
-def _about_base(table: npt.NDArray[np.floating], weight: FloatArray) -> FloatArray:
-    return np.asarray(table - (weight * table).sum(axis=0) / weight.sum(axis=0))
+    shown, effect = one.mean[rows] - one.mean[0], effect[rows]
+    weighted = one.precision_of(slice(None))[rows] * effect
+    return float(np.clip(np.vdot(weighted, shown) / max(float(np.vdot(weighted, effect)), 1e-12), 0.0, 1.0))
 
 
 def _widening(
-    held_out: Evidence,
-    predicted: npt.NDArray[np.floating],
-    variance: npt.NDArray[np.floating],
-    error: npt.NDArray[np.floating],
+    held_out: Evidence, decoded: _Expected, moved: Float32Array, variance: Float32Array, part: Float32Array
 ) -> float:
-    """Factor of the standard deviation of effects that explains how far means of other cells are from them.
-
-    Parameters
-    ----------
-    held_out
-        These cells; the control first.
-    predicted, variance
-        Effects and their posterior variance, (conditions, genes).
-    error
-        Monte-Carlo error of the effects.
-    """
-    if held_out.measured.sum() < 2:
-        return 1.0
-    away = _about_base(held_out.mean - predicted, held_out.precision)
-    squares, noise, spread = (table[held_out.measured] for table in (away**2, held_out.variance + error**2, variance))
-    factor = 1.0
-    for _ in range(10):
-        precision = spread / (noise + factor * spread) ** 2 / 2
-        weight, explained = (precision * spread).sum(), (precision * (squares - noise)).sum()
-        factor = max(1.0, float((1 / WIDENING_SD**2 + explained) / (1 / WIDENING_SD**2 + weight)))
-    return float(np.sqrt(factor))
+    """How much wider intervals have to be, by conditions whose spread is known, and some genes of many."""
+    rows = decoded.rows
+    genes = _some_genes(decoded.spread)
+    predicted = decoded.effect[rows][:, genes] + moved[rows][:, genes]
+    left = variance[rows][:, genes]
+    spread, error = decoded.spread[:, genes], decoded.error[:, genes]
+    return widening(held_out.of(rows).of_genes(genes), predicted, left + (part[rows] * spread) ** 2, error)

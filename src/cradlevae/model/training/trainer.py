@@ -21,6 +21,9 @@ from cradlevae.model.objective_inputs import SplitSizes
 from cradlevae.model.training.allocator import return_large_arrays
 from cradlevae.model.training.settings import TrainConfig
 
+MANY_TREATMENTS = 2
+"""With more treatments than so many for each cell of a minibatch, a step moves the rows that occur and no others."""
+
 CHECKPOINTS = "checkpoints"
 HISTORY_FILE = "history.csv"
 
@@ -99,6 +102,8 @@ class TrainingRun:
             trainer = self._trainer(
                 [DataOnDevice(parts.values(), config.data_on_device), *self._callbacks(shard)], shard
             )
+            on_one = shard.n == 1 and trainer.strategy.root_device.type in ("cpu", "cuda")
+            step.by_rows = on_one and self.module.n_treatments > MANY_TREATMENTS * config.batch_size
             with _interrupts():
                 trainer.fit(
                     step,

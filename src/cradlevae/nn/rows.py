@@ -1,0 +1,31 @@
+"""Rows of a table of parameters, of which a step of training touches few."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor
+from torch.nn import functional as F
+
+_sparse = False
+
+
+@contextmanager
+def sparse_row_gradients() -> Iterator[None]:
+    """Give gradients by rows of tables as sparse tensors, which hold the rows that were taken and no others."""
+    global _sparse
+    before, _sparse = _sparse, True
+    try:
+        yield
+    finally:
+        _sparse = before
+
+
+def rows_of(table: Tensor, rows: Tensor | None) -> Tensor:
+    """Some rows of a table, int64, or all of them (``None``)."""
+    if rows is None:
+        return table
+    if _sparse and table.dim() == 2 and table.requires_grad:
+        return F.embedding(rows, table, sparse=True)
+    return table.index_select(0, rows)
