@@ -15,7 +15,7 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-IMPORTED = {"direct.py", "rows.py"}
+IMPORTED = {"direct.py", "processes.py", "rows.py", "steps.py"}
 """Scripts that others import and nobody runs."""
 
 ELSEWHERE = {"same_numbers.py"}
@@ -48,7 +48,7 @@ RUNS: dict[str, list[tuple[str, ...]]] = {
                "reference=mean", *ONE_THREAD, "--output", "pairs.csv")],
     "scores": [("scores.py", "simulated", *SMALL, *ONE_THREAD, "--epochs", "2", "--output", "scores.csv"),
                ("table.py", "scores.csv")],
-    "speed": [("speed.py", "run", *SPEED, "--precision", "float32", "--model", "default", "--pairs", "1", "--output",
+    "speed": [("speed.py", "run", *SPEED, "--precision", "float32", "--model", "default", "--pairs", "1", "--capability", "avx2", "--output",
                "results.json"),
               ("speed.py", "profile", *SPEED)],
     "tiny": [("tiny.py", "--models", "CradleVAE", "shrunk_mean", "--cells", "4", "--conditions", "2", "--noise",
