@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import ExitStack
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -55,10 +56,12 @@ class TrainingModule(pl.LightningModule):
         self._records = {part: EpochRecord() for part in ("train", "val")}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam, as published."""
-        return torch.optim.Adam(
-            self.module.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
-        )
+        """Adam, as published; in one pass over the weights where torch has that for the device."""
+        settings: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        try:
+            return torch.optim.Adam(self.module.parameters(), **settings, fused=True)
+        except RuntimeError:  # torch's answer where it does not
+            return torch.optim.Adam(self.module.parameters(), **settings)
 
     def on_fit_start(self) -> None:
         """Put the sizes where the model is, and set the precision of products, until ``settings`` is closed.
