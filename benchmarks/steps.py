@@ -177,6 +177,7 @@ class Stepper:
     def compare(self, path: Path) -> dict[str, float]:
         """Write loss and gradients of the first minibatch, or return how far they are from those in the file."""
         torch.manual_seed(2)
+        self.model.zero_grad()
         loss = self.loss(self.rows[: self.options.batch])
         loss.backward()
         gradients = self.model.gradients() if self.direct else package_gradients(self.module)
