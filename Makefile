@@ -39,9 +39,11 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-# a training step against the direct formulation: results.json, the picture and the table of the README (quiet machine!)
+# a training step against the direct formulation: results.json, the picture and the table of the README; and an epoch
+# against scVI's, where the extra `peers` is installed (quiet machine!)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/speed.py run
+	$(BIN)/python benchmarks/peers.py run
 
 profile: $(INSTALLED)
 	$(BIN)/python benchmarks/speed.py profile

@@ -48,8 +48,14 @@ class DenseData:
         self.dosage = torch.from_numpy(data.dosage[data.condition])
         self.artifact = torch.from_numpy(data.artifact)
 
+    def to(self, device: torch.device) -> DenseData:
+        """The same, moved to a device."""
+        for name, tensor in vars(self).items():
+            setattr(self, name, tensor.to(device))
+        return self
+
     def minibatch(self, rows: np.ndarray) -> DenseMinibatch:
-        chosen = torch.from_numpy(rows)
+        chosen = torch.from_numpy(rows).to(self.counts.device)
         return DenseMinibatch(
             self.counts[chosen], self.references[chosen], self.has_reference[chosen], self.dosage[chosen],
             self.artifact[chosen],
@@ -219,7 +225,7 @@ class DirectModel(nn.Module):
         n_perturbations, n_latent = self.mask_logits.shape
         soft = torch.sigmoid(self.mask_logits + noise.first.mask)
         mask = (soft > 0.5).to(soft.dtype) + (soft - soft.detach())
-        one_hot = torch.eye(n_perturbations, dtype=mask.dtype).expand(n_particles, -1, -1)
+        one_hot = torch.eye(n_perturbations, dtype=mask.dtype, device=mask.device).expand(n_particles, -1, -1)
         q_embedding = self.embedding_encoder(torch.cat([mask, one_hot], dim=-1))
         return mask, q_embedding, self.artifact_encoder(mask.new_ones(n_particles, 1, n_latent))
 

@@ -2,273 +2,86 @@
 
     python benchmarks/speed.py run                     # all rows → benchmarks/results.json, its picture and README.md
     python benchmarks/speed.py run --genes 300 2000 --pairs 9    # these rows anew, the others as they were
+    python benchmarks/speed.py run --capability avx2   # as a machine without AVX-512 → benchmarks/results.avx2.json
     python benchmarks/speed.py profile --genes 20000   # the operations that the package's step spends its time in
 
 Each formulation lives in a process of its own. Steps alternate, and what is reported is the median over rounds of the
 ratio of their CPU times and of their wall times, so that a machine whose speed drifts does not matter; the resident
 memory is each process's peak. Before timing, loss and gradients of both are compared on the same random numbers. The
 floor is what the step's matrix products alone would take at the rate that the machine shows on large ones.
+
+The direct formulation knows no counterfactual pairs, so both have mean profiles for references. What pairs add is told
+beside the default model (``pairs_*``): its step as users have it, against the same step with mean profiles, in float32.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import resource
-import subprocess
-import sys
 import tempfile
-import time
-import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 import torch
-from direct import DenseData, DirectModel, largest_difference, package_gradients
+from processes import CAPABILITIES, Worker, code, serve
+from steps import MODELS, PARTS, Stepper
 
-import cradlevae as cv
-from cradlevae.data.loading.counterfactual_references import CounterfactualReferences
-from cradlevae.data.loading.minibatch import make_minibatch
-from cradlevae.model.objective import draw_noise, loss_terms
-from cradlevae.model.training.fit import split_sizes
-from cradlevae.nn.matmul import matmul_precision, reduced
+from cradlevae.nn.matmul import matmul_precision
 
 RESULTS = Path(__file__).parent / "results.json"
 README = Path(__file__).parents[1] / "README.md"
 PICTURE = Path(__file__).parents[1] / "docs" / "figures" / "speed.png"
 BEGIN, END = "<!-- speed: written by make bench -->", "<!-- speed ends -->"
-PARTS = ("data", "encode", "decode", "likelihood", "backward", "optimiser")
-MODELS: dict[str, dict[str, Any]] = {
-    "published": {"linear_path": False, "artifact_model": "shared", "gene_effects": False, "weight_scale": 0.0},
-    "default": {},
-}
-"""The architecture of the paper (what the thresholds are about), and the package's default.
-
-Both have mean profiles for references: the direct formulation knows no counterfactual pairs.
-"""
-
-
-# -- the problem -----------------------------------------------------------------------------------------------
-
-
-def problem(n_genes: int, n_cells: int, n_perturbations: int, model: str, seed: int = 0) -> cv.CradleVAE:
-    """A model of cells of so many perturbations, a quarter of them failed, before training; about 93 % zeros."""
-    rng = np.random.default_rng(seed)
-    log_share = rng.normal(0, 1.5, n_genes)
-    effects = rng.normal(0, 0.5, (n_perturbations + 1, n_genes)) * (rng.random((n_perturbations + 1, n_genes)) < 0.05)
-    size = rng.lognormal(np.log(0.16 * n_genes), 0.3, n_cells)
-    condition = rng.integers(0, n_perturbations + 1, n_cells)
-    blocks = []
-    for cells in np.array_split(np.arange(n_cells), 8):
-        share = np.exp(log_share + effects[condition[cells]])
-        blocks.append(sp.csr_matrix(rng.poisson(size[cells, None] * share / share.sum(1, keepdims=True))))
-    names = np.array(["control", *(f"P{i}" for i in range(n_perturbations))])
-    obs = pd.DataFrame(
-        {"perturbation": names[condition], "artifact": rng.random(n_cells) < 0.25},
-        index=[f"cell{i}" for i in range(n_cells)],
-    )
-    adata = ad.AnnData(
-        sp.csr_matrix(sp.vstack(blocks), dtype=np.float32),
-        obs,
-        pd.DataFrame(index=[f"gene{i}" for i in range(n_genes)]),
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of cells without a count, where there are few genes
-        return cv.CradleVAE(
-            adata, split=cv.split(adata, "cells"), n_latent=200, basal_width=400, mask_prior=0.01,
-            counterfactual_weight=0.5, reference="mean", **MODELS[model],
-        )  # fmt: skip
-
-
-# -- one formulation in its process ------------------------------------------------------------------------------
-
-
-class Stepper:
-    """Training steps of one formulation, on the package's data structures or on dense ones."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
-        self.direct = options.formulation == "direct"
-        model = problem(options.genes, options.cells, options.perturbations, options.model)
-        assert model.data is not None
-        self.data, self.module = model.data, model.trained.module
-        self.module.train()
-        self.rows = model.split.rows(self.data.cells, "train")
-        self.sizes = split_sizes(self.data, self.rows, self.module.config)
-        self.references = CounterfactualReferences(self.data, self.rows)
-        self.generator = np.random.default_rng(1)
-        self.spent: dict[str, float] = dict.fromkeys(PARTS, 0.0)
-        if self.direct:
-            self.dense = DenseData(self.data, self.references)
-            self.model: torch.nn.Module = DirectModel(self.module)
-        else:
-            self.model = self.module
-        fused = {} if self.direct else {"fused": True}
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=3e-4, weight_decay=1e-6, **fused)
-
-    def loss(self, rows: np.ndarray) -> torch.Tensor:
-        noise = draw_noise(self.module, len(rows), self.options.particles)
-        with self.part("data"):
-            cells = self.dense.minibatch(rows) if self.direct else make_minibatch(self.data, rows, self.references)
-        if self.direct:
-            terms = self.model.terms(cells, self.sizes, noise)
-        else:
-            terms = loss_terms(self.module, cells, self.sizes, noise)
-        return torch.stack(list(terms.values())).sum()
-
-    def step(self) -> None:
-        loss = self.loss(self.generator.choice(self.rows, self.options.batch))
-        self.optimiser.zero_grad()
-        with self.part("backward"):
-            loss.backward()
-        with self.part("optimiser"):
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 100.0)
-            self.optimiser.step()
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.spent[name] += time.perf_counter() - started
-
-    def timed(self, name: str, call: Any) -> Any:
-        def wrapped(*arguments: Any, **keywords: Any) -> Any:
-            with self.part(name):
-                return call(*arguments, **keywords)
-
-        return wrapped
-
-    def run(self, n: int) -> dict[str, float]:
-        """CPU and wall seconds a step."""
-        cpu, wall = time.process_time(), time.perf_counter()
-        for _ in range(n):
-            self.step()
-        return {"cpu": (time.process_time() - cpu) / n, "wall": (time.perf_counter() - wall) / n}
-
-    def parts(self, n: int) -> dict[str, float]:
-        """Wall seconds that each part of the package's step takes."""
-        encoder, decoder, likelihood = self.module.basal_encoder, self.module.decoder, self.module.likelihood
-        self.module.encode_counts = self.timed("encode", self.module.encode_counts)
-        decoder.hidden_of_minibatch = self.timed("decode", decoder.hidden_of_minibatch)
-        for part in (encoder.head, encoder.mlp):
-            name = "forward" if part is encoder.head else "rest"
-            setattr(part, name, self.timed("encode", getattr(part, name)))
-        likelihood.linear_log_prob = self.timed("likelihood", likelihood.linear_log_prob)
-        self.spent = dict.fromkeys(PARTS, 0.0)
-        total = self.run(n)["wall"]
-        parts = {name: seconds / n for name, seconds in self.spent.items()}
-        return parts | {"other": total - sum(parts.values())}
-
-    def floor(self) -> dict[str, float]:
-        """FLOP of the step's matrix products, and the rate of large ones, FLOP/s."""
-        from torch.utils.flop_counter import FlopCounterMode
-
-        with FlopCounterMode(display=False) as counter:
-            self.step()
-        return {"flop": float(counter.get_total_flops()), "rate": _matmul_rate()}
-
-    def compare(self, path: Path) -> dict[str, float]:
-        """Write loss and gradients of the first minibatch, or return how far they are from those in the file."""
-        torch.manual_seed(2)
-        loss = self.loss(self.rows[: self.options.batch])
-        loss.backward()
-        gradients = self.model.gradients() if self.direct else package_gradients(self.module)
-        if self.direct:
-            torch.save({"loss": loss.item(), "gradients": gradients}, path)
-            self.model.zero_grad()
-            return {}
-        direct = torch.load(path)
-        differences = {
-            "loss_difference": abs(loss.item() - direct["loss"]) / abs(direct["loss"]),
-            "gradient_difference": largest_difference(direct["gradients"], gradients),
-        }
-        self.model.zero_grad()
-        return differences
-
-
-def _matmul_rate() -> float:
-    """FLOP/s of the three products of a large linear layer, as the package does them."""
-    dtype = torch.bfloat16 if reduced() else torch.float32
-    hidden, weight = torch.randn(2560, 400).to(dtype), torch.randn(8000, 400).to(dtype)
-    logits = torch.empty(2560, 8000, dtype=dtype)
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        torch.mm(hidden, weight.T, out=logits)
-        torch.mm(logits, weight)
-        torch.mm(logits.T, hidden)
-        times.append(time.perf_counter() - started)
-    return 3 * 2 * 2560 * 400 * 8000 / min(times)
+AGAINST_DIRECT = "published", "default"
+"""Models that the direct formulation has too."""
 
 
 def work(options: argparse.Namespace) -> None:
-    """Obey the driver: a line of input is a command and its argument, a line of output the answer."""
+    """Obey the driver, with one formulation."""
     torch.set_num_threads(options.threads)
     with ExitStack() as stack:
         if options.formulation == "package":  # the direct formulation takes torch as it comes
             stack.enter_context(matmul_precision(options.precision))
-        stepper = Stepper(options)
-        for line in sys.stdin:
-            command, argument = line.split(maxsplit=1)
-            answer = getattr(stepper, command)(*json.loads(argument))
-            answer["rss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-            print(json.dumps(answer), flush=True)
+        serve(None if options.formulation == "none" else Stepper(options))
 
 
 # -- the driver --------------------------------------------------------------------------------------------------
 
 
-class Worker:
-    """A process that runs one formulation."""
-
-    def __init__(self, **settings: Any) -> None:
-        arguments = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-        plain = {"THP_MEM_ALLOC_ENABLE": "0"} if settings["formulation"] == "direct" else {}  # which the package sets
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "work", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, **plain},
-        )  # fmt: skip
-
-    def ask(self, command: str, *arguments: Any) -> dict[str, float]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(f"{command} {json.dumps(arguments)}\n")
-        self.process.stdin.flush()
-        answer: dict[str, float] = json.loads(self.process.stdout.readline())
-        return answer
-
-    def close(self) -> None:
-        self.process.communicate()
-
-
 def measure(genes: int, particles: int, model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of one problem: the package in each precision against the direct formulation."""
-    common = {"genes": genes, "particles": particles, "model": model, "threads": options.threads,
+    common = {"capability": options.capability, "genes": genes, "particles": particles, "threads": options.threads,
               "batch": options.batch, "cells": options.cells, "perturbations": options.perturbations}  # fmt: skip
+
+    def package(precision: str, model: str) -> Worker:
+        return Worker(__file__, formulation="package", precision=precision, model=model, **common)
+
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "direct.pt")
-        direct = Worker(formulation="direct", **common)
+        plain = {"THP_MEM_ALLOC_ENABLE": "0"}  # which the package sets
+        direct = Worker(__file__, environment=plain, formulation="direct", model=model, **common)
         direct.ask("compare", path)
         direct.ask("run", 1)
-        workers = {name: Worker(formulation="package", precision=name, **common) for name in options.precision}
+        workers = {name: package(name, model) for name in options.precision}
         differences = {name: worker.ask("compare", path) for name, worker in workers.items()}
+    where = direct.ask("machine")
+    with_pairs = package("float32", "pairs") if model == "default" and "float32" in workers else None
     repeats = {}
     for name, worker in workers.items():
         worker.ask("run", 2)
         repeats[name] = max(1, min(50, round(1.0 / worker.ask("run", 2)["wall"])))
-    rounds = []
+    if with_pairs is not None:
+        with_pairs.ask("run", 2)
+    rounds, of_pairs = [], []
     for _ in range(options.pairs):
         base = direct.ask("run", max(1, round(0.5 / genes * 300)))
         rounds.append({name: (base, worker.ask("run", repeats[name])) for name, worker in workers.items()})
+        if with_pairs is not None:
+            of_pairs.append((rounds[-1]["float32"][1], with_pairs.ask("run", repeats["float32"])))
     rows = []
     for name, worker in workers.items():
         pairs = [one[name] for one in rounds]
@@ -277,6 +90,7 @@ def measure(genes: int, particles: int, model: str, options: argparse.Namespace)
         wall = float(np.median([ours["wall"] for _, ours in pairs]))
         rows.append({
             "genes": genes, "particles": particles, "precision": name, "model": model, "code": code(),
+            "capability": where["capability"],
             "cpu_ratio": float(np.median([base["cpu"] / ours["cpu"] for base, ours in pairs])),
             "wall_ratio": float(np.median([base["wall"] / ours["wall"] for base, ours in pairs])),
             "rss_ratio": pairs[-1][0]["rss"] / pairs[-1][1]["rss"],
@@ -288,12 +102,31 @@ def measure(genes: int, particles: int, model: str, options: argparse.Namespace)
             "loss_difference": differences[name]["loss_difference"],
             "gradient_difference": differences[name]["gradient_difference"], "parts_s": parts,
         })  # fmt: skip
-    for worker in (direct, *workers.values()):
+        if name == "float32" and of_pairs:
+            rows[-1] |= {f"pairs_{kind}_ratio": float(np.median([two[kind] / one[kind] for one, two in of_pairs]))
+                         for kind in ("cpu", "wall")}  # fmt: skip
+            rows[-1]["pairs_wall_s"] = float(np.median([two["wall"] for _, two in of_pairs]))
+    for worker in (direct, *workers.values(), *([] if with_pairs is None else [with_pairs])):
         worker.close()
     return rows
 
 
+def machine(options: argparse.Namespace) -> dict[str, Any]:
+    """The machine as the workers see it."""
+    worker = Worker(__file__, options.capability, formulation="none", threads=options.threads)
+    where = worker.ask("machine")
+    worker.close()
+    where.pop("rss")
+    return where | {"batch": options.batch}
+
+
 def run(options: argparse.Namespace) -> None:
+    """Measure the rows that are asked for, and keep the others of the file."""
+    if options.output is None:
+        options.output = (
+            RESULTS if options.capability == "native" else RESULTS.with_suffix(f".{options.capability}.json")
+        )
+    where = machine(options)
     problems = list(product(options.model, options.genes, options.particles))
     earlier = json.loads(options.output.read_text())["rows"] if options.output.exists() else []
     rows = [row for row in earlier if (row["model"], row["genes"], row["particles"]) not in problems]
@@ -303,23 +136,10 @@ def run(options: argparse.Namespace) -> None:
         for row in new:
             print("  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
                             for key, value in row.items() if key != "parts_s"), flush=True)  # fmt: skip
-        record = {"machine": machine(options), "rows": rows}
+        record = {"machine": where, "rows": rows}
         options.output.write_text(json.dumps(record, indent=1) + "\n")
     if options.output == RESULTS:
         report(options)
-
-
-def code() -> str:
-    """The commit that is measured, ``-dirty`` with changes that are not committed."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude", "*"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
-
-
-def machine(options: argparse.Namespace) -> dict[str, Any]:
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if line.startswith("model name")), platform.processor())  # fmt: skip
-    return {"processor": cpu, "capability": torch.backends.cpu.get_cpu_capability(), "threads": options.threads,
-            "torch": torch.__version__, "python": platform.python_version(), "batch": options.batch}  # fmt: skip
 
 
 def profile(options: argparse.Namespace) -> None:
@@ -417,15 +237,17 @@ def main() -> None:
         task.add_argument("--genes", type=int, nargs="+", default=[300, 2000, 5000, 20_000])
         task.add_argument("--particles", type=int, nargs="+", default=[1, 5] if name == "run" else [5])
         task.add_argument("--precision", nargs="+", default=["float32", "bf16"] if name == "run" else ["float32"])
-        task.add_argument("--model", nargs="+", default=list(MODELS) if name == "run" else ["published"])
+        task.add_argument("--model", nargs="+", choices=list(AGAINST_DIRECT if name == "run" else MODELS),
+                          default=list(AGAINST_DIRECT) if name == "run" else ["published"])  # fmt: skip
         task.add_argument("--threads", type=int, default=2)
         task.add_argument("--batch", type=int, default=512)
         task.add_argument("--cells", type=int, default=3200, help="64 % of them train")
         task.add_argument("--perturbations", type=int, default=100)
         task.add_argument("--pairs", type=int, default=3)
     tasks.add_parser("report")
-    for name in ("run", "report"):
-        tasks.choices[name].add_argument("--output", type=Path, default=RESULTS, help="JSON of the results")
+    tasks.choices["run"].add_argument("--capability", choices=list(CAPABILITIES), default="native")
+    for name, output in (("run", None), ("report", RESULTS)):
+        tasks.choices[name].add_argument("--output", type=Path, default=output, help="JSON of the results")
         tasks.choices[name].add_argument("--readme", type=Path, default=README, help="page that holds the table")
         tasks.choices[name].add_argument("--picture", type=Path, default=PICTURE)
     worker = tasks.add_parser("work")

@@ -32,8 +32,8 @@ def test_loss_and_gradients_of_the_direct_formulation_are_those_of_the_package(
     model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    direct, speed = importlib.import_module("direct"), importlib.import_module("speed")
-    untrained = speed.problem(60, 200, 4, model)
+    direct, steps = importlib.import_module("direct"), importlib.import_module("steps")
+    untrained = steps.problem(60, 200, 4, model)
     data, module = untrained.data, untrained.trained.module.train().double()
     rows = untrained.split.rows(data.cells, "train")
     references, chosen = CounterfactualReferences(data, rows), rows[:32]
@@ -57,7 +57,7 @@ def test_loss_and_gradients_of_the_direct_formulation_are_those_of_the_package(
 
 def test_what_the_direct_formulation_does_not_cover_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    direct, speed = importlib.import_module("direct"), importlib.import_module("speed")
-    monkeypatch.setitem(speed.MODELS, "sum", {"decode": "sum"})
+    direct, steps = importlib.import_module("direct"), importlib.import_module("steps")
+    monkeypatch.setitem(steps.MODELS, "sum", {"decode": "sum"})
     with pytest.raises(ValueError, match="no decode='sum', only 'concat'"):
-        direct.DirectModel(speed.problem(60, 200, 4, "sum").trained.module)
+        direct.DirectModel(steps.problem(60, 200, 4, "sum").trained.module)

@@ -15,7 +15,7 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-IMPORTED = {"direct.py", "rows.py"}
+IMPORTED = {"direct.py", "processes.py", "rows.py", "steps.py"}
 """Scripts that others import and nobody runs."""
 
 ELSEWHERE = {"same_numbers.py"}
@@ -36,6 +36,9 @@ RUNS: dict[str, list[tuple[str, ...]]] = {
     "epoch": [("memory.py", "simulate", "cells.h5ad", *SMALL),
               ("epoch.py", "cells.h5ad", *ONE_THREAD, "--batch-size", "64", "--rounds", "1", "--output", "epoch.json"),
               ("epoch.py", "cells.h5ad", *ONE_THREAD, "--backed", "--batch-size", "64", "--rounds", "1")],
+    "gpu": [("gpu.py", "--device", "cpu", "--genes", "60", "--cells", "200", "--perturbations", "4", "--particles", "2",
+             "--batch", "32", "--epoch-cells", "400", "--epoch-genes", "60", "--drawn-cells", "300", "--skip-tests",
+             "--output", "gpu.json")],
     "held_out": [("held_out.py", "combinations", *SMALL, *ONE_THREAD, "--epochs", "2", "--output", "held_out.csv")],
     "memory": [("memory.py", "simulate", "files", "--files", "2", *SMALL),
                ("memory.py", "train", "files", "--backed", "--option", "batch_size=64"),
@@ -46,15 +49,21 @@ RUNS: dict[str, list[tuple[str, ...]]] = {
                "pairs.csv"),
               ("pairs.py", "cells.h5ad", "--damage", "other", "--epochs", "1", "--quick", "--settings",
                "reference=mean", *ONE_THREAD, "--output", "pairs.csv")],
+    "peers": [("peers.py", "run", "--genes", "60", "--density", "0.3", "--cells", "200", "--perturbations", "4",
+               "--rounds", "1", "--batch", "64", "--width", "16", "--latent", "8", *ONE_THREAD, "--output",
+               "peers.json")],
     "scores": [("scores.py", "simulated", *SMALL, *ONE_THREAD, "--epochs", "2", "--output", "scores.csv"),
                ("table.py", "scores.csv")],
     "screen": [("screen.py", "simulate", "screen.h5ad", "--fraction", "0.002", "--perturbations", "30", "--genes",
                 "60", "--lanes", "3"),
                ("screen.py", "run", "screen.h5ad", "--option", "width=16", "--option", "n_latent=8", "--batches",
                 "--no-denoiser", "--conditions", "3", "--output", "screen")],
-    "speed": [("speed.py", "run", *SPEED, "--precision", "float32", "--model", "default", "--pairs", "1", "--output",
-               "results.json"),
+    "speed": [("speed.py", "run", *SPEED, "--precision", "float32", "--model", "default", "--pairs", "1",
+               "--capability", "avx2", "--output", "results.json"),
               ("speed.py", "profile", *SPEED)],
+    "threads": [("threads.py", "run", "--threads", "1", "--competitors", "0", "1", "--genes", "60", "--cells", "200",
+                 "--perturbations", "4", "--batch", "32", "--rounds", "1", "--seconds", "0.1", "--output",
+                 "threads.json")],
     "tiny": [("tiny.py", "--models", "CradleVAE", "shrunk_mean", "--cells", "4", "--conditions", "2", "--noise",
               "gamma", "--seeds", "0", "--genes", "30", "--epochs", "2", *ONE_THREAD, "--output", "tiny.csv")],
     "worth": [("memory.py", "simulate", "cells.h5ad", "--cells", "900", "--genes", "40"),

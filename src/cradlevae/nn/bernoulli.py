@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -41,5 +43,4 @@ def bernoulli_kl(logits: Tensor, prior: float) -> Tensor:
 
 
 def _log_odds(prior: float) -> tuple[float, float]:
-    probability = torch.tensor(prior, dtype=torch.float64)
-    return float(probability.log()), float(torch.log1p(-probability))
+    return math.log(prior), math.log1p(-prior)

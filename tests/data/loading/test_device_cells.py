@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -86,9 +88,20 @@ def test_loaders_take_from_the_device() -> None:
         assert_same(one, two)
 
 
-def test_only_cuda_devices_are_filled_without_being_asked() -> None:
+def test_only_devices_with_memory_of_their_own_are_filled_without_being_asked() -> None:
     assert not DeviceCells.fits(experiment(), CPU)
     on_disk = StoredMatrix.__new__(StoredMatrix)
     with pytest.raises(DataError, match="counts are on disk"):
         DeviceCells(replace(experiment(), counts=on_disk), CPU)
     assert not DeviceCells.fits(replace(experiment(), counts=on_disk), torch.device("cuda"))
+
+
+@pytest.mark.parametrize(("kind", "ahead"), [("cpu", True), ("mps", False)])
+def test_no_thread_shares_a_device_that_two_threads_may_not_use(kind: str, ahead: bool) -> None:
+    minibatches = Minibatches(experiment(), np.arange(30), 3)
+    minibatches._on_device = SimpleNamespace(  # type: ignore[assignment]
+        device=torch.device(kind), minibatch=lambda rows: make_minibatch(minibatches.data, rows)
+    )
+    threads = [{thread.name for thread in threading.enumerate()} for _ in minibatches.loader()]
+    assert ("cradlevae-prefetch" in threads[0]) == ahead
+    assert len(threads) == 10

@@ -16,7 +16,8 @@ from cradlevae.data.loading.counterfactual_references import CounterfactualRefer
 from cradlevae.data.loading.minibatch import Minibatch, shared_rows
 from cradlevae.data.storage.stored_matrix import StoredMatrix
 from cradlevae.errors import DataError
-from cradlevae.utils.types import IndexArray, IntArray
+from cradlevae.utils.accelerator import copies_overlap, free_memory
+from cradlevae.utils.types import Float32Array, IndexArray, IntArray
 
 if TYPE_CHECKING:
     import torch
@@ -58,13 +59,14 @@ class DeviceCells:
 
     @staticmethod
     def fits(data: Experiment, device: torch.device) -> bool:
-        """Whether this is a CUDA device with enough free memory for the counts."""
-        import torch
-
-        if device.type != "cuda" or isinstance(data.counts, StoredMatrix):
+        """Whether this is a device with enough free memory of its own for the counts."""
+        if isinstance(data.counts, StoredMatrix):
+            return False
+        free = free_memory(device)
+        if free is None:
             return False
         needed = data.counts.nnz * (_narrow(data.counts.data).itemsize + _narrow(data.counts.indices).itemsize)
-        return bool(needed < FREE_SHARE * torch.cuda.mem_get_info(device)[0])
+        return bool(needed < FREE_SHARE * free)
 
     def counts(self, rows: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the ``n`` positive counts of these cells: values, genes, positions of the cells in ``rows``, (n,)."""
@@ -114,6 +116,11 @@ class DeviceMinibatches:
         profiles = np.zeros((0, data.n_genes), dtype=np.float32) if references is None else references.profiles
         self._profiles = torch.tensor(profiles, device=cells.device)
 
+    @property
+    def device(self) -> torch.device:
+        """The device that holds the cells."""
+        return self._cells.device
+
     def minibatch(self, rows: IndexArray) -> Minibatch:
         """Return the minibatch of these cells, in this order: the same as :func:`.make_minibatch` returns."""
         import torch
@@ -147,9 +154,9 @@ class DeviceMinibatches:
             reference=reference_on,
             flipped=self._flipped[on_device],
             treatments=treatments,
-            treatment_dosage=torch.from_numpy(shared.treatment_dosage).to(cells.device, non_blocking=True),
+            treatment_dosage=self._sent(shared.treatment_dosage),
             failed=failed,
-            failed_weight=torch.from_numpy(shared.failed_weight).to(cells.device, non_blocking=True),
+            failed_weight=self._sent(shared.failed_weight),
             twin=twin,
             twin_cells=twin_cells,
             levels=None if cells.levels is None else cells.levels[on_device],
@@ -158,10 +165,15 @@ class DeviceMinibatches:
 
     def _levels_of(self, chosen: IntArray) -> torch.Tensor:
         """Return the share of each level among the cells of references, (references, levels)."""
+        shares = np.zeros((0, 0), np.float32) if self._references is None else self._references.levels_of(chosen)
+        return self._sent(shares)
+
+    def _sent(self, array: Float32Array) -> torch.Tensor:
+        """Send an array to the device."""
         import torch
 
-        shares = np.zeros((0, 0), np.float32) if self._references is None else self._references.levels_of(chosen)
-        return torch.from_numpy(shares).to(self._cells.device, non_blocking=True)
+        device = self._cells.device
+        return torch.from_numpy(array).to(device, non_blocking=copies_overlap(device))
 
     def _starts(self, rows: IntArray) -> IntArray:
         """Return where each cell's counts start in a minibatch of these cells, and their number, (cells + 1,)."""
@@ -169,13 +181,12 @@ class DeviceMinibatches:
         return np.concatenate([[0], np.cumsum(first[rows + 1] - first[rows], dtype=np.int64)])
 
     def _send(self, *parts: IntArray) -> tuple[torch.Tensor, ...]:
-        """Send arrays of integers to the device in one copy, without waiting for it."""
+        """Send arrays of integers to the device in one copy, without waiting for it where that can be."""
         import torch
 
-        packed = torch.from_numpy(np.concatenate(parts))
-        if self._cells.device.type == "cuda":
-            packed = packed.pin_memory()
-        moved = packed.to(self._cells.device, non_blocking=True)
+        packed, device = torch.from_numpy(np.concatenate(parts)), self._cells.device
+        overlap = copies_overlap(device)
+        moved = (packed.pin_memory() if overlap else packed).to(device, non_blocking=overlap)
         return torch.split(moved, [len(part) for part in parts])
 
 

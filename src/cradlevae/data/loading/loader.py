@@ -22,6 +22,7 @@ from cradlevae.data.loading.prefetch import prefetch
 from cradlevae.data.loading.shard import Shard
 from cradlevae.data.loading.shuffle import pooled
 from cradlevae.data.storage.stored_matrix import StoredMatrix
+from cradlevae.utils.accelerator import copies_overlap, usable_by_threads
 from cradlevae.utils.types import IndexArray
 
 if TYPE_CHECKING:
@@ -96,6 +97,11 @@ class Minibatches:
 
         self._on_device = DeviceMinibatches(cells, self.data, self._references)
 
+    @property
+    def ahead(self) -> bool:
+        """Whether a thread may prepare the minibatches: not where it would share the device that gathers them."""
+        return self._on_device is None or usable_by_threads(self._on_device.device)
+
     def set_epoch(self, epoch: int) -> None:
         """Shuffle the cells and draw the references of this epoch; Lightning calls it before each epoch."""
         self._epoch = epoch
@@ -137,7 +143,8 @@ class Minibatches:
             minibatch = make_minibatch(self.data, own, self._references, None if pool is None else pool.counts_of(own))
         pairs = None if self._pairs is None else self._pairs.of_minibatch(rows, self._shard)
         if pairs is not None and self._on_device is not None:
-            pairs = pairs.to(minibatch.values.device, non_blocking=True)
+            device = minibatch.values.device
+            pairs = pairs.to(device, non_blocking=copies_overlap(device))
         return replace(minibatch, whole=len(rows), pairs=pairs)
 
     def _order(self) -> IndexArray:
@@ -188,4 +195,5 @@ class Loader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Minibatch]:
-        return prefetch(self.sampler.minibatches(), MINIBATCHES_AHEAD)
+        minibatches = self.sampler.minibatches()
+        return prefetch(minibatches, MINIBATCHES_AHEAD) if self.sampler.ahead else minibatches

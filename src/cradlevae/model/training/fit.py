@@ -27,6 +27,7 @@ from cradlevae.model.training.processes import train_in_processes
 from cradlevae.model.training.settings import TrainConfig
 from cradlevae.model.training.trainer import HISTORY_FILE, RUN_FILE, TrainingRun, last_checkpoint
 from cradlevae.nn.matmul import has_bf16_arithmetic
+from cradlevae.utils.accelerator import accelerator_count
 from cradlevae.utils.atomic import make_folder
 from cradlevae.utils.types import IndexArray
 
@@ -128,7 +129,7 @@ def appended(earlier: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
 
 def _warn_of_slow_bf16(config: TrainConfig) -> None:
     """Warn where products of bfloat16 values are emulated, which takes longer than products in float32."""
-    on_cpu = config.accelerator == "cpu" or (config.accelerator == "auto" and not torch.cuda.is_available())
+    on_cpu = config.accelerator == "cpu" or (config.accelerator == "auto" and not accelerator_count())
     if config.precision == "bf16" and on_cpu and not has_bf16_arithmetic():
         warnings.warn(
             "precision='bf16' will be slower than 'float32' here: this processor has no bfloat16 arithmetic (neither "

@@ -60,9 +60,19 @@ class TrainingModule(pl.LightningModule):
         self._records = {part: EpochRecord() for part in ("train", "val")}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam, as published; ``by_rows`` does the same for tables of treatments at the cost of those that occur."""
-        tables = self.module.tables() if self.by_rows else []
-        self.adam = RowAdam(self.module.parameters(), tables, lr=self.learning_rate, weight_decay=self.weight_decay)
+        """Adam, as published; ``by_rows`` does the same for tables of treatments at the cost of those that occur.
+
+        It goes over the weights in one pass where torch has that for the device.
+        """
+        settings: dict[str, Any] = {
+            "tables": self.module.tables() if self.by_rows else [],
+            "lr": self.learning_rate,
+            "weight_decay": self.weight_decay,
+        }
+        try:
+            self.adam = RowAdam(self.module.parameters(), **settings, fused=True)
+        except RuntimeError:  # torch's answer where it does not
+            self.adam = RowAdam(self.module.parameters(), **settings, fused=False)
         return self.adam
 
     def configure_gradient_clipping(

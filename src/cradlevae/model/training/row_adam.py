@@ -33,15 +33,16 @@ class RowAdam(torch.optim.Adam):
         Everything that is trained.
     tables
         Those of them, (rows, ·) each, that have sparse gradients; all have the same rows.
-    lr, weight_decay
+    lr, weight_decay, fused
         As of :class:`torch.optim.Adam`.
     """
 
     def __init__(
         self, parameters: Iterable[torch.nn.Parameter], tables: Iterable[torch.nn.Parameter], lr: float,
         weight_decay: float,
+        fused: bool = True,
     ) -> None:  # fmt: skip
-        super().__init__(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+        super().__init__(parameters, lr=lr, weight_decay=weight_decay, fused=fused or None)
         self.tables = list(tables)
         self._averages: list[Tensor | None] = [None] * len(self.tables)
         self._clock: _Clock | None = None

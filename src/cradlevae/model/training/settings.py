@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from cradlevae.errors import DataError
+from cradlevae.utils.accelerator import accelerator_count
 from cradlevae.utils.checks import check_at_least, check_choice, seed_number, whole_number
 from cradlevae.utils.fields import normalise_fields
 
@@ -107,9 +108,8 @@ class TrainConfig:
         """Number of devices to train on, with ``"auto"`` counted on this machine."""
         if self.devices != "auto":
             return self.devices
-        import torch
-
-        return max(1, torch.cuda.device_count()) if self.accelerator in ("auto", "gpu", "cuda") else 1
+        kind = {"auto": None, "gpu": None}.get(self.accelerator, self.accelerator)
+        return max(1, accelerator_count(kind))
 
     def of_cells(self, n_cells: int) -> TrainConfig:
         """These settings with ``max_epochs`` filled in for so many training cells."""

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cradlevae.data.loading.loader import Minibatches
 from cradlevae.data.loading.shard import Shard
 from cradlevae.errors import DataError
@@ -20,6 +18,7 @@ from cradlevae.model.module import CradleModule
 from cradlevae.model.objective_inputs import SplitSizes
 from cradlevae.model.training.allocator import return_large_arrays
 from cradlevae.model.training.settings import TrainConfig
+from cradlevae.utils.accelerator import forked_random
 
 MANY_TREATMENTS = 2
 """With more treatments than so many for each cell of a minibatch, a step moves the rows that occur and no others."""
@@ -98,7 +97,7 @@ class TrainingRun:
         )
         parts = {part: minibatches.for_shard(shard) for part, minibatches in self.minibatches.items()}
         loaders = {part: minibatches.loader() for part, minibatches in parts.items()}
-        with _quiet(), torch.random.fork_rng(), step.settings:
+        with _quiet(), forked_random(), step.settings:
             trainer = self._trainer(
                 [DataOnDevice(parts.values(), config.data_on_device), *self._callbacks(shard)], shard
             )
