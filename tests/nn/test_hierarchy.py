@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cradlevae.nn import hierarchy
 from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink, most_probable_square
 
 pytestmark = pytest.mark.numeric
@@ -137,3 +138,14 @@ def test_the_prior_of_a_genes_scale_decides_where_few_conditions_do_not(n_rows: 
         - ((log_spread - np.log(median)) / sd) ** 2 / 2
     )
     assert np.log(variance[0]) / 2 == pytest.approx(log_spread[log_posterior.argmax()], abs=1e-3)
+
+
+def test_scales_that_some_genes_tell_serve_all_genes(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, truth = table(n_rows=40, n_genes=600)
+    found, spread = hierarchical_shrink([one], zero(one), control(one))
+    monkeypatch.setattr(hierarchy, "SOME_VALUES", 40 * 150)
+    other, other_spread = hierarchical_shrink([one], zero(one), control(one))
+    errors = [((value - truth) ** 2).mean() for value in (found, other)]
+    assert errors[1] < 1.05 * errors[0]
+    assert np.corrcoef(found.ravel(), other.ravel())[0, 1] > 0.995
+    assert other_spread.mean() == pytest.approx(spread.mean(), rel=0.1)

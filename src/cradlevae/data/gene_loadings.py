@@ -12,7 +12,7 @@ from cradlevae.utils.types import AnyIntArray, FloatArray, IndexArray
 CELLS = 20_000
 """Most cells that are looked at (a tenth more at most)."""
 
-VALUES = 2e7
+VALUES = 1e7
 """Most positive counts that are looked at, or so."""
 
 NEIGHBOURS = 10

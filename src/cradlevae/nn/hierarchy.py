@@ -16,14 +16,14 @@ import numpy.typing as npt
 from cradlevae.utils.constants import CACHED_VALUES
 from cradlevae.utils.types import AnyIntArray, BoolArray, Float32Array, FloatArray, IndexArray
 
-SWEEPS = 200
+SWEEPS = 100
 TOLERANCE = 5e-4
 """Expectation maximisation ends after so many sweeps, or when one moves the scales less than this share."""
 
-SOME_VALUES = 2_000_000
+SOME_VALUES = 500_000
 """Values of a table from which scales of conditions are learned; of a larger one, every so many genes are looked at."""
 
-FURTHER_SWEEPS = 15
+FURTHER_SWEEPS = 10
 """Sweeps for the scales of the other genes, each of which has its own."""
 
 RELAXATION = 1.5
@@ -239,51 +239,27 @@ def hierarchical_shrink(
     mean, variance = np.zeros((2, n_rows, n_genes), dtype=np.float32)
     if not informative.any():
         return mean, variance
-    bases = [_first_base(one, control) for one in evidence]
-
-    some = slice(0, None, -(-expected.size // SOME_VALUES))
-    if some.step > 1:
-        of_some = [one.of_genes(some) for one in evidence], np.ascontiguousarray(expected[:, some])
-        spread, strength = _scales(*of_some, [base[some] for base in bases], informative)
-        scales = ScaleFit(informative, n_genes, smallest=1e-8)
-        scales.spread[:], scales.strength[:] = np.median(spread), strength
-        for part in gene_blocks(n_rows, n_genes):
-            for _ in range(FURTHER_SWEEPS):
-                squares = _expected_squares(evidence, expected, bases, scales.prior(part), informative, part)
-                scales.take(part, squares)
-        spread = scales.spread
-    else:
-        spread, strength = _scales(evidence, expected, bases, informative)
+    bases = np.stack([_first_base(one, control) for one in evidence])
+    genes = slice(0, None, -(-expected.size // SOME_VALUES))
+    of_some = (
+        [one.of_genes(genes) for one in evidence],
+        np.ascontiguousarray(expected[:, genes]),
+        bases[:, genes].copy(),
+    )
+    blocks = {part.start: _Block(*of_some, informative, part) for part in gene_blocks(*of_some[1].shape)}
+    spread, strength = fit_scales(
+        informative, of_some[1].shape[1], lambda part, prior: blocks[part.start].squares(prior), range(SWEEPS),
+        smallest=1e-8,
+    )  # fmt: skip
+    scales = ScaleFit(informative, n_genes, smallest=1e-8)
+    scales.strength[:] = strength
+    scales.spread[:] = spread if genes.step == 1 else np.median(spread)
     for part in gene_blocks(n_rows, n_genes):
-        prior = np.multiply.outer(strength, spread[part]).astype(np.float32)
-        mean[:, part], variance[:, part] = _posterior(evidence, expected, bases, prior, informative, part)
+        block = _Block(evidence, expected, bases if genes.step > 1 else of_some[2], informative, part)
+        for _ in range(FURTHER_SWEEPS if genes.step > 1 else 0):
+            scales.take(part, block.squares(scales.prior(part)))
+        mean[:, part], variance[:, part] = block.posterior(scales.prior(part).astype(np.float32))
     return mean, variance
-
-
-def _scales(
-    evidence: Sequence[Evidence],
-    expected: npt.NDArray[np.floating],
-    bases: list[FloatArray],
-    informative: BoolArray,
-) -> tuple[FloatArray, FloatArray]:
-    """τ² of genes and σ² of conditions; moves the bases on."""
-
-    def update(part: slice, prior: FloatArray) -> Float32Array:
-        return _expected_squares(evidence, expected, bases, prior, informative, part)
-
-    return fit_scales(informative, expected.shape[1], update, range(SWEEPS), smallest=1e-8)
-
-
-def _expected_squares(
-    evidence: Sequence[Evidence],
-    expected: npt.NDArray[np.floating],
-    bases: list[FloatArray],
-    prior: FloatArray,
-    informative: BoolArray,
-    part: slice,
-) -> Float32Array:
-    deviation, left = _posterior(evidence, expected, bases, prior.astype(np.float32), informative, part)
-    return np.asarray(deviation**2 + left)
 
 
 def _first_base(one: Evidence, control: BoolArray) -> FloatArray:
@@ -293,27 +269,49 @@ def _first_base(one: Evidence, control: BoolArray) -> FloatArray:
     return np.asarray(one.mean[rows].mean(axis=0, dtype=np.float64)) if rows.any() else np.zeros(one.mean.shape[1])
 
 
-def _posterior(
-    evidence: Sequence[Evidence],
-    expected: npt.NDArray[np.floating],
-    bases: list[FloatArray],
-    prior: Float32Array,
-    informative: BoolArray,
-    part: slice,
-) -> tuple[Float32Array, Float32Array]:
-    """Mean and variance of δ of some genes, (conditions, genes) each; moves the bases on."""
-    weighted, precision = np.zeros((2, *prior.shape), dtype=np.float32)
-    of_base = np.ones(prior.shape[1])
-    for position, (one, base) in enumerate(zip(evidence, bases, strict=True)):
-        slope, own = np.float32(one.slope), one.variance_of(part)
-        level = one.mean[:, part] - slope * expected[:, part].astype(np.float32)
-        told = slope * (one.measured & informative)[:, None].astype(np.float32) / own
-        weighted += told * (level - base[part].astype(np.float32))
-        precision += slope * told
-        weight = one.measured[:, None].astype(np.float32) / (slope**2 * prior + own)
-        total = np.maximum(weight.sum(axis=0, dtype=np.float64), 1e-12)
-        base[part] = (weight * level).sum(axis=0, dtype=np.float64) / total
-        if position == 0:
-            of_base = 1 / total
-    left = prior / (1 + prior * precision)  # given the base
-    return left * weighted, left + (left * precision) ** 2 * of_base.astype(np.float32)
+class _Block:
+    """Some genes of the evidence, of which what no sweep changes is worked out once.
+
+    With P the precision of a class's means and ``base`` the means without effects, δ has the precision Σ slope² P, and
+    what is told of it is Σ slope P (mean − slope · expected − base).
+    """
+
+    def __init__(
+        self,
+        evidence: Sequence[Evidence],
+        expected: npt.NDArray[np.floating],
+        bases: FloatArray,
+        informative: BoolArray,
+        part: slice,
+    ) -> None:
+        self._slopes = [np.float32(one.slope) for one in evidence]
+        self._bases = bases[:, part]  # moved on in place
+        self._own = [one.precision_of(part) for one in evidence]
+        of_expected = expected[:, part].astype(np.float32)
+        self._levels = [
+            one.mean[:, part] - slope * of_expected for one, slope in zip(evidence, self._slopes, strict=True)
+        ]
+        told = informative[:, None].astype(np.float32)
+        self._weights = [told * slope * own for slope, own in zip(self._slopes, self._own, strict=True)]
+        self._precision = sum((w * slope for w, slope in zip(self._weights, self._slopes, strict=True)), np.float32(0))
+
+    def squares(self, prior: FloatArray) -> Float32Array:
+        """Expected squares of δ with this prior variance, (conditions, genes)."""
+        mean, variance = self.posterior(prior.astype(np.float32))
+        mean *= mean
+        return np.asarray(mean + variance)
+
+    def posterior(self, prior: Float32Array) -> tuple[Float32Array, Float32Array]:
+        """Mean and variance of δ, (conditions, genes) each; moves the bases on."""
+        told, of_base = np.zeros_like(prior), np.ones(prior.shape[1])
+        for place, (slope, own, level, weight) in enumerate(
+            zip(self._slopes, self._own, self._levels, self._weights, strict=True)
+        ):
+            told += weight * (level - self._bases[place].astype(np.float32))
+            of_level = own / (1 + slope**2 * prior * own)  # precision of the base as this condition tells it
+            total = np.maximum(of_level.sum(axis=0, dtype=np.float64), 1e-12)
+            self._bases[place] = np.einsum("cg,cg->g", of_level, level) / total
+            if place == 0:
+                of_base = 1 / total
+        left = prior / (1 + prior * self._precision)  # given the base
+        return left * told, left + (left * self._precision) ** 2 * of_base.astype(np.float32)

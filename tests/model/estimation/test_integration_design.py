@@ -75,7 +75,7 @@ def test_shifts_are_draws_from_the_guide(simulated, tiny_options, guide: str) ->
             parameter.add_(torch.linspace(-0.5, 0.5, parameter.shape[-1]))
     with seeded(0):
         own = draw_globals(model, 20_000).shift[:, [1, 3]].sum(1)
-        ours = draw_shifts(model, torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0]), 0, range(600))
+        ours = draw_shifts(model, torch.tensor([[0.0, 1.0, 0.0, 1.0, 0.0]]), 0, range(600))[:, :, 0]
     assert ours.shape == (600, DRAWS, 8)
     assert met(ours).shape == (600 * DRAWS, len(OFFSETS), 8)
     ours = ours.flatten(0, 1)

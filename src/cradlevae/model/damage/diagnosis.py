@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -86,17 +87,13 @@ def diagnosed(model: TrainedModel, data: Experiment, rows: IndexArray, seed: int
     two = torch.tensor([damage_of(key).by_another_cell for key in kinds])
     parts: list[tuple[torch.Tensor, ...]] = []
     with seeded(seed):
-        shift = draw_globals(model, DRAWS).shift.mean(0, keepdim=True)
-        starts = range(0, len(rows), ENCODED_CELLS)
-        for start in track_slow(starts, len(starts), "diagnosing cells"):
-            some = rows[start : start + ENCODED_CELLS]
-            evidence = _evidence(model, data, some[padding(len(some), ENCODED_CELLS)], shift)
+        for some, evidence in _evidence_of(model, data, rows):
             odds = evidence.kind + guide.kind_odds
             probability, every = torch.softmax(odds, dim=-1), torch.arange(len(odds))
-            told = [guide.of_kind(evidence, torch.full_like(every, kind)) for kind in range(guide.n_kinds)]
-            mean, log_sd = (torch.stack([one.severity[part] for one in told], dim=-1) for part in (0, 1))
+            told = [guide.of_damage(evidence, torch.full_like(every, kind)) for kind in range(guide.n_kinds)]
+            mean, log_sd = (torch.stack([severity[part] for severity, _ in told], dim=-1) for part in (0, 1))
             doublet = (probability * two).argmax(-1)
-            second = torch.stack([torch.softmax(one.parent, -1) for one in told])[doublet, every]
+            second = torch.stack([torch.softmax(parent, -1) for _, parent in told])[doublet, every]
             of_parent, parent = second.max(dim=-1)
             answer = probability, mean, log_sd.exp(), parent, of_parent
             parts.append(tuple(one[: len(some)] for one in answer))
@@ -108,6 +105,26 @@ def diagnosed(model: TrainedModel, data: Experiment, rows: IndexArray, seed: int
         parent=second_parent.astype(np.int64),
         parent_probability=of_second.astype(np.float64),
     )
+
+
+def _probability(model: TrainedModel, data: Experiment, rows: IndexArray) -> FloatArray:
+    """Probability of each kind of damage of failed cells, (cells, D)."""
+    parts: list[torch.Tensor] = []
+    with seeded(0):
+        for some, evidence in _evidence_of(model, data, rows):
+            assert model.module.damage_guide is not None
+            odds = evidence.kind + model.module.damage_guide.kind_odds
+            parts.append(torch.softmax(odds, dim=-1)[: len(some)])
+    return torch.cat(parts).numpy().astype(np.float64)
+
+
+def _evidence_of(model: TrainedModel, data: Experiment, rows: IndexArray) -> Iterator[tuple[IndexArray, Evidence]]:
+    """Cells, some at a time, with what their counts say before the kind of damage is known."""
+    shift = draw_globals(model, DRAWS).shift.mean(0, keepdim=True)
+    starts = range(0, len(rows), ENCODED_CELLS)
+    for start in track_slow(starts, len(starts), "diagnosing cells"):
+        some = rows[start : start + ENCODED_CELLS]
+        yield some, _evidence(model, data, some[padding(len(some), ENCODED_CELLS)], shift)
 
 
 def _evidence(model: TrainedModel, data: Experiment, rows: IndexArray, shift: torch.Tensor) -> Evidence:
@@ -130,7 +147,7 @@ def with_kinds(model: TrainedModel, data: Experiment) -> TrainedModel:
         return model
     with torch.no_grad():
         guide.kind_odds.zero_()
-    known = diagnosed(model, data, failed).probability
+    known = _probability(model, data, failed)
     assert model.config.damages is not None
     prior = damage_shares(model.config.damages)
     share = prior.copy()

@@ -170,8 +170,7 @@ class DamageGuide(nn.Module):
 
     def of_kind(self, evidence: Evidence, kind: Tensor) -> Damaged:
         """What the counts say, given the kind of damage of each cell, (N,)."""
-        one_hot = F.one_hot(kind, self.n_kinds).to(evidence.hidden.dtype)
-        hidden = self.given(evidence.hidden, one_hot) + evidence.hidden
+        hidden = self._hidden(evidence, kind)
         moved, widened = self.basal(hidden).chunk(2, dim=-1)
         before = evidence.as_passing
         foreign, lost, mean, log_sd = self.amounts(hidden).split(1, dim=-1)
@@ -183,6 +182,17 @@ class DamageGuide(nn.Module):
             severity=(mean[:, 0], log_sd[:, 0].clamp(-5, 3)),
             parent=self.parent(hidden),
         )
+
+    def of_damage(self, evidence: Evidence, kind: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """Severity and parent of :meth:`of_kind` alone, which takes no profile of all genes."""
+        hidden = self._hidden(evidence, kind)
+        _, _, mean, log_sd = self.amounts(hidden).split(1, dim=-1)
+        return (mean[:, 0], log_sd[:, 0].clamp(-5, 3)), self.parent(hidden)
+
+    def _hidden(self, evidence: Evidence, kind: Tensor) -> Tensor:
+        one_hot = F.one_hot(kind, self.n_kinds).to(evidence.hidden.dtype)
+        hidden: Tensor = self.given(evidence.hidden, one_hot) + evidence.hidden
+        return hidden
 
     def _profile(self, hidden: Tensor) -> Tensor:
         own = torch.softmax(self.foreign_genes(F.leaky_relu(self.foreign(hidden))), dim=-1)

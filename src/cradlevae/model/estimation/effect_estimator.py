@@ -236,18 +236,17 @@ def _block_effects(controls: _Controls, condition: str, dosage: Tensor, blocks: 
     shape = len(blocks), PARTICLES, len(controls.model.var)
     if not dosage.any():  # the control
         return torch.zeros(shape)
-    shift, offset = _draws(controls, condition, dosage, blocks)
+    shift = draw_shifts(controls.model, dosage.unsqueeze(0), controls.seed, blocks)[:, :, 0]
+    offset = _offset(controls, condition, dosage, blocks)
     states = controls.of_blocks(blocks, context_of(condition))
     return states.effects(met(shift), None if offset is None else met(offset)).view(shape)
 
 
-def _draws(controls: _Controls, condition: str, dosage: Tensor, blocks: range) -> tuple[Tensor, Tensor | None]:
-    """Draws of z^p, (blocks, 7, W), and of what gene effects add, (blocks, 7, genes), of a condition."""
-    model = controls.model
-    shift = draw_shifts(model, dosage, controls.seed, blocks)
+def _offset(controls: _Controls, condition: str, dosage: Tensor, blocks: range) -> Tensor | None:
+    """Draws of what gene effects of a condition add, (blocks, 7, genes)."""
     if controls.offsets is None:
-        return shift, None
-    return shift, controls.offsets.draws(dosage, blocks, model.n_unseen(condition))
+        return None
+    return controls.offsets.draws(dosage, blocks, controls.model.n_unseen(condition))
 
 
 def mean_effects(model: TrainedModel, conditions: Sequence[str], dosage: Tensor, seed: int = 0) -> Float32Array:
@@ -263,11 +262,9 @@ def mean_effects(model: TrainedModel, conditions: Sequence[str], dosage: Tensor,
     with seeded(seed), matmul_precision("float32"):
         controls = _Controls(model, "perturbseq", "controls", None, seed)
         for rows in track_slow(chunks, len(chunks), "effects of all conditions"):
-            drawn = [_draws(controls, conditions[row], dosage[row], block) for row in rows]
-            shift = torch.cat([one for one, _ in drawn]).transpose(0, 1)  # (7, conditions, W): a draw for each state
-            offset = (
-                torch.cat([one for _, one in drawn if one is not None]).transpose(0, 1) if controls.offsets else None
-            )
+            shift = draw_shifts(model, dosage[rows], seed, block)[0]  # (7, conditions, W): a draw for each state
+            drawn = [_offset(controls, conditions[row], dosage[row], block) for row in rows]
+            offset = None if drawn[0] is None else torch.cat([one for one in drawn if one is not None]).transpose(0, 1)
             found = controls.of_blocks(block, contexts[rows[0]]).effects(shift, offset)
             effects[rows] = found.mean(0).numpy()
     return effects

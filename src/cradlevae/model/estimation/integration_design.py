@@ -77,11 +77,11 @@ def _draw_states(model: TrainedModel, basal: Basal, seed: int, batch: int, conte
 
 
 def draw_shifts(model: TrainedModel, dosage: Tensor, seed: int, batches: range) -> Tensor:
-    """Draws of z^p in each of some batches, of a condition of dosages (T,): (batches, 7, W).
+    """Draws of z^p in each of some batches, of conditions of dosages (conditions, T): (batches, 7, conditions, W).
 
     Each treatment has the same draws in every condition.
     """
-    treatments = torch.nonzero(dosage).squeeze(1)
+    treatments = torch.nonzero(dosage.any(0)).squeeze(1)
     shape = len(batches) * DRAWS, len(treatments), 2 * model.module.n_latent
     uniform = np.empty(shape)
     for place, treatment in enumerate(treatments.tolist()):
@@ -93,8 +93,8 @@ def draw_shifts(model: TrainedModel, dosage: Tensor, seed: int, batches: range) 
     unused = torch.zeros(shape[0], model.module.n_classes, model.module.n_latent)
     mask = torch.from_numpy((np.log(on) - np.log1p(-on)).astype(np.float32))
     noise = GlobalNoise(mask, torch.from_numpy(_normal(value)), unused)  # (batches × 7, treatments, K)
-    shift = torch.einsum("m,dmk->dk", dosage[treatments], model.module.sample_globals(noise, treatments).shift)
-    return shift.expand(shape[0], -1).view(len(batches), DRAWS, -1)
+    shift: Tensor = dosage[:, treatments] @ model.module.sample_globals(noise, treatments).shift
+    return shift.expand(shape[0], -1, -1).reshape(len(batches), DRAWS, len(dosage), -1)
 
 
 def met(draws: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ from cradlevae.utils.types import BoolArray, Float32Array, FloatArray, IndexArra
 ERROR = 0.05
 """Monte-Carlo error of the decoder's effects, in log2 units."""
 
-MANY_CONDITIONS = 100
+MANY_CONDITIONS = 50
 """Conditions whose spread is worked out; of more, every so many."""
 
 PARTS = 1.0, 0.5, 0.0
@@ -49,7 +49,7 @@ PARTS = 1.0, 0.5, 0.0
 MIN_CONDITIONS = 5
 """Conditions with other cells that it takes to choose a part."""
 
-CHOSEN_BY = 2_000_000
+CHOSEN_BY = 500_000
 """Values of a table of effects from which settings are chosen; of larger tables, every so many genes are looked at."""
 
 
