@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
-from cradlevae.nn.rows import rows_of, sparse_row_gradients
+from cradlevae.nn import rows
+from cradlevae.nn.rows import dosed_rows, rows_of, sparse_row_gradients
 
 
-def gradient(by_rows: bool, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+def gradient(by_rows: bool, chosen_rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
     table = torch.nn.Parameter(torch.arange(12.0).view(4, 3))
-    chosen = torch.tensor(rows)
+    chosen = torch.tensor(chosen_rows)
     if by_rows:
         with sparse_row_gradients():
             values = rows_of(table, chosen)
@@ -36,3 +38,15 @@ def test_outside_gradients_are_whole_again() -> None:
     with sparse_row_gradients():
         pass
     gradient(False, [0])
+
+
+def test_sums_by_dosage_are_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "SMALL", 0)
+    generator = torch.Generator().manual_seed(0)
+    dosage = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 0.5, 1], [0, 0, 0]])
+    table = torch.randn(3, 5, generator=generator).requires_grad_()
+    weight = torch.randn(4, 5, generator=generator)
+    found, expected = dosed_rows(dosage, table), dosage @ table
+    np.testing.assert_allclose(found.detach(), expected.detach(), rtol=1e-6)
+    gradients = [torch.autograd.grad((one * weight).sum(), table)[0] for one in (found, expected)]
+    np.testing.assert_allclose(*gradients, rtol=1e-6)

@@ -46,7 +46,12 @@ class BasalEncoder(GaussianMLP):
         self.register_buffer("log_mean", torch.zeros(n_genes))
         self.register_buffer("log_std", torch.ones(n_genes))
 
-    def of_counts(self, counts: SparseCounts, profiles: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def of_counts(
+        self,
+        counts: SparseCounts,
+        profiles: Tensor | None = None,
+        taken_out: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """The part of the first layer that acts on genes, bias included; it is the same for every particle.
 
         It acts on log(1 + counts), standardised per gene by the training cells; a gene of std 0 gives 0.
@@ -67,7 +72,7 @@ class BasalEncoder(GaussianMLP):
         inverse = torch.where(self.log_std > 0, 1 / self.log_std, 0.0)
         scaled = replace(counts, values=counts.values.log1p() * inverse.index_select(0, counts.genes))
         dense = inverse.new_zeros(0, len(inverse)) if profiles is None else profiles.log1p().mul_(inverse)
-        cells, rest = gene_product(scaled, dense, first.weights[0], self.log_mean * inverse)
+        cells, rest = gene_product(scaled, dense, first.weights[0], self.log_mean * inverse, taken_out)
         return cells + first.bias, rest + first.bias
 
     def standardised(self, counts: Tensor) -> Tensor:
@@ -75,10 +80,10 @@ class BasalEncoder(GaussianMLP):
         inverse = torch.where(self.log_std > 0, 1 / self.log_std, 0.0)
         return (counts.log1p() - self.log_mean) * inverse
 
-    def of_dense(self, counts: Tensor) -> Tensor:
-        """:meth:`of_counts` of dense counts, (N, G) → (N, width)."""
+    def of_standardised(self, standardised: Tensor) -> Tensor:
+        """:meth:`of_counts` of what :meth:`standardised` gives, (N, G) → (N, width)."""
         first = self.mlp.first
-        return first.part(0, self.standardised(counts)) + first.bias
+        return first.part(0, standardised) + first.bias
 
     def of_effect(self, perturbation: Tensor) -> Tensor:
         """What z^p adds to the first layer, (..., W) → (..., width)."""

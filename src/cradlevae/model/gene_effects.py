@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.rates import ConditionRates
 from cradlevae.nn.rate_effects import rate_effects
-from cradlevae.nn.rows import rows_of
+from cradlevae.nn.rows import dosed_rows, rows_of
 from cradlevae.utils.progress import track_slow
 
 SWEEPS = 40
@@ -140,7 +140,7 @@ class GeneEffects(ShrunkEffects):
 
     def of_conditions(self, dosage: Tensor, treatments: Tensor | None = None) -> Tensor:
         """What conditions of dosages (conditions, treatments) add to the log rates, (conditions, G)."""
-        return dosage @ rows_of(self.value, treatments)
+        return dosed_rows(dosage, rows_of(self.value, treatments))
 
     def deviation(self, treatments: Tensor, information: Tensor) -> Tensor:
         """Posterior standard deviation of V given the base, (treatments, G); ``information`` as in :meth:`cost`.

@@ -163,9 +163,23 @@ class CradleModule(nn.Module):
         artifact, q_artifact = self.artifact.draw(noise.artifact)
         return Globals(mask, embedding, artifact, q_embedding, q_artifact)
 
-    def encode_counts(self, counts: SparseCounts, profiles: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The part of the basal encoder's first layer that acts on genes; see :meth:`.BasalEncoder.of_counts`."""
-        return self.basal_encoder.of_counts(counts, profiles)
+    def encode_counts(
+        self,
+        counts: SparseCounts,
+        profiles: Tensor | None = None,
+        offset: Tensor | None = None,
+        condition: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The part of the basal encoder's first layer that acts on genes; see :meth:`.BasalEncoder.of_counts`.
+
+        With the gene effects of conditions, (conditions, G), and the condition of each cell, (N,), these are taken out
+        of the cells.
+        """
+        taken_out = None
+        if offset is not None and condition is not None:
+            assert self.gene_effects is not None
+            taken_out = self.basal_encoder.moved(offset, self.gene_effects.expected_log()), condition
+        return self.basal_encoder.of_counts(counts, profiles, taken_out)
 
     def encode(
         self,
@@ -207,12 +221,36 @@ class CradleModule(nn.Module):
         own = None if self.own_artifact_head is None else self.own_artifact_head(hidden)
         return encoder.posterior(hidden, perturbation), own
 
-    def encode_dense(self, counts: Tensor, effect: Tensor, offset: Tensor | None, levels: Tensor | None) -> Gaussian:
-        """Posterior of the basal states of passing cells of dense counts, (N, K).
+    def without_effects(self, counts: Tensor, offset: Tensor | None, levels: Tensor | None) -> Tensor:
+        """Log counts of cells, standardised, without the effects of treatments and levels, (N, G).
 
-        Arguments as of :meth:`damage_evidence`.
+        Parameters
+        ----------
+        counts
+            Counts of the cells, (N, G).
+        offset
+            What gene effects add to the log rates, (N, G); ``None`` is nothing.
+        levels
+            Levels of the cells, (N, columns); ``None`` is none.
         """
-        posterior, _ = self.encode(self.basal_encoder.of_dense(counts), effect.unsqueeze(0), None, offset, levels)
+        encoder, standardised = self.basal_encoder, self.basal_encoder.standardised(counts)
+        if offset is not None:
+            assert self.gene_effects is not None
+            standardised = standardised - encoder.moved(offset, self.gene_effects.expected_log())
+        if self.level_effects is not None and levels is not None:
+            of_levels = self.level_effects.of_cells(levels)
+            standardised = standardised - encoder.moved(of_levels, self.level_effects.expected_log())
+        return standardised
+
+    def encode_dense(self, standardised: Tensor, effect: Tensor, levels: Tensor | None) -> Gaussian:
+        """Posterior of the basal states of passing cells, (N, K), of what :meth:`without_effects` gives.
+
+        ``effect`` is their z^p, (N, W), and ``levels`` their levels, (N, columns); ``None`` is none.
+        """
+        encoded = self.basal_encoder.of_standardised(standardised)
+        if self.level_effects is not None and levels is not None:
+            encoded = encoded + membership(levels, len(self.level_effects.value)) @ self.level_effects.encoded
+        posterior, _ = self.encode(encoded, effect.unsqueeze(0))
         return Gaussian(posterior.loc[0], posterior.scale[0])
 
     def damage_evidence(self, counts: Tensor, effect: Tensor, offset: Tensor | None, levels: Tensor | None) -> Evidence:
@@ -229,17 +267,11 @@ class CradleModule(nn.Module):
         levels
             Levels of the cells, (N, columns); ``None`` is none.
         """
-        assert self.damage_guide is not None
-        encoder, standardised = self.basal_encoder, self.basal_encoder.standardised(counts)
-        if offset is not None:
-            assert self.gene_effects is not None
-            standardised = standardised - encoder.moved(offset, self.gene_effects.expected_log())
-        if self.level_effects is not None and levels is not None:
-            of_levels = self.level_effects.of_cells(levels)
-            standardised = standardised - encoder.moved(of_levels, self.level_effects.expected_log())
-        guide: DamageGuide = self.damage_guide
-        before = self.encode_dense(counts, effect, offset, levels)
-        before = Gaussian(before.loc.detach(), before.scale.detach())
+        guide = self.damage_guide
+        assert guide is not None
+        standardised = self.without_effects(counts, offset, levels)
+        with torch.no_grad():
+            before = self.encode_dense(standardised, effect, levels)
         answer: Evidence = guide(standardised, effect.detach(), counts.sum(-1), before)
         return answer
 

@@ -50,9 +50,13 @@ def loss_terms(module: CradleModule, minibatch: Minibatch, sizes: SplitSizes, no
     """
     beta = module.config.counterfactual_weight
     draw = module.sample_globals(noise.first.of(minibatch.treatments), minibatch.treatments)
-    shared = _shared(module, minibatch, draw)
+    references = minibatch.references if beta else None
+    in_counts = references is None or not len(references)  # of references, too, effects have to be taken out
+    shared = _shared(module, minibatch, draw, in_counts=in_counts)
     counts = sparse_counts(minibatch)
-    encoded, profiles = module.encode_counts(counts, minibatch.references if beta else None)
+    encoded, profiles = module.encode_counts(
+        counts, references, shared.offset if in_counts else None, minibatch.condition
+    )
     if shared.levels is not None:
         encoded = encoded + shared.levels.of_cells @ shared.levels.encoded
         if beta and len(profiles):
@@ -120,12 +124,13 @@ def _levels(module: CradleModule, minibatch: Minibatch) -> _Levels | None:
     return _Levels(membership(minibatch.levels, len(effects)), effects, module.encoded_levels())
 
 
-def _shared(module: CradleModule, minibatch: Minibatch, draw: Globals) -> _Shared:
+def _shared(module: CradleModule, minibatch: Minibatch, draw: Globals, *, in_counts: bool = False) -> _Shared:
+    """What cells share; with ``in_counts``, gene effects are taken out of the counts themselves."""
     encoder = module.basal_encoder
     shift = minibatch.treatment_dosage @ draw.shift
     offset = module.offset(minibatch.treatment_dosage, minibatch.treatments)
     by_condition = encoder.of_effect(shift) if encoder.sees_effect else None
-    if offset is not None:
+    if offset is not None and not in_counts:
         without = module.encoded_offset(offset)
         by_condition = without.unsqueeze(0) if by_condition is None else by_condition + without
     return _Shared(

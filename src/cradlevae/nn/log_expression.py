@@ -31,7 +31,7 @@ SMOOTH = 0.03
 """Value of s·t × mean below which the integrand is taken to be quadratic in t, so that the rest
 is two geometric sums."""
 
-NEARBY, FURTHER = (2.0, 7), (4.5, 15)
+NEARBY, FURTHER = (2.0, 7), (4.5, 20)
 """How far from a share a polynomial stands for the expectation, in log units, and its degree."""
 
 CACHED_VALUES = 1 << 16
@@ -70,7 +70,7 @@ class NearbyLogExpression:
     """:func:`expected_log_expression` as a function of the log share, for many shares about those of some cells.
 
     For each cell and gene it is a smooth function of log share, for which a polynomial through Chebyshev nodes stands:
-    one of low degree near the cell's share, one of higher degree further away, both within 1e-3 (in log2 units). What
+    one of low degree near the cell's share (within 1e-3, in log2 units), one of higher degree further away (5e-3). What
     is even further away is integrated anew.
 
     Parameters

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import cradlevae as cv
 from cradlevae.data.moments import condition_moments, pooled_variance
 from cradlevae.model.training import residual as module
-from cradlevae.model.training.residual import _fitted, _Measured, _steadied_variance, _widening, with_residual
+from cradlevae.model.training.residual import _fitted, _Measured, _steadied_variance, with_residual
+from cradlevae.model.training.residual_choices import widening as widening_of
 from cradlevae.nn.hierarchy import Evidence
 from cradlevae.query.effects import effects
 
@@ -183,8 +184,8 @@ def test_the_widening_is_what_spreads_other_cells_about_the_effects(widening: fl
     no_error = np.zeros(shape)
     # the base of a gene comes of the 20 means themselves, which leaves 19 of 20 of their spread; the estimate's own
     # standard deviation is 0.01
-    assert _widening(held, predicted, variance, no_error) == pytest.approx(widening * np.sqrt(19 / 20), rel=0.06)
-    assert _widening(replace(held, n_cells=(np.arange(20) == 0).astype(float)), predicted, variance, no_error) == 1.0
+    assert widening_of(held, predicted, variance, no_error) == pytest.approx(widening * np.sqrt(19 / 20), rel=0.06)
+    assert widening_of(replace(held, n_cells=(np.arange(20) == 0).astype(float)), predicted, variance, no_error) == 1.0
 
 
 def test_evidence_is_shrunk_towards_a_part_of_the_decoder_where_other_cells_are_nearer_to_that() -> None:

@@ -3,7 +3,7 @@
 A minibatch touches the rows of its own perturbations. To a row without a gradient, Adam gives the rest of its momentum:
 after a step t with the moments m and v, the j-th step without a gradient moves it by
 
-    −η ρʲ √(1 − β₂ᵗ⁺ʲ) / (1 − β₁ᵗ⁺ʲ) · m / (√v + ε),    ρ = β₁ / √β₂,
+    −η ρʲ √(1 − β₂ᵗ⁺ʲ) / (1 − β₁ᵗ⁺ʲ) · m / (√v + ε √(1 − β₂ᵗ)),    ρ = β₁ / √β₂,
 
 so that the sum of these moves is one number per row, whatever the genes, and so is what the average of the weights
 makes of them. Both are kept up to date for every row; a row itself is brought up to date when it occurs again, and
@@ -135,8 +135,11 @@ class RowAdam(torch.optim.Adam):
         return average[row] * kept + table[row] * (1 - kept) + self._move(state, row) * lag
 
     def _move(self, state: dict[str, Tensor], row: Tensor) -> Tensor:
-        """M / (√v + ε) of rows, as of their last step."""
-        return state["exp_avg"][row] / (state["exp_avg_sq"][row].sqrt_().add_(self.eps))
+        """M / (√v + ε √(1 − β₂ᵗ)) of rows, as of their last step t."""
+        clock = self._rows()
+        last = (clock.n_steps - clock.behind[row]).clamp_min(1)
+        smallest = self.eps * (1 - self.betas[1] ** last).sqrt().unsqueeze(1)
+        return state["exp_avg"][row] / state["exp_avg_sq"][row].sqrt_().add_(smallest)
 
     def _state_of(self, table: Tensor) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[table]
@@ -189,7 +192,7 @@ class _Clock:
     power
         ρ to this power.
     moved
-        Sum of the moves of these steps, in units of the learning rate and m / (√v + ε).
+        Sum of the moves of these steps, in units of the learning rate and of the row's own move (:meth:`RowAdam._move`).
     averaged
         The same of the average of the weights, which was at the row's own place before.
     taken
