@@ -241,7 +241,7 @@ def main() -> None:
                           default=list(AGAINST_DIRECT) if name == "run" else ["published"])  # fmt: skip
         task.add_argument("--threads", type=int, default=2)
         task.add_argument("--batch", type=int, default=512)
-        task.add_argument("--cells", type=int, default=3200, help="64 % of them train")
+        task.add_argument("--cells", type=int, default=3200, help="64 %% of them train")
         task.add_argument("--perturbations", type=int, default=100)
         task.add_argument("--pairs", type=int, default=3)
     tasks.add_parser("report")

@@ -5,7 +5,7 @@ python benchmarks/table.py docs/results/planted.csv docs/results/simulated.csv
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import pandas as pd
 
@@ -36,7 +36,9 @@ def markdown(runs: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    for path in sys.argv[1:]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="+")
+    for path in parser.parse_args().tables:
         table = pd.read_csv(path)
         for name, runs in table.groupby("data"):
             per_run = runs.groupby(["objective", "seed"])[["epochs", "train_cpu_s"]].first()

@@ -105,6 +105,15 @@ def test_it_runs(name: str, run: Callable[..., None], tmp_path: Path, capsys: py
         assert all(path.stat().st_size > 0 for path in written)
 
 
+@pytest.mark.parametrize("name", sorted({(script, *verb[:1]) for runs in RUNS.values() for script, *verb in runs}))
+def test_its_help_is_shown(name: tuple[str, ...], run: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    script, *verb = name
+    with pytest.raises(SystemExit) as ended:
+        run(script, *(word for word in verb if word.isidentifier()), "--help")
+    assert ended.value.code == 0
+    assert "usage" in capsys.readouterr().out
+
+
 def test_the_report_of_speed_fills_in_the_page_that_it_is_given(run: Callable[..., None], tmp_path: Path) -> None:
     record = json.loads((BENCHMARKS / "results.json").read_text())
     (tmp_path / "results.json").write_text(json.dumps(record))

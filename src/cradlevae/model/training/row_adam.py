@@ -192,7 +192,7 @@ class _Clock:
     power
         ρ to this power.
     moved
-        Sum of the moves of these steps, in units of the learning rate and of the row's own move (:meth:`RowAdam._move`).
+        Sum of the moves of these steps, in units of the learning rate and of :meth:`RowAdam._move`.
     averaged
         The same of the average of the weights, which was at the row's own place before.
     taken
