@@ -1,7 +1,7 @@
 """The paper's largest data set, simulated at any fraction, through the whole path: time and memory by stage.
 
     python benchmarks/screen.py simulate screen.h5ad --fraction 0.2    # 62,077 cells × 8,563 genes, 2,057 perturbations
-    python benchmarks/screen.py run screen.h5ad                        # QC, split, one epoch, effects of all, ..., save
+    python benchmarks/screen.py run screen.h5ad                        # QC, split, one epoch, effects of all, ...
     python benchmarks/screen.py run screen.h5ad --stages train effects  # some of the stages, and what they need
 
 The data are like those of Replogle et al. (Cell 2022), K562, essential genes: 310,385 cells × 8,563 genes, 2,057
@@ -42,7 +42,7 @@ OVERDISPERSION = 0.2
 RESPONSE_RANK, RESPONSE_SD, OWN_SHARE = 10, 0.25, 0.01
 FAILED = 0.1
 PARTS = 2_000
-STAGES = "read", "qc", "split", "construct", "train", "effects", "evaluate", "report", "save", "load"
+STAGES = "read", "qc", "split", "construct", "train", "effects", "save", "load", "evaluate", "report"
 
 
 def main() -> None:
@@ -168,21 +168,21 @@ def run(options: argparse.Namespace) -> None:
     if "effects" in stages:
         with clock("effects", conditions=len(names)):
             model.effects(names)
-    if stages & {"evaluate", "report"}:
-        with clock("evaluate"):
-            scores = cv.evaluate(model, denoiser=not options.no_denoiser)
-        print(scores)
-    if "report" in stages:
-        from cradlevae.reporting.report import write_report
-
-        with clock("report"):
-            write_report(model.trained, adata, scores, options.output, reference="test")
     if "save" in stages or "load" in stages:
         with clock("save"):
             model.save(options.output / "model", overwrite=True)
     if "load" in stages:
         with clock("load"):
             cv.load(options.output / "model")
+    if stages & {"evaluate", "report"}:
+        with clock("evaluate"):
+            scores = cv.evaluate(model, adata, denoiser=not options.no_denoiser)
+        print(scores)
+    if "report" in stages:
+        from cradlevae.reporting.report import write_report
+
+        with clock("report"):
+            write_report(model.trained, adata, scores, options.output, reference="test")
     record = {
         "machine": machine(), "data": options.data.name, "cells": adata.n_obs, "genes": adata.n_vars,
         "perturbations": int(adata.obs["perturbation"].nunique()) - 1, "options": given, "epochs": options.epochs,

@@ -7,17 +7,15 @@ missing (NaN) for any perturbation scores NaN, because a mean over fewer perturb
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from cradlevae.data.naming.gene_names import target_columns
 from cradlevae.errors import DataError
+from cradlevae.evaluation.metrics.effect_distances import Distance, places
 from cradlevae.evaluation.metrics.registry import REGISTRY, metric, metrics_of
 from cradlevae.utils.types import FloatArray, IndexArray
-
-Distance = Literal["l1", "l2", "cosine"]
 
 CONSTANT = 1e-12
 """Spread relative to size below which values count as constant: what is left is rounding."""
@@ -234,11 +232,8 @@ def nearest_centroid(real: FloatArray, predicted: FloatArray) -> float:
 
     Of several that are equally near, each counts its part. One prediction for all perturbations is right once: 1/N.
     """
-    hits = []
-    for row in range(len(real)):
-        nearer, equal = _nearer(_distances(real, predicted[row], "l2"), row)
-        hits.append(0.0 if nearer else 1 / (1 + equal))
-    return float(np.mean(hits))
+    found = places(real, predicted, "l2")
+    return float(np.mean([0.0 if nearer else 1 / (1 + equal) for nearer, equal in found]))
 
 
 @metric("centroid_accuracy", best=1.0, description="share of other perturbations' centroids that are further away")
@@ -250,7 +245,7 @@ def centroid_accuracy(real: FloatArray, predicted: FloatArray) -> float:
     n = len(real)
     if n == 1:
         return 1.0
-    ranks = [_rank(_distances(real, predicted[row], "l2"), row) for row in range(n)]
+    ranks = [_rank(*place) for place in places(real, predicted, "l2")]
     return float(1.0 - np.mean(ranks) / (n - 1))
 
 
@@ -270,34 +265,9 @@ def discrimination(
     or ``symbols`` (:func:`~cradlevae.data.naming.gene_names.target_columns`).
     """
     columns = target_columns(perturbations, genes, symbols)
-    n = len(real)
-    ranks = []
-    for row, targets in enumerate(columns):
-        others = np.delete(np.arange(real.shape[1]), targets)
-        ranks.append(_rank(_distances(real[:, others], predicted[row, others], distance), row))
-    return float(1.0 - np.mean(ranks) / n)
+    return float(1.0 - np.mean([_rank(*place) for place in places(real, predicted, distance, columns)]) / len(real))
 
 
-def _rank(distances: FloatArray, own: int) -> float:
+def _rank(nearer: int, equal: int) -> float:
     """How many distances are smaller than the own one; equal ones (up to rounding) count half."""
-    nearer, equal = _nearer(distances, own)
     return nearer + 0.5 * equal
-
-
-def _nearer(distances: FloatArray, own: int) -> tuple[int, int]:
-    """How many distances are smaller than the own one, and how many others equal it up to rounding."""
-    margin = CONSTANT * max(float(np.abs(distances).max()), np.finfo(np.float64).tiny)
-    nearer = int((distances < distances[own] - margin).sum())
-    return nearer, int((np.abs(distances - distances[own]) <= margin).sum()) - 1
-
-
-def _distances(real: FloatArray, prediction: FloatArray, distance: Distance) -> FloatArray:
-    """Distance of one prediction (genes,) to every real effect, (perturbations,)."""
-    if distance == "l1":
-        return np.asarray(np.abs(real - prediction).sum(axis=1))
-    if distance == "l2":
-        return np.asarray(np.sqrt(((real - prediction) ** 2).sum(axis=1)))
-    norms = np.sqrt((real**2).sum(axis=1)) * np.sqrt(prediction @ prediction)
-    # An effect of zero points nowhere: its cosine with anything is 0.
-    cosine = np.divide(real @ prediction, norms, out=np.zeros(len(real)), where=norms > 0)
-    return np.asarray(1.0 - cosine)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from cradlevae.evaluation.score_table import (
     join_notes,
 )
 from cradlevae.query.effects import published_effects
+from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import AnnDataLike, FloatArray, IntArray
 
 MEANS = ("jaccard_20", "pearson_delta")
@@ -63,10 +64,7 @@ def score_effects(
         as_published = published_effects(model, list(inputs.conditions), seed=seed)
     for reference in references:
         names = list(reference.conditions)
-        predictions = {MODEL: np.asarray(predicted[names].X, dtype=np.float64)}
-        if as_published is not None:
-            predictions[PUBLISHED] = np.asarray(as_published[names].X, dtype=np.float64)
-        predictions |= {floor: floor_effects(floor, inputs.train, inputs.validation, names) for floor in floors}
+        predictions = _predictions(inputs, names, predicted, as_published, floors)
         _score_predictions(scores, reference, predictions, inputs.predictor, seed)
         scores.add(
             reference.name, "attainable_rho", "ceiling", reference.attainable_rho,
@@ -74,29 +72,49 @@ def score_effects(
         )  # fmt: skip
 
 
+def _predictions(
+    inputs: ScoringInputs,
+    names: list[str],
+    predicted: AnnDataLike,
+    as_published: AnnDataLike | None,
+    floors: Sequence[str],
+) -> Iterator[tuple[str, FloatArray]]:
+    """What the model and each floor predict, (conditions, genes), one after the other: tables may be large."""
+    yield MODEL, np.asarray(predicted[names].X, dtype=np.float64)
+    if as_published is not None:
+        yield PUBLISHED, np.asarray(as_published[names].X, dtype=np.float64)
+    for floor in track_slow(floors, len(floors), "scoring floors"):
+        yield floor, floor_effects(floor, inputs.train, inputs.validation, names)
+
+
 def _score_predictions(
-    scores: Scores, reference: Reference, predictions: dict[str, FloatArray], predictor: Predictor, seed: int
+    scores: Scores,
+    reference: Reference,
+    predictions: Iterable[tuple[str, FloatArray]],
+    predictor: Predictor,
+    seed: int,
 ) -> None:
-    """Add the rows of some predictions, (conditions, genes) each, against one reference."""
+    """Add the rows of some predictions against one reference; the model's comes first."""
     conditions, genes, symbols = list(reference.conditions), list(predictor.genes), symbols_of_genes(predictor)
-    values = {
-        name: effect_scores(reference.effects, value, perturbations=conditions, genes=genes, symbols=symbols)
-        for name, value in predictions.items()
-    }
+    values: dict[str, dict[str, float]] = {}
+    intervals: dict[str, dict[str, tuple[float, float]]] = {}
+    for name, value in predictions:
+        values[name] = effect_scores(reference.effects, value, perturbations=conditions, genes=genes, symbols=symbols)
+        intervals[name] = flattened_intervals(reference.effects, value, seed)
+        if name == MODEL:
+            intervals[name] |= mean_intervals(reference.effects, value, seed)
     targets_note = TARGETS_NOTE if unrecognised_targets(conditions, genes, symbols) else ""
-    intervals = {name: flattened_intervals(reference.effects, value, seed) for name, value in predictions.items()}
-    intervals[MODEL] |= mean_intervals(reference.effects, predictions[MODEL], seed)
     ceilings = {"ate_rho": reference.attainable_rho, "ate_r2": reference.attainable_r2}
     for metric in values[MODEL]:
         highest = ceilings.get(metric, float("nan"))
         floor, best_floor = best_of(metric, {name: values[name][metric] for name in FLOORS if name in values})
-        for name in predictions:
-            value = values[name][metric]
+        for name in values:
+            value_of = values[name][metric]
             low, high = intervals[name].get(metric, (np.nan, np.nan))
-            fraction, reason = fraction_of(metric, value, floor, highest)
+            fraction, reason = fraction_of(metric, value_of, floor, highest)
             note = join_notes(reason, REGISTRY[metric].note, targets_note if metric in WITHOUT_TARGETS else "")
             scores.add(
-                reference.name, metric, name, value, low=low, high=high, floor=floor, best_floor=best_floor,
+                reference.name, metric, name, value_of, low=low, high=high, floor=floor, best_floor=best_floor,
                 ceiling=highest, fraction=fraction, note=note,
             )  # fmt: skip
 
