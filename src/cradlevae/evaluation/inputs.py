@@ -18,6 +18,9 @@ from cradlevae.evaluation.ground_truth import clean_counts
 from cradlevae.evaluation.predictor import Predictor
 from cradlevae.utils.types import AnnDataLike, IndexArray
 
+GENERATED_CONDITIONS = 200
+"""Cells of at most so many conditions are generated, chosen at random."""
+
 
 @dataclass(frozen=True)
 class ScoringInputs:
@@ -51,6 +54,15 @@ class ScoringInputs:
     seed: int
     known: KnownTruth = field(default_factory=KnownTruth)
     denoiser: bool = True
+
+    @cached_property
+    def generated_conditions(self) -> tuple[str, ...]:
+        """Conditions that cells are generated of: all, or of thousands, whose cells would fill the memory, some."""
+        n = len(self.conditions)
+        if n <= GENERATED_CONDITIONS:
+            return self.conditions
+        chosen = np.random.default_rng(self.seed).choice(n, GENERATED_CONDITIONS, replace=False)
+        return tuple(self.conditions[row] for row in np.sort(chosen))
 
     @cached_property
     def passing(self) -> IndexArray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from cradlevae.evaluation.inputs import ScoringInputs
 from cradlevae.evaluation.matched_cells import CellPair, generate_alike
 from cradlevae.evaluation.metrics.de import DETest, rank_sum_tests
@@ -12,17 +10,11 @@ from cradlevae.evaluation.metrics.registry import metrics_of
 from cradlevae.evaluation.score_table import MODEL, Scores
 from cradlevae.evaluation.scorers.cells import score_cells
 
-CONDITIONS = 200
-"""Cells of at most so many conditions are generated, chosen at random: of thousands they would fill the memory."""
-
 
 def score_generated(scores: Scores, inputs: ScoringInputs) -> None:
     """Generate cells like the passing reference cells and add the rows that compare them, where there are enough."""
-    data, conditions = inputs.data, inputs.conditions
-    if len(conditions) > CONDITIONS:
-        chosen = np.random.default_rng(inputs.seed).choice(len(conditions), CONDITIONS, replace=False)
-        conditions = tuple(conditions[row] for row in np.sort(chosen))
-    pair = generate_alike(inputs.predictor, data, inputs.passing, conditions, seed=inputs.seed)
+    data = inputs.data
+    pair = generate_alike(inputs.predictor, data, inputs.passing, inputs.generated_conditions, seed=inputs.seed)
     if pair is None:
         return
     score_de(scores, pair)

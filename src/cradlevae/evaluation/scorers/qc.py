@@ -94,7 +94,7 @@ def _real_cells(adata: AnnDataLike, data: Experiment) -> AnnDataLike:
 
 def _generated(inputs: ScoringInputs, n_cells: int) -> dict[str, Any]:
     """Generated cells by predictor."""
-    conditions, seed = list(inputs.conditions), inputs.seed
+    conditions, seed = list(inputs.generated_conditions), inputs.seed
     cells = {MODEL: inputs.predictor.predict(conditions, n_cells, seed=seed)}
     model = inputs.predictor.latent_model
     if model is not None:
