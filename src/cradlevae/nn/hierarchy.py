@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cradlevae.utils.constants import CACHED_VALUES
+from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import AnyIntArray, BoolArray, Float32Array, FloatArray, IndexArray
 
 SWEEPS = 100
@@ -248,13 +249,15 @@ def hierarchical_shrink(
     )
     blocks = {part.start: _Block(*of_some, informative, part) for part in gene_blocks(*of_some[1].shape)}
     spread, strength = fit_scales(
-        informative, of_some[1].shape[1], lambda part, prior: blocks[part.start].squares(prior), range(SWEEPS),
+        informative, of_some[1].shape[1], lambda part, prior: blocks[part.start].squares(prior),
+        track_slow(range(SWEEPS), SWEEPS, "scales of effects"),
         smallest=1e-8,
     )  # fmt: skip
     scales = ScaleFit(informative, n_genes, smallest=1e-8)
     scales.strength[:] = strength
     scales.spread[:] = spread if genes.step == 1 else np.median(spread)
-    for part in gene_blocks(n_rows, n_genes):
+    parts = gene_blocks(n_rows, n_genes)
+    for part in track_slow(parts, len(parts), "shrinking effects"):
         block = _Block(evidence, expected, bases if genes.step > 1 else of_some[2], informative, part)
         for _ in range(FURTHER_SWEEPS if genes.step > 1 else 0):
             scales.take(part, block.squares(scales.prior(part)))
