@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from cradlevae.data.experiment import DataFields, read_experiment
-from cradlevae.evaluation.inputs import cells_alone
+from cradlevae.evaluation import inputs
+from cradlevae.evaluation.inputs import ScoringInputs, cells_alone
 
 
 @pytest.mark.parametrize("left_out", [[], ["A"], ["control", "B"]])
@@ -26,3 +27,14 @@ def test_cells_alone_are_what_reading_them_alone_gives(simulated: ad.AnnData, le
     np.testing.assert_array_equal(alone.library_size, read.library_size)
     assert (alone.counts != read.counts).nnz == 0
     pd.testing.assert_frame_equal(pd.DataFrame(alone.obs), pd.DataFrame(read.obs), check_categorical=False)
+
+
+def test_cells_are_generated_of_some_conditions_where_there_are_thousands(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = tuple(f"P{number}" for number in range(50))
+    few, many = (ScoringInputs(None, None, None, np.arange(0), names[:n], seed=0) for n in (10, 50))
+    monkeypatch.setattr(inputs, "GENERATED_CONDITIONS", 10)
+    assert few.generated_conditions == names[:10]
+    chosen = many.generated_conditions
+    assert len(chosen) == len(set(chosen)) == 10
+    assert list(chosen) == sorted(chosen, key=names.index)
+    assert ScoringInputs(None, None, None, np.arange(0), names, seed=0).generated_conditions == chosen
