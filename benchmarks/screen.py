@@ -182,7 +182,7 @@ def run(options: argparse.Namespace) -> None:
         from cradlevae.reporting.report import write_report
 
         with clock("report"):
-            write_report(model.trained, adata, scores, options.output, reference="test")
+            write_report(model.trained, adata, scores, options.output, reference="held-out")
     record = {
         "machine": machine(), "data": options.data.name, "cells": adata.n_obs, "genes": adata.n_vars,
         "perturbations": int(adata.obs["perturbation"].nunique()) - 1, "options": given, "epochs": options.epochs,
