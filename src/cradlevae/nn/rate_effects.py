@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cradlevae.nn.hierarchy import ScaleFit, gene_blocks
+from cradlevae.nn.hierarchy import SOME_VALUES, ScaleFit, gene_blocks
 from cradlevae.utils.types import BoolArray, Float32Array, FloatArray
 
 FIRST_STEPS = 3
 """Newton steps of the first sweep; one each afterwards."""
 
 TOLERANCE = 1e-2
-"""Sweeps end when the variances of effects move less than this share of their mean."""
+"""Of large tables, sweeps end when the variances of effects move less than this share of their mean."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def rate_effects(
                     base[part], square = block.step(value[part], base[part], prior)
                 scales.take(part, square.T)
             scales.end_sweep()
-            if scales.change < TOLERANCE:
+            if total.size > SOME_VALUES and scales.change < TOLERANCE:
                 break
     return RateEffects(np.ascontiguousarray(value.T), np.sqrt(scales.spread), np.sqrt(scales.strength))
 
