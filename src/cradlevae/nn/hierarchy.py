@@ -80,6 +80,8 @@ class Evidence:
 
     def of(self, rows: IndexArray) -> Evidence:
         """The evidence of some conditions."""
+        if np.array_equal(rows, np.arange(len(self.n_cells))):
+            return self
         return replace(self, mean=self.mean[rows], n_cells=self.n_cells[rows])
 
     def of_genes(self, genes: slice | IndexArray) -> Evidence:

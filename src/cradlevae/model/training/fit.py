@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import tempfile
 import warnings
@@ -102,6 +103,7 @@ def fit(
             run.train()
         else:
             train_in_processes(run)
+        gc.collect()  # Lightning's objects refer to each other, and to the optimiser's tables
         state = torch.load(run.chosen, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
         module.cpu().load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
         module.eval()

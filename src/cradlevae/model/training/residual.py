@@ -91,15 +91,20 @@ def _measure(model: TrainedModel, data: Experiment) -> _Measured | None:
     names = model.answerable([data.conditions[code] for code in np.unique(data.condition[train]) if code > 0])
     if not names:
         return None
-    by_class = [_moments(data, train[data.failed[train] == failed], names) for failed in (False, True)]
-    classes = [moments for moments in by_class if moments.n_cells[0] > 1]
-    if not classes:
+    evidence: list[Evidence] = []
+    within = np.zeros(0)
+    for failed in (False, True):  # tables of moments may be large: one class at a time
+        moments = _moments(data, train[data.failed[train] == failed], names)
+        if moments.n_cells[0] <= 1:
+            continue
+        if not evidence:
+            one_count = np.log2(1 + TARGET_SUM / np.median(data.library_size[train]))
+            unseen = one_count**2 / moments.n_cells.sum()  # what no cell shows is not impossible
+            within = np.maximum(steadied_variance(moments), unseen)
+        evidence.append(Evidence.of_cells(moments.mean, moments.n_effective, _steadied_variance(moments, within)))
+        del moments
+    if not evidence:
         return None
-    one_count = np.log2(1 + TARGET_SUM / np.median(data.library_size[train]))
-    within = np.maximum(
-        steadied_variance(classes[0]), one_count**2 / classes[0].n_cells.sum()
-    )  # unseen is not impossible
-    evidence = [Evidence.of_cells(one.mean, one.n_effective, _steadied_variance(one, within)) for one in classes]
     val = training_rows(data, model.split, model.config, "val")
     held_out = _moments(data, val[~data.failed[val]], names)
     told = Evidence.of_cells(held_out.mean, held_out.n_effective, within)
