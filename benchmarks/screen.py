@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import sys
 import time
@@ -31,6 +30,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from memory import append, grow
+from processes import machine
 
 import cradlevae as cv
 
@@ -247,22 +247,6 @@ def peak_memory() -> float:
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e6
     except (OSError, StopIteration):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-
-
-def machine() -> dict[str, Any]:
-    """The processor, what torch makes of it, and threads."""
-    import torch
-
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor()
-    return {
-        "processor": name,
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-    }
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from cradlevae.data.moments import expression_blocks, indicator
-from cradlevae.data.storage.stored_matrix import CountMatrix, subset_rows, values_per_cell
+from cradlevae.data.storage.stored_matrix import CountMatrix, cells_within, subset_rows
 from cradlevae.utils.types import AnyIntArray, FloatArray, IndexArray
 
 CELLS = 20_000
@@ -49,7 +49,7 @@ def gene_loadings(counts: CountMatrix, rows: IndexArray, group: AnyIntArray) -> 
     L, whose rows all have the same length, at most the root of :data:`TOGETHER`; those of genes without variance are 0.
     Without components where genes or cells are too few.
     """
-    chosen = _chosen(group, max(1, min(CELLS, int(VALUES / max(values_per_cell(counts), 1)))))
+    chosen = _chosen(group, cells_within(counts, CELLS, VALUES, least=1))
     rows, group = rows[chosen], np.unique(group[chosen], return_inverse=True)[1]
     n_genes, n_groups = counts.shape[1], int(group.max(initial=-1)) + 1
     free = len(rows) - n_groups

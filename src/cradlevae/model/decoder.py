@@ -37,8 +37,8 @@ class Decoder(nn.Module):
         self.has_artifact = has_artifact
         inputs = (k, effect_width, *((k,) if has_artifact else ())) if self.concat else (k,)
         self.mlp = MLP(inputs, config.width, config.decoder_layers)
-        self.n_linear = sum(inputs) if config.linear_path else 0
-        self.gene_linear = nn.Linear(config.width + self.n_linear, n_genes)
+        self.width = config.width
+        self.gene_linear = nn.Linear(config.width + (sum(inputs) if config.linear_path else 0), n_genes)
 
     def hidden(self, basal: Tensor, perturbation: Tensor | None = None, artifact: Tensor | None = None) -> Tensor:
         """What the gene Linear acts on: the last hidden layer and, on a linear path, the latents, (P, N, ·).
@@ -58,17 +58,15 @@ class Decoder(nn.Module):
         linear = self.gene_linear
         if not self.linear_path:
             return linear.bias.expand(*basal.shape[:-1], -1)
-        start = linear.in_features - self.n_linear
-        return nn.functional.linear(basal, linear.weight[:, start : start + basal.shape[-1]], linear.bias)
+        return nn.functional.linear(basal, linear.weight[:, self.width : self.width + basal.shape[-1]], linear.bias)
 
     def rates(self, basal: Tensor, perturbation: Tensor | None, of_basal: Tensor) -> Tensor:
         """Log rates, up to a constant, of undamaged cells of which :meth:`rates_of_basal` is known, (P, N, G)."""
         weight = self.gene_linear.weight
-        start = self.gene_linear.in_features - self.n_linear
         hidden = self.mlp(*self._latents(basal, perturbation, None))
-        rates = of_basal + nn.functional.linear(hidden, weight[:, :start])
+        rates = of_basal + nn.functional.linear(hidden, weight[:, : self.width])
         if self.linear_path and perturbation is not None:
-            first = start + (basal.shape[-1] if self.concat else 0)
+            first = self.width + (basal.shape[-1] if self.concat else 0)
             rates += nn.functional.linear(perturbation, weight[:, first : first + perturbation.shape[-1]])
         return rates
 

@@ -221,7 +221,7 @@ class CradleModule(nn.Module):
         own = None if self.own_artifact_head is None else self.own_artifact_head(hidden)
         return encoder.posterior(hidden, perturbation), own
 
-    def without_effects(self, counts: Tensor, offset: Tensor | None, levels: Tensor | None) -> Tensor:
+    def standardised(self, counts: Tensor, offset: Tensor | None, levels: Tensor | None) -> Tensor:
         """Log counts of cells, standardised, without the effects of treatments and levels, (N, G).
 
         Parameters
@@ -243,7 +243,7 @@ class CradleModule(nn.Module):
         return standardised
 
     def encode_dense(self, standardised: Tensor, effect: Tensor, levels: Tensor | None) -> Gaussian:
-        """Posterior of the basal states of passing cells, (N, K), of what :meth:`without_effects` gives.
+        """Posterior of the basal states of passing cells, (N, K), of what :meth:`standardised` gives.
 
         ``effect`` is their z^p, (N, W), and ``levels`` their levels, (N, columns); ``None`` is none.
         """
@@ -269,7 +269,7 @@ class CradleModule(nn.Module):
         """
         guide = self.damage_guide
         assert guide is not None
-        standardised = self.without_effects(counts, offset, levels)
+        standardised = self.standardised(counts, offset, levels)
         with torch.no_grad():
             before = self.encode_dense(standardised, effect, levels)
         answer: Evidence = guide(standardised, effect.detach(), counts.sum(-1), before)

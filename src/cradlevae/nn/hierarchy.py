@@ -22,7 +22,7 @@ TOLERANCE = 5e-4
 """Expectation maximisation ends after so many sweeps, or when one moves the scales less than this share."""
 
 SOME_VALUES = 500_000
-"""Values of a table from which scales of conditions are learned; of a larger one, every so many genes are looked at."""
+"""Values of a table from which what its genes share is learned; of a larger one, every so many genes are looked at."""
 
 FURTHER_SWEEPS = 10
 """Sweeps for the scales of the other genes, each of which has its own."""
@@ -93,6 +93,11 @@ def gene_blocks(n_rows: int, n_genes: int, values: int = CACHED_VALUES) -> list[
     """Genes of a table of so many rows that are worked on together."""
     step = max(1, values // max(n_rows, 1))
     return [slice(start, min(start + step, n_genes)) for start in range(0, n_genes, step)]
+
+
+def some_genes(n_rows: int, n_genes: int) -> slice:
+    """Genes of a table of so many rows that stand for all of them: every so many, of a large one."""
+    return slice(0, None, max(1, -(-n_rows * n_genes // SOME_VALUES)))
 
 
 def fit_scales(
@@ -243,25 +248,25 @@ def hierarchical_shrink(
     if not informative.any():
         return mean, variance
     bases = np.stack([_first_base(one, control) for one in evidence])
-    genes = slice(0, None, -(-expected.size // SOME_VALUES))
-    of_some = (
-        [one.of_genes(genes) for one in evidence],
-        np.ascontiguousarray(expected[:, genes]),
-        bases[:, genes].copy(),
-    )
-    blocks = {part.start: _Block(*of_some, informative, part) for part in gene_blocks(*of_some[1].shape)}
+    genes = some_genes(n_rows, n_genes)
+    some, of_some = [one.of_genes(genes) for one in evidence], np.ascontiguousarray(expected[:, genes])
+    bases_of_some = bases[:, genes].copy()
+    blocks = {
+        part.start: _Block(some, of_some, bases_of_some, informative, part) for part in gene_blocks(*of_some.shape)
+    }
     spread, strength = fit_scales(
-        informative, of_some[1].shape[1], lambda part, prior: blocks[part.start].squares(prior),
+        informative, of_some.shape[1], lambda part, prior: blocks[part.start].squares(prior),
         track_slow(range(SWEEPS), SWEEPS, "scales of effects"),
         smallest=1e-8,
     )  # fmt: skip
+    all_learned = genes.step == 1
     scales = ScaleFit(informative, n_genes, smallest=1e-8)
     scales.strength[:] = strength
-    scales.spread[:] = spread if genes.step == 1 else np.median(spread)
+    scales.spread[:] = spread if all_learned else np.median(spread)
     parts = gene_blocks(n_rows, n_genes)
     for part in track_slow(parts, len(parts), "shrinking effects"):
-        block = _Block(evidence, expected, bases if genes.step > 1 else of_some[2], informative, part)
-        for _ in range(FURTHER_SWEEPS if genes.step > 1 else 0):
+        block = blocks[part.start] if all_learned else _Block(evidence, expected, bases, informative, part)
+        for _ in range(0 if all_learned else FURTHER_SWEEPS):
             scales.take(part, block.squares(scales.prior(part)))
         mean[:, part], variance[:, part] = block.posterior(scales.prior(part).astype(np.float32))
     return mean, variance

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cradlevae.nn.likelihood import Likelihood
-from cradlevae.utils.constants import TARGET_SUM
+from cradlevae.utils.constants import CACHED_VALUES, TARGET_SUM
 from cradlevae.utils.types import FloatArray
 
 STEP = 0.75
@@ -33,9 +33,6 @@ is two geometric sums."""
 
 NEARBY, FURTHER = (2.0, 7), (4.5, 20)
 """How far from a share a polynomial stands for the expectation, in log units, and its degree."""
-
-CACHED_VALUES = 1 << 16
-"""Values worked on at a time, so that they stay in the cache."""
 
 
 def expected_log_expression(share: Tensor, likelihood: Likelihood, library_size: Tensor) -> Tensor:

@@ -11,5 +11,5 @@ BLOCK_VALUES = 2_000_000
 ENCODED_CELLS = 512
 """Number of cells that go through a model's networks together, outside of training."""
 
-CACHED_VALUES = 1 << 15
+CACHED_VALUES = 1 << 16
 """Number of values that are worked on together where many operations follow each other: they stay in the cache."""

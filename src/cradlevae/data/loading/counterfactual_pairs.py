@@ -17,7 +17,7 @@ from cradlevae.data.damage.copies import damaged_copies
 from cradlevae.data.damage.operators import Surroundings
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.loading.shard import Shard
-from cradlevae.data.storage.stored_matrix import values_per_cell
+from cradlevae.data.storage.stored_matrix import cells_within
 from cradlevae.utils.types import BoolArray, Float32Array, IndexArray
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class CounterfactualPairs:
         self._pools, self._retained, self._epoch = pools, retained, 0
         passing = rows[~data.failed[rows]]
         random = np.random.default_rng(seed)
-        most = min(MOST_CELLS, int(MOST_VALUES / values_per_cell(data.counts)))
+        most = cells_within(data.counts, MOST_CELLS, MOST_VALUES)
         if len(passing) > most:
             passing = np.sort(random.permutation(passing)[:most])
         self._rows = passing

@@ -222,6 +222,11 @@ def values_per_cell(counts: CountMatrix) -> float:
     return float(max(1.0, per_cell))
 
 
+def cells_within(counts: CountMatrix, cells: int, values: float, least: int = 0) -> int:
+    """Return how many cells have at most so many stored counts, on average: at most ``cells``, at least ``least``."""
+    return max(least, min(cells, int(values / values_per_cell(counts))))
+
+
 def block_rows(counts: CountMatrix) -> int:
     """Return the number of rows in a block of a matrix."""
     return int(min(BLOCK_CELLS, max(1, BLOCK_VALUES // values_per_cell(counts))))

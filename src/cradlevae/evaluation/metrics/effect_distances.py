@@ -18,7 +18,7 @@ from cradlevae.utils.types import FloatArray
 Distance = Literal["l1", "l2", "cosine"]
 
 CONSTANT = 1e-12
-"""Relative difference that is rounding."""
+"""Difference relative to size below which values count as equal, and as constant: what is left is rounding."""
 
 FEW_VALUES = 50_000_000
 """Up to so many differences (perturbations² × genes), distances are summed as they are written."""
@@ -42,15 +42,13 @@ def places(
         Genes that are left out of the distances of each prediction; ``None`` leaves none out.
     """
     few = len(real) ** 2 * real.shape[1] <= FEW_VALUES
+    distances_to = _exactly if few else _together
     rounding = CONSTANT if few or distance == "l1" else PRODUCT_ROUNDING
     step = 1 if few else max(1, min(len(real), BLOCK_VALUES // len(real)))
     for start in range(0, len(predicted), step):
         rows = slice(start, min(start + step, len(predicted)))
         left_out = None if without is None else without[rows]
-        table = _exactly(real, predicted[rows], distance, left_out) if few else (
-            _together(real, predicted[rows], distance, left_out)
-        )  # fmt: skip
-        for row, distances in enumerate(table, start=start):
+        for row, distances in enumerate(distances_to(real, predicted[rows], distance, left_out), start=start):
             margin = rounding * max(float(np.abs(distances).max()), np.finfo(np.float64).tiny)
             nearer = int((distances < distances[row] - margin).sum())
             yield nearer, int((np.abs(distances - distances[row]) <= margin).sum()) - 1

@@ -13,12 +13,9 @@ import numpy.typing as npt
 
 from cradlevae.data.naming.gene_names import target_columns
 from cradlevae.errors import DataError
-from cradlevae.evaluation.metrics.effect_distances import Distance, places
+from cradlevae.evaluation.metrics.effect_distances import CONSTANT, Distance, places
 from cradlevae.evaluation.metrics.registry import REGISTRY, metric, metrics_of
 from cradlevae.utils.types import FloatArray, IndexArray
-
-CONSTANT = 1e-12
-"""Spread relative to size below which values count as constant: what is left is rounding."""
 
 
 def effect_scores(

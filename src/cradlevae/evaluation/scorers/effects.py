@@ -9,7 +9,8 @@ import numpy as np
 from cradlevae.data.naming.gene_names import unrecognised_targets
 from cradlevae.evaluation.floors.registry import FLOORS, floor_effects
 from cradlevae.evaluation.inputs import ScoringInputs
-from cradlevae.evaluation.metrics.effects import CONSTANT, effect_scores
+from cradlevae.evaluation.metrics.effect_distances import CONSTANT
+from cradlevae.evaluation.metrics.effects import effect_scores
 from cradlevae.evaluation.metrics.registry import REGISTRY
 from cradlevae.evaluation.predictor import Predictor, symbols_of_genes
 from cradlevae.evaluation.reference_effects import Reference

@@ -87,9 +87,8 @@ def diagnosed(model: TrainedModel, data: Experiment, rows: IndexArray, seed: int
     two = torch.tensor([damage_of(key).by_another_cell for key in kinds])
     parts: list[tuple[torch.Tensor, ...]] = []
     with seeded(seed):
-        for some, evidence in _evidence_of(model, data, rows):
-            odds = evidence.kind + guide.kind_odds
-            probability, every = torch.softmax(odds, dim=-1), torch.arange(len(odds))
+        for some, evidence, probability in _evidence_of(model, data, rows):
+            every = torch.arange(len(probability))
             told = [guide.of_damage(evidence, torch.full_like(every, kind)) for kind in range(guide.n_kinds)]
             mean, log_sd = (torch.stack([severity[part] for severity, _ in told], dim=-1) for part in (0, 1))
             doublet = (probability * two).argmax(-1)
@@ -109,22 +108,26 @@ def diagnosed(model: TrainedModel, data: Experiment, rows: IndexArray, seed: int
 
 def _probability(model: TrainedModel, data: Experiment, rows: IndexArray) -> FloatArray:
     """Probability of each kind of damage of failed cells, (cells, D)."""
-    parts: list[torch.Tensor] = []
     with seeded(0):
-        for some, evidence in _evidence_of(model, data, rows):
-            assert model.module.damage_guide is not None
-            odds = evidence.kind + model.module.damage_guide.kind_odds
-            parts.append(torch.softmax(odds, dim=-1)[: len(some)])
+        parts = [probability[: len(some)] for some, _, probability in _evidence_of(model, data, rows)]
     return torch.cat(parts).numpy().astype(np.float64)
 
 
-def _evidence_of(model: TrainedModel, data: Experiment, rows: IndexArray) -> Iterator[tuple[IndexArray, Evidence]]:
-    """Cells, some at a time, with what their counts say before the kind of damage is known."""
+def _evidence_of(
+    model: TrainedModel, data: Experiment, rows: IndexArray
+) -> Iterator[tuple[IndexArray, Evidence, torch.Tensor]]:
+    """Cells, some at a time, what their counts say before the kind of damage is known, and how likely each kind is.
+
+    The last two have rows that pad.
+    """
+    guide = model.module.damage_guide
+    assert guide is not None
     shift = draw_globals(model, DRAWS).shift.mean(0, keepdim=True)
     starts = range(0, len(rows), ENCODED_CELLS)
     for start in track_slow(starts, len(starts), "diagnosing cells"):
         some = rows[start : start + ENCODED_CELLS]
-        yield some, _evidence(model, data, some[padding(len(some), ENCODED_CELLS)], shift)
+        evidence = _evidence(model, data, some[padding(len(some), ENCODED_CELLS)], shift)
+        yield some, evidence, torch.softmax(evidence.kind + guide.kind_odds, dim=-1)
 
 
 def _evidence(model: TrainedModel, data: Experiment, rows: IndexArray, shift: torch.Tensor) -> Evidence:

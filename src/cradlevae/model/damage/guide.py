@@ -173,21 +173,21 @@ class DamageGuide(nn.Module):
         hidden = self._hidden(evidence, kind)
         moved, widened = self.basal(hidden).chunk(2, dim=-1)
         before = evidence.as_passing
-        foreign, lost, mean, log_sd = self.amounts(hidden).split(1, dim=-1)
+        amounts = self.amounts(hidden)
+        foreign, lost = amounts[:, :1], amounts[:, 1:2]
         return Damaged(
             q_basal=Gaussian(before.loc + moved, before.scale * widened.clamp(-4, 4).exp()),
             foreign=torch.sigmoid(foreign),
             profile=self._profile(hidden),
             lost=F.softplus(lost) * TYPICAL,
-            severity=(mean[:, 0], log_sd[:, 0].clamp(-5, 3)),
+            severity=_severity(amounts),
             parent=self.parent(hidden),
         )
 
     def of_damage(self, evidence: Evidence, kind: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
         """Severity and parent of :meth:`of_kind` alone, which takes no profile of all genes."""
         hidden = self._hidden(evidence, kind)
-        _, _, mean, log_sd = self.amounts(hidden).split(1, dim=-1)
-        return (mean[:, 0], log_sd[:, 0].clamp(-5, 3)), self.parent(hidden)
+        return _severity(self.amounts(hidden)), self.parent(hidden)
 
     def _hidden(self, evidence: Evidence, kind: Tensor) -> Tensor:
         one_hot = F.one_hot(kind, self.n_kinds).to(evidence.hidden.dtype)
@@ -200,3 +200,8 @@ class DamageGuide(nn.Module):
             return own
         weights = torch.softmax(self.pool_weights(hidden), dim=-1)
         return weights[:, :1] * own + weights[:, 1:] @ self.pools
+
+
+def _severity(amounts: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log standard deviation of the log odds of the severity, (N,) each."""
+    return amounts[:, 2], amounts[:, 3].clamp(-5, 3)

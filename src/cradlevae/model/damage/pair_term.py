@@ -39,7 +39,7 @@ def pair_terms(module: CradleModule, pairs: PairBatch) -> dict[str, Tensor]:
     own, lost = told.undamaged(pairs.damaged, share, module.likelihood)
     terms = {}
     if beta:
-        standardised = module.without_effects(pairs.counts, offset, pairs.levels)
+        standardised = module.standardised(pairs.counts, offset, pairs.levels)
         undamaged = module.encode_dense(standardised, effect, pairs.levels)
         terms["counterfactual"] = beta * gaussian_kl(undamaged, told.q_basal).sum(-1).mean()
     terms["pair_counts"] = PAIR_WEIGHT * _counts_term(pairs.counts, (own + lost)[0])

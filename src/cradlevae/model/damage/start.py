@@ -8,7 +8,7 @@ import torch
 
 from cradlevae.data.damage.ambient import CELLS, FEWEST_CELLS, VALUES, ambient_pools
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.storage.stored_matrix import group_sums, values_per_cell
+from cradlevae.data.storage.stored_matrix import cells_within, group_sums
 from cradlevae.model.damage.guide import DamageGuide
 from cradlevae.utils.types import Float32Array, FloatArray, IndexArray, IntArray
 
@@ -31,7 +31,7 @@ def failed_pools(data: Experiment, rows: IndexArray) -> Float32Array:
     profiles = sums + WEIGHT_OF_MEAN * overall
     profiles = (profiles / profiles.sum(axis=1, keepdims=True)).astype(np.float32)
     random = np.random.default_rng(0)
-    most = min(CELLS, max(FEWEST_CELLS, int(VALUES / values_per_cell(data.counts))))
+    most = cells_within(data.counts, CELLS, VALUES, least=FEWEST_CELLS)
     failed, passing = (np.sort(random.permutation(some)[:most]) for some in (failed, passing))
     cells = [(sp.csr_matrix(data.counts[some]), group[some]) for some in (failed, passing)]
     return ambient_pools(cells[0], cells[1], profiles)

@@ -18,7 +18,7 @@ from cradlevae.data.rates import ConditionRates, condition_rates
 from cradlevae.model.gene_effects import SMALLEST_SPREAD, SMALLEST_STRENGTH, SPREAD, SWEEPS, GeneEffects
 from cradlevae.model.level_effects import LevelEffects
 from cradlevae.model.module import CradleModule
-from cradlevae.nn.hierarchy import ScaleFit
+from cradlevae.nn.hierarchy import ScaleFit, gene_blocks
 from cradlevae.utils.constants import BLOCK_VALUES
 from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import AnyIntArray, BoolArray, Float32Array, FloatArray, IndexArray, IntArray
@@ -189,7 +189,7 @@ def estimate_together(design: EffectDesign, rates: ConditionRates) -> JointEstim
         ScaleFit(of_level[rows].sum(axis=1) > 0, n_genes, smallest=1e-6, spread_prior=SPREAD) for rows in factors
     ]
     for _ in track_slow(range(SWEEPS), SWEEPS, "first estimate of effects"):
-        for part in _parts(n_genes, max(len(total), cells.shape[1], design.n_treatments)):
+        for part in gene_blocks(max(len(total), cells.shape[1], design.n_treatments), n_genes, BLOCK_VALUES):
             fit = _Part(design, rates, cells, total[:, part], of_level[:, part], rates.dispersion[part])
             fit.move(value[:, part], level_value[:, part], base[part], scales, of_factors, factors, part)
         for scale in (*scales.families, *of_factors):
@@ -240,11 +240,6 @@ def _level_totals(rates: ConditionRates, left_out: AnyIntArray) -> FloatArray:
     for factor in rates.stratum_levels.T:
         np.add.at(share, factor, each.T)
     return np.asarray(np.maximum(rates.level_total - share @ rates.total[left_out], 0.0))
-
-
-def _parts(n_genes: int, n_rows: int) -> list[slice]:
-    step = max(1, BLOCK_VALUES // max(n_rows, 1))
-    return [slice(start, min(start + step, n_genes)) for start in range(0, n_genes, step)]
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from cradlevae.model.estimation.effect_estimator import estimate_effects, mean_e
 from cradlevae.model.estimation.effect_residual import EffectResidual
 from cradlevae.model.trained import TrainedModel, training_rows
 from cradlevae.model.training.residual_choices import distance_of, share_that_holds, weight_apart, widening
-from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink
+from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink, some_genes
 from cradlevae.nn.joint import joint_shrink
 from cradlevae.utils.constants import TARGET_SUM
 from cradlevae.utils.types import BoolArray, Float32Array, FloatArray, IndexArray
@@ -48,9 +48,6 @@ PARTS = 1.0, 0.5, 0.0
 
 MIN_CONDITIONS = 5
 """Conditions with other cells that it takes to choose a part."""
-
-CHOSEN_BY = 500_000
-"""Values of a table of effects from which settings are chosen; of larger tables, every so many genes are looked at."""
 
 
 def with_residual(model: TrainedModel, data: Experiment) -> TrainedModel:
@@ -242,12 +239,9 @@ def _fitted(measured: _Measured, expected: Float32Array, rows: IndexArray) -> _F
     """
     classes, held_out, expected = [one.of(rows) for one in measured.classes], measured.held_out.of(rows), expected[rows]
     control = np.arange(len(rows)) == 0
-    genes = _some_genes(expected)
-    every = genes == slice(None)
-    some = classes, held_out, measured.loadings
-    if not every:
-        loadings = None if measured.loadings is None else measured.loadings[genes]
-        some = [one.of_genes(genes) for one in classes], held_out.of_genes(genes), loadings
+    genes = some_genes(*expected.shape)
+    loadings = None if measured.loadings is None else measured.loadings[genes]
+    some = [one.of_genes(genes) for one in classes], held_out.of_genes(genes), loadings
     best, lost, slopes = None, np.zeros(len(rows)), [1.0] * len(classes)
     for part in PARTS:
         prior = np.float32(part) * expected[:, genes]
@@ -262,14 +256,9 @@ def _fitted(measured: _Measured, expected: Float32Array, rows: IndexArray) -> _F
     assert best is not None
     mean, variance, part = best
     prior = np.float32(part) * expected
-    if not every:
+    if genes.step > 1:
         mean, variance = _shrunk(classes, held_out, measured.loadings, slopes, prior, control)
     return _Fitted(mean + prior - expected, variance, part)
-
-
-def _some_genes(table: Float32Array) -> slice:
-    """Genes that stand for all where a table is large."""
-    return slice(None) if table.size <= CHOSEN_BY else slice(0, None, -(-table.size // CHOSEN_BY))
 
 
 def _shrunk(
@@ -327,7 +316,7 @@ def _widening(
 ) -> float:
     """How much wider intervals have to be, by conditions whose spread is known, and some genes of many."""
     rows = decoded.rows
-    genes = _some_genes(decoded.spread)
+    genes = some_genes(*decoded.spread.shape)
     predicted = decoded.effect[rows][:, genes] + moved[rows][:, genes]
     left = variance[rows][:, genes]
     spread, error = decoded.spread[:, genes], decoded.error[:, genes]

@@ -5,6 +5,8 @@ All of it is sums over conditions and genes, some genes at a time. Tables are (c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -27,7 +29,7 @@ WIDENING_SD = 1.0
 def weight_apart(held_out: Evidence, expected: Float32Array, posterior: JointPosterior) -> float:
     """Weight of the posterior in which each varies by itself; a priori as much as the other one's."""
     away = posterior.apart - posterior.together
-    return _slope(held_out, expected, posterior.together, away, APART, APART_SD)
+    return _slope(held_out, (expected, posterior.together), away, APART, APART_SD)
 
 
 def share_that_holds(held_out: Evidence, expected: Float32Array, residual: Float32Array) -> float:
@@ -35,30 +37,28 @@ def share_that_holds(held_out: Evidence, expected: Float32Array, residual: Float
 
     A priori the share is 1 ± ½, which decides where there are few of these cells.
     """
-    return _slope(held_out, expected, np.zeros_like(residual[:, :1]), residual, 1.0, SHARE_SD)
+    return _slope(held_out, (expected,), residual, 1.0, SHARE_SD)
 
 
-def _slope(
-    held_out: Evidence, expected: Float32Array, moved: Float32Array, added: Float32Array, before: float, sd: float
-) -> float:
+def _slope(held_out: Evidence, without: Sequence[Float32Array], added: Float32Array, before: float, sd: float) -> float:
     """How much of what is added other cells' means ask for, 0 to 1; gene by gene about a common base.
 
     Parameters
     ----------
     held_out
         Other cells.
-    expected, moved, added
-        Effects without what is added are the sum of the first two.
+    without, added
+        Tables whose sum is the effects without what is added, and that.
     before, sd
         How much it is a priori.
     """
     precision = 1 / sd**2
     covered = before * precision
     if held_out.measured.sum() > 1:
-        for part in gene_blocks(*expected.shape):
+        for part in gene_blocks(*added.shape):
             weight = held_out.precision_of(part)
-            without = expected[:, part] + (moved[:, part] if moved.shape == expected.shape else moved)
-            left, explained = (_about_base(one, weight) for one in (held_out.mean[:, part] - without, added[:, part]))
+            left = _about_base(held_out.mean[:, part] - sum(table[:, part] for table in without), weight)
+            explained = _about_base(added[:, part], weight)
             precision += float(np.vdot(weight * explained, explained))
             covered += float(np.vdot(weight * explained, left))
     return float(np.clip(covered / precision, 0.0, 1.0))

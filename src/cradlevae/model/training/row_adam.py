@@ -38,10 +38,13 @@ class RowAdam(torch.optim.Adam):
     """
 
     def __init__(
-        self, parameters: Iterable[torch.nn.Parameter], tables: Iterable[torch.nn.Parameter], lr: float,
+        self,
+        parameters: Iterable[torch.nn.Parameter],
+        tables: Iterable[torch.nn.Parameter],
+        lr: float,
         weight_decay: float,
         fused: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(parameters, lr=lr, weight_decay=weight_decay, fused=fused or None)
         self.tables = list(tables)
         self._averages: list[Tensor | None] = [None] * len(self.tables)
@@ -52,7 +55,6 @@ class RowAdam(torch.optim.Adam):
         """Keep averages of the tables from now on, in place, with this decay a step; give the tables."""
         self._averages = [averages[table] for table in self.tables]
         self._decay = decay
-        self._rows().decay = decay
         return set(self.tables)
 
     @torch.no_grad()
@@ -125,7 +127,7 @@ class RowAdam(torch.optim.Adam):
                     average[row] = kept.lerp_(weight, 1 - self._decay)
             state["step"].fill_(n_steps)
         clock.up_to_date(rows)
-        clock.tick(rows)
+        clock.tick(rows, self.betas, self._decay)
 
     def _averaged(self, state: dict[str, Tensor], table: Tensor, average: Tensor, row: Tensor) -> Tensor:
         """The average of rows that are up to date themselves, with the steps that they were behind."""
@@ -150,9 +152,8 @@ class RowAdam(torch.optim.Adam):
 
     def _rows(self) -> _Clock:
         if self._clock is None:
-            table = self.tables[0] if self.tables else self.param_groups[0]["params"][0]
-            n_steps = int(self._state_of(table)["step"]) if self.tables else 0
-            self._clock = _Clock.of(len(table), table.device, self.betas, n_steps, self._decay)
+            table = self.tables[0]
+            self._clock = _Clock.of(len(table), table.device, int(self._state_of(table)["step"]))
         return self._clock
 
     def _parts(self, rows: Tensor, table: Tensor) -> list[slice]:
@@ -195,6 +196,8 @@ class _Clock:
         Sum of the moves of these steps, in units of the learning rate and of :meth:`RowAdam._move`.
     averaged
         The same of the average of the weights, which was at the row's own place before.
+    n_steps
+        Steps that were taken.
     taken
         Rows of the present step.
     """
@@ -203,19 +206,15 @@ class _Clock:
     power: Tensor
     moved: Tensor
     averaged: Tensor
-    betas: tuple[float, float]
     n_steps: int
-    decay: float
     taken: Tensor
 
     @classmethod
-    def of(
-        cls, n_rows: int, device: torch.device, betas: tuple[float, float], n_steps: int, decay: float
-    ) -> _Clock:  # fmt: skip
+    def of(cls, n_rows: int, device: torch.device, n_steps: int) -> _Clock:
         """All rows up to date after so many steps."""
         zeros = torch.zeros(3, n_rows, device=device)
         nothing = torch.zeros(0, dtype=torch.int64, device=device)
-        return cls(zeros[0], torch.ones(n_rows, device=device), zeros[1], zeros[2], betas, n_steps, decay, nothing)
+        return cls(zeros[0], torch.ones(n_rows, device=device), zeros[1], zeros[2], n_steps, nothing)
 
     def left(self, rows: Tensor, decay: float) -> Tensor:
         """What a decay a step has left in rows, (rows, 1)."""
@@ -226,17 +225,17 @@ class _Clock:
         for one, value in ((self.behind, 0.0), (self.power, 1.0), (self.moved, 0.0), (self.averaged, 0.0)):
             one[rows] = value
 
-    def tick(self, rows: Tensor) -> None:
-        """A step was taken, with these rows."""
+    def tick(self, rows: Tensor, betas: tuple[float, float], decay: float) -> None:
+        """A step was taken, with these rows; ``decay`` is that of the average of the weights."""
         self.n_steps += 1
-        first, second = self.betas
+        first, second = betas
         correction = (1 - second**self.n_steps) ** 0.5 / (1 - first**self.n_steps)
         others = torch.ones_like(self.behind)
         others[rows] = 0
         self.behind.add_(others)
         self.power.mul_(1 - others + others * (first / second**0.5))
         self.moved.addcmul_(self.power, others, value=correction)
-        self.averaged.mul_(1 - others + others * self.decay).addcmul_(self.moved, others, value=1 - self.decay)
+        self.averaged.mul_(1 - others + others * decay).addcmul_(self.moved, others, value=1 - decay)
 
 
 def _rows_of_gradient(gradient: Tensor | None, rows: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
