@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 from cradlevae.data.experiment import Experiment
@@ -18,12 +19,10 @@ from cradlevae.data.rates import ConditionRates, condition_rates
 from cradlevae.model.gene_effects import SMALLEST_SPREAD, SMALLEST_STRENGTH, SPREAD, SWEEPS, GeneEffects
 from cradlevae.model.level_effects import LevelEffects
 from cradlevae.model.module import CradleModule
-from cradlevae.nn.hierarchy import ScaleFit, gene_blocks
-from cradlevae.utils.constants import BLOCK_VALUES
+from cradlevae.nn.hierarchy import SOME_VALUES, ScaleFit, gene_blocks
+from cradlevae.nn.rate_effects import FIRST_STEPS, TOLERANCE
 from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import AnyIntArray, BoolArray, Float32Array, FloatArray, IndexArray, IntArray
-
-NEWTON_STEPS = 3
 
 
 def start_at_rates(module: CradleModule, data: Experiment, rows: IndexArray) -> None:
@@ -188,12 +187,16 @@ def estimate_together(design: EffectDesign, rates: ConditionRates) -> JointEstim
     of_factors = [
         ScaleFit(of_level[rows].sum(axis=1) > 0, n_genes, smallest=1e-6, spread_prior=SPREAD) for rows in factors
     ]
-    for _ in track_slow(range(SWEEPS), SWEEPS, "first estimate of effects"):
-        for part in gene_blocks(max(len(total), cells.shape[1], design.n_treatments), n_genes, BLOCK_VALUES):
-            fit = _Part(design, rates, cells, total[:, part], of_level[:, part], rates.dispersion[part])
+    all_scales = [*scales.families, *of_factors]
+    for sweep in track_slow(range(SWEEPS), SWEEPS, "first estimate of effects"):
+        n_steps = FIRST_STEPS if sweep == 0 else 1
+        for part in gene_blocks(max(len(total), cells.shape[1], design.n_treatments), n_genes):
+            fit = _Part(design, rates, cells, total[:, part], of_level[:, part], rates.dispersion[part], n_steps)
             fit.move(value[:, part], level_value[:, part], base[part], scales, of_factors, factors, part)
-        for scale in (*scales.families, *of_factors):
+        for scale in all_scales:
             scale.end_sweep()
+        if total.size > SOME_VALUES and all(scale.change < TOLERANCE for scale in all_scales):
+            break
     return JointEstimate(
         value.astype(np.float32),
         np.sqrt(scales.spread),
@@ -252,6 +255,7 @@ class _Part:
     total: FloatArray  # (rows, genes)
     of_level: FloatArray  # (levels, genes)
     dispersion: FloatArray  # (genes,)
+    n_steps: int  # Newton steps in a sweep
 
     def move(
         self,
@@ -297,7 +301,9 @@ class _Part:
             own = _sums(index, design.n_treatments, self.total)[rows]
             without = library * np.exp(self._added(value) - np.where(has[:, None], value[index], 0.0))
             expected = _sums(index, design.n_treatments, without)[rows]
-            value[rows], information[rows] = _newton(value[rows], own, expected, prior[rows], self.dispersion)
+            value[rows], information[rows] = _newton(
+                value[rows], own, expected, prior[rows], self.dispersion, self.n_steps
+            )
         of_base = self._move_base(value, library, base, prior)
         shrinkage = prior * information / (1 + prior * information)
         scales.take(part, value**2 + prior * (1 - shrinkage) + shrinkage**2 / of_base)
@@ -331,7 +337,9 @@ class _Part:
         without = treated * self._of_strata(level_value, base) / np.exp(level_value[of_strata])
         expected = _sums(of_strata, len(level_value), without)[rows]
         prior = scale.prior(part) + 1e-10
-        moved, information = _newton(level_value[rows], self.of_level[rows], expected, prior, self.dispersion)
+        moved, information = _newton(
+            level_value[rows], self.of_level[rows], expected, prior, self.dispersion, self.n_steps
+        )
         # Each cell is of one level, so counts cannot tell the base from what all levels share: it is the base's.
         # Steps in turn would take thousands of sweeps to say so.
         told = self.of_level[rows].any(axis=1)
@@ -344,10 +352,9 @@ class _Part:
 
 def _sums(index: AnyIntArray, n: int, table: FloatArray) -> FloatArray:
     """Sums of rows by an index, of which −1 is none, (n, genes)."""
-    sums = np.zeros((n, table.shape[1]))
-    has = index >= 0
-    np.add.at(sums, index[has], table[has])
-    return sums
+    has = np.flatnonzero(index >= 0)
+    indicator = sp.csr_matrix((np.ones(len(has)), (index[has], has)), shape=(n, len(index)))
+    return np.asarray(indicator @ table)
 
 
 def _precise_mean(value: FloatArray, variance: FloatArray) -> FloatArray:
@@ -357,7 +364,12 @@ def _precise_mean(value: FloatArray, variance: FloatArray) -> FloatArray:
 
 
 def _newton(
-    value: FloatArray, total: FloatArray, without: FloatArray, prior: FloatArray, dispersion: FloatArray
+    value: FloatArray,
+    total: FloatArray,
+    without: FloatArray,
+    prior: FloatArray,
+    dispersion: FloatArray,
+    n_steps: int,
 ) -> tuple[FloatArray, FloatArray]:
     """Effects moved to their mode, and what the counts tell of them, (rows, genes).
 
@@ -371,8 +383,10 @@ def _newton(
         Prior variance.
     dispersion
         Variance of counts in units of their mean, (genes,).
+    n_steps
+        Newton steps.
     """
-    for _ in range(NEWTON_STEPS):
+    for _ in range(n_steps):
         expected = without * np.exp(value)
         step = ((total - expected) / dispersion - value / prior) / (expected / dispersion + 1 / prior)
         value = np.clip(value + np.clip(step, -1, 1), -8, 8)
