@@ -39,7 +39,7 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-# a training step against the direct formulation: results.json, the picture and the table of the README; and an epoch
+# a training step against the direct formulation: results.json, the picture and the table of docs/speed.md; and an epoch
 # against scVI's, where the extra `peers` is installed (quiet machine!)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/speed.py run

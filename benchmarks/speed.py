@@ -1,6 +1,6 @@
 """A training step of the package against the direct formulation (direct.py), in alternating runs.
 
-    python benchmarks/speed.py run                     # all rows → benchmarks/results.json, its picture and README.md
+    python benchmarks/speed.py run                     # all rows → benchmarks/results.json, its picture and docs/speed.md
     python benchmarks/speed.py run --genes 300 2000 --pairs 9    # these rows anew, the others as they were
     python benchmarks/speed.py run --capability avx2   # as a machine without AVX-512 → benchmarks/results.avx2.json
     python benchmarks/speed.py profile --genes 20000   # the operations that the package's step spends its time in
@@ -33,7 +33,7 @@ from steps import MODELS, PARTS, Stepper
 from cradlevae.nn.matmul import matmul_precision
 
 RESULTS = Path(__file__).parent / "results.json"
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
 PICTURE = Path(__file__).parents[1] / "docs" / "figures" / "speed.png"
 BEGIN, END = "<!-- speed: written by make bench -->", "<!-- speed ends -->"
 AGAINST_DIRECT = "published", "default"
@@ -162,14 +162,14 @@ def profile(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    """The picture of the results, and the README's table."""
+    """The picture of the results, and the table of docs/speed.md."""
     record = json.loads(options.output.read_text())
     rows = pd.DataFrame(record["rows"])
     _picture(rows, options.picture)
-    text = options.readme.read_text()
+    text = options.page.read_text()
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    options.readme.write_text(f"{before}{BEGIN}\n{_table(rows, record['machine'])}\n{END}{after}")
+    options.page.write_text(f"{before}{BEGIN}\n{_table(rows, record['machine'])}\n{END}{after}")
 
 
 def _table(rows: pd.DataFrame, where: dict[str, Any]) -> str:
@@ -248,7 +248,7 @@ def main() -> None:
     tasks.choices["run"].add_argument("--capability", choices=list(CAPABILITIES), default="native")
     for name, output in (("run", None), ("report", RESULTS)):
         tasks.choices[name].add_argument("--output", type=Path, default=output, help="JSON of the results")
-        tasks.choices[name].add_argument("--readme", type=Path, default=README, help="page that holds the table")
+        tasks.choices[name].add_argument("--page", type=Path, default=PAGE, help="page that holds the table")
         tasks.choices[name].add_argument("--picture", type=Path, default=PICTURE)
     worker = tasks.add_parser("work")
     for option, kind in {"formulation": str, "precision": str, "model": str, "genes": int, "particles": int,

@@ -119,7 +119,7 @@ def test_the_report_of_speed_fills_in_the_page_that_it_is_given(run: Callable[..
     (tmp_path / "results.json").write_text(json.dumps(record))
     page = tmp_path / "page.md"
     page.write_text("Before.\n<!-- speed: written by make bench -->\nold\n<!-- speed ends -->\nAfter.\n")
-    run("speed.py", "report", "--output", "results.json", "--readme", "page.md", "--picture", "speed.png")
+    run("speed.py", "report", "--output", "results.json", "--page", "page.md", "--picture", "speed.png")
     text = page.read_text()
     assert text.startswith("Before.\n")
     assert text.endswith("After.\n")

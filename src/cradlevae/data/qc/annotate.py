@@ -52,8 +52,8 @@ def annotate_qc(
 
     A criterion that the data do not allow to assess is reported as not assessed, with the reason: its MAD is 0, its
     gene family has fewer than three genes, Scrublet cannot tell doublets from cells, or there are fewer than 20 cells
-    with counts. A batch of fewer than 20 cells gets the thresholds of all cells together. The README
-    and docs/quality_control.md say more.
+    with counts. A batch of fewer than 20 cells gets the thresholds of all cells together.
+    docs/quality_control.md says more.
 
     Parameters
     ----------
