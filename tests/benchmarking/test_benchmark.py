@@ -322,7 +322,7 @@ def test_what_another_process_is_at_is_waited_for(tmp_path: Path) -> None:
 def test_killed_at_random_moments_it_ends_with_the_same_results(plan: Plan, folder: Path, tmp_path: Path) -> None:
     path, output = tmp_path / "plan.yaml", tmp_path / "out"
     path.write_text(yaml.safe_dump(plan_dict(plan)))
-    command = [sys.executable, "-m", "cradlevae.cli", "benchmark", path, "--output", output, "--workers", "2"]
+    command = [sys.executable, "-m", "cradlevae", "benchmark", path, "--output", output, "--workers", "2"]
     rng = random.Random(0)
     started = time.monotonic()
     subprocess.run(command, check=True, capture_output=True)
@@ -366,7 +366,7 @@ def test_a_worker_that_dies_takes_one_job_with_it(tmp_path: Path, monkeypatch: p
 def test_an_interrupt_leaves_no_process_and_no_claim(plan: Plan, tmp_path: Path) -> None:
     path, output = tmp_path / "plan.yaml", tmp_path / "out"
     path.write_text(yaml.safe_dump(plan_dict(plan)))
-    command = [sys.executable, "-m", "cradlevae.cli", "benchmark", path, "--output", output]
+    command = [sys.executable, "-m", "cradlevae", "benchmark", path, "--output", output]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 300
     while not list(output.glob("cells/*.claim")) and time.monotonic() < until:

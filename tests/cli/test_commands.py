@@ -23,7 +23,7 @@ TINY = ["--n_latent", "8", "--width", "24", "--basal_width", "16", "--max_epochs
 
 def run(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
     """Run the command line; it never shows a traceback."""
-    command = [sys.executable, "-m", "cradlevae.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "cradlevae", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert "Traceback" not in done.stderr, done.stderr
     assert done.returncode == status, done.stderr + done.stdout
@@ -79,6 +79,16 @@ def test_help_of_every_command_describes_every_option_in_plain_words(
     assert ":class:" not in shown
     assert "<class" not in shown
     assert "[A+B,C]" not in shown
+
+
+def test_help_of_train_begins_with_the_everyday_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help"]) == 0
+    first, advanced = capsys.readouterr().out.split("\nadvanced options:\n")
+    everyday, others = (re.findall(r"^  --(\w+)", text, re.MULTILINE) for text in (first, advanced))
+    assert everyday[: len(COMMANDS["train"].everyday)] == list(COMMANDS["train"].everyday)
+    assert len(everyday) <= 16
+    names = {option.name for option in options_of(COMMANDS["train"].function()).values() if not option.positional}
+    assert set(others) == names - set(everyday)
 
 
 def test_models_of_the_family_are_named_where_one_is_chosen() -> None:

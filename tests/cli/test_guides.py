@@ -22,7 +22,7 @@ FORMS = ("h5", "folder", "h5mu")
 
 def run(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
     """Run the command line; it never shows a traceback."""
-    command = [sys.executable, "-m", "cradlevae.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "cradlevae", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert "Traceback" not in done.stderr, done.stderr
     assert done.returncode == status, done.stderr + done.stdout

@@ -143,7 +143,7 @@ def write_slurm(plan: Path, output: Path, script: Path, *, tasks: int, workers: 
     """
     check_at_least(1, tasks=tasks, workers=workers)
     load_plan(plan)
-    words = [sys.executable, "-m", "cradlevae.cli", "benchmark", str(plan.resolve()), "--output", str(output.resolve())]
+    words = [sys.executable, "-m", "cradlevae", "benchmark", str(plan.resolve()), "--output", str(output.resolve())]
     command = shlex.join(words)
     log = output.resolve() / "slurm-%A_%a.log"
     filled = SCRIPT.format(tasks=tasks, workers=workers, log=log, command=command, wrapped=shlex.quote(command))

@@ -42,15 +42,18 @@ def help_of(command: Command) -> str:
         add_help=False,
     )
     arguments, others = parser.add_argument_group("arguments"), parser.add_argument_group("options")
-    for option in options.values():
+    advanced = parser.add_argument_group("advanced options") if command.everyday else others
+    first = [options[name] for name in command.everyday]
+    for option in [*first, *(option for option in options.values() if option not in first)]:
         text = _text(option, texts).replace("%", "%%")
+        group = others if option in first else advanced
         if option.positional:
             arguments.add_argument(option.shown, help=text)
         elif option.kinds == (bool,):
-            others.add_argument(f"--{option.name}", f"--no_{option.name}", action="store_true", help=text)
+            group.add_argument(f"--{option.name}", f"--no_{option.name}", action="store_true", help=text)
         else:
             several = "?" if option.switch and not option.several else None
-            others.add_argument(f"--{option.name}", metavar=_metavar(option), nargs=several, help=text)
+            group.add_argument(f"--{option.name}", metavar=_metavar(option), nargs=several, help=text)
     others.add_argument(f"--{CONFIG}", metavar="FILE", help="YAML file with any of these options.")
     others.add_argument(f"--{PRINT_CONFIG}", action="store_true", help="Print the configuration as YAML and stop.")
     others.add_argument("-h", "--help", action="store_true", help="Show this help and stop.")

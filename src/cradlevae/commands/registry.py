@@ -30,12 +30,16 @@ class Command:
         words that follow the command; all others are options.
     texts
         Functions, ``module:name``, whose docstrings describe the options that the command's own does not.
+    everyday
+        Options that most users need, in the order of the help; it has the others below, as advanced ones. Empty where
+        there are so few options that all are.
     """
 
     name: str
     summary: str
     module: str
     texts: tuple[str, ...] = ()
+    everyday: tuple[str, ...] = ()
 
     def function(self) -> Callable[..., None]:
         """What the command does; imports it."""
@@ -80,6 +84,10 @@ COMMANDS = {
             "train CRADLE-VAE, or a sibling (--model)",
             "cradlevae.commands.train",
             ("cradlevae.commands.files:open_data",),
+            everyday=(
+                "output", "split", "perturbation_key", "artifact_key", "layer", "control_labels", "batch_key",
+                "context_key", "model", "max_epochs", "seed", "resume", "overwrite",
+            ),  # fmt: skip
         ),
         Command(
             "predict",
