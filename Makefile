@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all test-processors lint types bench profile install clean
+.PHONY: demo test test-all test-processors lint types docs linkcheck wheel bench profile install clean
 
 install: $(INSTALLED)
 
@@ -39,6 +39,19 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
+# the site, its tutorials executed; a warning is an error
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -j 2 -q docs docs/_build/html
+
+linkcheck: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m sphinx -W -q -b linkcheck -D nb_execution_mode=off docs docs/_build/linkcheck
+
+# wheel and sdist in dist/, and the wheel tried in an empty environment
+wheel:
+	PYTHON=$(PYTHON) .ci/wheel
+
 # a training step against the direct formulation: results.json, the picture and the table of docs/speed.md; and an epoch
 # against scVI's, where the extra `peers` is installed (quiet machine!)
 bench: $(INSTALLED)
@@ -49,4 +62,4 @@ profile: $(INSTALLED)
 	$(BIN)/python benchmarks/speed.py profile
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo dist docs/_build docs/api/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
