@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,26 @@ def print_scores(scores: pd.DataFrame) -> None:
     single = scores[~scores["metric"].isin(scores.loc[scores["predictor"] == "zero", "metric"])]
     single = single[~single["metric"].isin((*IMPORTANT, *by_floor, "attainable_rho"))]
     show(single[["reference", "metric", "predictor", "value", "note"]], "further scores")
+
+
+LINE = 120
+"""Most characters in a line of prose."""
+
+SIGNS = {"good": "+", "note": "·", "warning": "!"}
+"""What stands before a finding of each level."""
+
+
+def print_verdict(scores: pd.DataFrame) -> None:
+    """Print the verdict on a table of scores, a paragraph for each finding."""
+    from rich.console import Console
+
+    from cradlevae.evaluation.verdict import verdict
+
+    console = Console(markup=False, highlight=False)
+    console.print("\nverdict (+ rely on it, · know it, ! distrust it)")
+    for finding in verdict(scores):
+        text = f"{SIGNS[finding.level]} {finding.topic}: {finding.text}"
+        console.print(textwrap.fill(text, min(console.width, LINE), subsequent_indent="  "))
 
 
 def show(table: pd.DataFrame, title: str) -> None:
