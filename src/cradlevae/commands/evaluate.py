@@ -68,5 +68,5 @@ def evaluate(
     write_csv(pd.DataFrame(scores.attrs["confounding"]), output / CONFOUNDING_FILE)
     write_report(model.trained, cells, scores, output, reference=reference)
     print_scores(scores)
-    print_verdict(scores)
     wrote(output)
+    print_verdict(scores)

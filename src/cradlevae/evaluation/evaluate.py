@@ -8,7 +8,7 @@ says where a score lies between the best floor (0) and the ceiling (1).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -153,7 +153,7 @@ def evaluate(
     confounding = _score_confounding(scores, data)
     unmeasured = without_controls(data, inputs.passing, answered)
     table = scores.table()
-    table.attrs = {
+    facts: dict[Hashable | None, Any] = {
         "split_hash": predictor.split.hash,
         "unanswered": [str(name) for name in unanswered],
         "unmeasured": [str(name) for name in unmeasured],
@@ -162,7 +162,8 @@ def evaluate(
         "conditions": _scored_cells(inputs).to_dict(orient="list"),
         "leads": pd.DataFrame(scores.leads).to_dict(orient="list"),
         "cells_lost": cells_lost(perturbation_balance(data)),
-    } | _of_model(predictor.latent_model)
+    }
+    table.attrs = facts | _of_model(predictor.latent_model)
     _warn(unanswered, unmeasured, chosen.unmarked if reference != "all" else 0.0)
     return table
 
@@ -230,7 +231,7 @@ def _scored_cells(inputs: ScoringInputs) -> pd.DataFrame:
     )
 
 
-def _of_model(model: TrainedModel | None) -> dict[str, Any]:
+def _of_model(model: TrainedModel | None) -> dict[Hashable | None, Any]:
     """What a verdict needs to know of a trained model; of a floor, nothing."""
     if model is None:
         return {"cleans": False}
