@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.identity.marks import made_by
+from cradlevae.data.identity.marks import made_by, warn_if_made
 from cradlevae.data.labels import CONTROL, Condition, base_of, in_context, listed
 from cradlevae.data.storage.block_writer import Block, check_cells_output, from_blocks, rounded
 from cradlevae.errors import DataError
@@ -32,7 +32,7 @@ from cradlevae.query.arguments import artifact_indicator, asked_batch, asked_con
 from cradlevae.query.diagnose import diagnosis_table
 from cradlevae.query.twins import Target, Twins, decoded_twins
 from cradlevae.utils.checks import check_choice, flag, optional_output, seed_number, text, whole_number
-from cradlevae.utils.constants import BLOCK_VALUES, ENCODED_CELLS
+from cradlevae.utils.constants import BLOCK_VALUES, ENCODED_CELLS, MADE_MARK
 from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import AnnDataLike, BoolArray, IntArray
 
@@ -48,6 +48,7 @@ def clean(
     adata: AnnDataLike | Experiment,
     *,
     cells: Literal["all", "failed"] = "all",
+    use_label: bool = True,
     library_size: Literal["passing", "own"] = "passing",
     batch: str = OWN,
     n_draws: int = 16,
@@ -103,8 +104,8 @@ def clean(
     """
     need_artifact(model, "clean cells")
     return counterfactual(
-        model, adata, artifact=False, cells=cells, library_size=library_size, batch=batch, n_draws=n_draws, seed=seed,
-        output=output, overwrite=overwrite,
+        model, adata, artifact=False, cells=cells, use_label=use_label, library_size=library_size, batch=batch,
+        n_draws=n_draws, seed=seed, output=output, overwrite=overwrite,
     )  # fmt: skip
 
 
@@ -115,6 +116,7 @@ def counterfactual(
     artifact: bool | str | Sequence[str] | None = None,
     perturbation: str | None = None,
     cells: Literal["all", "failed"] = "all",
+    use_label: bool = True,
     library_size: Literal["passing", "own"] = "own",
     batch: str = OWN,
     n_draws: int = 16,
@@ -142,7 +144,7 @@ def counterfactual(
         need_artifact(model, "change that of cells")
     check_choice("cells", cells, ("all", "failed"))
     check_choice("library_size", library_size, ("passing", "own"))
-    n_draws, seed = whole_number("n_draws", n_draws, 1), seed_number(seed)
+    n_draws, seed, use_label = whole_number("n_draws", n_draws, 1), seed_number(seed), flag("use_label", use_label)
     output, overwrite = optional_output("output", output), flag("overwrite", overwrite)
     if output is not None:
         check_cells_output(output, overwrite=overwrite, read_from=adata)
@@ -151,7 +153,9 @@ def counterfactual(
     model.bank()  # an untrained model has none, and says so
     number = None if batch == OWN and OWN not in _batches(model) else asked_batch(model, batch)
     asked = None if perturbation is None else next(iter(asked_conditions(model, perturbation).values()))
-    data = model.read(adata)
+    made = made_by("clean" if artifact is False and perturbation is None else "counterfactual", label=use_label)
+    warn_if_made(adata, made[MADE_MARK]["made_by"])
+    data = model.read(adata, labelled=use_label)
     known = _known(model, data)
     dosage, group = _asked_dosage(model, data, asked, known)
     target = Target(None if artifact is None else artifact_indicator(model, artifact), dosage, group, number)
@@ -175,14 +179,15 @@ def counterfactual(
             yield _block(model, decoded, torch.from_numpy(sizes[part]).unsqueeze(1), streams)
 
     def obs() -> pd.DataFrame:
-        confounded = _confounded(model, data.conditions)[data.condition[rows]]
         table: pd.DataFrame = data.obs.iloc[rows].copy()
         table["failed_qc"] = data.failed[rows]
         table["clean_library_size"] = sizes
         if batch != OWN or number is not None:
             table["clean_batch"] = batch
         table["information"] = information
-        table["confounded"] = pd.Series(confounded, index=table.index, dtype="boolean")
+        if use_label:
+            confounded = _confounded(model, data.conditions)[data.condition[rows]]
+            table["confounded"] = pd.Series(confounded, index=table.index, dtype="boolean")
         undone = rows[data.failed[rows]] if artifact is False and model.module.damage_guide is not None else rows[:0]
         if len(undone):
             found = diagnosis_table(model, data, undone)
@@ -190,7 +195,6 @@ def counterfactual(
         return table
 
     with seeded(seed):
-        made = made_by("clean" if artifact is False and perturbation is None else "counterfactual")
         return from_blocks(blocks(), obs, model.var, len(rows), output, uns=made, overwrite=overwrite)
 
 
@@ -199,8 +203,8 @@ def _block(model: TrainedModel, decoded: Twins, library: Tensor, streams: CellSt
     mean, sample = decoded.drawn * library, model.module.likelihood.sample_twin
     counts = torch.cat([sample(mean[row : row + 1], decoded.counts[row : row + 1]) for row in streams.each(2)])
     return {
-        "X": rounded((decoded.share * library).numpy(), BITS),
-        "sampled": sp.csr_matrix(counts.numpy()),
+        "X": sp.csr_matrix(counts.numpy()),
+        "expected": rounded((decoded.share * library).numpy(), BITS),
         "uncertainty": rounded(decoded.log_sd.numpy(), BITS),
     }
 
