@@ -31,13 +31,17 @@ from cradlevae.model.trained import TrainedModel
 from cradlevae.query.arguments import artifact_indicator, asked_batch, asked_conditions, need_artifact
 from cradlevae.query.diagnose import diagnosis_table
 from cradlevae.query.twins import Target, Twins, decoded_twins
+from cradlevae.query.unlabelled import OwnConditions
 from cradlevae.utils.checks import check_choice, flag, optional_output, seed_number, text, whole_number
 from cradlevae.utils.constants import BLOCK_VALUES, ENCODED_CELLS, MADE_MARK
 from cradlevae.utils.progress import track_slow
-from cradlevae.utils.types import AnnDataLike, BoolArray, IntArray
+from cradlevae.utils.types import AnnDataLike, BoolArray, Float32Array, IntArray
 
 OWN = "own"
 """What keeps each cell in its own batch."""
+
+SIZE = 5
+"""Purpose of the streams of cells: the library sizes of their counts."""
 
 BITS = 17
 """Bits of the mantissa that are written: a relative error of 4e-6 at most, for smaller files."""
@@ -69,6 +73,10 @@ def clean(
         Cells with counts, perturbation labels and the artifact columns of the training data.
     cells
         ``"all"``, or only those that ``"failed"`` QC.
+    use_label
+        Whether a cell is decoded with its perturbation label. A twin that is repeats what the model believes of the
+        label, so effects of perturbations measured on such twins are circular. If not, labels are not looked at, and
+        need not be there: the cell is decoded by what it itself shows.
     library_size
         Total of a failed cell's expected counts: the median of ``"passing"`` training cells, or its ``"own"``.
         Passing cells keep their own.
@@ -128,7 +136,7 @@ def counterfactual(
 
     Parameters
     ----------
-    model, adata, cells, library_size, batch, n_draws, seed, output, overwrite
+    model, adata, cells, use_label, library_size, batch, n_draws, seed, output, overwrite
         As in :func:`clean`.
     artifact
         ``False`` (off), ``True``, names of classes, or ``None`` to keep each cell's own.
@@ -163,20 +171,21 @@ def counterfactual(
     if len(rows) == 0:
         raise DataError("no cell failed QC, so there is none to clean; use cells='all'")
     sizes = data.library_size[rows].copy()
-    if library_size == "passing":
-        sizes[data.failed[rows]] = model.passing_library_size
+    redrawn = data.failed[rows] & (library_size == "passing")
+    sizes[redrawn] = model.passing_library_size
     information = np.empty(len(rows), dtype=np.float32)
 
     def blocks() -> Iterator[Block]:
         draw = draw_globals(model, n_draws)
+        conditions = None if use_label else OwnConditions(model, data, draw)
         step = max(1, min(ENCODED_CELLS, BLOCK_VALUES // (n_draws * data.n_genes)))
         starts = range(0, len(rows), step)
         for start in track_slow(starts, len(starts), "decoding cells"):
             part = slice(start, min(start + step, len(rows)))
             streams = CellStreams(data, rows[part], seed)
-            decoded = decoded_twins(model, data, rows[part], step, draw, streams, target)
+            decoded = decoded_twins(model, data, rows[part], step, draw, streams, target, conditions)
             information[part] = decoded.information.numpy()
-            yield _block(model, decoded, torch.from_numpy(sizes[part]).unsqueeze(1), streams)
+            yield _block(model, decoded, sizes[part], redrawn[part], streams)
 
     def obs() -> pd.DataFrame:
         table: pd.DataFrame = data.obs.iloc[rows].copy()
@@ -198,15 +207,23 @@ def counterfactual(
         return from_blocks(blocks(), obs, model.var, len(rows), output, uns=made, overwrite=overwrite)
 
 
-def _block(model: TrainedModel, decoded: Twins, library: Tensor, streams: CellStreams) -> Block:
-    """Matrices of a block of twins of these library sizes, (cells, 1)."""
-    mean, sample = decoded.drawn * library, model.module.likelihood.sample_twin
+def _block(model: TrainedModel, decoded: Twins, sizes: Float32Array, redrawn: BoolArray, streams: CellStreams) -> Block:
+    """Matrices of a block of twins of these library sizes, (cells,); counts of some have sizes of their own."""
+    library = torch.from_numpy(sizes).unsqueeze(1)
+    mean, sample = decoded.drawn * _drawn_sizes(model, sizes, redrawn, streams), model.module.likelihood.sample_twin
     counts = torch.cat([sample(mean[row : row + 1], decoded.counts[row : row + 1]) for row in streams.each(2)])
     return {
         "X": sp.csr_matrix(counts.numpy()),
         "expected": rounded((decoded.share * library).numpy(), BITS),
         "uncertainty": rounded(decoded.log_sd.numpy(), BITS),
     }
+
+
+def _drawn_sizes(model: TrainedModel, sizes: Float32Array, redrawn: BoolArray, streams: CellStreams) -> Tensor:
+    """Library sizes of drawn counts, (cells, 1): of some cells, those of passing training controls at random."""
+    known = model.bank().library_size
+    drawn = [known[int(torch.randint(len(known), (1,)))] for _ in streams.each(SIZE)]
+    return torch.from_numpy(np.where(redrawn, np.array(drawn, dtype=np.float32), sizes)).unsqueeze(1)
 
 
 def _batches(model: TrainedModel) -> tuple[str, ...]:
