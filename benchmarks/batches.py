@@ -99,7 +99,7 @@ def batch_signal(model: Any, controls: ad.AnnData, batch_key: str | None, seed: 
     features = {
         "raw": log_normalised(sp.csr_matrix(controls.X)).toarray(),
         "z_basal": model.latents(controls, sample=True, seed=seed).obsm["z_basal"],
-        "twin": log_normalised(sp.csr_matrix(model.clean(controls, seed=seed, **place).layers["sampled"])).toarray(),
+        "twin": log_normalised(sp.csr_matrix(model.clean(controls, seed=seed, **place).X)).toarray(),
     }
     batch = controls.obs["batch"].astype(str).to_numpy()
     return {f"batch_from_{name}": told(table, batch, seed) for name, table in features.items()}

@@ -97,7 +97,7 @@ def clean_scores(model: cv.CradleVAE, cells: ad.AnnData) -> dict[str, float]:
     """Deviance of true counts from cleaned cells, by kind, and of passing cells' own counts from theirs."""
     twins = model.clean(cells)[cells.obs_names]
     failed = cells.obs["artifact"].to_numpy() > 0
-    expected = np.asarray(twins.X, dtype=np.float64)
+    expected = np.asarray(twins.layers["expected"], dtype=np.float64)
     deviance = poisson_deviance(sp.csr_matrix(cells.layers["clean"]), expected)
     kinds = cells.obs["artifact_kind"].astype(str).to_numpy()
     found = {"clean": deviance[failed].mean()}

@@ -72,8 +72,8 @@ def test_siblings_answer_what_cradle_vae_does(
     assert np.isfinite(model.log_likelihood(known, n_particles=5)).all()
     other = model.counterfactual(known, perturbation="B", n_draws=4)
     own = model.counterfactual(known, n_draws=4)
-    assert np.isfinite(other.X).all()
-    assert np.abs(np.asarray(other.X) - np.asarray(own.X)).max() > 0
+    assert np.isfinite(other.layers["expected"]).all()
+    assert np.abs(other.layers["expected"] - own.layers["expected"]).max() > 0
     model.save(tmp_path / "run")
     loaded = cv.load(tmp_path / "run")
     assert type(loaded) is type(model)

@@ -83,7 +83,7 @@ def assert_it_does_all(
     counts = model.predict("control", n_cells=30, artifact=True).X.toarray()
     assert (counts == np.round(counts)).all()
     cleaned = model.clean(simulated, cells="failed", n_draws=2)
-    assert np.isfinite(cleaned.X).all()
+    assert np.isfinite(cleaned.layers["expected"]).all()
     assert np.isfinite(model.log_likelihood(simulated[:20], n_particles=5)).all()
     assert np.isfinite(model.artifact_signature(n_draws=3)["log2_fold_change"]).all()
     model.save(folder / "model")

@@ -28,22 +28,21 @@ def test_shapes_and_columns(cleaned: ad.AnnData, strong: cv.CradleVAE, simulated
     assert cleaned.shape == simulated.shape
     assert cleaned.obs_names.equals(simulated.obs_names)
     assert cleaned.var_names.equals(simulated.var_names)
-    assert cleaned.X.dtype == np.float32
-    assert set(cleaned.layers) == {"sampled", "uncertainty"}
+    assert cleaned.layers["expected"].dtype == np.float32
+    assert set(cleaned.layers) == {"expected", "uncertainty"}
     added = {"failed_qc", "clean_library_size", "information", "confounded"}
     added |= set(strong.diagnose(simulated))
     assert set(cleaned.obs.columns) == set(simulated.obs.columns) | added
     np.testing.assert_array_equal(cleaned.obs["failed_qc"], simulated.obs["artifact"])
     assert (cleaned.obs["information"] > 0).all()
-    assert (cleaned.X > 0).all()
+    assert (cleaned.layers["expected"] > 0).all()
     assert (cleaned.layers["uncertainty"] > 0).all()
     assert np.isfinite(cleaned.layers["uncertainty"]).all()
 
 
-def test_sampled_counts_are_integers_around_the_expected(cleaned: ad.AnnData) -> None:
-    sampled = cleaned.layers["sampled"]
-    assert isinstance(sampled, sp.csr_matrix)
-    counts = sampled.toarray()
+def test_counts_are_integers_around_the_expected(cleaned: ad.AnnData) -> None:
+    assert isinstance(cleaned.X, sp.csr_matrix)
+    counts = cleaned.X.toarray()
     assert (counts >= 0).all()
     np.testing.assert_array_equal(counts, counts.round())
     totals, expected = counts.sum(axis=1), cleaned.obs["clean_library_size"].to_numpy()
@@ -56,13 +55,13 @@ def test_passing_cells_keep_their_library_size(
 ) -> None:
     own = np.asarray(simulated.X.sum(axis=1)).ravel()
     failed = simulated.obs["artifact"].to_numpy()
-    np.testing.assert_allclose(cleaned.X.sum(axis=1), cleaned.obs["clean_library_size"], rtol=1e-4)
+    np.testing.assert_allclose(cleaned.layers["expected"].sum(axis=1), cleaned.obs["clean_library_size"], rtol=1e-4)
     np.testing.assert_allclose(cleaned.obs["clean_library_size"][~failed], own[~failed])
     train = simulated[strong.split.cells("train")]
     passing = np.asarray(train.X.sum(axis=1)).ravel()[~train.obs["artifact"].to_numpy()]
     np.testing.assert_allclose(cleaned.obs["clean_library_size"][failed], np.median(passing))
     kept = strong.clean(simulated, library_size="own")
-    np.testing.assert_allclose(kept.X.sum(axis=1), own, rtol=1e-4)
+    np.testing.assert_allclose(kept.layers["expected"].sum(axis=1), own, rtol=1e-4)
 
 
 def test_failed_cells_alone(strong: cv.CradleVAE, simulated: ad.AnnData) -> None:
@@ -76,14 +75,16 @@ def test_failed_cells_alone(strong: cv.CradleVAE, simulated: ad.AnnData) -> None
 def test_the_seed_decides_and_blocks_do_not_change_the_shape(
     strong: cv.CradleVAE, simulated: ad.AnnData, cleaned: ad.AnnData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    np.testing.assert_array_equal(strong.clean(simulated).X, cleaned.X)
-    assert not np.array_equal(strong.clean(simulated, seed=1).X, cleaned.X)
+    np.testing.assert_array_equal(strong.clean(simulated).layers["expected"], cleaned.layers["expected"])
+    assert not np.array_equal(strong.clean(simulated, seed=1).layers["expected"], cleaned.layers["expected"])
     monkeypatch.setattr(counterfactual_module, "BLOCK_VALUES", 16 * 60 * 7)
     in_blocks = strong.clean(simulated)
     assert in_blocks.shape == cleaned.shape
     rounding = 2.0 ** -(BITS + 1)  # of each value, in both
-    np.testing.assert_allclose(in_blocks.X.sum(axis=1), cleaned.X.sum(axis=1), rtol=2 * rounding)
-    logs = [np.log(table).ravel() for table in (in_blocks.X, cleaned.X)]
+    np.testing.assert_allclose(
+        in_blocks.layers["expected"].sum(axis=1), cleaned.layers["expected"].sum(axis=1), rtol=2 * rounding
+    )
+    logs = [np.log(table).ravel() for table in (in_blocks.layers["expected"], cleaned.layers["expected"])]
     assert np.corrcoef(*logs)[0, 1] > 0.95
 
 
@@ -91,7 +92,7 @@ def test_more_draws_settle_the_mean(strong: cv.CradleVAE, simulated: ad.AnnData)
     few = simulated[:40]
     one, two = (strong.clean(few, n_draws=300, seed=seed) for seed in (0, 1))
     spread = one.layers["uncertainty"] * np.sqrt(2 / 300)
-    assert np.median(np.abs(np.log(one.X) - np.log(two.X)) / spread) < 1.5
+    assert np.median(np.abs(np.log(one.layers["expected"]) - np.log(two.layers["expected"])) / spread) < 1.5
 
 
 @pytest.mark.parametrize(("log_concentration", "own"), [(-20.0, True), (20.0, False)])
@@ -105,9 +106,9 @@ def test_a_cell_keeps_its_gamma_factors_as_far_as_counts_vary(
     passing = simulated[~simulated.obs["artifact"].to_numpy(dtype=bool)][:20]
     cleaned = model.clean(passing, n_draws=4)
     counts = passing.X.toarray()
-    assert np.allclose(cleaned.X, counts, rtol=1e-3, atol=1e-3) == own
-    np.testing.assert_allclose(cleaned.X.sum(axis=1), counts.sum(axis=1), rtol=1e-3)
-    assert ((cleaned.X > 1e-4).mean() > 0.99) != own
+    assert np.allclose(cleaned.layers["expected"], counts, rtol=1e-3, atol=1e-3) == own
+    np.testing.assert_allclose(cleaned.layers["expected"].sum(axis=1), counts.sum(axis=1), rtol=1e-3)
+    assert ((cleaned.layers["expected"] > 1e-4).mean() > 0.99) != own
 
 
 def test_a_single_draw_has_no_uncertainty(strong: cv.CradleVAE, simulated: ad.AnnData) -> None:
@@ -128,7 +129,7 @@ def test_genes_may_stand_in_any_order_and_form(
     shuffled = ad.concat([shuffled, more], axis=1, merge="first")
     found = strong.clean(shuffled)
     assert list(found.var_names) == list(cleaned.var_names)
-    np.testing.assert_array_equal(found.X, cleaned.X)
+    np.testing.assert_array_equal(found.layers["expected"], cleaned.layers["expected"])
 
 
 def test_a_backed_file_is_cleaned_alike(
@@ -137,11 +138,11 @@ def test_a_backed_file_is_cleaned_alike(
     simulated.write_h5ad(tmp_path / "cells.h5ad")
     backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
     found = strong.clean(backed)
-    np.testing.assert_array_equal(found.X, cleaned.X)
+    np.testing.assert_array_equal(found.layers["expected"], cleaned.layers["expected"])
     backed.file.close()
     found.write_h5ad(tmp_path / "clean.h5ad")
     again = ad.read_h5ad(tmp_path / "clean.h5ad")
-    np.testing.assert_array_equal(again.layers["sampled"].toarray(), cleaned.layers["sampled"].toarray())
+    np.testing.assert_array_equal(again.X.toarray(), cleaned.X.toarray())
 
 
 def test_cells_that_cannot_be_read_are_left_out(strong: cv.CradleVAE, simulated: ad.AnnData) -> None:
@@ -202,14 +203,16 @@ def test_clean_is_the_counterfactual_without_artifact(
     strong: cv.CradleVAE, simulated: ad.AnnData, cleaned: ad.AnnData
 ) -> None:
     found = strong.counterfactual(simulated, artifact=False, library_size="passing")
-    np.testing.assert_array_equal(found.X, cleaned.X)
+    np.testing.assert_array_equal(found.layers["expected"], cleaned.layers["expected"])
 
 
 def test_a_passing_cell_is_its_own_twin(strong: cv.CradleVAE, simulated: ad.AnnData, cleaned: ad.AnnData) -> None:
     kept = strong.counterfactual(simulated)  # nothing changed: the reconstruction
     failed = simulated.obs["artifact"].to_numpy()
-    np.testing.assert_array_equal(kept.X[~failed], cleaned.X[~failed])
-    share = [table.X / table.X.sum(axis=1, keepdims=True) for table in (kept, cleaned)]
+    np.testing.assert_array_equal(kept.layers["expected"][~failed], cleaned.layers["expected"][~failed])
+    share = [
+        table.layers["expected"] / table.layers["expected"].sum(axis=1, keepdims=True) for table in (kept, cleaned)
+    ]
     assert np.abs(share[0][failed] - share[1][failed]).sum(axis=1).min() > 0.01
 
 
@@ -217,21 +220,21 @@ def test_the_artifact_switched_on(strong: cv.CradleVAE, simulated: ad.AnnData, c
     damaged = strong.counterfactual(simulated, artifact=True)
     kept = strong.counterfactual(simulated)
     failed = simulated.obs["artifact"].to_numpy()
-    np.testing.assert_array_equal(damaged.X[failed], kept.X[failed])
-    assert not np.allclose(damaged.X[~failed], cleaned.X[~failed], rtol=0.05)
+    np.testing.assert_array_equal(damaged.layers["expected"][failed], kept.layers["expected"][failed])
+    assert not np.allclose(damaged.layers["expected"][~failed], cleaned.layers["expected"][~failed], rtol=0.05)
     named = strong.counterfactual(simulated, artifact="artifact")
-    np.testing.assert_array_equal(named.X, damaged.X)
+    np.testing.assert_array_equal(named.layers["expected"], damaged.layers["expected"])
 
 
 def test_another_perturbation(strong: cv.CradleVAE, simulated: ad.AnnData) -> None:
     kept = strong.counterfactual(simulated)
     as_pair, other_way = (strong.counterfactual(simulated, perturbation=name) for name in ("A+B", "B+A"))
-    np.testing.assert_array_equal(as_pair.X, other_way.X)
+    np.testing.assert_array_equal(as_pair.layers["expected"], other_way.layers["expected"])
     own = (simulated.obs["perturbation"] == "A+B").to_numpy()
-    np.testing.assert_allclose(as_pair.X[own], kept.X[own], rtol=1e-4)
-    assert not np.allclose(as_pair.X[~own], kept.X[~own], rtol=0.05)
+    np.testing.assert_allclose(as_pair.layers["expected"][own], kept.layers["expected"][own], rtol=1e-4)
+    assert not np.allclose(as_pair.layers["expected"][~own], kept.layers["expected"][~own], rtol=0.05)
     control = strong.counterfactual(simulated, perturbation="control")
     untouched = (simulated.obs["perturbation"] == "control").to_numpy()
-    np.testing.assert_allclose(control.X[untouched], kept.X[untouched], rtol=1e-4)
+    np.testing.assert_allclose(control.layers["expected"][untouched], kept.layers["expected"][untouched], rtol=1e-4)
     with pytest.raises(DataError, match="unknown perturbation 'Z'"):
         strong.counterfactual(simulated, perturbation="Z")

@@ -129,6 +129,7 @@ class Questions:
         adata: AnnDataLike,
         cells: Literal["all", "failed"] = "all",
         *,
+        use_label: bool = True,
         library_size: Literal["passing", "own"] = "passing",
         batch: str = OWN,
         n_draws: int = 16,
@@ -140,8 +141,8 @@ class Questions:
         self._refuse_own_data(optional_output("output", output))
         with float32_default():
             return counterfactual_query.clean(
-                self.trained, adata, cells=cells, library_size=library_size, batch=batch, n_draws=n_draws, seed=seed,
-                output=output, overwrite=overwrite,
+                self.trained, adata, cells=cells, use_label=use_label, library_size=library_size, batch=batch,
+                n_draws=n_draws, seed=seed, output=output, overwrite=overwrite,
             )  # fmt: skip
 
     @documented_by(counterfactual_query.counterfactual, counterfactual_query.clean)
@@ -152,6 +153,7 @@ class Questions:
         artifact: bool | str | Sequence[str] | None = None,
         perturbation: str | None = None,
         cells: Literal["all", "failed"] = "all",
+        use_label: bool = True,
         library_size: Literal["passing", "own"] = "own",
         batch: str = OWN,
         n_draws: int = 16,
@@ -169,7 +171,7 @@ class Questions:
         self._refuse_own_data(optional_output("output", output))
         with float32_default():
             return counterfactual_query.counterfactual(
-                self.trained, adata, artifact=artifact, perturbation=perturbation, cells=cells,
+                self.trained, adata, artifact=artifact, perturbation=perturbation, cells=cells, use_label=use_label,
                 library_size=library_size, batch=batch, n_draws=n_draws, seed=seed, output=output, overwrite=overwrite,
             )  # fmt: skip
 

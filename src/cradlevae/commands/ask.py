@@ -100,6 +100,7 @@ def clean(
     *,
     output: Path,
     cells: Literal["all", "failed"] = "all",
+    use_label: bool = True,
     library_size: Literal["passing", "own"] = "passing",
     batch: str = "own",
     n_draws: int = 16,
@@ -127,8 +128,8 @@ def clean(
     model = load_run(run)
     labelled = with_labels(open_data(data, model.trained.fields, guide_targets), model, run)
     model.clean(
-        labelled, cells, library_size=library_size, batch=batch, n_draws=n_draws, seed=seed, output=output,
-        overwrite=overwrite,
+        labelled, cells, use_label=use_label, library_size=library_size, batch=batch, n_draws=n_draws, seed=seed,
+        output=output, overwrite=overwrite,
     )  # fmt: skip
     wrote(output)
 

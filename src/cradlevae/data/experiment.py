@@ -30,7 +30,7 @@ from cradlevae.data.labels import (
     in_context,
     listed,
 )
-from cradlevae.data.naming.cell_labels import CellLabels, condition_labels, read_labels
+from cradlevae.data.naming.cell_labels import CellLabels, condition_labels, read_labels, without_labels
 from cradlevae.data.naming.gene_names import symbols_of
 from cradlevae.data.naming.label_advice import control_separator, likely_controls_first, warn_of_labels
 from cradlevae.data.storage.counts import Counts
@@ -173,6 +173,10 @@ class Experiment:
             self._sketches[probes] = sketch_values(row_blocks(self.counts), self.n_cells, self.genes, probes)
         return self._sketches[probes]
 
+    def unlabelled(self) -> Experiment:
+        """Return the experiment with all cells as controls."""
+        return replace(self, condition=np.zeros(self.n_cells, dtype=np.int64), conditions=self.conditions[:1])
+
     def subset(self, rows: AnyIntArray) -> Experiment:
         """Return the experiment with these cells only; the conditions and perturbations stay those of the whole."""
         return replace(
@@ -196,6 +200,7 @@ def read_experiment(
     perturbations: Sequence[str] | None = None,
     levels: Mapping[str, Sequence[str]] | None = None,
     probes: tuple[str, ...] = (),
+    labelled: bool = True,
 ) -> Experiment:
     """Read and check an AnnData.
 
@@ -213,6 +218,8 @@ def read_experiment(
         Batches, categories of covariates and contexts that a trained model knows, by column.
     probes
         Genes by which the cells are to be sketched; it is done in the same pass over the counts.
+    labelled
+        Whether labels are read; if not, all cells stand as controls, whatever their labels say.
 
     Returns
     -------
@@ -228,7 +235,7 @@ def read_experiment(
     counts = Counts(adata, fields.layer)
     check_unique(adata.obs_names, "cell", "adata.obs_names_make_unique()")
     check_unique(adata.var_names, "gene", "adata.var_names_make_unique()")
-    labels = read_labels(adata, fields)
+    labels = read_labels(adata, fields) if labelled else without_labels(adata.n_obs)
     _check_characters(adata, labels)
     artifact = artifact_indicators(adata, fields)
     columns = _gene_columns(adata, genes)

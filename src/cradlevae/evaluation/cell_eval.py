@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from cradlevae.data.identity.marks import made_by
+from cradlevae.data.identity.marks import made_by, warn_if_made
 from cradlevae.data.storage.input_files import refuse_read
 from cradlevae.errors import DataError
 from cradlevae.evaluation.matched_cells import generate_alike
@@ -80,6 +80,7 @@ def to_cell_eval(
         refuse_read(path, adata)
         check_output(path, overwrite=overwrite)
     predictor = as_predictor(model)
+    warn_if_made(adata, "to_cell_eval")
     data = predictor.read(adata)
     rows = reference_rows(predictor, data, reference).rows
     passing = rows[~data.failed[rows]]

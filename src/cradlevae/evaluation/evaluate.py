@@ -17,7 +17,7 @@ import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.identity.known_cells import warn_of_namesakes
-from cradlevae.data.identity.marks import known_truth
+from cradlevae.data.identity.marks import known_truth, warn_if_made
 from cradlevae.data.labels import listed, singles_of
 from cradlevae.data.qc.balance import cells_lost, perturbation_balance
 from cradlevae.data.qc.confounding import confounding_test
@@ -45,6 +45,7 @@ from cradlevae.evaluation.scorers.clean import score_clean
 from cradlevae.evaluation.scorers.effects import score_effects
 from cradlevae.evaluation.scorers.generated import score_generated
 from cradlevae.evaluation.scorers.latents import sampled_cells, score_leakage, score_likelihood
+from cradlevae.evaluation.scorers.mixing import score_mixing
 from cradlevae.evaluation.scorers.qc import score_qc
 from cradlevae.evaluation.scorers.simulated import score_mask, score_signature
 from cradlevae.model.trained import TrainedModel
@@ -85,7 +86,8 @@ def evaluate(
     published
         Also score the effects as the released evaluation takes them (library size 10,000, prior, unpaired).
     generated
-        Also score generated cells: QC pass rate, DE genes, and their distance to real cells.
+        Also score generated cells (QC pass rate, DE genes, and their distance to real cells) and how cleaned cells mix
+        with passing ones.
     truth
         ``"auto"`` (or ``True``): also score against the truth of data that :func:`cradlevae.simulate` or
         :func:`cradlevae.plant_artifacts` has made (``layers["clean"]``, ``uns["truth"]``), and the likelihood and
@@ -134,6 +136,7 @@ def evaluate(
         raise DataError("no cells are generated, so n_cells means nothing; leave it out, or set generated=True")
     predictor = as_predictor(model)
     _check_genes(predictor)
+    warn_if_made(adata, "evaluate")
     data = predictor.read(adata)
     known = known_truth(adata, data, truth)
     warn_of_namesakes(predictor.split, data)
@@ -148,6 +151,8 @@ def evaluate(
     if generated:
         score_qc(scores, inputs, n_cells=n_cells)
         score_generated(scores, inputs)
+        if predictor.latent_model is not None:
+            score_mixing(scores, inputs, predictor.latent_model)
     if truth is not False and predictor.latent_model is not None:
         _score_latents(scores, inputs, predictor.latent_model)
     confounding = _score_confounding(scores, data)

@@ -159,16 +159,17 @@ class TrainedModel:
             raise DataError(f"the context {context!r} has no training controls, whose states cells could be made of")
         return self.controls.of(rows)
 
-    def read(self, cells: AnnDataLike | Experiment) -> Experiment:
+    def read(self, cells: AnnDataLike | Experiment, *, labelled: bool = True) -> Experiment:
         """The cells of an AnnData as this model takes them; :class:`DataError` if they do not fit it.
 
-        An experiment that this model has read already is given back as it is.
+        An experiment that this model has read already is given back as it is. Not ``labelled``, all cells stand as
+        controls, whatever their labels say.
         """
         if isinstance(cells, Experiment):
-            return cells
+            return cells if labelled else cells.unlabelled()
         data = read_experiment(
             cells, self.fields, genes=list(self.genes), perturbations=self.perturbations, levels=self.levels,
-            probes=self.split.probes,
+            probes=self.split.probes, labelled=labelled,
         )  # fmt: skip
         return replace(as_treated(data, self.declaration, self.own_treatments), pairs=self.pairs)
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.identity.marks import made_by
+from cradlevae.data.identity.marks import made_by, warn_if_made
 from cradlevae.data.labels import CONTROL, Condition, base_of, in_context, listed
 from cradlevae.data.storage.block_writer import Block, check_cells_output, from_blocks, rounded
 from cradlevae.errors import DataError
@@ -31,13 +31,17 @@ from cradlevae.model.trained import TrainedModel
 from cradlevae.query.arguments import artifact_indicator, asked_batch, asked_conditions, need_artifact
 from cradlevae.query.diagnose import diagnosis_table
 from cradlevae.query.twins import Target, Twins, decoded_twins
+from cradlevae.query.unlabelled import OwnConditions
 from cradlevae.utils.checks import check_choice, flag, optional_output, seed_number, text, whole_number
-from cradlevae.utils.constants import BLOCK_VALUES, ENCODED_CELLS
+from cradlevae.utils.constants import BLOCK_VALUES, ENCODED_CELLS, MADE_MARK
 from cradlevae.utils.progress import track_slow
-from cradlevae.utils.types import AnnDataLike, BoolArray, IntArray
+from cradlevae.utils.types import AnnDataLike, BoolArray, Float32Array, IntArray
 
 OWN = "own"
 """What keeps each cell in its own batch."""
+
+SIZE = 5
+"""Purpose of the streams of cells: the library sizes of their counts."""
 
 BITS = 17
 """Bits of the mantissa that are written: a relative error of 4e-6 at most, for smaller files."""
@@ -48,6 +52,7 @@ def clean(
     adata: AnnDataLike | Experiment,
     *,
     cells: Literal["all", "failed"] = "all",
+    use_label: bool = True,
     library_size: Literal["passing", "own"] = "passing",
     batch: str = OWN,
     n_draws: int = 16,
@@ -68,6 +73,10 @@ def clean(
         Cells with counts, perturbation labels and the artifact columns of the training data.
     cells
         ``"all"``, or only those that ``"failed"`` QC.
+    use_label
+        Whether a cell is decoded with its perturbation label. A twin that is repeats what the model believes of the
+        label, so effects of perturbations measured on such twins are circular. If not, labels are not looked at, and
+        need not be there: the cell is decoded by what it itself shows.
     library_size
         Total of a failed cell's expected counts: the median of ``"passing"`` training cells, or its ``"own"``.
         Passing cells keep their own.
@@ -103,8 +112,8 @@ def clean(
     """
     need_artifact(model, "clean cells")
     return counterfactual(
-        model, adata, artifact=False, cells=cells, library_size=library_size, batch=batch, n_draws=n_draws, seed=seed,
-        output=output, overwrite=overwrite,
+        model, adata, artifact=False, cells=cells, use_label=use_label, library_size=library_size, batch=batch,
+        n_draws=n_draws, seed=seed, output=output, overwrite=overwrite,
     )  # fmt: skip
 
 
@@ -115,6 +124,7 @@ def counterfactual(
     artifact: bool | str | Sequence[str] | None = None,
     perturbation: str | None = None,
     cells: Literal["all", "failed"] = "all",
+    use_label: bool = True,
     library_size: Literal["passing", "own"] = "own",
     batch: str = OWN,
     n_draws: int = 16,
@@ -126,7 +136,7 @@ def counterfactual(
 
     Parameters
     ----------
-    model, adata, cells, library_size, batch, n_draws, seed, output, overwrite
+    model, adata, cells, use_label, library_size, batch, n_draws, seed, output, overwrite
         As in :func:`clean`.
     artifact
         ``False`` (off), ``True``, names of classes, or ``None`` to keep each cell's own.
@@ -142,7 +152,7 @@ def counterfactual(
         need_artifact(model, "change that of cells")
     check_choice("cells", cells, ("all", "failed"))
     check_choice("library_size", library_size, ("passing", "own"))
-    n_draws, seed = whole_number("n_draws", n_draws, 1), seed_number(seed)
+    n_draws, seed, use_label = whole_number("n_draws", n_draws, 1), seed_number(seed), flag("use_label", use_label)
     output, overwrite = optional_output("output", output), flag("overwrite", overwrite)
     if output is not None:
         check_cells_output(output, overwrite=overwrite, read_from=adata)
@@ -151,7 +161,9 @@ def counterfactual(
     model.bank()  # an untrained model has none, and says so
     number = None if batch == OWN and OWN not in _batches(model) else asked_batch(model, batch)
     asked = None if perturbation is None else next(iter(asked_conditions(model, perturbation).values()))
-    data = model.read(adata)
+    made = made_by("clean" if artifact is False and perturbation is None else "counterfactual", label=use_label)
+    warn_if_made(adata, made[MADE_MARK]["made_by"])
+    data = model.read(adata, labelled=use_label)
     known = _known(model, data)
     dosage, group = _asked_dosage(model, data, asked, known)
     target = Target(None if artifact is None else artifact_indicator(model, artifact), dosage, group, number)
@@ -159,30 +171,32 @@ def counterfactual(
     if len(rows) == 0:
         raise DataError("no cell failed QC, so there is none to clean; use cells='all'")
     sizes = data.library_size[rows].copy()
-    if library_size == "passing":
-        sizes[data.failed[rows]] = model.passing_library_size
+    redrawn = data.failed[rows] & (library_size == "passing")
+    sizes[redrawn] = model.passing_library_size
     information = np.empty(len(rows), dtype=np.float32)
 
     def blocks() -> Iterator[Block]:
         draw = draw_globals(model, n_draws)
+        conditions = None if use_label else OwnConditions(model, data, draw)
         step = max(1, min(ENCODED_CELLS, BLOCK_VALUES // (n_draws * data.n_genes)))
         starts = range(0, len(rows), step)
         for start in track_slow(starts, len(starts), "decoding cells"):
             part = slice(start, min(start + step, len(rows)))
             streams = CellStreams(data, rows[part], seed)
-            decoded = decoded_twins(model, data, rows[part], step, draw, streams, target)
+            decoded = decoded_twins(model, data, rows[part], step, draw, streams, target, conditions)
             information[part] = decoded.information.numpy()
-            yield _block(model, decoded, torch.from_numpy(sizes[part]).unsqueeze(1), streams)
+            yield _block(model, decoded, sizes[part], redrawn[part], streams)
 
     def obs() -> pd.DataFrame:
-        confounded = _confounded(model, data.conditions)[data.condition[rows]]
         table: pd.DataFrame = data.obs.iloc[rows].copy()
         table["failed_qc"] = data.failed[rows]
         table["clean_library_size"] = sizes
         if batch != OWN or number is not None:
             table["clean_batch"] = batch
         table["information"] = information
-        table["confounded"] = pd.Series(confounded, index=table.index, dtype="boolean")
+        if use_label:
+            confounded = _confounded(model, data.conditions)[data.condition[rows]]
+            table["confounded"] = pd.Series(confounded, index=table.index, dtype="boolean")
         undone = rows[data.failed[rows]] if artifact is False and model.module.damage_guide is not None else rows[:0]
         if len(undone):
             found = diagnosis_table(model, data, undone)
@@ -190,19 +204,26 @@ def counterfactual(
         return table
 
     with seeded(seed):
-        made = made_by("clean" if artifact is False and perturbation is None else "counterfactual")
         return from_blocks(blocks(), obs, model.var, len(rows), output, uns=made, overwrite=overwrite)
 
 
-def _block(model: TrainedModel, decoded: Twins, library: Tensor, streams: CellStreams) -> Block:
-    """Matrices of a block of twins of these library sizes, (cells, 1)."""
-    mean, sample = decoded.drawn * library, model.module.likelihood.sample_twin
+def _block(model: TrainedModel, decoded: Twins, sizes: Float32Array, redrawn: BoolArray, streams: CellStreams) -> Block:
+    """Matrices of a block of twins of these library sizes, (cells,); counts of some have sizes of their own."""
+    library = torch.from_numpy(sizes).unsqueeze(1)
+    mean, sample = decoded.drawn * _drawn_sizes(model, sizes, redrawn, streams), model.module.likelihood.sample_twin
     counts = torch.cat([sample(mean[row : row + 1], decoded.counts[row : row + 1]) for row in streams.each(2)])
     return {
-        "X": rounded((decoded.share * library).numpy(), BITS),
-        "sampled": sp.csr_matrix(counts.numpy()),
+        "X": sp.csr_matrix(counts.numpy()),
+        "expected": rounded((decoded.share * library).numpy(), BITS),
         "uncertainty": rounded(decoded.log_sd.numpy(), BITS),
     }
+
+
+def _drawn_sizes(model: TrainedModel, sizes: Float32Array, redrawn: BoolArray, streams: CellStreams) -> Tensor:
+    """Library sizes of drawn counts, (cells, 1): of some cells, those of passing training controls at random."""
+    known = model.bank().library_size
+    drawn = [known[int(torch.randint(len(known), (1,)))] for _ in streams.each(SIZE)]
+    return torch.from_numpy(np.where(redrawn, np.array(drawn, dtype=np.float32), sizes)).unsqueeze(1)
 
 
 def _batches(model: TrainedModel) -> tuple[str, ...]:

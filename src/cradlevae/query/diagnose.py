@@ -9,6 +9,7 @@ import pandas as pd
 
 from cradlevae.data.damage.operators import damage_of
 from cradlevae.data.experiment import Experiment
+from cradlevae.data.identity.marks import warn_if_made
 from cradlevae.errors import DataError
 from cradlevae.model.damage.diagnosis import diagnosed
 from cradlevae.model.trained import TrainedModel
@@ -72,6 +73,7 @@ def diagnose(
             f"this model has learned no damage (reference={model.config.reference!r}), so it cannot diagnose cells; "
             "train one with reference='damaged'"
         )
+    warn_if_made(adata, "diagnose")
     data = model.read(adata)
     model.need_known(data)
     rows = np.flatnonzero(data.failed) if cells == "failed" else np.arange(data.n_cells)

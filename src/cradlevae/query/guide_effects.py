@@ -11,6 +11,7 @@ import pandas as pd
 
 from cradlevae.data.experiment import check_unique
 from cradlevae.data.fields import DataFields, fields_of
+from cradlevae.data.identity.marks import warn_if_made
 from cradlevae.data.labels import CONTROL
 from cradlevae.data.moments import (
     ConditionMoments,
@@ -126,6 +127,7 @@ def guide_effects(
     min_cells = whole_number("min_cells", min_cells, 2)
     fields = fields_of(fields, field_options)
     check_anndata(adata)
+    warn_if_made(adata, "guide_effects")
     counts = Counts(adata, fields.layer)
     check_unique(adata.var_names, "gene", "adata.var_names_make_unique()")
     guides = read_guide_cells(adata, guide_key, fields, min_cells)

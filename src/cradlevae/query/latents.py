@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from cradlevae.data.experiment import Experiment
+from cradlevae.data.identity.marks import warn_if_made
 from cradlevae.data.loading.minibatch import make_minibatch
 from cradlevae.errors import DataError
 from cradlevae.model.estimation.latent_draws import draw_globals
@@ -55,6 +56,7 @@ def latents(
     """
     n_draws, sample, seed = whole_number("n_draws", n_draws, 1), flag("sample", sample), seed_number(seed)
     model.bank()  # an untrained model has none, and says so
+    warn_if_made(adata, "latents")
     data = model.read(adata)
     model.need_known(data)
     names = ("z_basal", "z_perturbation", "z_artifact") if model.declaration.artifact else ("z_basal", "z_perturbation")
@@ -126,6 +128,7 @@ def log_likelihood(
     """
     n_particles, seed = whole_number("n_particles", n_particles, 1), seed_number(seed)
     model.bank()  # an untrained model has none, and says so
+    warn_if_made(adata, "log_likelihood")
     data = model.read(adata)
     model.need_known(data)
     scores = []

@@ -18,10 +18,11 @@ from cradlevae.model.globals import Globals, artifact_state, perturbation_state
 from cradlevae.model.module import CradleModule, failed_cells, sparse_counts
 from cradlevae.model.trained import TrainedModel
 from cradlevae.nn.mlp import Gaussian
+from cradlevae.query.unlabelled import OwnConditions
 from cradlevae.utils.types import IndexArray, IntArray
 
-KINDS = 3
-"""So many kinds of damage, the most probable ones of each cell, are averaged over."""
+KIND, CONDITION = 3, 4
+"""Purposes of the streams of cells: kinds of damage, and conditions of cells whose labels are not used."""
 
 
 @dataclass(frozen=True)
@@ -117,21 +118,29 @@ def decoded_twins(
     draw: Globals,
     streams: CellStreams,
     target: Target,
+    own_conditions: OwnConditions | None = None,
 ) -> Twins:
-    """Decode cells with the random numbers of their streams; as many rows as ``size`` go through the networks."""
+    """Decode cells with the random numbers of their streams; as many rows as ``size`` go through the networks.
+
+    With ``own_conditions``, their conditions are drawn by their counts, and their labels are not used.
+    """
     module, n, n_draws = model.module, len(rows), len(draw.shift)
     pad = padding(n, size)
     minibatch = make_minibatch(data, rows[pad])
     noise = streams.normal(2 * n_draws, module.n_latent)[:, pad]
-    own = _own_states(module, draw, minibatch)
+    if own_conditions is None:
+        own = _own_states(module, draw, minibatch)
+    else:
+        chance = streams.spread(n_draws, CONDITION)[:, pad]
+        own = _States(*own_conditions.states(minibatch, rows[pad], chance), minibatch.levels, by_draw=True)
     wanted = _wanted_states(model, draw, minibatch, own, target, rows[pad])
     undamaged = torch.from_numpy(data.failed[rows] & _switched_off(module, target))
-    if undamaged.all():
-        decoded = _undamaged(module, minibatch, own, wanted, noise[:n_draws], n)
-    else:
-        decoded = _counterfactual(module, draw, minibatch, own, wanted, target.artifact, noise, n)
-        if undamaged.any():
-            decoded = decoded.with_rows(undamaged, _undamaged(module, minibatch, own, wanted, noise[:n_draws], n))
+    if undamaged.any():
+        chance = streams.spread(n_draws, KIND)[:, pad]
+        decoded = _undamaged(module, minibatch, own, wanted, noise[:n_draws], chance, n)
+    if not undamaged.all():
+        passing = _counterfactual(module, draw, minibatch, own, wanted, target.artifact, noise, n)
+        decoded = passing.with_rows(undamaged, decoded) if undamaged.any() else passing
     return decoded.finished(streams.below(n_draws))
 
 
@@ -139,9 +148,16 @@ def decoded_twins(
 class _States:
     """What cells of a minibatch have beside their basal state: z^p, what gene effects add, and levels."""
 
-    perturbation: Tensor  # (P, N or 1, W)
-    offset: Tensor | None  # (N or 1, G)
+    perturbation: Tensor  # (P or 1, N or 1, W)
+    offset: Tensor | None  # (N or 1, G), or (P, N, G)
     levels: Tensor | None  # (N, columns)
+    by_draw: bool = False  # whether a cell's condition differs between draws
+
+    def of_draw(self, draw: int) -> _States:
+        """Those of one draw, with the offset of each cell."""
+        state = self.perturbation[min(draw, len(self.perturbation) - 1)].unsqueeze(0)
+        offset = self.offset if self.offset is None or self.offset.ndim == 2 else self.offset[draw]
+        return replace(self, perturbation=state, offset=offset)
 
 
 def _own_states(module: CradleModule, draw: Globals, minibatch: Minibatch) -> _States:
@@ -203,32 +219,36 @@ def _counterfactual(
 
 
 def _undamaged(
-    module: CradleModule, minibatch: Minibatch, own: _States, wanted: _States, noise: Tensor, n: int
+    module: CradleModule, minibatch: Minibatch, own: _States, wanted: _States, noise: Tensor, chance: Tensor, n: int
 ) -> _Decoded:
     """The first ``n`` cells undamaged, by the guide of damage: what is left of their own counts, and lost ones.
 
-    Averaged over the most probable kinds of damage of each cell.
+    Each draw takes a kind of damage, as probable as the guide says, by ``chance``, (P, N) between 0 and 1.
     """
     guide = module.damage_guide
     assert guide is not None
-    counts = sparse_counts(minibatch).dense()
-    evidence = module.damage_evidence(counts, own.perturbation.mean(0), own.offset, own.levels)
-    probability, kind = torch.softmax(evidence.kind + guide.kind_odds, dim=-1).topk(min(KINDS, guide.n_kinds), dim=-1)
-    probability = probability / probability.sum(-1, keepdim=True)
-    rates, kept, information = (torch.zeros(()) for _ in range(3))
-    for place, weight in enumerate(probability.unbind(-1)):
-        told = guide.of_kind(evidence, kind[:, place])
-        z_b = told.q_basal.loc + told.q_basal.scale * noise
-        share = module.decode_share(z_b, own.perturbation, None, own.offset, module.of_levels(own.levels))
+    counts, evidence = sparse_counts(minibatch).dense(), None
+    level, wanted_level = module.of_levels(own.levels), module.of_levels(wanted.levels)
+    rates, kept, information = [], torch.zeros(()), torch.zeros(())
+    for draw in range(len(noise)):
+        before, after = own.of_draw(draw), wanted.of_draw(draw)
+        if evidence is None or own.by_draw:
+            seen = before.perturbation[0] if own.by_draw else own.perturbation.mean(0)
+            evidence = module.damage_evidence(counts, seen, before.offset, own.levels)
+        up_to = torch.softmax(evidence.kind + guide.kind_odds, dim=-1).cumsum(-1)
+        kind = torch.searchsorted(up_to, chance[draw].unsqueeze(1)).squeeze(1).clamp_max(guide.n_kinds - 1)
+        told = guide.of_kind(evidence, kind)
+        z_b = (told.q_basal.loc + told.q_basal.scale * noise[draw]).unsqueeze(0)
+        share = module.decode_share(z_b, before.perturbation, None, before.offset, level)
         left, lost = told.undamaged(counts, share, module.likelihood)
         expected = left + lost
         if wanted is not own:  # genes move as their shares do
-            level = module.of_levels(wanted.levels)
-            expected = expected * (module.decode_share(z_b, wanted.perturbation, None, wanted.offset, level) / share)
-        rates = rates + weight.unsqueeze(-1) * expected
-        kept = kept + weight.unsqueeze(-1) * left.mean(0)
-        information = information + weight * told.q_basal.kl_to_standard().sum(-1)
-    return _Decoded(rates[:, :n], kept[:n], information[:n])
+            moved = module.decode_share(z_b, after.perturbation, None, after.offset, wanted_level)
+            expected = expected * (moved / share)
+        rates.append(expected[:, :n])
+        kept = kept + left[0] / len(noise)
+        information = information + told.q_basal.kl_to_standard().sum(-1) / len(noise)
+    return _Decoded(torch.cat(rates), kept[:n], information[:n])
 
 
 def _with_own(

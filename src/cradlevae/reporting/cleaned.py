@@ -65,7 +65,7 @@ def cleaned_figure(
     """Failed cells before and after :meth:`cradlevae.CradleVAE.clean`, among the cells that passed.
 
     Principal components of log2(1 + counts per 10,000), fitted on passing real cells; the cells after cleaning are
-    the layer ``sampled``, since expected counts, being smooth, could not be compared with real ones. At most 3,000
+    their drawn counts (``X``), since expected counts, being smooth, could not be compared with real ones. At most 3,000
     passing and 2,000 failed cells are drawn.
 
     Parameters
@@ -119,8 +119,8 @@ def _project(
     for key in keys if perturbation_key is None else [perturbation_key, *keys]:
         if key not in before.obs:
             raise DataError(f"obs of the cells before cleaning has no column {key!r}")
-    if "sampled" not in after.layers or "failed_qc" not in after.obs:
-        raise DataError("the cells after cleaning lack layers['sampled'] or obs['failed_qc']; give what clean returns")
+    if "failed_qc" not in after.obs:
+        raise DataError("the cells after cleaning lack obs['failed_qc']; give what clean returns")
     genes = before.var_names.get_indexer(after.var_names)
     if (genes < 0).any():
         missing = str(after.var_names[int(np.flatnonzero(genes < 0)[0])])
@@ -142,16 +142,16 @@ def _project(
     measured = np.empty((len(failed), n_components))
     if len(failed):
         measured[order] = pca.transform(_expression(counts.read(failed[order])[:, genes]))
-        sampled = pca.transform(_expression(sp.csr_matrix(after.layers["sampled"][cleaned])))
+        twins = pca.transform(_expression(Counts(after).read(cleaned)))
     else:
-        sampled = measured
+        twins = measured
     labels = np.full(before.n_obs, "all", dtype=object)
     if perturbation_key is not None:
         labels = before.obs[perturbation_key].astype(str).to_numpy(dtype=object)
     return _Cells(
         pca.transform(reference),
         measured,
-        sampled,
+        twins,
         labels[passing],
         labels[failed],
         pca.explained_variance_ratio_,

@@ -13,3 +13,6 @@ ENCODED_CELLS = 512
 
 CACHED_VALUES = 1 << 16
 """Number of values that are worked on together where many operations follow each other: they stay in the cache."""
+
+MADE_MARK = "cradlevae_made"
+"""Key of ``uns`` that marks cells that a model made."""

@@ -23,7 +23,7 @@ def references(model: cv.CradleVAE, adata: ad.AnnData, **options: object) -> set
 def test_the_models_own_output_is_not_the_truth(model: cv.CradleVAE, simulated: ad.AnnData) -> None:
     mine = simulated.copy()
     del mine.uns["truth"], mine.uns[TRUTH_MARK]
-    mine.layers["clean"] = model.clean(simulated).layers["sampled"]
+    mine.layers["clean"] = model.clean(simulated).X
     with pytest.warns(UserWarning, match=r"layers\['clean'\] not taken for the truth: .*truth='clean'"):
         assert TRUTH not in references(model, mine)
     assert TRUTH in references(model, mine, truth="clean")  # whoever names it means it
@@ -35,7 +35,7 @@ def test_a_mark_does_not_cover_what_was_put_in_the_place_of_the_truth(
     model: cv.CradleVAE, simulated: ad.AnnData
 ) -> None:
     replaced = simulated.copy()
-    replaced.layers["clean"] = model.clean(simulated).layers["sampled"]
+    replaced.layers["clean"] = model.clean(simulated).X
     with pytest.warns(UserWarning, match=r"^layers\['clean'\] not taken for the truth"):
         found = references(model, replaced)
     assert TRUTH not in found
@@ -74,7 +74,7 @@ def test_true_is_auto_false_is_nothing_and_other_types_are_refused(model: cv.Cra
     with pytest.raises(cv.DataError, match=r"layer 'klean' is not in the AnnData"):
         cv.evaluate(model, simulated, truth="klean")
     fractional = simulated.copy()
-    fractional.layers["mean"] = model.clean(simulated).X
+    fractional.layers["mean"] = model.clean(simulated).layers["expected"]
     with pytest.raises(cv.DataError, match=r"layers\['mean'\] holds fractional values"):
         cv.evaluate(model, fractional, truth="mean")
 

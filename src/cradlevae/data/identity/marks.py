@@ -22,13 +22,11 @@ from cradlevae.data.experiment import Experiment
 from cradlevae.data.identity.cell_sketch import ENOUGH_PROBES, SketchArray, choose_probes, sketch_values
 from cradlevae.data.storage.counts import Counts
 from cradlevae.errors import DataError
+from cradlevae.utils.constants import MADE_MARK
 from cradlevae.utils.types import AnnDataLike
 
 TRUTH_MARK = "cradlevae_truth"
 """Key of ``uns`` that marks data whose truth is known."""
-
-MADE_MARK = "cradlevae_made"
-"""Key of ``uns`` that marks cells that a model made."""
 
 CLEAN_LAYER, TRUTH_KEY = "clean", "truth"
 """The layer of undamaged counts, and the key of ``uns`` with what is known of simulated data."""
@@ -111,13 +109,34 @@ def known_truth(adata: AnnDataLike, data: Experiment, truth: bool | str) -> Know
     return KnownTruth(clean, simulated)
 
 
-def made_by(query: Literal["predict", "clean", "counterfactual"]) -> dict[str, Any]:
-    """The mark of cells that a model made, for their ``uns``."""
-    return {MADE_MARK: {"made_by": query, "version": version("cradlevae")}}
+def made_by(query: Literal["predict", "clean", "counterfactual"], *, label: bool | None = None) -> dict[str, Any]:
+    """The mark of cells that a model made, for their ``uns``.
+
+    Parameters
+    ----------
+    query
+        What made them.
+    label
+        Whether twins of real cells were decoded with the cells' perturbation labels; ``None`` where there are no such.
+    """
+    of_label = {} if label is None else {"label": "used" if label else "unused"}
+    return {MADE_MARK: {"made_by": query, "version": version("cradlevae"), **of_label}}
+
+
+CIRCULAR = {
+    "used": "each was decoded with its perturbation label, so effects of perturbations in them are those that the "
+    "model believes in, whatever the cells show",
+    "unused": "they were decoded without their labels, but vary only as the model has learned that cells vary, so they "
+    "are no further evidence for it",
+}
+"""Why it is circular to take twins for raw data, by whether their labels were used."""
+
+CIRCULAR_PREDICTION = "their effects are those that the model believes in"
+"""Why it is circular to take predicted cells for raw data."""
 
 
 def warn_if_made(adata: Any, what: str) -> None:
-    """Warn where a model made the cells that are given as raw data.
+    """Warn where a model made the cells that are given as raw data, and say what is circular.
 
     Parameters
     ----------
@@ -130,7 +149,8 @@ def warn_if_made(adata: Any, what: str) -> None:
     if mark is not None:
         warnings.warn(
             f"these cells were made by {mark['made_by']} of a model, and are no raw data; {what} takes them for raw "
-            f"data all the same (to be without this warning: del adata.uns[{MADE_MARK!r}])",
+            f"data all the same, which is circular: {CIRCULAR.get(mark.get('label'), CIRCULAR_PREDICTION)} (to be "
+            f"without this warning: del adata.uns[{MADE_MARK!r}])",
             stacklevel=3,
         )
 

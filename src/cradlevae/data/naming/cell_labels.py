@@ -48,6 +48,11 @@ def condition_labels(adata: AnnDataLike, fields: DataFields) -> pd.Series[str]:
     return pd.Series(names[labels.codes], index=pd.Index(adata.obs_names), dtype=object)
 
 
+def without_labels(n_cells: int) -> CellLabels:
+    """Labels of so many cells whose labels are not looked at: all stand as controls."""
+    return CellLabels(np.zeros(n_cells, dtype=np.intp), (condition_name(()),), ())
+
+
 def read_labels(adata: AnnDataLike, fields: DataFields) -> CellLabels:
     """Read which perturbations each cell got.
 

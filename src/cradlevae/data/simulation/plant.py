@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from cradlevae.data.identity.marks import mark_truth
+from cradlevae.data.identity.marks import mark_truth, warn_if_made
 from cradlevae.data.simulation.damage import CLEAN, Profile, damage
 from cradlevae.data.storage.counts import Counts
 from cradlevae.errors import DataError
@@ -83,6 +83,7 @@ def plant_artifacts(
     if unknown or not kinds:
         raise DataError(f"kinds={kinds!r} must name one or more of {', '.join(PLANTED_KINDS)}")
     check_anndata(adata)
+    warn_if_made(adata, "plant_artifacts")
     if "clean" in adata.layers:
         raise DataError("layers['clean'] is there already: plant into an AnnData whose artifacts are not known")
     if "doublet" in kinds and adata.n_obs == 1:

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 from cradlevae.data.storage.stored_matrix import Columns
 from cradlevae.errors import DataError
+from cradlevae.utils.constants import MADE_MARK
 
 
 def aligned_genes(names: Sequence[pd.Index[str]], files: Sequence[Path]) -> list[Columns | None]:
@@ -89,9 +90,11 @@ def check_names(names: pd.Index[str], tables: Sequence[pd.DataFrame], files: Seq
 
 
 def same_in_all(mappings: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the entries that are equal in all mappings."""
+    """Return the entries that are equal in all mappings, and the mark of cells that a model made if any has it."""
     first, *others = mappings
-    return {key: value for key, value in first.items() if all(_equal(value, other.get(key)) for other in others)}
+    same = {key: value for key, value in first.items() if all(_equal(value, other.get(key)) for other in others)}
+    made = [mapping[MADE_MARK] for mapping in mappings if MADE_MARK in mapping]
+    return same | ({MADE_MARK: made[0]} if made else {})
 
 
 def common_keys(groups: Sequence[Any], name: str) -> list[str]:

@@ -71,6 +71,7 @@ KINDS = {
         Kind("mask", ("true_mask", "probability")),
         Kind("signature", ("truth", "log2_fold_change")),
         Kind("clean", ("true_counts", "profile")),
+        Kind("mixing", ("cells",), ("seed",)),
     )
 }
 """Every kind by name; each is scored by one function of :mod:`cradlevae.evaluation.scorers`."""

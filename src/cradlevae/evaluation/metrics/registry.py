@@ -33,6 +33,8 @@ signature       ``(truth, log2_fold_change)``: true and inferred log2 fold chang
 clean           ``(true_counts, profile)``: true artifact-free counts (CSR, cells × genes) and a predicted profile of
                 each cell, (cells, genes), or of all cells, (1, genes), in any units;
                 returns a score of each cell, (cells,). The score is the mean over cells.
+mixing          ``(cells, *, seed)``: passing cells and as many failed ones after cleaning, in one space
+                (:class:`~cradlevae.evaluation.metrics.mixing.Mixture`: coordinates, failed, condition).
 ==============  ==============================================================================================
 
 What stands after ``*`` is given by keyword, to functions that have a parameter of that name.

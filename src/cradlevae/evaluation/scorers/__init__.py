@@ -16,5 +16,6 @@ leakage         ``latents.score_leakage``
 mask            ``simulated.score_mask``
 signature       ``simulated.score_signature``
 clean           ``clean.score_clean``
+mixing          ``mixing.score_mixing``
 ==============  ==========================
 """

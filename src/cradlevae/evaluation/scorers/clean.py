@@ -52,7 +52,7 @@ def _profiles(
 ) -> Iterator[tuple[str, FloatArray]]:
     """Predicted profiles of the damaged cells, one predictor after another: the model, then floors."""
     cleaned = clean(model, cells, cells="failed", seed=inputs.seed)
-    yield MODEL, np.asarray(cleaned.X, dtype=np.float64)
+    yield MODEL, np.asarray(cleaned.layers["expected"], dtype=np.float64)
     yield from profile_floors(inputs.data, inputs.training_rows, damaged)
     if inputs.denoiser:
         yield DENOISER, denoised_profiles(inputs.data, inputs.training_rows, damaged, seed=inputs.seed)

@@ -68,6 +68,10 @@ class CellStreams:
         """A whole number below ``most`` for each cell, (cells,)."""
         return torch.cat([torch.randint(most, (1,)) for _ in self.each(1)])
 
+    def spread(self, n: int, purpose: int) -> Tensor:
+        """Numbers between 0 and 1 for each cell, one in each n-th part of this range, in random order, (n, cells)."""
+        return torch.stack([(torch.randperm(n) + torch.rand(n)) / n for _ in self.each(purpose)], dim=1)
+
     def each(self, purpose: int) -> Iterator[int]:
         """Go through the cells; while it is at one, torch's random numbers are those of its stream for a purpose."""
         for row, key in enumerate(self._keys):
