@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from cradlevae import pl as pl
+
 # Torch looks for it when it makes its first array: large arrays then lie in large pages (Linux), of which a step of
 # training touches hundreds instead of a hundred thousand.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -82,7 +84,7 @@ _HOMES = {
 
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME)
+__all__ = sorted([*_HOME, "pl"])
 
 
 def __getattr__(name: str) -> Any:

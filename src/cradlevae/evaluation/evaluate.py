@@ -294,6 +294,8 @@ def measured_effects_of(
 ) -> Any:
     """Effects measured in the passing reference cells, as an AnnData: conditions × genes.
 
+    ``obs["n_cells"]`` is the number of cells that each effect is worth, the layer ``standard_error`` its noise.
+
     Parameters
     ----------
     model
@@ -318,4 +320,8 @@ def measured_effects_of(
     if measured is None:
         raise DataError(NOT_MEASURABLE)
     obs = pd.DataFrame(index=pd.Index(measured.conditions, name="perturbation"))
-    return ad.AnnData(X=measured.effects, obs=obs, var=predictor.var.copy())
+    layers = {}
+    if measured.noise is not None:
+        obs["n_cells"] = measured.noise.n_cells
+        layers["standard_error"] = measured.noise.standard_error
+    return ad.AnnData(X=measured.effects, obs=obs, var=predictor.var.copy(), layers=layers)

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
-import scipy.sparse as sp
 
-from cradlevae.data.moments import expression_blocks
-from cradlevae.data.storage.counts import Counts
 from cradlevae.errors import DataError
+from cradlevae.reporting.cell_map import Basis, CellMap, cell_map, passing_distances
 from cradlevae.reporting.style import (
+    CLASSES,
     FAILED,
     INK,
     MODEL,
+    MUTED,
     NOTE_SIZE,
     PASSING,
+    TICK_SIZE,
     dress,
     headline,
     legend,
     name_axes,
     new_figure,
     say_instead,
+    shorten,
 )
-from cradlevae.utils.types import AnnDataLike, FloatArray, IndexArray
+from cradlevae.utils.checks import check_anndata, check_choice, texts
+from cradlevae.utils.constants import MADE_MARK
+from cradlevae.utils.types import AnnDataLike, FloatArray
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,39 +35,25 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
-MAX_PASSING = 3000
-MAX_FAILED = 2000
-"""Largest numbers of passing and of failed cells that are drawn; of more cells, a random choice is drawn."""
-N_COMPONENTS = 20
-SEED = 0
+COLOURED = 6
+"""Number of perturbations that have a colour of their own, unless they are named."""
 
 
-@dataclass(frozen=True)
-class _Cells:
-    """Cells in the space of the principal components, (cells, components), and their perturbations."""
-
-    passing: FloatArray
-    before: FloatArray
-    after: FloatArray
-    passing_labels: npt.NDArray[np.object_]
-    failed_labels: npt.NDArray[np.object_]
-    explained: FloatArray
-
-
-def cleaned_figure(
+def cleaned(
     before: AnnDataLike,
     after: AnnDataLike,
     *,
+    basis: Basis = "pca",
+    perturbations: str | Sequence[str] | None = None,
     perturbation_key: str | None = "perturbation",
     artifact_key: str | Sequence[str] = "artifact",
     layer: str | None = None,
 ) -> Figure:
-    """Failed cells before and after :meth:`cradlevae.CradleVAE.clean`, among the cells that passed.
+    """Failed cells before and after :meth:`cradlevae.CradleVAE.clean`, among the cells that passed, by perturbation.
 
-    Principal components of log2(1 + counts per 10,000), fitted on passing real cells; the cells after cleaning are
-    their drawn counts (``X``), since expected counts, being smooth, could not be compared with real ones. At most 3,000
-    passing and 2,000 failed cells are drawn.
+    Principal components of log2(1 + counts per 10,000), fitted on passing real cells, or their UMAP with the failed
+    cells before and after; the cells after cleaning are their drawn counts, since expected counts, being smooth, could
+    not be compared with real ones. At most 3,000 passing and 2,000 failed cells are drawn.
 
     Parameters
     ----------
@@ -74,6 +61,10 @@ def cleaned_figure(
         Real cells, with counts, perturbations and artifact column(s).
     after
         The AnnData that ``clean`` returned for these cells, all of them or the failed ones.
+    basis
+        ``"pca"``, or ``"umap"`` of 20 components with 15 neighbours (scanpy; takes half a minute the first time).
+    perturbations
+        Up to 8 perturbations to colour; ``None`` takes the 6 whose passing cells differ most from the others.
     perturbation_key
         Column of ``before.obs``; ``None`` compares failed cells with all passing ones.
     artifact_key
@@ -90,108 +81,106 @@ def cleaned_figure(
     Raises
     ------
     DataError
-        If a column, layer or gene is absent, or fewer than three cells passed.
+        If a column, layer, gene or perturbation is absent, or fewer than three cells passed.
     """
-    cells = _project(before, after, perturbation_key, artifact_key, layer)
-    figure = new_figure(3.35)
-    grid = figure.add_gridspec(1, 3, width_ratios=[1, 1, 1.15])
+    check_choice("basis", basis, get_args(Basis))
+    check_anndata(before, "before")
+    check_anndata(after, "after")
+    cells = cell_map(before, after, perturbation_key, artifact_key, layer)
+    colours = _colours(cells, perturbations, perturbation_key)
+    figure = new_figure(3.7 if colours else 3.4)
+    grid = figure.add_gridspec(
+        2 if colours else 1, 3, width_ratios=[1, 1, 1.05], height_ratios=[1, 0.06][: 1 + bool(colours)]
+    )
     left, middle, right = (figure.add_subplot(grid[0, column]) for column in range(3))
+    passing, as_measured, twins = cells.plane(basis)
+    limits = _limits(np.concatenate([passing, as_measured, twins]))
     n = len(cells.before)
-    _scatter(left, cells, cells.before, FAILED)
-    _scatter(middle, cells, cells.after, MODEL)
-    name_axes(left, x=_axis(cells, 0), y=_axis(cells, 1), title=f"{n:,} failed cells as measured")
-    name_axes(middle, x=_axis(cells, 0), title="the same, artifact taken away")
+    for ax, failed, plain in ((left, as_measured, FAILED), (middle, twins, MODEL)):
+        _scatter(ax, cells, passing, failed, colours or {"all": plain})
+        ax.set_xlim(*limits[0])
+        ax.set_ylim(*limits[1])
+        if basis == "umap":
+            ax.set_xticks([])
+            ax.set_yticks([])
+    name_axes(left, x=_axis(cells, 0, basis), y=_axis(cells, 1, basis), title=f"{n:,} failed cells as measured")
+    name_axes(middle, x=_axis(cells, 0, basis), title="the same, artifact taken away")
     _distances(right, cells)
-    headline(figure, "Failed cells before and after cleaning, among the cells that passed (grey)", _caption(after))
+    if colours:
+        _key(figure.add_subplot(grid[1, :]), cells, colours)
+    headline(
+        figure, "Failed cells before and after cleaning, among the cells that passed (grey)",
+        _caption(after, basis, marked=bool(colours)),
+    )  # fmt: skip
     return figure
 
 
-def _project(
-    before: AnnDataLike,
-    after: AnnDataLike,
-    perturbation_key: str | None,
-    artifact_key: str | Sequence[str],
-    layer: str | None,
-) -> _Cells:
-    from sklearn.decomposition import PCA
-
-    keys = [artifact_key] if isinstance(artifact_key, str) else list(artifact_key)
-    for key in keys if perturbation_key is None else [perturbation_key, *keys]:
-        if key not in before.obs:
-            raise DataError(f"obs of the cells before cleaning has no column {key!r}")
-    if "failed_qc" not in after.obs:
-        raise DataError("the cells after cleaning lack obs['failed_qc']; give what clean returns")
-    genes = before.var_names.get_indexer(after.var_names)
-    if (genes < 0).any():
-        missing = str(after.var_names[int(np.flatnonzero(genes < 0)[0])])
-        raise DataError(f"gene {missing!r} of the cleaned cells is not among the genes of the cells before")
-    rng = np.random.default_rng(SEED)
-    artifact = (before.obs[keys].astype(float) != 0).any(axis=1).to_numpy()
-    passing = _sample(np.flatnonzero(~artifact), MAX_PASSING, rng)
-    rows = before.obs_names.get_indexer(after.obs_names)
-    cleaned = _sample(np.flatnonzero(after.obs["failed_qc"].to_numpy(dtype=bool) & (rows >= 0)), MAX_FAILED, rng)
-    if len(passing) < 3:
-        raise DataError(f"{len(passing)} cells passed quality control; at least three are needed to compare with")
-
-    counts = Counts(before, layer)
-    reference = _expression(counts.read(passing)[:, genes])
-    n_components = min(N_COMPONENTS, *(size - 1 for size in reference.shape))
-    pca = PCA(n_components, svd_solver="arpack", random_state=SEED).fit(reference)
-    failed = rows[cleaned]
-    order = np.argsort(failed)
-    measured = np.empty((len(failed), n_components))
-    if len(failed):
-        measured[order] = pca.transform(_expression(counts.read(failed[order])[:, genes]))
-        twins = pca.transform(_expression(Counts(after).read(cleaned)))
-    else:
-        twins = measured
-    labels = np.full(before.n_obs, "all", dtype=object)
-    if perturbation_key is not None:
-        labels = before.obs[perturbation_key].astype(str).to_numpy(dtype=object)
-    return _Cells(
-        pca.transform(reference),
-        measured,
-        twins,
-        labels[passing],
-        labels[failed],
-        pca.explained_variance_ratio_,
-    )
+def _colours(cells: CellMap, asked: object, key: str | None) -> dict[str, str]:
+    """Colour of each perturbation that has one; empty without perturbations."""
+    if key is None:
+        return {}
+    names = cells.distinct(COLOURED)
+    if asked is not None:
+        names = list(dict.fromkeys(texts("perturbations", asked)))
+        unknown = [name for name in names if name not in cells.failed_labels and name not in cells.passing_labels]
+        if unknown or not 0 < len(names) <= len(CLASSES):
+            raise DataError(
+                f"perturbations: no cell drawn is labelled {unknown[0]!r}" if unknown
+                else f"perturbations has {len(names)} names; give 1 to {len(CLASSES)}"
+            )  # fmt: skip
+    return dict(zip(names, CLASSES, strict=False))
 
 
-def _sample(rows: IndexArray, n: int, rng: np.random.Generator) -> IndexArray:
-    return rows if len(rows) <= n else np.sort(rng.choice(rows, n, replace=False))
+def _key(ax: Axes, cells: CellMap, colours: dict[str, str]) -> None:
+    """What the colours mean, in axes of their own."""
+    ax.set_axis_off()
+    for name, colour in colours.items():
+        n = int((cells.failed_labels == name).sum())
+        ax.scatter([], [], s=14, color=colour, linewidths=0, label=f"{shorten(name, 13)} ({n:,})")
+    ax.scatter([], [], s=14, color=MUTED, linewidths=0, alpha=0.6, label="others")
+    ax.legend(
+        loc="center left", ncols=len(colours) + 1 if len(colours) <= COLOURED else 5, fontsize=TICK_SIZE,
+        labelcolor=INK, frameon=False, handletextpad=0.1, columnspacing=0.8, borderaxespad=0.0,
+    )  # fmt: skip
 
 
-def _expression(counts: sp.csr_matrix) -> sp.csr_matrix:
-    blocks = [block for _, block in expression_blocks(sp.csr_matrix(counts), "perturbseq")]
-    return sp.csr_matrix(sp.vstack(blocks, format="csr"))
-
-
-def _axis(cells: _Cells, index: int) -> str:
+def _axis(cells: CellMap, index: int, basis: Basis) -> str:
+    if basis == "umap":
+        return f"UMAP {index + 1}"
     if index >= len(cells.explained):
         return ""
     return f"PC{index + 1} ({cells.explained[index]:.1%} of variance)"
 
 
-def _plane(coordinates: FloatArray) -> FloatArray:
-    """The first two components; the second is zero where there is only one."""
-    return np.column_stack([coordinates, np.zeros(len(coordinates))])[:, :2]
-
-
-def _scatter(ax: Axes, cells: _Cells, failed: FloatArray, colour: str) -> None:
-    dress(ax)
-    everyone = _plane(np.concatenate([cells.passing, cells.before, cells.after]))
-    low, high = np.quantile(everyone, [0.002, 0.998], axis=0)
+def _limits(every: FloatArray) -> FloatArray:
+    """Range of each coordinate, (2, 2), without the outermost cells."""
+    low, high = np.quantile(every, [0.002, 0.998], axis=0)
     margin = 0.06 * np.maximum(high - low, 1e-6)
-    grey, drawn = _plane(cells.passing), _plane(failed)
-    size = float(np.clip(2500 / max(len(grey) + len(drawn), 1), 3, 9))
-    ax.scatter(grey[:, 0], grey[:, 1], s=size, color=PASSING, alpha=0.35, linewidths=0, rasterized=True)
-    ax.scatter(drawn[:, 0], drawn[:, 1], s=size, color=colour, alpha=0.6, linewidths=0, rasterized=True)
-    ax.set_xlim(low[0] - margin[0], high[0] + margin[0])
-    ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
+    return np.column_stack([low - margin, high + margin])
 
 
-def _distances(ax: Axes, cells: _Cells) -> None:
+def _scatter(ax: Axes, cells: CellMap, passing: FloatArray, failed: FloatArray, colours: dict[str, str]) -> None:
+    """Passing cells in grey, failed ones in the colours of their perturbations, with the passing cells' centres."""
+    dress(ax)
+    size = float(np.clip(2500 / max(len(passing) + len(failed), 1), 3, 9))
+    ax.scatter(passing[:, 0], passing[:, 1], s=size, color=PASSING, alpha=0.3, linewidths=0, rasterized=True)
+    rest = np.array([name not in colours for name in cells.failed_labels], dtype=bool)
+    ax.scatter(failed[rest, 0], failed[rest, 1], s=size, color=MUTED, alpha=0.45, linewidths=0, rasterized=True)
+    single = len(colours) == 1
+    for name, colour in colours.items():
+        own = cells.failed_labels == name
+        ax.scatter(
+            failed[own, 0], failed[own, 1], s=size if single else 1.6 * size, color=colour,
+            alpha=0.6 if single else 0.85, linewidths=0, rasterized=True, zorder=3,
+        )  # fmt: skip
+        of_name = passing[cells.passing_labels == name]
+        if len(of_name) and not single:
+            middle = np.median(of_name, axis=0)
+            for ink, width, length in (("white", 3.2, 9.5), (colour, 1.6, 8)):
+                ax.plot(*middle, "+", color=ink, markersize=length, markeredgewidth=width, zorder=4)
+
+
+def _distances(ax: Axes, cells: CellMap) -> None:
     passing, before, after = passing_distances(
         cells.passing, cells.passing_labels, (cells.before, cells.after), cells.failed_labels
     )
@@ -237,52 +226,29 @@ def _distances(ax: Axes, cells: _Cells) -> None:
         )  # fmt: skip
 
 
-def passing_distances(
-    passing: FloatArray,
-    passing_labels: npt.NDArray[np.object_],
-    failed: tuple[FloatArray, ...],
-    failed_labels: npt.NDArray[np.object_],
-) -> tuple[FloatArray, ...]:
-    """Distance of cells to the centroid of the passing cells of the same perturbation.
-
-    A passing cell is compared with the centroid of the *other* ones: with few cells, its own part in the centroid would
-    bring the two together.
-
-    Parameters
-    ----------
-    passing
-        Coordinates of the passing cells, (cells, components).
-    passing_labels
-        Their perturbations, (cells,).
-    failed
-        Coordinates of the failed cells, several versions, each (failed cells, components).
-    failed_labels
-        Their perturbations, (failed cells,).
-
-    Returns
-    -------
-    Distances of the passing cells that are not alone, and of each version of the failed cells whose perturbation has
-    passing cells.
-    """
-    codes, names = pd.factorize(passing_labels)
-    n = np.bincount(codes, minlength=len(names)).astype(np.float64)
-    membership = sp.csr_matrix((np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(len(names), len(codes)))
-    centroid = np.asarray(membership @ passing) / n[:, None]
-    company = n[codes]
-    spread = np.linalg.norm(passing - centroid[codes], axis=1)
-    own = (spread * company / np.maximum(company - 1.0, 1.0))[company > 1]
-    target = pd.Index(names).get_indexer(pd.Index(failed_labels)) if len(names) else np.full(len(failed_labels), -1)
-    known = target >= 0
-    return own, *(np.linalg.norm(version[known] - centroid[target[known]], axis=1) for version in failed)
+SERVES = {
+    "used": "These twins were decoded with their labels: they serve for a look at cells; for clustering take those of "
+    "clean(use_label=False), and for differential expression and effects no twin but the model's effects.",
+    "unused": "These twins were decoded without their labels: they serve for clustering beside raw passing cells; for "
+    "differential expression and effects take no twin but the model's effects.",
+}
+"""What twins serve for, by whether their labels were used."""
 
 
-def _caption(after: AnnDataLike) -> str:
-    text = (
-        "Principal components of log2(1 + counts per 10,000), fitted on passing cells. Distances: to the centroid "
-        "of the passing cells of the same perturbation; lines: medians. After cleaning: counts sampled from the "
-        "model, since its expected counts are smoother than any real cell and would seem closer than they are. "
-        "Sampled counts, too, hold only the variation that the model knows: a distance below that of passing cells is "
-        "no sign of a better cell."
+def _serves(after: AnnDataLike) -> str:
+    mark: Any = after.uns.get(MADE_MARK, {})
+    return SERVES.get(mark.get("label"), "")
+
+
+def _caption(after: AnnDataLike, basis: Basis, *, marked: bool) -> str:
+    text = "Principal components of log2(1 + counts per 10,000), fitted on passing cells"
+    text += "; UMAP of these and of the failed cells before and after. " if basis == "umap" else ". "
+    text += "Colours: perturbations (failed cells drawn); crosses: medians of their passing cells. " if marked else ""
+    text += (
+        "Distances: to the centroid of the passing cells of the same perturbation; lines: medians. After cleaning: "
+        "counts drawn from the twins (X of clean), since expected counts are smoother than any real cell and would seem "
+        "closer than they are. Drawn counts, too, hold only the variation that the model knows: a distance below that "
+        f"of passing cells is no sign of a better cell. {_serves(after)}"
     )
     if "confounded" in after.obs:
         failed = after.obs["failed_qc"].to_numpy(dtype=bool)

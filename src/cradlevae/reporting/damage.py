@@ -18,6 +18,7 @@ from cradlevae.reporting.style import (
     name_axes,
     new_figure,
     percent,
+    plain_counts,
 )
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ FEWEST = 5
 BINS = 20
 
 
-def damage_figure(diagnoses: pd.DataFrame) -> Figure:
+def damage(diagnoses: pd.DataFrame) -> Figure:
     """Draw how many failed cells suffered each kind of damage, and how hard.
 
     Parameters
@@ -53,7 +54,8 @@ def damage_figure(diagnoses: pd.DataFrame) -> Figure:
         ax.grid(False, axis="y")
     left.barh(range(len(kinds)), number[order], color=FAILED, height=0.6)
     left.set_yticks(range(len(kinds)), [kinds[at].replace("_", " ") for at in order], fontsize=TICK_SIZE)
-    left.margins(x=0.22)
+    left.margins(x=0.42)
+    plain_counts(left.xaxis)
     for place, at in enumerate(order):
         text = f" {number[at]:,.0f} ({percent(number[at], len(diagnoses))})"
         left.text(number[at], place, text, va="center", fontsize=NOTE_SIZE, color=INK)

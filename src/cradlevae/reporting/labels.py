@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-REACH = (4.0, 8.0, 13.0, 19.0, 26.0, 34.0)
+REACH = (4.0, 8.0, 13.0, 19.0, 26.0, 34.0, 44.0, 56.0)
 """Distances between a point and its name that are tried, in points (1/72 inch)."""
 ANGLES = np.deg2rad(np.arange(0.0, 360.0, 22.5))
-GAP = 1.0
-"""Least space around a name, in points."""
+GAP = 2.0
+"""Least space around a name, in points: a name that touches no centre then touches no dot."""
 
 
 def settle(figure: Figure) -> None:
@@ -30,12 +30,14 @@ def settle(figure: Figure) -> None:
 def label_points(ax: Axes, x: FloatArray, y: FloatArray, names: Sequence[str], chosen: IndexArray) -> None:
     """Write the names of the ``chosen`` points next to them, with a thin line where they had to move away.
 
+    A name that would cover a point, another name or the frame wherever it stood is left out.
+
     Parameters
     ----------
     ax
         Axes with final limits in a figure that has been through :func:`settle`.
     x, y
-        All points, (points,); names keep clear of them where they can.
+        All points, (points,); names keep clear of them.
     names
         The names of all points.
     chosen
@@ -52,15 +54,16 @@ def label_points(ax: Axes, x: FloatArray, y: FloatArray, names: Sequence[str], c
     inside = (at >= frame.min).all(axis=1) & (at <= frame.max).all(axis=1)
     font = FontProperties(size=NOTE_SIZE)
     halo = [withStroke(linewidth=1.6, foreground="white", alpha=0.85)]
-    weight = np.ones(len(at))
-    weight[chosen] = 6.0
     taken: list[FloatArray] = []  # left, bottom, right, top in pixels
     for index in chosen:
         if not inside[index]:
             continue
         width, height, _ = renderer.get_text_width_height_descent(str(names[index]), font, False)
         half = np.array([width, height]) / 2 + GAP * unit
-        box, offset = _best_box(at[index], half, unit, frame, (at[inside], weight[inside]), taken)
+        place = _best_box(at[index], half, unit, frame, at[inside], taken)
+        if place is None:
+            continue
+        box, offset = place
         taken.append(box)
         line = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.4, "shrinkA": 0.0, "shrinkB": 1.5}
         note = ax.annotate(
@@ -81,26 +84,18 @@ def label_points(ax: Axes, x: FloatArray, y: FloatArray, names: Sequence[str], c
 
 
 def _best_box(
-    point: FloatArray,
-    half: FloatArray,
-    unit: float,
-    frame: Any,
-    obstacles: tuple[FloatArray, FloatArray],
-    taken: list[FloatArray],
-) -> tuple[FloatArray, FloatArray]:
-    """The box in which a name covers least and is closest to its point, and the box's centre relative to the point."""
-    best_cost, best_box, best_offset = np.inf, np.zeros(4), np.zeros(2)
-    points, weight = obstacles
+    point: FloatArray, half: FloatArray, unit: float, frame: Any, points: FloatArray, taken: list[FloatArray]
+) -> tuple[FloatArray, FloatArray] | None:
+    """The closest box in which a name covers nothing, and its centre relative to the point; ``None`` where is none."""
     others = np.array(taken).reshape(-1, 4)
     for reach in REACH:
         for angle in ANGLES:
             towards = np.array([np.cos(angle), np.sin(angle)])
             offset = towards * (reach * unit) + np.clip(towards * 1.5, -1.0, 1.0) * half
             low, high = point + offset - half, point + offset + half
-            covered = weight[((points > low) & (points < high)).all(axis=1)].sum()
-            clashes = ((others[:, :2] < high) & (others[:, 2:] > low)).all(axis=1).sum()
+            covers = ((points > low) & (points < high)).all(axis=1).any()
+            clashes = ((others[:, :2] < high) & (others[:, 2:] > low)).all(axis=1).any()
             outside = (low < frame.min).any() or (high > frame.max).any()
-            cost = reach + 5.0 * min(float(covered), 16.0) + 200.0 * int(clashes) + 100.0 * bool(outside)
-            if cost < best_cost:
-                best_cost, best_box, best_offset = cost, np.concatenate([low, high]), offset
-    return best_box, best_offset
+            if not (covers or clashes or outside):
+                return np.concatenate([low, high]), offset
+    return None

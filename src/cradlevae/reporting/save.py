@@ -11,7 +11,7 @@ from cradlevae.utils.atomic import atomic_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DPI = 150
+DPI = 300
 """Pixels per inch of a PNG, and of the dense parts of an SVG or PDF."""
 FORMATS = ("png", "svg", "pdf")
 

@@ -43,7 +43,7 @@ LOWEST = -0.5
 NEEDED = ("metric", "predictor", "value")
 
 
-def scores_figure(scores: pd.DataFrame) -> Figure:
+def scores(scores: pd.DataFrame) -> Figure:
     """Draw the model's main scores beside those of all floors, with the attainable score where it is known.
 
     Parameters
@@ -77,7 +77,7 @@ def scores_figure(scores: pd.DataFrame) -> Figure:
     references = list(dict.fromkeys(shown["reference"].astype(str)))
     predictors = _order(shown, metrics[0])
 
-    row_height = 0.55 + 0.19 * len(predictors)
+    row_height = 0.6 + 0.17 * (len(predictors) + 1)
     figure = new_figure(0.8 + row_height * len(references))
     grid = figure.add_gridspec(len(references), len(metrics))
     for row, reference in enumerate(references):
@@ -164,7 +164,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, predictors: list[str], band: tuple[floa
 def _name_predictors(ax: Axes, predictors: list[str]) -> None:
     names = [name if _is_model(name) else name.replace("_", " ") for name in predictors]
     ax.set_yticks(range(len(predictors)), names, parse_math=False)
-    ax.set_ylim(-0.6, len(predictors) - 0.4)
+    ax.set_ylim(-0.6, len(predictors) + 0.5)  # the topmost row is the ceiling's number
     for label, name in zip(ax.get_yticklabels(), predictors, strict=True):
         label.set_fontsize(TICK_SIZE)
         label.set_fontweight("bold" if name == MODEL_NAME else "normal")
@@ -175,7 +175,10 @@ def _draw_ceiling(ax: Axes, value: float, band: tuple[float, float] | None, top:
     if band is not None:
         ax.axvspan(*band, color=CEILING, alpha=0.13, linewidth=0, zorder=0)
     ax.axvline(value, color=CEILING, linewidth=1.4, zorder=1)
-    ax.text(value, top - 0.38, number(value), ha="center", va="bottom", fontsize=NOTE_SIZE, color=CEILING)
+    ax.text(
+        value - 0.03, top - 0.1, number(value), ha="right", va="center", fontsize=NOTE_SIZE, color=CEILING,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6}, zorder=5,
+    )  # fmt: skip
 
 
 def _dot(ax: Axes, row: pd.Series[float], height: int, low: float) -> None:

@@ -35,7 +35,7 @@ NAMED, NAMED_OF_MANY = 6, 3
 NEEDED = ("log2_fold_change", "share")
 
 
-def signature_figure(signature: pd.DataFrame) -> Figure:
+def signature(signature: pd.DataFrame) -> Figure:
     """Log2 fold change of each gene by the artifact against its share of the counts.
 
     Parameters

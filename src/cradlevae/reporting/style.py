@@ -8,6 +8,9 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from cradlevae.errors import DataError
+from cradlevae.utils.checks import shown
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
@@ -24,6 +27,8 @@ PASSING = "#9AA3AC"
 """Colour of cells that passed, and of other things in the background."""
 FLOOR = "#5F6770"
 """Colour of floors."""
+CLASSES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#B8A900", "#000000")
+"""Colours of up to eight kinds of things: perturbations, classes."""
 INK = "#22262A"
 """Colour of text."""
 MUTED = "#5F6770"
@@ -31,26 +36,64 @@ MUTED = "#5F6770"
 GRID = "#E7EAED"
 """Colour of grid lines."""
 
-WIDTH = 7.2
+MILLIMETRE = 1 / 25.4
+"""In inches."""
+WIDTH = 180 * MILLIMETRE
 """Width of a figure in inches: two columns of a journal page."""
+COLUMN = 85 * MILLIMETRE
+"""Width of a figure in inches: one column of a journal page."""
+TALLEST = 225 * MILLIMETRE
+"""Height in inches of a figure that fills a journal page."""
 TITLE_SIZE = 10.0
 PANEL_TITLE_SIZE = 8.0
 LABEL_SIZE = 7.5
 TICK_SIZE = 7.0
 NOTE_SIZE = 6.5
-CAPTION_CHARACTERS = 138
-"""Number of characters of a caption that fit on a line."""
+TITLE_CHARACTERS, CAPTION_CHARACTERS = 12.2, 18.6
+"""Number of characters of a title, and of a caption, that fit on a line of one inch."""
 
 
-def new_figure(height: float) -> Figure:
-    """Make an empty figure of two-column width, ``height`` in inches, whose panels arrange themselves."""
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """Make an empty figure, ``height`` by ``width`` in inches, whose panels arrange themselves."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white", dpi=100)
+    from cradlevae.reporting.layout.notebook import ShownFigure
+
+    figure = ShownFigure(figsize=(width, height), layout="constrained", facecolor="white", dpi=150)
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.02, hspace=0.02)  # type: ignore[union-attr,call-arg]
     return figure
+
+
+def one_panel(ax: Axes | None, height: float, width: float = COLUMN) -> Axes:
+    """The axes of a figure of one panel: those that a user gave, or else those of a new figure.
+
+    Raises
+    ------
+    DataError
+        If ``ax`` is something else than axes.
+    """
+    from matplotlib.axes import Axes
+
+    if ax is None:
+        ax = new_figure(height, width).add_subplot()
+    elif not isinstance(ax, Axes):
+        raise DataError(f"ax is {shown(ax)}; it must be a matplotlib Axes, e.g. of fig, ax = plt.subplots()")
+    dress(ax)
+    return ax
+
+
+def one_panel_done(ax: Axes, given: Axes | None, title: str, caption: str = "") -> Figure | Axes:
+    """Write title and caption, and return the new figure, or the axes that the user gave, with no more than a title.
+
+    A notebook shows what is returned. It shows the figure of the user's axes by itself, so that this is not returned.
+    """
+    if given is not None:
+        ax.set_title(title, loc="left", fontsize=PANEL_TITLE_SIZE, color=INK, pad=5, parse_math=False)
+        return ax
+    figure: Any = ax.figure
+    headline(figure, title, caption)
+    return figure  # type: ignore[no-any-return]
 
 
 def panels(n: int, *, columns: int = 3, row_height: float = 1.9, head: float = 0.9) -> tuple[Figure, list[Axes]]:
@@ -99,10 +142,11 @@ def name_axes(ax: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
 
 def headline(figure: Figure, title: str, caption: str = "") -> None:
     """Write above the panels what they show, and below them how to read it."""
-    figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE_SIZE, fontweight="bold", color=INK, parse_math=False)
+    lines = _filled(figure, title, TITLE_CHARACTERS)
+    figure.suptitle(lines, x=0.01, ha="left", fontsize=TITLE_SIZE, fontweight="bold", color=INK, parse_math=False)
     if caption:
         figure.supxlabel(
-            textwrap.fill(caption, CAPTION_CHARACTERS),
+            _filled(figure, caption, CAPTION_CHARACTERS),
             x=0.01,
             ha="left",
             fontsize=NOTE_SIZE,
@@ -110,6 +154,11 @@ def headline(figure: Figure, title: str, caption: str = "") -> None:
             linespacing=1.35,
             parse_math=False,
         )
+
+
+def _filled(figure: Figure, text: str, characters: float) -> str:
+    """Break a text into lines that fit the figure."""
+    return textwrap.fill(text, round(figure.get_figwidth() * characters))
 
 
 def legend(ax: Axes, *, above: bool = False) -> None:
@@ -145,6 +194,14 @@ def plain_log_ticks(axis: Axis, low: float, high: float) -> None:
     axis.set_major_locator(MaxNLocator(3) if ratio < 5 else LogLocator(subs=subs, numticks=12))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+
+
+def plain_counts(axis: Axis) -> None:
+    """Ticks such as 2,000 at whole numbers of a linear axis."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(5, integer=True))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
 def say_instead(ax: Axes, text: str, *, width: int = 34) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,13 +13,13 @@ from cradlevae.reporting.style import (
     INK,
     MODEL,
     MUTED,
+    NOTE_SIZE,
     TICK_SIZE,
-    dress,
     headline,
-    legend,
     name_axes,
-    new_figure,
+    panels,
 )
+from cradlevae.utils.checks import shown
 from cradlevae.utils.types import FloatArray
 
 if TYPE_CHECKING:
@@ -27,69 +27,72 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-TERMS = {
+TITLES = {
+    "loss": "Loss",
     "reconstruction": "Reconstruction",
     "basal": "Basal state (KL)",
     "mask": "Mask (KL)",
     "embedding": "Embedding (KL)",
     "artifact": "Artifact (KL)",
     "counterfactual": "Counterfactual",
-    "pair_counts": "Undamaged counts of pairs",
+    "pair_counts": "Counts of pairs",
     "pair_damage": "Damage of pairs",
+    "gene_effects": "Gene effects (KL)",
+    "level_effects": "Batch effects (KL)",
+    "cell_artifact": "Cell artifact (KL)",
+    "weights": "Prior of the weights",
 }
-"""Names of the terms of the loss; other terms have the name of their column."""
-COLUMNS = 3
+"""Names of the loss and of its terms; other terms have the name of their column."""
+COLUMNS = 4
 WARM_UP = 0.05
 """Share of the epochs, at the beginning, that may lie outside of the y axes: their fall would flatten the others."""
 
 
-def training_figure(history: pd.DataFrame) -> Figure:
-    """Draw the loss of training and validation cells by epoch, the best epoch, and each term of the loss.
+def training(model: Any) -> Figure:
+    """Loss of training and validation cells by epoch, the best epoch, and each term of the loss.
 
     Parameters
     ----------
-    history
-        Learning curves as :attr:`cradlevae.CradleVAE.history` holds them, one row per epoch: ``epoch``,
-        ``train_loss``, ``train_<term>``; and, where cells were held out, ``val_loss``, ``val_<term>``.
+    model
+        A trained model; or its learning curves as :attr:`cradlevae.CradleVAE.history` holds them, one row per epoch:
+        ``epoch``, ``train_loss``, ``train_<term>``; and, where cells were held out, ``val_loss``, ``val_<term>``.
 
     Returns
     -------
     matplotlib.figure.Figure
-        A panel of the loss, and one of each term.
+        A panel of the loss and one of each term that is not zero throughout, all of one size.
 
     Raises
     ------
     DataError
         If there is no epoch, or no training loss.
     """
+    history = model if isinstance(model, pd.DataFrame) else getattr(model, "history", None)
+    if not isinstance(history, pd.DataFrame):
+        raise DataError(f"model is {shown(model)}; give a trained model, or its history")
     if "train_loss" not in history or len(history) == 0:
         raise DataError("the history holds no epoch with a 'train_loss'; train the model first")
     epoch = _values(history, "epoch") if "epoch" in history else np.arange(len(history), dtype=np.float64)
-    terms = [name.removeprefix("train_") for name in map(str, history.columns) if name.startswith("train_")]
-    terms = [name for name in terms if name != "loss"]
-    terms = [name for name in TERMS if name in terms] + [name for name in terms if name not in TERMS]
-    rows = -(-len(terms) // COLUMNS)
-    figure = new_figure(2.9 + 1.45 * rows)
-    grid = figure.add_gridspec(1 + rows, COLUMNS, height_ratios=[1.7] + [1.0] * rows)
-
-    ax = figure.add_subplot(grid[0, :])
+    terms = _terms(history)
+    names = ["loss", *terms]
+    figure, axes = panels(len(names), columns=COLUMNS, row_height=1.35, head=1.05)
     best = _best(history)
-    zoomed = _curves(ax, epoch, history, "loss", best)
-    name_axes(ax, x="epoch", y="loss (nats per cell)", title="Loss")
-    legend(ax, above=True)
-    for index, name in enumerate(terms):
-        panel = figure.add_subplot(grid[1 + index // COLUMNS, index % COLUMNS], sharex=ax)
-        zoomed |= _curves(panel, epoch, history, name, best)
-        title = TERMS.get(name, name.replace("_", " "))
-        last_row = index + COLUMNS >= len(terms)
-        name_axes(
-            panel,
-            x="epoch" if last_row else "",
-            y="nats per cell" if index % COLUMNS == 0 else "",
-            title=title,
-        )
+    zoomed = False
+    for index, (name, ax) in enumerate(zip(names, axes, strict=True)):
+        zoomed |= _curves(ax, epoch, history, name, best)
+        last_row = index + COLUMNS >= len(names)
+        title = TITLES.get(name, name.replace("_", " ").capitalize())
+        name_axes(ax, x="epoch" if last_row else "", y="nats per cell" if index % COLUMNS == 0 else "", title=title)
+    axes[0].legend(loc="upper right", fontsize=NOTE_SIZE, labelcolor=INK, frameon=False, handlelength=1.0)
     headline(figure, _title(history, epoch, best), _caption(history, zoomed=zoomed))
     return figure
+
+
+def _terms(history: pd.DataFrame) -> list[str]:
+    """Terms of the loss that are not zero throughout, the known ones first."""
+    names = [name.removeprefix("train_") for name in map(str, history.columns) if name.startswith("train_")]
+    names = [name for name in names if name != "loss" and (history[f"train_{name}"].fillna(0) != 0).any()]
+    return [name for name in TITLES if name in names] + [name for name in names if name not in TITLES]
 
 
 def _values(history: pd.DataFrame, column: str) -> FloatArray:
@@ -108,8 +111,7 @@ def _curves(ax: Axes, epoch: FloatArray, history: pd.DataFrame, name: str, best:
     """Draw training and, where there is one, validation curve of a term; true if the first epochs are left out."""
     from matplotlib.ticker import MaxNLocator
 
-    dress(ax)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     curves = []
     for part, label, colour in (("train", "training", MODEL), ("val", "validation", FAILED)):
         column = f"{part}_{name}"
@@ -125,7 +127,7 @@ def _curves(ax: Axes, epoch: FloatArray, history: pd.DataFrame, name: str, best:
             ax.plot(
                 [epoch[best]], [history["val_loss"].iloc[best]], "o", color=FAILED, markersize=5,
                 markeredgecolor="white", zorder=5,
-                label=f"best epoch ({epoch[best]:.0f})",
+                label="best epoch",
             )  # fmt: skip
     return zoomed
 
@@ -149,7 +151,7 @@ def _zoom(ax: Axes, curves: list[FloatArray]) -> bool:
         transform=ax.transAxes,
         ha="left",
         va="top",
-        fontsize=TICK_SIZE - 2,
+        fontsize=TICK_SIZE,
         color=INK,
         alpha=0.6,
     )

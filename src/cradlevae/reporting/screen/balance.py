@@ -32,6 +32,7 @@ from cradlevae.reporting.style import (
     name_axes,
     new_figure,
     number,
+    plain_counts,
     shorten,
 )
 from cradlevae.utils.types import FloatArray
@@ -79,10 +80,11 @@ def batches_figure(data: Experiment) -> Figure | None:
     left.barh(height, rows["n_passing"], color=PASSING, height=0.7, label="passing cells")
     left.barh(height, rows["n_controls"], color=MODEL, height=0.7, label="controls among them")
     left.set_yticks(height, labels, fontsize=TICK_SIZE, parse_math=False)
+    plain_counts(left.xaxis)
     legend(left, above=True)
     name_axes(left, x="cells")
-    right.plot(rows["difference"], height, "o", color=MODEL, markersize=5)
-    right.set_xlim(left=0)
+    right.plot(rows["difference"], height, "o", color=MODEL, markersize=5, clip_on=False)
+    right.set_xlim(0, 1.12 * max(float(rows["difference"].max(skipna=True)), 0.01) if rows["difference"].any() else 1.0)
     name_axes(right, x="difference of its controls (log2)")
     headline(figure, _batches_title(table), _batches_caption(table, len(rows)))
     return figure
@@ -136,6 +138,7 @@ def balance_figure(data: Experiment) -> Figure | None:
     image = _field(ax, np.clip(relative, -RANGE, RANGE), drawn, [f"{share:.0%}" for share in drawn.to_numpy().ravel()])
     bar = figure.colorbar(image, ax=ax, shrink=0.7, pad=0.02)
     bar.ax.tick_params(labelsize=TICK_SIZE, color=MUTED, labelcolor=INK)
+    bar.outline.set_visible(False)  # type: ignore[operator]
     bar.set_label("share against the controls' (log2)", fontsize=NOTE_SIZE, color=INK)
     name_axes(ax, x=factor.key)
     headline(figure, _balance_title(data, factor, balance), _balance_caption(balance, len(drawn) - 1, len(treated)))

@@ -22,6 +22,7 @@ from cradlevae.reporting.style import (
     name_axes,
     panels,
     percent,
+    plain_counts,
     plain_log_ticks,
 )
 from cradlevae.utils.types import AnnDataLike
@@ -40,7 +41,7 @@ PARTS = {
 """Columns of the report in the order of the bars: name and colour."""
 
 
-def guides_figure(adata: AnnDataLike) -> Figure:
+def guides(adata: AnnDataLike) -> Figure:
     """Cells by what each rule makes of them, and the number of cells of each guide RNA.
 
     Parameters
@@ -96,5 +97,6 @@ def _rules(ax: Axes, report: pd.DataFrame) -> None:
     ax.invert_yaxis()
     ax.grid(False, axis="y")
     ax.set_xlim(0, float(left.max(initial=1.0)))
+    plain_counts(ax.xaxis)
     name_axes(ax, x="cells")
     legend(ax, above=True)

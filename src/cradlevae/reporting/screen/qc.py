@@ -40,12 +40,14 @@ NAMES = {
 }
 """Title and x label of each criterion."""
 LOGARITHMIC = frozenset({"umi", "genes"})
+PERCENTAGES = frozenset({"mito", "ribo", "haemo"})
 BINS = 45
-TAIL = 3.0
-"""How far the axis of a percentage goes beyond its threshold, in distances from the median to the threshold."""
+ROUND = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+TICK_GAP = 0.11
+"""Percentages at which an axis may have ticks, and the least share of its length between two of them."""
 
 
-def qc_figure(adata: AnnDataLike) -> Figure:
+def qc(adata: AnnDataLike) -> Figure:
     """Histogram of each QC criterion with its threshold and the share of cells that fail it.
 
     Parameters
@@ -76,8 +78,9 @@ def qc_figure(adata: AnnDataLike) -> Figure:
     headline(
         figure,
         f"Quality control: {share} of {overall['n_cells']:,} cells fail a criterion",
-        "Dashed: threshold (of each batch, where there are several). Orange: cells that fail this criterion. "
-        "Values beyond an axis are counted in its outermost bin.",
+        "Dashed: threshold (of each batch, where there are several). Orange: cells that fail this criterion. Numbers "
+        "of cells are on a logarithmic scale. "
+        "Axes of percentages are even up to the threshold, and logarithmic far beyond.",
     )
     return figure
 
@@ -101,7 +104,7 @@ def _panel(ax: Axes, criterion: str, rows: pd.DataFrame, obs: pd.DataFrame) -> N
     thresholds = assessed["threshold"].dropna().to_numpy(dtype=np.float64)
     dress(ax)
     name_axes(ax, x=unit, title=f"{title}: {share} fail")
-    _histogram(ax, values[known], failed[known], thresholds, log=log)
+    _histogram(ax, values[known], failed[known], thresholds, criterion=criterion)
     notes = []
     if log and (n_empty := int((values == 0).sum())):
         notes.append(f"{n_empty:,} empty, not shown")
@@ -123,41 +126,48 @@ def _panel(ax: Axes, criterion: str, rows: pd.DataFrame, obs: pd.DataFrame) -> N
         )  # fmt: skip
 
 
-def _histogram(ax: Axes, values: FloatArray, failed: BoolArray, thresholds: FloatArray, *, log: bool) -> None:
+def _histogram(ax: Axes, values: FloatArray, failed: BoolArray, thresholds: FloatArray, *, criterion: str) -> None:
+    """Histogram of all values, however far they lie; the scale of cells is logarithmic, so that few are seen too."""
     if len(values) == 0:
         say_instead(ax, "no cell has a value")
         return
+    log, curved = criterion in LOGARITHMIC, criterion in PERCENTAGES
     drawn = thresholds[thresholds > 0] if log else thresholds
-    edges = _edges(values, drawn, log=log)
-    low, high = float(edges[0]), float(edges[-1])
-    clipped = np.clip(values, low, high)
-    ax.hist(
-        [clipped[~failed], clipped[failed]],
-        bins=edges.tolist(),
-        stacked=True,
-        color=[PASSING, FAILED],
-        linewidth=0,
-    )
+    width = max(float(np.max(drawn, initial=0.0)), 1.0)  # up to here the axis of a percentage is nearly even
+    low, high = float(min([values.min(), *drawn])), float(max([values.max(), *drawn]))
+    if log:
+        edges = np.exp(_ruler(np.log(low / 1.05), np.log(high * 1.05), np.log(drawn)))
+    elif curved:
+        edges = width * np.sinh(_ruler(0.0, np.arcsinh(1.03 * high / width) or 1.0, np.arcsinh(drawn / width)))
+    else:
+        margin = 0.03 * (high - low) or 0.5
+        edges = _ruler(0.0 if low >= 0 else low - margin, high + margin, drawn)
+    for part, colour in ((values[~failed], PASSING), (values[failed], FAILED)):
+        ax.hist(part, bins=edges.tolist(), color=colour, alpha=0.9, linewidth=0, log=True)
+    ax.set_ylim(bottom=0.7)
+    plain_log_ticks(ax.yaxis, 0.7, ax.get_ylim()[1])
     for threshold in drawn:
         ax.axvline(threshold, color=INK, linewidth=0.9 if len(drawn) == 1 else 0.5, linestyle=(0, (4, 2)))
     if log:
         ax.set_xscale("log")
-        plain_log_ticks(ax.xaxis, low, high)
-    ax.set_xlim(low, high)
+        plain_log_ticks(ax.xaxis, float(edges[0]), float(edges[-1]))
+    elif curved:
+        ax.set_xscale("asinh", linear_width=width)
+        ticks = _ticks(width, float(edges[-1]))
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.set_xticks([], minor=True)
+    ax.set_xlim(float(edges[0]), float(edges[-1]))
     ax.grid(False, axis="x")
 
 
-def _edges(values: FloatArray, thresholds: FloatArray, *, log: bool) -> FloatArray:
-    """Edges of the bins; a single threshold is one of them, so that no bin mixes failing with passing cells."""
-    low, high = np.quantile(values, [0.001, 0.999])
-    low, high = float(min([low, *thresholds])), float(max([high, *thresholds]))
-    if log:
-        return np.exp(_ruler(np.log(low / 1.05), np.log(high * 1.05), np.log(thresholds)))
-    if len(thresholds):
-        beyond = thresholds.max() + TAIL * max(thresholds.max() - float(np.median(values)), 0.0)
-        high = min(high, beyond) if beyond > thresholds.max() else high
-    margin = 0.03 * (high - low) or 0.5
-    return _ruler(0.0 if low >= 0 else low - margin, high + margin, thresholds)
+def _ticks(width: float, high: float) -> list[float]:
+    """Round percentages that lie far enough from each other on an axis that is even up to ``width``."""
+    chosen = [0.0]
+    for tick in ROUND:
+        gap = np.arcsinh(tick / width) - np.arcsinh(chosen[-1] / width)
+        if tick <= high and gap >= TICK_GAP * np.arcsinh(high / width):
+            chosen.append(tick)
+    return chosen
 
 
 def _ruler(low: float, high: float, marks: FloatArray) -> FloatArray:

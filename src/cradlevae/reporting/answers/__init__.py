@@ -1,0 +1,1 @@
+"""Figures of what a model answers: effects, expression, interactions, responding cells."""

@@ -1,0 +1,1 @@
+"""Parts of figures: how notebooks show them, and lists of values with intervals."""
