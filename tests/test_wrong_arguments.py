@@ -159,6 +159,7 @@ FUNCTIONS: dict[str, dict[str, list[Any]]] = {
         "model": [None, "run", 5], "adata": ADATA, "folder": PATH, "reference": CHOICE, "overwrite": FLAG,
         "seed": WHOLE,
     },
+    "verdict": {"scores": [None, "scores.csv", 5, [], pd.DataFrame({"a": [1]}), object()]},
     "load": {"folder": PATH, "adata": ADATA[1:]},
     "open_cells": {"path": [*PATH, "nonsense.h5ad"], "guide_targets": [5, [1], True, object(), {}]},
     "benchmark": {

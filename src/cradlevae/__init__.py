@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cradlevae.errors import DataError as DataError
     from cradlevae.errors import TrainingError as TrainingError
     from cradlevae.evaluation.floors.model import FloorModel as FloorModel
+    from cradlevae.evaluation.verdict import verdict as verdict
     from cradlevae.model.config import ModelConfig as ModelConfig
     from cradlevae.model.training.settings import TrainConfig as TrainConfig
     from cradlevae.query.guide_effects import guide_effects as guide_effects
@@ -74,6 +75,7 @@ _HOMES = {
     "cradlevae.data.storage.stored_cells": ("StoredCells", "open_cells"),
     "cradlevae.errors": ("CradleError", "DataError", "TrainingError"),
     "cradlevae.evaluation.floors.model": ("FloorModel",),
+    "cradlevae.evaluation.verdict": ("verdict",),
     "cradlevae.model.config": ("ModelConfig",),
     "cradlevae.model.training.settings": ("TrainConfig",),
     "cradlevae.query.guide_effects": ("guide_effects",),

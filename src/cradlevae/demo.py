@@ -34,7 +34,7 @@ def run_demo(output: Path, *, max_epochs: int | None = None, seed: int = 0) -> N
     """
     import cradlevae as cv
     from cradlevae.reporting.report import write_report
-    from cradlevae.reporting.tables import effects_table, print_scores, show
+    from cradlevae.reporting.tables import effects_table, print_scores, print_verdict, show
     from cradlevae.utils.atomic import write_csv, write_h5ad
 
     _empty(output)
@@ -67,6 +67,7 @@ def run_demo(output: Path, *, max_epochs: int | None = None, seed: int = 0) -> N
     print("files in", output)
     for path, what in FILES.items():
         print(f"  {path:<40}{what}")
+    print_verdict(scores)
 
 
 FILES = {

@@ -139,7 +139,12 @@ def test_predict_effects_and_clean_write_what_they_say(folder: Path, data: Path,
 
 def test_evaluate_writes_scores_figures_and_page(folder: Path, data: Path, model: Path) -> None:
     shown = run("evaluate", model, data, "--output", folder / "scores", "--n_cells", 5).stdout
-    assert "ate_rho" in shown
+    assert re.search(r"^predictor +ate_rho +ate_r2 ", shown, re.MULTILINE)
+    assert re.search(r"^leakage_z_basal +\d", shown, re.MULTILINE)
+    findings = shown[shown.index("\nverdict (") :].splitlines()[2:]
+    assert all(re.match(r"[+·!] [a-z ]+: ", line) for line in findings)
+    assert "! training: Training had 2 epochs" in shown
+    assert not re.search("[\x1b\u2500-\u259f]", shown)  # neither colours nor boxes
     scores = pd.read_csv(folder / "scores" / "scores.csv")
     assert {"model", "additive", "zero", "denoiser"} <= set(scores["predictor"])
     assert (folder / "scores" / "report.html").stat().st_size > 10_000

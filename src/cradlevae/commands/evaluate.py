@@ -8,7 +8,7 @@ from typing import Literal
 from cradlevae.commands.files import check_outputs, load_run, open_data, with_labels, wrote
 from cradlevae.commands.registry import SETTINGS_FILE
 from cradlevae.errors import DataError
-from cradlevae.reporting.tables import print_scores
+from cradlevae.reporting.tables import print_scores, print_verdict
 from cradlevae.utils.atomic import make_folder, write_csv
 
 SCORES_FILE, CONFOUNDING_FILE = "scores.csv", "confounding.csv"
@@ -69,3 +69,4 @@ def evaluate(
     write_report(model.trained, cells, scores, output, reference=reference)
     print_scores(scores)
     wrote(output)
+    print_verdict(scores)

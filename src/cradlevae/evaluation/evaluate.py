@@ -8,16 +8,18 @@ says where a score lies between the best floor (0) and the ceiling (1).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.identity.known_cells import warn_of_namesakes
 from cradlevae.data.identity.marks import known_truth
-from cradlevae.data.labels import listed
+from cradlevae.data.labels import listed, singles_of
+from cradlevae.data.qc.balance import cells_lost, perturbation_balance
 from cradlevae.data.qc.confounding import confounding_test
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.training_moments import need_training_controls
@@ -106,7 +108,10 @@ def evaluate(
         (:mod:`cradlevae.evaluation.metrics.registry`). ``attrs``: ``split_hash``, ``unanswered`` conditions, those
         that are ``unmeasured`` because no controls share a batch (or context) with them, the test for ``confounding``
         and ``fingerprint_overlap``, the share of the reference cells that have the counts of a
-        training cell.
+        training cell; and what :func:`cradlevae.verdict` judges beside the rows: ``conditions`` (scored ones with their
+        passing training and reference cells), ``leads`` (intervals of the model's score minus the best floor's),
+        ``cells_lost`` (share of the cells that uneven batches cost), ``history`` (losses by epoch) and ``cleans``
+        (whether the model can clean cells).
 
     Raises
     ------
@@ -148,13 +153,17 @@ def evaluate(
     confounding = _score_confounding(scores, data)
     unmeasured = without_controls(data, inputs.passing, answered)
     table = scores.table()
-    table.attrs = {
+    facts: dict[Hashable | None, Any] = {
         "split_hash": predictor.split.hash,
         "unanswered": [str(name) for name in unanswered],
         "unmeasured": [str(name) for name in unmeasured],
         "confounding": confounding.to_dict(orient="list"),
         "fingerprint_overlap": chosen.overlap,
+        "conditions": _scored_cells(inputs).to_dict(orient="list"),
+        "leads": pd.DataFrame(scores.leads).to_dict(orient="list"),
+        "cells_lost": cells_lost(perturbation_balance(data)),
     }
+    table.attrs = facts | _of_model(predictor.latent_model)
     _warn(unanswered, unmeasured, chosen.unmarked if reference != "all" else 0.0)
     return table
 
@@ -194,6 +203,41 @@ def _score_confounding(scores: Scores, data: Experiment) -> pd.DataFrame:
     flagged = list(confounding.loc[confounding["flagged"], "perturbation"])
     scores.add("all cells", "confounded_perturbations", "data", float(len(flagged)), note=", ".join(flagged))
     return confounding
+
+
+def _scored_cells(inputs: ScoringInputs) -> pd.DataFrame:
+    """Cells by which the scored conditions are known, a row for each.
+
+    Columns: ``condition``, ``n_singles``, ``n_train`` (passing training cells), ``n_parts`` (passing training cells
+    with the rarest of its perturbations, whatever else was done to them) and ``n_reference`` (passing reference cells).
+    """
+    data, n = inputs.data, len(inputs.data.conditions)
+    train = inputs.training_rows
+    of_train, of_reference = (
+        np.bincount(data.condition[rows], minlength=n) for rows in (train[~data.failed[train]], inputs.passing)
+    )
+    has = data.dosage != 0
+    of_parts = of_train @ has
+    place = {str(name): row for row, name in enumerate(data.conditions)}
+    rows = [place[name] for name in map(str, inputs.conditions)]
+    return pd.DataFrame(
+        {
+            "condition": [str(name) for name in inputs.conditions],
+            "n_singles": [len(singles_of(name)) for name in inputs.conditions],
+            "n_train": of_train[rows],
+            "n_parts": [int(of_parts[has[row]].min(initial=len(train))) for row in rows],
+            "n_reference": of_reference[rows],
+        }
+    )
+
+
+def _of_model(model: TrainedModel | None) -> dict[Hashable | None, Any]:
+    """What a verdict needs to know of a trained model; of a floor, nothing."""
+    if model is None:
+        return {"cleans": False}
+    losses = [name for name in ("train_loss", "val_loss") if name in model.history]
+    history = model.history[losses].dropna().to_dict(orient="list")
+    return {"cleans": bool(model.declaration.artifact), "history": history}
 
 
 def _warn(unanswered: Sequence[str], unmeasured: Sequence[str], unmarked: float) -> None:

@@ -48,10 +48,14 @@ class Scores:
         Which cells are the reference; labels start with it, and every row has the note that such cells need.
     rows
         The rows so far.
+    leads
+        95 % intervals of the model's score minus that of the best floor, paired by perturbation, a row per reference
+        and metric.
     """
 
     cells: ReferenceCells
     rows: list[dict[str, Any]] = field(default_factory=list)
+    leads: list[dict[str, Any]] = field(default_factory=list)
 
     def label(self, what: str) -> str:
         """Name of a reference that is made of these cells."""

@@ -305,10 +305,16 @@ def test_every_variant_trains(new_model: Any, quick: Options, options: Options) 
 def test_progress_is_shown_where_asked_for(new_model: Any, quick: Options, capsys: pytest.CaptureFixture[str]) -> None:
     new_model().train(1, **quick)
     assert capsys.readouterr() == ("", "")
-    new_model().train(1, **(quick | {"progress": True}))
-    printed = "".join(capsys.readouterr())
-    assert "training" in printed
-    assert re.search(r"loss \d", printed)
+    new_model().train(2, **(quick | {"progress": True}))
+    out, err = capsys.readouterr()
+    assert out == ""
+    number = r"-?[\d.]+"
+    expected = [
+        f"training: epoch 1/2, loss {number}, validation {number}, 0:0\\d left",
+        f"training: epoch 2/2, loss {number}, validation {number}",
+    ]
+    for line, text in zip(err.splitlines(), expected, strict=True):
+        assert re.fullmatch(text, line)
 
 
 # -- what goes wrong -------------------------------------------------------------------------------------------

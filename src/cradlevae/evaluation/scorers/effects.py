@@ -99,9 +99,11 @@ def _score_predictions(
     conditions, genes, symbols = list(reference.conditions), list(predictor.genes), symbols_of_genes(predictor)
     values: dict[str, dict[str, float]] = {}
     intervals: dict[str, dict[str, tuple[float, float]]] = {}
+    draws: dict[str, dict[str, FloatArray]] = {}
     for name, value in predictions:
         values[name] = effect_scores(reference.effects, value, perturbations=conditions, genes=genes, symbols=symbols)
-        intervals[name] = flattened_intervals(reference.effects, value, seed)
+        draws[name] = flattened_draws(reference.effects, value, seed)
+        intervals[name] = {metric: _interval(drawn) for metric, drawn in draws[name].items()}
         if name == MODEL:
             intervals[name] |= mean_intervals(reference.effects, value, seed)
     targets_note = TARGETS_NOTE if unrecognised_targets(conditions, genes, symbols) else ""
@@ -109,6 +111,9 @@ def _score_predictions(
     for metric in values[MODEL]:
         highest = ceilings.get(metric, float("nan"))
         floor, best_floor = best_of(metric, {name: values[name][metric] for name in FLOORS if name in values})
+        if metric in draws[MODEL] and metric in draws.get(best_floor, {}):
+            low, high = _interval(draws[MODEL][metric] - draws[best_floor][metric])
+            scores.leads.append({"reference": reference.name, "metric": metric, "low": low, "high": high})
         for name in values:
             value_of = values[name][metric]
             low, high = intervals[name].get(metric, (np.nan, np.nan))
@@ -120,8 +125,8 @@ def _score_predictions(
             )  # fmt: skip
 
 
-def flattened_intervals(real: FloatArray, predicted: FloatArray, seed: int) -> dict[str, tuple[float, float]]:
-    """95 % intervals of ATE-ρ and ATE-R² over perturbations drawn with replacement.
+def flattened_draws(real: FloatArray, predicted: FloatArray, seed: int) -> dict[str, FloatArray]:
+    """ATE-ρ and ATE-R² of perturbations drawn with replacement; the same perturbations for all predictions.
 
     Parameters
     ----------
@@ -132,7 +137,7 @@ def flattened_intervals(real: FloatArray, predicted: FloatArray, seed: int) -> d
 
     Returns
     -------
-    Low and high by metric; nothing for fewer than two perturbations, or where a prediction is missing.
+    Scores by metric, (samples,); nothing for fewer than two perturbations, or where a prediction is missing.
     """
     weights = _weights(real, predicted, seed)
     if weights is None:
@@ -150,11 +155,11 @@ def flattened_intervals(real: FloatArray, predicted: FloatArray, seed: int) -> d
     rho = np.divide(xy - x * y / n, np.sqrt(np.abs(spread_x * spread_y)), out=np.zeros_like(x), where=varies)
     exact = (residual == 0).astype(np.float64)  # a constant truth is predicted exactly or not at all
     r2 = 1 - np.divide(residual, spread_x, out=1 - exact, where=spread_x > CONSTANT * xx)
-    return {"ate_rho": _interval(rho), "ate_r2": _interval(r2)}
+    return {"ate_rho": rho, "ate_r2": r2}
 
 
 def mean_intervals(real: FloatArray, predicted: FloatArray, seed: int) -> dict[str, tuple[float, float]]:
-    """95 % intervals, as of :func:`flattened_intervals`, of the metrics that are means over perturbations."""
+    """95 % intervals, over perturbations, of the metrics that are means over perturbations."""
     if not np.isfinite(predicted).all() or len(real) < 2:
         return {}
     intervals = {}

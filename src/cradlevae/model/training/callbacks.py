@@ -12,7 +12,6 @@ import lightning.pytorch as pl
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -20,6 +19,7 @@ from cradlevae.data.loading.device_cells import DeviceCells
 from cradlevae.data.loading.loader import Minibatches
 from cradlevae.model.training.row_adam import RowAdam
 from cradlevae.utils.atomic import write_text
+from cradlevae.utils.progress import ProgressBar
 
 
 class History(Callback):
@@ -152,39 +152,34 @@ class Averaging(WeightAveraging):
 
 
 class EpochProgress(Callback):
-    """A progress bar over epochs, with the losses."""
+    """Progress over epochs, with the losses: a bar, or a line for each epoch where there is no terminal."""
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._progress: Progress | None = None
+        self._bar: ProgressBar | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the bar."""
-        self._progress = Progress(
-            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"),
-            TimeRemainingColumn(), TextColumn("{task.description}"),
-        )  # fmt: skip
-        self._progress.start()
-        self._task = self._progress.add_task("", total=trainer.max_epochs, completed=trainer.current_epoch)
+        self._bar = ProgressBar("training: epoch", trainer.max_epochs, trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Move it."""
-        if self._progress is not None:
+        if self._bar is not None:
             last = self._history.rows[-1]
             text = f"loss {last['train_loss']:.2f}"
             if "val_loss" in last:
                 text += f", validation {last['val_loss']:.2f}"
-            self._progress.update(self._task, advance=1, description=text)
+            self._bar.show(trainer.current_epoch + 1, text)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave it as it stands."""
-        self._stop()
+        """Leave it full, also where training stopped before the last epoch."""
+        self._close(complete=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Free the terminal."""
-        self._stop()
+        """Leave it as it stands, and free the terminal."""
+        self._close(complete=False)
 
-    def _stop(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+    def _close(self, *, complete: bool) -> None:
+        if self._bar is not None:
+            self._bar.close(complete=complete)
+            self._bar = None
