@@ -151,6 +151,10 @@ FUNCTIONS: dict[str, dict[str, list[Any]]] = {
         "model": [None, "run", Path("run"), 5], "adata": ADATA, "reference": CHOICE, "published": FLAG,
         "generated": FLAG, "denoiser": FLAG, "truth": [None, 1, 5, "nonsense"], "n_cells": COUNT, "seed": WHOLE,
     },
+    "report": {
+        "model": [None, "run", 5], "adata": ADATA, "path": PATH, "scores": [5, "scores.csv", pd.DataFrame({"a": [1]})],
+        "reference": CHOICE, "seed": WHOLE, "overwrite": FLAG,
+    },
     "to_cell_eval": {
         "model": [None, "run", 5], "adata": ADATA, "folder": PATH, "reference": CHOICE, "overwrite": FLAG,
         "seed": WHOLE,
@@ -303,6 +307,7 @@ def test_functions(
     parameter: str,
     values: list[Any],
     floor: cv.FloorModel,
+    model: cv.CradleVAE,
     simulated: ad.AnnData,
     tenx_folder: Path,
     guided: ad.AnnData,
@@ -314,6 +319,7 @@ def test_functions(
         "confounding_alarm": {"adata": simulated},
         "plant_artifacts": {"adata": simulated},
         "evaluate": {"model": floor, "adata": simulated},
+        "report": {"model": model, "adata": simulated, "path": tmp_path / "report.html"},
         "to_cell_eval": {"model": floor, "adata": simulated, "folder": tmp_path / "new"},
         "benchmark": {"plan": {"data": [{"simulate": {"n_cells": 100}}], "models": ["zero"]}, "output": tmp_path / "b"},
         "reproduce": {"dataset": "norman", "output": tmp_path / "b"},

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cradlevae.api import evaluate as evaluate
     from cradlevae.api import to_cell_eval as to_cell_eval
     from cradlevae.api.load import load as load
+    from cradlevae.api.report import report as report
     from cradlevae.benchmarking.benchmark import benchmark as benchmark
     from cradlevae.benchmarking.plan import Plan as Plan
     from cradlevae.benchmarking.reproduce import reproduce as reproduce
@@ -59,6 +60,7 @@ _HOMES = {
         "load",
         "to_cell_eval",
     ),
+    "cradlevae.api.report": ("report",),
     "cradlevae.benchmarking.plan": ("Plan",),
     "cradlevae.benchmarking.reproduce": ("reproduce",),
     "cradlevae.benchmarking.benchmark": ("benchmark",),

@@ -56,7 +56,8 @@ def test_overview_and_hints_are_those_of_the_registry() -> None:
     listed = re.findall(r"^  (\w+) +(.+)$", overview, re.MULTILINE)
     assert listed == [(command.name, command.summary) for command in COMMANDS.values()]
     assert list(COMMANDS) == [
-        "assign", "guides", "qc", "split", "train", "predict", "effects", "clean", "diagnose", "evaluate", "download",
+        "assign", "guides", "qc", "split", "train", "predict", "effects", "clean", "diagnose", "evaluate", "report",
+        "download",
         "simulate", "benchmark", "sweep", "reproduce", "demo",
     ]  # fmt: skip
     assert "did you mean 'train'" in run("trian", status=2).stderr

@@ -119,6 +119,12 @@ COMMANDS = {
             "cradlevae.commands.evaluate",
             ("cradlevae.evaluation.evaluate:evaluate",),
         ),
+        Command(
+            "report",
+            "one page: verdict, effects, cells, quality control, scores",
+            "cradlevae.commands.report",
+            ("cradlevae.reporting.report:report",),
+        ),
         Command("download", "download a published data set and convert it", "cradlevae.commands.prepare"),
         Command(
             "simulate",

@@ -1,7 +1,8 @@
-"""The report of an evaluated model: every figure as a file, and one page with figures and tables."""
+"""The report of a model: one page in words, tables and plots, and every figure as a file where it was evaluated."""
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ import pandas as pd
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.factors import factor_names
+from cradlevae.data.labels import listed
 from cradlevae.data.qc.balance import batch_balance, cells_lost, perturbation_balance
+from cradlevae.data.qc.confounding import confounding_test
 from cradlevae.data.qc.criteria import QC_KEY
-from cradlevae.evaluation.evaluate import measured_effects_of
-from cradlevae.evaluation.reference_effects import ReferenceCells
+from cradlevae.errors import DataError
+from cradlevae.evaluation.evaluate import evaluate, measured_effects_of
+from cradlevae.evaluation.reference_effects import ReferenceCells, check_reference
+from cradlevae.evaluation.score_table import COLUMNS
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.counterfactual import clean
-from cradlevae.query.effects import effects
 from cradlevae.query.signature import artifact_signature
 from cradlevae.reporting.figures import (
     balance_figure,
@@ -32,7 +36,13 @@ from cradlevae.reporting.figures import (
     signature_figure,
     training_figure,
 )
-from cradlevae.reporting.page import write_page
+from cradlevae.reporting.webpage.all_effects import all_effects
+from cradlevae.reporting.webpage.cells import packed_cells
+from cradlevae.reporting.webpage.document import write_page
+from cradlevae.reporting.webpage.effects import effect_map, packed_effects
+from cradlevae.reporting.webpage.sections import Content, sections_of
+from cradlevae.utils.checks import flag, output_file, seed_number, shown
+from cradlevae.utils.outputs import check_output
 from cradlevae.utils.types import AnnDataLike
 
 PAGE_FILE = "report.html"
@@ -54,7 +64,7 @@ TITLES = (
 """Titles of the figures; not every model and data set has all of them."""
 
 MOST_CELLS = 3000
-"""Largest number of cells that are cleaned for the figure."""
+"""Largest number of cells that are cleaned for figure and plot."""
 
 
 def figure_file(title: str) -> str:
@@ -64,6 +74,77 @@ def figure_file(title: str) -> str:
 
 REPORT_FILES = (PAGE_FILE, *map(figure_file, TITLES))
 """Files that a report may consist of."""
+
+
+def report(
+    model: TrainedModel,
+    adata: AnnDataLike,
+    path: str | Path = PAGE_FILE,
+    scores: pd.DataFrame | None = None,
+    *,
+    reference: ReferenceCells = "held-out",
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Path:
+    """Write the report of a trained model: one HTML file that opens in any browser and loads nothing.
+
+    It opens with a verdict in words and the next steps; then come the effects of all conditions (a table to search,
+    sort and filter, and plots), cells before and after cleaning, kinds of damage, quality control, scores, training,
+    and a technical record. Where there are more than 1.5 million pairs of condition and gene, the page holds the genes
+    of best rank of each condition and for each gene the conditions in which it ranks best.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    adata
+        The experiment that it was trained on, held-out cells included.
+    path
+        The file.
+    scores
+        The table that :func:`cradlevae.evaluate` returned; without one, the model is scored first, which takes minutes.
+        Where there are no held-out cells to score it on, the page says so.
+    reference
+        Cells that it is scored on, as for :func:`cradlevae.evaluate`.
+    seed
+        Seed of every draw.
+    overwrite
+        Replace a file that is there.
+
+    Returns
+    -------
+    Path of the file.
+
+    Raises
+    ------
+    DataError
+        If the data do not fit the model, or the file is there already or cannot be written.
+    """
+    seed = seed_number(seed)
+    _check_scores(scores)
+    path = check_output(output_file("path", path), overwrite=flag("overwrite", overwrite))
+    check_reference(reference)
+    model.bank()  # an untrained model has none, and says so
+    data = model.read(adata)
+    unscored = ""
+    if scores is None:
+        try:
+            scores = evaluate(model, adata, reference=reference, seed=seed)
+        except DataError as error:
+            unscored = f"The model could not be scored: {error}."
+    content = _content(model, adata, data, scores, reference=reference, seed=seed, unscored=unscored)
+    return _write(path, model, data, content)
+
+
+def _check_scores(scores: Any) -> None:
+    """Raise :class:`DataError` unless this is a table of scores, or nothing."""
+    if scores is None:
+        return
+    if not isinstance(scores, pd.DataFrame):
+        raise DataError(f"scores is {shown(scores)}; it must be the table that evaluate returns")
+    absent = [column for column in COLUMNS if column not in scores]
+    if absent:
+        raise DataError(f"the scores have no column {absent[0]!r}; give the table that evaluate returns")
 
 
 def write_report(
@@ -94,52 +175,109 @@ def write_report(
     list of Path
         The files written.
     """
-    measured = measured_effects_of(model, adata, reference=reference)
-    predicted = effects(model, list(measured.obs_names))
-    figures = {
-        "Predicted against measured effects": effects_figure(measured, predicted),
-        "Scores": scores_figure(scores),
-        "Confounding alarm": confounding_figure(pd.DataFrame(scores.attrs["confounding"])),
-        "Training": training_figure(model.history),
-    }
-    own = own_scores_figure(scores)
-    if own is not None:
-        figures["Own scores"] = own
-    if model.declaration.artifact:
-        figures |= _artifact_figures(model, _sample(adata))
-    if QC_KEY in adata.uns:
-        figures["Quality control"] = qc_figure(adata)
     data = model.read(adata)
-    figures |= _strata_figures(data)
+    content = _content(model, adata, data, scores, reference=reference)
     written = []
-    for title, figure in figures.items():
+    for title, figure in content.figures.items():
         path = folder / figure_file(title)
         save_figure(figure, path)
         written.append(path)
-    page = folder / PAGE_FILE
-    summary = {
+    return [*written, _write(folder / PAGE_FILE, model, data, content)]
+
+
+def _write(path: Path, model: TrainedModel, data: Experiment, content: Content) -> Path:
+    lead = (
+        f"{model.declaration.name} of {len(model.trained):,} perturbations and {len(model.genes):,} genes; "
+        f"{data.n_cells:,} cells, {int(data.failed.sum()):,} of which failed quality control."
+    )
+    return write_page(
+        path, title="What the model says", lead=lead, sections=sections_of(content), data=content.data
+    )
+
+
+def _content(
+    model: TrainedModel,
+    adata: AnnDataLike,
+    data: Experiment,
+    scores: pd.DataFrame | None,
+    *,
+    reference: ReferenceCells,
+    seed: int = 0,
+    unscored: str = "",
+) -> Content:
+    """Everything that the page shows; effects and cleaned cells are computed once."""
+    measured = None if scores is None else measured_effects_of(model, adata, reference=reference)
+    predicted, conditions = all_effects(model, data, () if measured is None else list(measured.obs_names), seed=seed)
+    symbols = list(data.symbols) or [str(name) for name in data.genes]
+    confounding = confounding_test(*data.plain, data.failed, strata=data.strata)
+    figures = {"Confounding alarm": confounding_figure(confounding), "Training": training_figure(model.history)}
+    if scores is not None:
+        figures["Predicted against measured effects"] = effects_figure(measured, predicted)
+        figures["Scores"] = scores_figure(scores)
+        own = own_scores_figure(scores)
+        if own is not None:
+            figures["Own scores"] = own
+    cells = None
+    if model.declaration.artifact:
+        drawn, cells = _artifact(model, _sample(adata))
+        figures |= drawn
+    if QC_KEY in adata.uns:
+        figures["Quality control"] = qc_figure(adata)
+    figures |= _strata_figures(data)
+    tables = {"Perturbations and how often their cells fail": confounding}
+    if data.varied:
+        tables |= {"Sizes of batches": batch_balance(data), "Cells of perturbations": perturbation_balance(data)}
+    payload = {"effects": packed_effects(predicted, symbols, conditions), "map": effect_map(predicted, symbols)}
+    return Content(
+        scores, escape(unscored), figures, tables, _steps(model, data, confounding), payload | {"cells": cells},
+        _record(model, data, scores, reference),
+    )  # fmt: skip
+
+
+def _steps(model: TrainedModel, data: Experiment, confounding: pd.DataFrame) -> list[tuple[str, str]]:
+    """What to do next with this model."""
+    steps = [("Rank the genes of your perturbations: the section Effects, or", "cv.effects_table(model.effects())")]
+    flagged = [str(name) for name in confounding.loc[confounding["flagged"], "perturbation"]]
+    if flagged:
+        steps.append(
+            (f"Look at the failed cells of {listed(flagged)} before you trust their twins: these perturbations change "
+             "how often cells fail, so that their “artifact” may be biology (the section Quality control).", "")
+        )  # fmt: skip
+    if model.declaration.artifact and data.failed.any():
+        steps.append(("Give failed cells back to the analysis (the section Cells says which twin serves what):",
+                      "model.clean(adata, use_label=False)"))  # fmt: skip
+    if model.declaration.treatments != "conditions" and len(model.trained) > 1:
+        pair = "+".join(model.trained[:2])
+        steps.append(("Ask for combinations that nobody has measured:", f'model.effects(["{pair}"])'))
+    return steps
+
+
+def _record(
+    model: TrainedModel, data: Experiment, scores: pd.DataFrame | None, reference: ReferenceCells
+) -> dict[str, str]:
+    """Facts about model, training and data."""
+    facts = {
         "model": model.declaration.name,
         "genes": f"{len(model.genes):,}",
-        "perturbations": f"{len(model.trained)}",
+        "perturbations": f"{len(model.trained):,}",
+        "cells": f"{data.n_cells:,}",
         "artifact classes": ", ".join(model.criteria),
         "split": f"{model.split.recipe}, seed {model.split.seed}, hash {model.split.hash[:12]}",
         "objective": model.config.objective,
         "epochs": f"{len(model.history)}",
         "reference": reference,
-        "not scored (one of its perturbations had no training cells)": ", ".join(scores.attrs["unanswered"]) or "none",
-    } | _strata_facts(data, scores)
-    tables = {} if not data.varied else {"Sizes of batches": batch_balance(data)}
+    }
+    facts |= {factor_names([factor]): f"{len(factor.levels)} ({factor.role})" for factor in data.varied}
     if data.varied:
-        tables["Cells of perturbations"] = perturbation_balance(data)
-    main = scores[scores["predictor"].isin(["model", "ceiling", "data"])].dropna(axis=1, how="all")
-    write_page(
-        page,
-        title="cradlevae report",
-        summary=summary,
-        tables={"Scores of the model": main, "All scores": scores} | tables,
-        figures=figures,
-    )
-    return [*written, page]
+        facts["cells lost to uneven batches"] = f"{cells_lost(perturbation_balance(data)):.1%}"
+    notes = {
+        "unanswered": "not scored (one of its perturbations had no training cells)",
+        "unmeasured": "not measured (no held-out controls in their batches)",
+    }
+    for name, text in notes.items():
+        if scores is not None and name in scores.attrs:
+            facts[text] = ", ".join(scores.attrs[name]) or "none"
+    return facts
 
 
 def _strata_figures(data: Experiment) -> dict[str, Any]:
@@ -152,33 +290,24 @@ def _strata_figures(data: Experiment) -> dict[str, Any]:
     return {title: figure for title, figure in figures.items() if figure is not None}
 
 
-def _strata_facts(data: Experiment, scores: pd.DataFrame) -> dict[str, str]:
-    """Facts of batches and contexts for the top of the page; none where there is one stratum."""
-    if not data.varied:
-        return {}
-    facts = {factor_names([factor]): f"{len(factor.levels)} ({factor.role})" for factor in data.varied}
-    facts["cells lost to uneven batches"] = f"{cells_lost(perturbation_balance(data)):.1%}"
-    facts["not measured (no held-out controls in their batches)"] = ", ".join(scores.attrs["unmeasured"]) or "none"
-    return facts
-
-
-def _artifact_figures(model: TrainedModel, cells: AnnDataLike) -> dict[str, Any]:
-    """Figures of the artifact signature and of cleaned cells."""
+def _artifact(model: TrainedModel, cells: AnnDataLike) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Figures of the artifact signature, of cleaned cells and of damage, and the cells for the page's own plot."""
     figures = {}
     if model.trained_criteria:
         figures["Artifact signature"] = signature_figure(artifact_signature(model))
     cleaned = clean(model, cells)
-    if cleaned.obs["failed_qc"].any():
-        figures["Cleaned cells"] = cleaned_figure(
-            cells,
-            cleaned,
-            perturbation_key=None if model.fields.guides_key else model.fields.perturbation_key,
-            artifact_key=list(model.criteria),
-            layer=model.fields.layer,
-        )
-        if "damage" in cleaned.obs and model.module.damage_guide is not None:
-            figures["Damage"] = damage_figure(cleaned.obs[cleaned.obs["failed_qc"].to_numpy()])
-    return figures
+    if not cleaned.obs["failed_qc"].any():
+        return figures, None
+    figures["Cleaned cells"] = cleaned_figure(
+        cells,
+        cleaned,
+        perturbation_key=None if model.fields.guides_key else model.fields.perturbation_key,
+        artifact_key=list(model.criteria),
+        layer=model.fields.layer,
+    )
+    if "damage" in cleaned.obs and model.module.damage_guide is not None:
+        figures["Damage"] = damage_figure(cleaned.obs[cleaned.obs["failed_qc"].to_numpy()])
+    return figures, packed_cells(model.read(cells), cleaned)
 
 
 def _sample(adata: AnnDataLike) -> Any:
