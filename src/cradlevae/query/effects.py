@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import anndata as ad
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor

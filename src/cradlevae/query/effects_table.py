@@ -71,7 +71,9 @@ def effects_table(effects: AnnDataLike, sort_by: str | None = "rank") -> pd.Data
     """
     check_anndata(effects, "effects")
     if "targets" not in effects.uns:
-        raise DataError("effects has no uns['targets']; give what model.effects(), contrast() or interactions() returns")
+        raise DataError(
+            "effects has no uns['targets']; give what model.effects(), contrast() or interactions() returns"
+        )
     n_rows, n_genes = effects.shape
     names, genes = effects.obs_names.astype(str), effects.var_names.astype(str)
 
@@ -126,7 +128,8 @@ def targets_of(fields: DataFields, var: pd.DataFrame, asked: Mapping[str, Condit
     columns = target_columns(list(asked.values()), genes, symbols)
     pairs = [(name, genes[gene]) for name, of_row in zip(asked, columns, strict=True) for gene in of_row]
     return {
-        name: np.array([pair[place] for pair in pairs], dtype=str) for place, name in enumerate(("perturbation", "gene"))
+        name: np.array([pair[place] for pair in pairs], dtype=str)
+        for place, name in enumerate(("perturbation", "gene"))
     }
 
 

@@ -48,6 +48,7 @@ CONDITIONS = 24
 MAX_BLOCKS = 192
 """Blocks after which a condition is given up whose error is still above the target."""
 
+
 @dataclass(frozen=True)
 class Contrast:
     """A weighted sum of the effects of conditions, e.g. that of A+B minus those of A and B; or a single effect.
@@ -214,9 +215,7 @@ def _estimate(controls: _Controls, contrast: Contrast, target: float) -> EffectP
             deviation, rest = draw_effects(of_spread)
             deviations.append(deviation)
             residual += rest
-        posterior = EffectPosterior.of_blocks(
-            torch.stack(means), torch.stack(centres), torch.cat(deviations), residual
-        )
+        posterior = EffectPosterior.of_blocks(torch.stack(means), torch.stack(centres), torch.cat(deviations), residual)
         if posterior.worst <= target:
             break
     return posterior

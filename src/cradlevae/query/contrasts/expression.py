@@ -93,7 +93,10 @@ def expression(
 
 
 def expression_table(
-    names: Sequence[str], expressed: np.ndarray[tuple[int, int], np.dtype[np.float64]], n_cells: Sequence[int], credible: float
+    names: Sequence[str],
+    expressed: np.ndarray[tuple[int, int], np.dtype[np.float64]],
+    n_cells: Sequence[int],
+    credible: float,
 ) -> pd.DataFrame:
     """The table of a gene's expression, from its means and standard deviations, (conditions, 2)."""
     reach = NormalDist().inv_cdf((1 + credible) / 2) * expressed[:, 1]
