@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from cradlevae.evaluation.verdict import verdict as verdict
     from cradlevae.model.config import ModelConfig as ModelConfig
     from cradlevae.model.training.settings import TrainConfig as TrainConfig
+    from cradlevae.query.effects_table import effects_table as effects_table
     from cradlevae.query.guide_effects import guide_effects as guide_effects
 
 _HOMES = {
@@ -80,6 +81,7 @@ _HOMES = {
     "cradlevae.evaluation.verdict": ("verdict",),
     "cradlevae.model.config": ("ModelConfig",),
     "cradlevae.model.training.settings": ("TrainConfig",),
+    "cradlevae.query.effects_table": ("effects_table",),
     "cradlevae.query.guide_effects": ("guide_effects",),
 }
 """The public names by the module that defines them; a type checker reads the same in the imports above."""
