@@ -13,9 +13,10 @@ import scipy.sparse as sp
 
 from cradlevae.data.simulation.damage import CLEAN
 from cradlevae.data.simulation.design import Design
+from cradlevae.data.simulation.escaping import draw_escaped
 from cradlevae.data.simulation.ground_truth import GroundTruth
 from cradlevae.data.simulation.strata import Strata, assign_strata
-from cradlevae.utils.types import Float32Array, IntArray
+from cradlevae.utils.types import BoolArray, Float32Array, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -37,6 +38,8 @@ class Cells:
         Expected total counts before any damage, (cells,).
     kind
         Artifact kind, ``"none"`` for clean cells, (cells,).
+    escaped
+        Cells whose perturbation did not take, (cells,).
     """
 
     condition: IntArray
@@ -45,6 +48,12 @@ class Cells:
     z_perturbation: Float32Array
     library: Float32Array
     kind: npt.NDArray[np.str_]
+    escaped: BoolArray
+
+    @property
+    def shown(self) -> IntArray:
+        """The condition whose state each cell has: the control where it escaped, else its own, (cells,)."""
+        return np.where(self.escaped, 0, self.condition)
 
 
 def draw_cells(
@@ -56,8 +65,10 @@ def draw_cells(
     rng: np.random.Generator,
     batch_rng: np.random.Generator,
     context_rng: np.random.Generator,
+    escaping: FloatArray,
+    escape_rng: np.random.Generator,
 ) -> Cells:
-    """Draw the cells; batches and contexts change nothing else about them.
+    """Draw the cells; batches, contexts and escaping change nothing else about them.
 
     Parameters
     ----------
@@ -69,15 +80,19 @@ def draw_cells(
         Median and log-sd of the expected total counts.
     kinds
         Kinds of artifact.
-    rng, batch_rng, context_rng
-        Sources of randomness of everything else, of the batches and of the contexts.
+    rng, batch_rng, context_rng, escape_rng
+        Sources of randomness of everything else, of the batches, of the contexts and of escaping.
+    escaping
+        Share of the cells of each condition that escape, (conditions,).
     """
     condition = design.conditions(len(truth.conditions), rng)
     z_basal = rng.standard_normal((design.n_cells, truth.n_latent), dtype=np.float32)
     library = np.exp(rng.normal(np.log(library_size[0]), library_size[1], design.n_cells)).astype(np.float32)
     kind = design.artifacts(truth, condition, kinds, rng)
     strata = assign_strata(design, condition, batch_rng, context_rng)
-    return Cells(condition, strata, z_basal, truth.shifts[condition], library, kind)
+    escaped = draw_escaped(escaping, condition, escape_rng)
+    shifts = truth.shifts[np.where(escaped, 0, condition)]
+    return Cells(condition, strata, z_basal, shifts, library, kind, escaped)
 
 
 def stratum_names(kind: str, number: int) -> list[str]:
@@ -93,6 +108,7 @@ def assemble(
     counts: sp.csr_matrix,
     clean: sp.csr_matrix,
     severity: Float32Array,
+    escaping: FloatArray,
 ) -> AnnData:
     """Put counts and cells into an AnnData whose ``uns`` is still empty."""
     import anndata as ad
@@ -103,6 +119,8 @@ def assemble(
         "true_artifact_kind": pd.Categorical(cells.kind, categories=[CLEAN, *kinds]),
         "true_severity": severity,
     }
+    if escaping.any():
+        columns["true_escaped"] = cells.escaped
     if design.n_batches > 1:
         names = pd.Index(stratum_names("batch", design.n_batches))
         columns["batch"] = pd.Categorical.from_codes(cells.strata.batch, names)

@@ -88,6 +88,30 @@ def _mean_over_contexts(by_context: FloatArray, context: npt.NDArray[np.int64]) 
     return np.asarray(np.tensordot(share, by_context, axes=1))
 
 
+def escaping_record(
+    effects: dict[str, Float32Array], escaping: FloatArray
+) -> dict[str, Float32Array | FloatArray]:
+    """Return the effects of all labelled cells, those of responders, and the shares; the former alone if none escape.
+
+    An effect is a difference of means, so that of all cells with a label is the responders' times their share.
+
+    Parameters
+    ----------
+    effects
+        Those of :func:`effects_record`, which are of cells whose perturbation took.
+    escaping
+        Share of the cells of each condition that escape, the control first, (conditions,).
+    """
+    if not escaping.any():
+        return {**effects}
+    took = (1 - escaping[1:]).astype(np.float32)[:, None]
+    return {
+        **{name: table * took for name, table in effects.items()},
+        "effects_of_responders": effects["effects"],
+        "escaping": escaping[1:],
+    }
+
+
 def signatures(
     kinds: npt.NDArray[np.str_],
     severity: Float32Array,

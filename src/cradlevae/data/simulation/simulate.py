@@ -14,8 +14,9 @@ from cradlevae.data.identity.marks import mark_truth
 from cradlevae.data.simulation.cells import Cells, assemble, draw_cells
 from cradlevae.data.simulation.damage import ARTIFACT_KINDS, Profile, damage
 from cradlevae.data.simulation.design import Design, check_design, checked_kinds, checked_library, checked_numbers
+from cradlevae.data.simulation.escaping import Escaping, escaping_shares
 from cradlevae.data.simulation.ground_truth import MARKERS, GroundTruth, draw_truth
-from cradlevae.data.simulation.record import effects_record, signatures, truth_record
+from cradlevae.data.simulation.record import effects_record, escaping_record, signatures, truth_record
 from cradlevae.data.simulation.sampling import block_cells, sample_counts
 from cradlevae.data.simulation.strata import Strata, StrataEffects, draw_strata_effects
 from cradlevae.errors import DataError
@@ -58,6 +59,7 @@ def simulate(
     context_sd: float = 0.0,
     library_size: tuple[float, float] = (500.0, 0.25),
     control_share: float = 0.1,
+    escaping: Escaping = 0.0,
     seed: int = 0,
 ) -> AnnData:
     """Simulate a Perturb-seq experiment with control cells, single perturbations, combinations and artifacts.
@@ -114,6 +116,10 @@ def simulate(
         Median and log-sd of the expected total counts of a clean cell.
     control_share
         Share of control cells.
+    escaping
+        Probability that a perturbation did not take: the cell then carries its label and has the state of a control. One
+        number for all perturbed conditions, or one for each by its name (``{"A": 0.4, "A+B": 0.2}``; those that are
+        not named do not escape). A cell escapes as a whole: with the label ``A+B``, neither has taken.
     seed
         Seed of everything random: the same arguments on the same machine give the same counts.
 
@@ -124,13 +130,17 @@ def simulate(
 
     - ``obs``: ``perturbation``, ``true_artifact`` (bool), ``true_artifact_kind`` (``"none"`` where clean),
       ``true_severity`` (see :mod:`cradlevae.data.simulation.damage`); ``batch`` and ``context`` where there are
-      several.
+      several; ``true_escaped`` (bool) where cells may escape.
     - ``obsm``: ``true_z_basal`` and ``true_z_perturbation``, cells × K.
     - ``uns["truth"]``: the fields of :class:`~cradlevae.data.simulation.ground_truth.GroundTruth` (``genes`` name
       the gene axes of all arrays here, whatever becomes of ``var_names``), and
 
       - ``effects`` (``effect_conditions`` × genes): difference to control of the mean of log2(1 + 1e4 x/Σx)
-        of clean cells, at the library sizes of the controls and averaged over their batches and contexts;
+        of clean cells, at the library sizes of the controls and averaged over their batches and contexts. Where
+        cells escape, these are the effects of all cells with a label, those of responders diluted, which is what
+        a comparison of labelled cells with controls measures;
+      - where cells escape, ``effects_of_responders`` (``effect_conditions`` × genes), the same of the cells whose
+        perturbation took, and ``escaping`` (``effect_conditions``), the probabilities of escaping;
       - with several batches, ``batches`` (names) and ``batch_effects`` (batches × genes): the shifts of the log rates,
         log2 units;
       - with several contexts, ``contexts`` (names), ``context_effects`` (contexts × genes) and ``context_deviations``
@@ -182,21 +192,25 @@ def simulate(
     if numbers["context_sd"] > 0 and design.n_contexts == 1:
         raise DataError(f"context_sd={context_sd} needs several contexts; raise n_contexts")
 
-    seeds = np.random.SeedSequence(numbers["seed"]).spawn(7)
-    truth_seed, cell_seed, count_seed, damage_seed, effect_seed, batch_seed, context_seed = seeds
+    seeds = np.random.SeedSequence(numbers["seed"]).spawn(8)
+    truth_seed, cell_seed, count_seed, damage_seed, effect_seed, batch_seed, context_seed, escape_seed = seeds
     truth = draw_truth(**{name: numbers[name] for name in OF_TRUTH}, rng=np.random.default_rng(truth_seed))
     strata_rng = {"batch_rng": np.random.default_rng(batch_seed), "context_rng": np.random.default_rng(context_seed)}
-    cells = draw_cells(design, truth, library_size, kinds, rng=np.random.default_rng(cell_seed), **strata_rng)
+    shares = escaping_shares(escaping, truth.conditions)
+    cells = draw_cells(
+        design, truth, library_size, kinds, rng=np.random.default_rng(cell_seed), **strata_rng, escaping=shares,
+        escape_rng=np.random.default_rng(escape_seed),
+    )  # fmt: skip
     strata_effects = draw_strata_effects(
         design, truth, batch_sd=numbers["batch_sd"], context_sd=numbers["context_sd"], **strata_rng
     )
     clean, profile = _clean_counts(truth, cells, strata_effects, count_seed)
     foreign = {group: truth.marker_profile(group) for group in MARKERS}
     counts, severity = damage(clean, cells.kind, foreign, np.random.default_rng(damage_seed))
-    adata = assemble(design, truth, cells, kinds, counts, clean, severity)
+    adata = assemble(design, truth, cells, kinds, counts, clean, severity, shares)
     adata.uns["truth"] = {
         **truth_record(truth, strata_effects),
-        **effects_record(truth, strata_effects, cells, effect_seed),
+        **escaping_record(effects_record(truth, strata_effects, cells, effect_seed), shares),
         **signatures(cells.kind, severity, profile, foreign, kinds),
     }
     mark_truth(adata, "simulate")
@@ -210,7 +224,7 @@ def _clean_counts(
 
     def log_shift(part: slice) -> Float32Array | None:
         strata = Strata(cells.strata.batch[part], cells.strata.context[part])
-        return strata_effects.log_shift(cells.condition[part], strata)
+        return strata_effects.log_shift(cells.shown[part], strata)
 
     profile = np.zeros(len(truth.genes))
     blocks = []
