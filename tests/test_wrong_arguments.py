@@ -157,7 +157,7 @@ FUNCTIONS: dict[str, dict[str, list[Any]]] = {
     },
     "to_cell_eval": {
         "model": [None, "run", 5], "adata": ADATA, "folder": PATH, "reference": CHOICE, "overwrite": FLAG,
-        "seed": WHOLE,
+        "seed": WHOLE, "counts": FLAG, "targets": [5, ["A"], {"A": 1}, {"A": "nonsense"}, object()],
     },
     "verdict": {"scores": [None, "scores.csv", 5, [], pd.DataFrame({"a": [1]}), object()]},
     "load": {"folder": PATH, "adata": ADATA[1:]},

@@ -104,6 +104,9 @@ NOT_RUN: dict[str, str] = {
     "cell-eval run -ap pair/predicted.h5ad -ar pair/real.h5ad --pert-col perturbation --control-pert control\n": (
         "the program of another package; tests/evaluation/test_cell_eval.py holds our metrics against it"
     ),
+    "cell-eval2 run --preset vcc2026 -ap pair/predicted.h5ad -ar pair/real.h5ad\n": (
+        "the program of another package; tests/evaluation/test_cell_eval2.py runs it"
+    ),
     "cradlevae benchmark docs/benchmark/plan.yaml --output benchmark/ --workers 2\n": (
         "82 jobs, a part of them on real counts; a test below reads the plan"
     ),

@@ -41,6 +41,16 @@ def register_one_of_each_kind() -> None:
         assert len(genes) == real.shape[1]
         return float(np.abs(real - predicted).max())
 
+    @metric("own_response", kind="response", best=1.0, description="sum of the weights")
+    def _response(real: Any, predicted: Any, *, weights: Any, hits: Any) -> float:
+        assert real.shape == predicted.shape == weights.shape == hits.shape
+        return float(weights.sum())
+
+    @metric("own_counts", kind="counts", best=1.0, description="genes")
+    def _counts(real: Any, predicted: Any) -> float:
+        assert real.expression.shape == predicted.expression.shape
+        return float(real.expression.shape[1])
+
     @metric("own_cells", kind="cells", best=0.0, description="squared error of means")
     def _cells(real: Any, generated: Any) -> float:
         assert real.coordinates.shape == generated.coordinates.shape
@@ -214,7 +224,11 @@ def test_own_metrics_are_in_figures_and_tables(
 @pytest.mark.parametrize(
     ("options", "function", "message"),
     [
-        ({"kind": "effects"}, lambda real, predicted: 0.0, r"'effects'; known kinds: effect, cells, de, qc, calib"),
+        (
+            {"kind": "effects"},
+            lambda real, predicted: 0.0,
+            r"'effects'; known kinds: effect, response, counts",
+        ),
         ({"kind": "qc", "on": 2.0}, lambda fails: 0.0, r"cannot be computed on 2.0; inputs of kind 'qc': 3.0, 4.0"),
         ({"kind": "de", "on": 2.0}, lambda real, predicted: 0.0, r"'de': it has one only, leave on= out"),
         ({"kind": "mask"}, lambda mask: 0.0, r"are called as \(true_mask, probability\): too many positional"),

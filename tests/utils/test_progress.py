@@ -90,6 +90,13 @@ def test_a_bar_stands_where_the_work_broke(notebook: list[dict[str, str]]) -> No
     assert "stopped after" in notebook[-1]["text/plain"]
 
 
+def test_a_bar_is_full_where_the_work_was_done_early(notebook: list[dict[str, str]]) -> None:
+    for item in track_slow("abc", 3, "reading"):
+        if item == "b":
+            break
+    assert notebook[-1]["text/plain"] == "reading 1/1, took 0:00"
+
+
 def test_the_bar_of_a_part_stays_away(notebook: list[dict[str, str]]) -> None:
     for _ in track_slow("ab", 2, "whole"):
         list(track_slow("abc", 3, "part"))

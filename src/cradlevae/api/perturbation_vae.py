@@ -46,6 +46,7 @@ from cradlevae.model.training.residual import with_residual
 from cradlevae.utils.checks import check_anndata, flag, output_folder, path_of, seed_number
 from cradlevae.utils.default_dtype import float32_default
 from cradlevae.utils.docs import documented_by
+from cradlevae.utils.html import summary_html
 from cradlevae.utils.types import AnnDataLike
 
 CLASSES: dict[str, type[PerturbationVAE]] = {}
@@ -306,6 +307,20 @@ class PerturbationVAE(Questions):
             f"{self.declaration.name}({len(trained.genes):,} genes, "
             f"{len(trained.own_treatments)} {self.declaration.treatments}, {artifact}; {state})"
         )
+
+    def _repr_html_(self) -> str:
+        trained = self.trained
+        known = [name for name in ("val_loss", "train_loss") if name in trained.history]
+        rows = {
+            "genes": f"{len(trained.genes):,}",
+            self.declaration.treatments: f"{len(trained.own_treatments):,}",
+            "artifacts": ", ".join(trained.criteria) if self.declaration.artifact else "none",
+            "batches, covariates and contexts": ", ".join(f"{key} ({len(of)})" for key, of in trained.levels.items()),
+            "split": repr(trained.split),
+            "training": f"{len(trained.history)} epochs" if trained.controls is not None else "not trained",
+            **{f"best {name}": f"{trained.history[name].min():.2f}" for name in known},
+        }
+        return summary_html(self.declaration.name, rows)
 
 
 def _register_class(kind: type[PerturbationVAE]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -60,10 +61,12 @@ def to_cell_eval(
     folder: str | Path,
     *,
     reference: ReferenceCells = "held-out",
+    counts: bool = False,
+    targets: Mapping[str, str] | None = None,
     overwrite: bool = False,
     seed: int = 0,
 ) -> tuple[Path, Path]:
-    """Write the pair of files that ``cell-eval`` reads: real held-out cells and generated ones.
+    """Write the pair of files that ``cell-eval`` or ``cell-eval2`` reads: real held-out cells and generated ones.
 
     Examples
     --------
@@ -79,8 +82,9 @@ def to_cell_eval(
     """
     with float32_default():
         return cell_eval.to_cell_eval(
-            _trained(model), adata, folder, reference=reference, overwrite=overwrite, seed=seed
-        )
+            _trained(model), adata, folder, reference=reference, counts=counts, targets=targets, overwrite=overwrite,
+            seed=seed,
+        )  # fmt: skip
 
 
 def _trained(model: PerturbationVAE | FloorModel) -> TrainedModel | FittedFloor:

@@ -38,6 +38,7 @@ from cradlevae.data.split_recipes import RECIPES, UNUSED, Cells, Options
 from cradlevae.errors import DataError
 from cradlevae.utils.atomic import write_text
 from cradlevae.utils.checks import check_anndata, flag, output_file, path_of, seed_number, shown, text, whole_number
+from cradlevae.utils.html import summary_html
 from cradlevae.utils.outputs import check_output
 from cradlevae.utils.types import AnnDataLike, BoolArray, IndexArray
 
@@ -233,6 +234,11 @@ class Split:
             f"{part} {n:,}" for part in (*PARTS, UNUSED) if (n := len(self.cells(part))) or part != UNUSED
         )
         return f"Split({self.recipe!r}, seed={self.seed}, {sizes}, hash {self.hash[:12]})"
+
+    def _repr_html_(self) -> str:
+        sizes = {part: f"{len(self.cells(part)):,} cells" for part in (*PARTS, UNUSED) if len(self.cells(part))}
+        seen = {"recipe": self.recipe, "seed": self.seed, **sizes, "hash": self.hash[:12]}
+        return summary_html("Split", seen | {"notes": " ".join(self.notes)})
 
 
 def check_contexts(split: Split, fields: DataFields) -> None:

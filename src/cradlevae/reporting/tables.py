@@ -22,7 +22,7 @@ def print_scores(scores: pd.DataFrame) -> None:
     """Print the scores that matter most, and those of metrics of your own, as one table for each reference."""
     from cradlevae.evaluation.metrics.registry import metrics_of
 
-    by_floor = [entry.name for kind in ("effect", "clean") for entry in metrics_of(kind) if entry.own]
+    by_floor = [entry.name for kind in ("effect", "response", "clean") for entry in metrics_of(kind) if entry.own]
     main = (*IMPORTANT, *by_floor)
     for reference, part in scores[scores["metric"].isin(main)].groupby("reference", sort=False):
         show(_by_predictor(part), f"{reference} (fraction: 0 = best floor, 1 = ceiling)")

@@ -47,7 +47,7 @@ def _tracked(
     """Yield ``items``; each advances the bar by its ``size``, from ``done`` to ``total``."""
     start = time.monotonic()
     bar: ProgressBar | None = None
-    complete = False
+    complete = True
     try:
         for item in items:
             if bar is None and time.monotonic() - start > PATIENCE:
@@ -56,7 +56,11 @@ def _tracked(
             done += size(item)
             if bar is not None:
                 bar.show(done)
-        complete = True
+    except GeneratorExit:  # the work was done before its last step, as where an estimate has converged
+        raise
+    except BaseException:
+        complete = False
+        raise
     finally:
         if bar is not None:
             bar.close(complete=complete)

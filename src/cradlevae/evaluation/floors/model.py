@@ -20,6 +20,7 @@ from cradlevae.evaluation.floors.registry import FLOORS
 from cradlevae.model.training.content import content_in_memory, refuse_changed, training_content
 from cradlevae.query.library_sizes import Batches, LibrarySize
 from cradlevae.utils.docs import documented_by
+from cradlevae.utils.html import summary_html
 from cradlevae.utils.types import AnnDataLike, IndexArray
 
 
@@ -188,3 +189,12 @@ class FloorModel:
     def __repr__(self) -> str:
         state = "not trained" if self._fitted is None else "trained"
         return f"FloorModel({self.name!r}, {self._data.n_genes:,} genes; {state})"
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "floor": f"{self.name}: {FLOORS[self.name].description}",
+            "genes": f"{self._data.n_genes:,}",
+            "split": repr(self.split),
+            "state": "not trained" if self._fitted is None else "trained",
+        }
+        return summary_html("FloorModel", rows)

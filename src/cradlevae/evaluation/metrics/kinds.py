@@ -62,6 +62,8 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("effect", ("real", "predicted"), ("perturbations", "genes", "symbols")),
+        Kind("response", ("real", "predicted"), ("weights", "hits")),
+        Kind("counts", ("real", "predicted")),
         Kind("cells", ("real", "generated")),
         Kind("de", ("real", "predicted")),
         Kind("qc", ("fails",), on=MADS),

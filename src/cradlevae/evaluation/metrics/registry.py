@@ -10,6 +10,11 @@ kind            what the function is given
 effect          ``(real, predicted, *, perturbations, genes, symbols)``: real and predicted effects, (perturbations,
                 genes) each, the names of the rows and columns, and the symbols of the columns (``gene_symbols``; the
                 names again where the data have no such column).
+response        ``(real, predicted, *, weights, hits)``: measured and predicted effects of at most 500 perturbations,
+                (perturbations, genes) each, the weight of each gene (rows sum to 1) and whether held-out cells call it
+                (bool), of the same shape; target genes are 0 in all of them.
+counts          ``(real, predicted)``: expression, fold changes and p-values of groups of cells with raw counts, both
+                with the real controls (:class:`~cradlevae.evaluation.metrics.vcc2026.CountGroups`).
 cells           ``(real, generated)``: two samples of cells of one perturbation, of equal size
                 (:class:`~cradlevae.evaluation.metrics.samples.CellSample`: coordinates, expression).
 de              ``(real, predicted)``: differential expression in real and in generated cells
@@ -116,6 +121,9 @@ class Metric:
         return self.function(*arguments, **{name: value for name, value in options.items() if name in self.needs})
 
 
+EFFECTS = ("effect", "response")
+"""Kinds whose functions are given effects."""
+
 REGISTRY: dict[str, Metric] = {}
 """Every registered metric by name."""
 
@@ -125,8 +133,8 @@ def metric(
 ) -> Callable[[Function], Function]:
     """Register a function as a metric.
 
-    Metrics of kind ``"effect"`` are wrapped: they get float64 arrays whose shapes agree, and score NaN, without being
-    called, where a value is missing.
+    Metrics of kind ``"effect"`` and ``"response"`` are wrapped: they get float64 arrays whose shapes agree, and score
+    NaN, without being called, where a value is missing.
 
     Parameters
     ----------
@@ -182,7 +190,7 @@ def metric(
         if name in REGISTRY:
             raise DataError(f"a metric named {name!r} is already registered; choose another name")
         needs = _needed_options(name, function, KINDS[kind])
-        registered = cast(Function, _guarded(function) if kind == "effect" else function)
+        registered = cast(Function, _guarded(function) if kind in EFFECTS else function)
         REGISTRY[name] = Metric(name, kind, best, description, registered, needs, chosen, note)
         return registered
 

@@ -7,6 +7,8 @@ the table of scores.
 kind            scorer
 ==============  ==========================
 effect          ``effects.score_effects``
+response        ``effects.score_effects``
+counts          ``generated.score_counts``
 calibration     ``calibration.score_calibration``
 qc              ``qc.score_qc``
 de              ``generated.score_de``

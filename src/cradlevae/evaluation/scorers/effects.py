@@ -24,6 +24,7 @@ from cradlevae.evaluation.score_table import (
     fraction_of,
     join_notes,
 )
+from cradlevae.evaluation.scorers.responses import responses
 from cradlevae.query.effects import published_effects
 from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import AnnDataLike, FloatArray, IntArray
@@ -100,8 +101,12 @@ def _score_predictions(
     values: dict[str, dict[str, float]] = {}
     intervals: dict[str, dict[str, tuple[float, float]]] = {}
     draws: dict[str, dict[str, FloatArray]] = {}
+    known = None
+    if reference.noise is not None:
+        known = responses(reference.effects, reference.noise, conditions, genes, symbols)
     for name, value in predictions:
         values[name] = effect_scores(reference.effects, value, perturbations=conditions, genes=genes, symbols=symbols)
+        values[name] |= {} if known is None else known.scores(value)
         draws[name] = flattened_draws(reference.effects, value, seed)
         intervals[name] = {metric: _interval(drawn) for metric, drawn in draws[name].items()}
         if name == MODEL:

@@ -7,8 +7,10 @@ from cradlevae.evaluation.matched_cells import CellPair, generate_alike
 from cradlevae.evaluation.metrics.de import DETest, rank_sum_tests
 from cradlevae.evaluation.metrics.pca_space import fit_space
 from cradlevae.evaluation.metrics.registry import metrics_of
+from cradlevae.evaluation.predictor import symbols_of_genes
 from cradlevae.evaluation.score_table import MODEL, Scores
 from cradlevae.evaluation.scorers.cells import score_cells
+from cradlevae.evaluation.scorers.count_groups import count_groups, own_columns
 
 
 def score_generated(scores: Scores, inputs: ScoringInputs) -> None:
@@ -18,6 +20,7 @@ def score_generated(scores: Scores, inputs: ScoringInputs) -> None:
     if pair is None:
         return
     score_de(scores, pair)
+    score_counts(scores, inputs, pair)
     train = inputs.training_rows
     space = fit_space(data.counts, train[~data.failed[train]], seed=inputs.seed)
     score_cells(scores, pair, space, seed=inputs.seed)
@@ -28,6 +31,15 @@ def score_de(scores: Scores, pair: CellPair) -> None:
     real, generated = de_tests(pair)
     for entry in metrics_of("de"):
         scores.add(scores.label("passing cells"), entry.name, MODEL, entry.value(real, generated), note=entry.note)
+
+
+def score_counts(scores: Scores, inputs: ScoringInputs, pair: CellPair) -> None:
+    """Add the rows of metrics of kind ``"counts"``: those of the Virtual Cell Challenge, which compare raw counts."""
+    genes = [str(gene) for gene in inputs.predictor.genes]
+    own = own_columns(pair.names[1:], genes, symbols_of_genes(inputs.predictor))
+    real, predicted = count_groups(pair, genes, own)
+    for entry in metrics_of("counts"):
+        scores.add(scores.label("passing cells"), entry.name, MODEL, entry.value(real, predicted), note=entry.note)
 
 
 def de_tests(pair: CellPair) -> tuple[DETest, DETest]:
