@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from cradlevae.reporting.style import (
     new_figure,
     say_instead,
 )
+from cradlevae.utils.constants import MADE_MARK
 from cradlevae.utils.types import AnnDataLike, FloatArray, IndexArray
 
 if TYPE_CHECKING:
@@ -276,13 +277,27 @@ def passing_distances(
     return own, *(np.linalg.norm(version[known] - centroid[target[known]], axis=1) for version in failed)
 
 
+SERVES = {
+    "used": "These twins were decoded with their labels: they serve for a look at cells; for clustering take those of "
+    "clean(use_label=False), and for differential expression and effects no twin but the model's effects.",
+    "unused": "These twins were decoded without their labels: they serve for clustering beside raw passing cells; for "
+    "differential expression and effects take no twin but the model's effects.",
+}
+"""What twins serve for, by whether their labels were used."""
+
+
+def _serves(after: AnnDataLike) -> str:
+    mark: Any = after.uns.get(MADE_MARK, {})
+    return SERVES.get(mark.get("label"), "")
+
+
 def _caption(after: AnnDataLike) -> str:
     text = (
         "Principal components of log2(1 + counts per 10,000), fitted on passing cells. Distances: to the centroid "
-        "of the passing cells of the same perturbation; lines: medians. After cleaning: counts sampled from the "
-        "model, since its expected counts are smoother than any real cell and would seem closer than they are. "
-        "Sampled counts, too, hold only the variation that the model knows: a distance below that of passing cells is "
-        "no sign of a better cell."
+        "of the passing cells of the same perturbation; lines: medians. After cleaning: counts drawn from the "
+        "twins (X of clean), since expected counts are smoother than any real cell and would seem closer than they "
+        "are. Drawn counts, too, hold only the variation that the model knows: a distance below that of passing cells "
+        f"is no sign of a better cell. {_serves(after)}"
     )
     if "confounded" in after.obs:
         failed = after.obs["failed_qc"].to_numpy(dtype=bool)
