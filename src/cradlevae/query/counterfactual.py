@@ -60,11 +60,12 @@ def clean(
     output: str | Path | None = None,
     overwrite: bool = False,
 ) -> ad.AnnData:
-    """The artifact-free twin of each cell: counts to stand beside real cells, and smooth expected ones for a look at it.
+    """The artifact-free twin of each cell: counts to stand beside real cells, and expected ones to look at.
 
-    A twin is the cell's basal state and Gamma factors, decoded with the artifact off. A model that has learned from counterfactual pairs (the default) takes a failed cell's counts apart: foreign counts
-    are taken out, and lost ones are filled in by what the cell's basal state expects. Twins are no evidence of what a
-    perturbation does: `docs/cleaning.md` says which twin serves what.
+    A twin is the cell's basal state and Gamma factors, decoded with the artifact off. A model that has learned from
+    counterfactual pairs (the default) takes a failed cell's counts apart: foreign counts are taken out, and lost ones
+    are filled in by what the cell's basal state expects. Twins are no evidence of what a perturbation does:
+    ``docs/cleaning.md`` says which twin serves what.
 
     Parameters
     ----------
@@ -100,14 +101,14 @@ def clean(
         ``X`` integer counts (CSR), drawn from the twin, to stand beside the raw counts of passing cells; layers
         ``expected`` (expected counts given the cell's own, float32, dense), which are smoother than any real cell, and
         ``uncertainty`` (standard deviation of the natural log of these over the posterior of the latents); ``obs`` as
-        given plus ``failed_qc``, ``clean_library_size`` (total of ``expected``), ``clean_batch`` (where all are put into one batch; the batch
-        column stays the cell's own), ``information`` (nats that the counts say about its basal state), ``confounded``
-        (its perturbation changes the failure rate, so its "artifact" may be biology; missing where the data hold no
-        controls to compare with, and left out where labels are not used), and for failed cells what
-        :func:`~cradlevae.query.diagnose.diagnose` tells, of a cell without a label as of a control. ``uns`` has a mark,
-        ``cradlevae_made``, by which functions that need raw data warn. Layers are rounded to 17 bits (a relative error
-        of 4e-6), for smaller files. A cell gets the same twin in whatever company it is cleaned. With ``output``, all
-        three are those in the file.
+        given plus ``failed_qc``, ``clean_library_size`` (total of ``expected``), ``clean_batch`` (where all are put
+        into one batch; the batch column stays the cell's own), ``information`` (nats that the counts say about its
+        basal state), ``confounded`` (its perturbation changes the failure rate, so its "artifact" may be biology;
+        missing where the data hold no controls to compare with, left out where labels are not used), and for failed
+        cells what :func:`~cradlevae.query.diagnose.diagnose` tells, of a cell without a label as of a control. ``uns``
+        has a mark, ``cradlevae_made``, by which functions that need raw data warn. Layers are rounded to 17 bits (a
+        relative error of 4e-6), for smaller files. A cell gets the same twin in whatever company it is cleaned. With
+        ``output``, all three are those in the file.
 
     Raises
     ------
