@@ -286,7 +286,8 @@ def test_torch_with_another_default_dtype(
         model = cv.CradleVAE.load(tmp_path / "run")
         signature = model.artifact_signature(n_draws=2, n_states=3)
         return [
-            model.predict("A", 5).X.toarray(), model.effects("A", error=0.5).X, model.clean(simulated[:20]).layers["expected"],
+            model.predict("A", 5).X.toarray(), model.effects("A", error=0.5).X,
+            model.clean(simulated[:20]).layers["expected"],
             signature["log2_fold_change"], model.latents(simulated[:20]).obsm["z_basal"],
             cv.evaluate(model, simulated, n_cells=5)["value"],
         ]  # fmt: skip

@@ -49,13 +49,13 @@ QUERIES: dict[str, dict[str, list[Any]]] = {
         "perturbations": LABELS, "n_particles": COUNT, "library_size": POSITIVE, "scale": CHOICE, "seed": WHOLE,
     },
     "clean": {
-        "adata": ADATA, "cells": CHOICE, "library_size": CHOICE, "batch": LEVEL, "n_draws": COUNT, "seed": WHOLE,
-        "output": OPTIONAL_PATH, "overwrite": FLAG,
+        "adata": ADATA, "cells": CHOICE, "use_label": FLAG, "library_size": CHOICE, "batch": LEVEL, "n_draws": COUNT,
+        "seed": WHOLE, "output": OPTIONAL_PATH, "overwrite": FLAG,
     },
     "counterfactual": {
         "adata": ADATA, "artifact": ARTIFACT, "perturbation": [5, ["A", "B"], "", object()], "cells": CHOICE,
-        "library_size": CHOICE, "batch": LEVEL, "n_draws": COUNT, "seed": WHOLE, "output": OPTIONAL_PATH,
-        "overwrite": FLAG,
+        "use_label": FLAG, "library_size": CHOICE, "batch": LEVEL, "n_draws": COUNT, "seed": WHOLE,
+        "output": OPTIONAL_PATH, "overwrite": FLAG,
     },
     "diagnose": {"adata": ADATA, "cells": CHOICE, "credible": PROBABILITY, "seed": WHOLE},
     "artifact_signature": {"credible": PROBABILITY, "n_draws": COUNT, "n_states": COUNT, "seed": WHOLE},

@@ -75,7 +75,7 @@ FILES = {
     "scores.csv": "every score with floors, ceiling and fraction",
     "predicted.h5ad": "predicted counts of the unseen combinations",
     "effects.csv": "effects of all conditions on each gene, the surest first",
-    "cleaned.h5ad": "artifact-free twins of the failed cells",
+    "cleaned.h5ad": "artifact-free twins of the failed cells: counts, and expected ones",
     "artifact_signature.csv": "what the artifact does to each gene",
     "predicted_against_measured_effects.png": "predicted vs measured effects",
     "cleaned_cells.png": "failed cells before and after cleaning",

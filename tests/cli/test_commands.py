@@ -142,6 +142,8 @@ def test_predict_effects_and_clean_write_what_they_say(folder: Path, data: Path,
     run("clean", model, data, "--output", folder / "clean.h5ad", "--cells", "failed", "--n_draws", 2)
     cleaned = ad.read_h5ad(folder / "clean.h5ad").obs
     assert cleaned["failed_qc"].all()
+    run("clean", model, data, "--output", folder / "own.h5ad", "--cells", "failed", "--no-use-label")
+    assert ad.read_h5ad(folder / "own.h5ad").uns["cradlevae_made"]["label"] == "unused"
     run("diagnose", model, data, "--output", folder / "damage.csv")
     found = pd.read_csv(folder / "damage.csv", index_col="cell")
     assert list(found["damage"]) == list(cleaned.loc[found.index, "damage"])

@@ -98,6 +98,11 @@ def register_one_of_each_kind() -> None:
         assert profile.shape[1] == true_counts.shape[1]
         return np.asarray(true_counts.sum(axis=1)).ravel()
 
+    @metric("own_mixing", kind="mixing", best=0.0, description="cells that failed, and kinds of cells")
+    def _mixing(cells: Any, *, seed: int) -> float:
+        assert cells.coordinates.shape[0] == len(cells.failed) == len(cells.condition)
+        return float(cells.failed.sum())
+
 
 @dataclass
 class Scored:
@@ -129,6 +134,7 @@ def scored(model: cv.CradleVAE, simulated: ad.AnnData) -> Iterator[Scored]:
         register_one_of_each_kind()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("cradlevae.evaluation.scorers.cells.MIN_CELLS", 4)  # there are few cells
+            patch.setattr("cradlevae.evaluation.scorers.mixing.FEWEST_CELLS", 1)
             table = cv.evaluate(model, adata, n_cells=20)
         yield Scored(model, adata, table)
     finally:
@@ -200,6 +206,12 @@ def test_a_metric_of_cleaned_cells(scored: Scored) -> None:
     for predictor in ("model", "own_damaged_profile", "perturbation_mean", "overall_mean"):
         assert scored.value("own_clean", predictor, "held-out clean counts (truth)") == pytest.approx(total)
     assert (scored.table.loc[scored.table["metric"] == "own_clean", "note"] == "counts").all()
+
+
+def test_a_metric_of_mixing(scored: Scored) -> None:
+    rows = scored.table[scored.table["metric"] == "own_mixing"]
+    assert scored.value("own_mixing") == scored.value("own_mixing", "real cells") >= 2
+    assert {"model (label unused)", "as measured", "true counts"} < set(rows["predictor"])
 
 
 def test_own_metrics_are_in_figures_and_tables(

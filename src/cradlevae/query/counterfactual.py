@@ -60,10 +60,12 @@ def clean(
     output: str | Path | None = None,
     overwrite: bool = False,
 ) -> ad.AnnData:
-    """The artifact-free twin of each cell: its basal state and Gamma factors, decoded with the artifact off.
+    """The artifact-free twin of each cell: counts to stand beside real cells, and expected ones to look at.
 
-    A model that has learned from counterfactual pairs (the default) takes a failed cell's counts apart: foreign counts
-    are taken out, and lost ones are filled in by what the cell's basal state expects.
+    A twin is the cell's basal state and Gamma factors, decoded with the artifact off. A model that has learned from
+    counterfactual pairs (the default) takes a failed cell's counts apart: foreign counts are taken out, and lost ones
+    are filled in by what the cell's basal state expects. Twins are no evidence of what a perturbation does:
+    ``docs/cleaning.md`` says which twin serves what.
 
     Parameters
     ----------
@@ -76,10 +78,11 @@ def clean(
     use_label
         Whether a cell is decoded with its perturbation label. A twin that is repeats what the model believes of the
         label, so effects of perturbations measured on such twins are circular. If not, labels are not looked at, and
-        need not be there: the cell is decoded by what it itself shows.
+        need not be there: every draw takes a condition of the experiment, as probable as the cell's own counts make it
+        (:mod:`cradlevae.query.unlabelled`).
     library_size
-        Total of a failed cell's expected counts: the median of ``"passing"`` training cells, or its ``"own"``.
-        Passing cells keep their own.
+        Total of a failed cell: its ``"own"``, or that of ``"passing"`` cells, which is the median of the training cells
+        for expected counts, and for counts that of a training control at random. Passing cells keep their own.
     batch
         ``"own"`` keeps each cell in its experimental batch; a name gives the cell as if it had been in that batch.
     n_draws
@@ -95,14 +98,17 @@ def clean(
     Returns
     -------
     anndata.AnnData
-        ``X`` expected counts given the cell's own (float32, dense); layers ``sampled`` (integer counts, CSR) and
-        ``uncertainty`` (standard deviation of the natural log of ``X`` over the posterior of the latents); ``obs`` as
-        given plus ``failed_qc``, ``clean_library_size``, ``clean_batch`` (where all are put into one batch; the batch
-        column stays the cell's own), ``information`` (nats that the counts say about its basal state), ``confounded``
-        (its perturbation changes the failure rate, so its "artifact" may be biology; missing where the data hold no
-        controls to compare with), and for failed cells what :func:`~cradlevae.query.diagnose.diagnose` tells. ``X`` and
-        ``uncertainty`` are rounded to 17 bits (a relative error of 4e-6), for smaller files. A cell gets the same twin
-        in whatever company it is cleaned. With ``output``, all three are those in the file.
+        ``X`` integer counts (CSR), drawn from the twin, to stand beside the raw counts of passing cells; layers
+        ``expected`` (expected counts given the cell's own, float32, dense), which are smoother than any real cell, and
+        ``uncertainty`` (standard deviation of the natural log of these over the posterior of the latents); ``obs`` as
+        given plus ``failed_qc``, ``clean_library_size`` (total of ``expected``), ``clean_batch`` (where all are put
+        into one batch; the batch column stays the cell's own), ``information`` (nats that the counts say about its
+        basal state), ``confounded`` (its perturbation changes the failure rate, so its "artifact" may be biology;
+        missing where the data hold no controls to compare with, left out where labels are not used), and for failed
+        cells what :func:`~cradlevae.query.diagnose.diagnose` tells, of a cell without a label as of a control. ``uns``
+        has a mark, ``cradlevae_made``, by which functions that need raw data warn. Layers are rounded to 17 bits (a
+        relative error of 4e-6), for smaller files. A cell gets the same twin in whatever company it is cleaned. With
+        ``output``, all three are those in the file.
 
     Raises
     ------

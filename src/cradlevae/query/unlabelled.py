@@ -122,9 +122,9 @@ class OwnConditions:
 
     def _states_of(self, draw: int, conditions: Sequence[Condition]) -> tuple[Tensor, Tensor | None]:
         """z^p in a draw of the globals, (N, W), and what gene effects add, (N, G), of a condition for each cell."""
-        distinct = tuple(dict.fromkeys(conditions))
-        place = torch.tensor([distinct.index(condition) for condition in conditions])
-        dosage, shift = self._model.dosage(distinct), self._draw.shift
+        number = {name: place for place, name in enumerate(dict.fromkeys(conditions))}
+        place = torch.tensor([number[name] for name in conditions])
+        dosage, shift = self._model.dosage(tuple(number)), self._draw.shift
         offset = self._model.module.offset(dosage)
         state = (dosage @ shift[min(draw, len(shift) - 1)])[place]
         return state, None if offset is None else offset[place]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import anndata as ad
@@ -107,6 +110,54 @@ def test_what_a_model_made_is_marked_and_not_silently_taken_for_raw_data(
     answer = answers["predict"].to_memory()
     with pytest.warns(UserWarning, match="made by predict of a model, and are no raw data; annotate_qc"):
         cv.annotate_qc(answer, criteria=("umi",), max_fail_share=1, key_added="failed")
+
+
+TAKERS: dict[str, Callable[[cv.CradleVAE, ad.AnnData, Path], object]] = {
+    "CradleVAE": lambda model, cells, _: cv.CradleVAE(cells, split=model.split),
+    "FloorModel": lambda model, cells, _: cv.FloorModel("training_mean", cells, split=model.split),
+    "evaluate": lambda model, cells, _: cv.evaluate(model, cells, generated=False, truth=False),
+    "to_cell_eval": lambda model, cells, folder: cv.to_cell_eval(model, cells, folder),
+    "annotate_qc": lambda model, cells, _: cv.annotate_qc(cells, criteria=("umi",), key_added="failed"),
+    "split": lambda model, cells, _: cv.split(cells, "cells"),
+    "guide_effects": lambda model, cells, _: cv.guide_effects(cells, min_cells=2),
+    "plant_artifacts": lambda model, cells, _: cv.plant_artifacts(cells),
+    "clean": lambda model, cells, _: model.clean(cells, cells="failed"),
+    "counterfactual": lambda model, cells, _: model.counterfactual(cells, perturbation="A", cells="failed"),
+    "diagnose": lambda model, cells, _: model.diagnose(cells),
+    "latents": lambda model, cells, _: model.latents(cells),
+    "log_likelihood": lambda model, cells, _: model.log_likelihood(cells, n_particles=1),
+}
+"""What takes cells for raw data, by its name in the warning."""
+
+
+@pytest.mark.parametrize("use_label", [True, False])
+def test_whatever_takes_raw_data_warns_of_twins_and_says_what_is_circular(
+    model: cv.CradleVAE, simulated: ad.AnnData, tmp_path: Path, use_label: bool
+) -> None:
+    raw = simulated.copy()
+    raw.obs["guide"] = raw.obs["perturbation"].astype(str) + "_1"
+    twins = model.clean(raw, use_label=use_label)
+    reason = "effects of perturbations in them" if use_label else "decoded without their labels"
+    for name, give in TAKERS.items():
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            with contextlib.suppress(cv.DataError):  # cells may be refused for another reason, after the warning
+                give(model, twins.copy(), tmp_path)
+        told = [str(one.message) for one in heard if "made by clean of a model" in str(one.message)]
+        assert len(told) == 1, name
+        assert f"; {name} takes them for raw data all the same, which is circular: " in told[0]
+        assert reason in told[0]
+
+
+def test_a_file_of_twins_among_others_marks_all(model: cv.CradleVAE, simulated: ad.AnnData, tmp_path: Path) -> None:
+    model.clean(simulated[:50].copy(), output=tmp_path / "twins.h5ad")
+    raw = simulated[50:].copy()
+    raw.obs["perturbation"] = raw.obs["perturbation"].astype(str)
+    raw.write_h5ad(tmp_path / "raw.h5ad")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of columns that one file lacks
+        cells = cv.open_cells(tmp_path)
+    assert cells.uns[MADE_MARK]["made_by"] == "clean"
 
 
 @pytest.mark.parametrize("n_left", [0, 5])

@@ -55,10 +55,15 @@ class Matched:
 
 
 def score_mixing(scores: Scores, inputs: ScoringInputs, model: TrainedModel) -> None:
-    """Add the rows of metrics of kind ``"mixing"``, where the model has an artifact and there are cells enough."""
-    data = inputs.data
+    """Add the rows of metrics of kind ``"mixing"``, where the model has an artifact; NaN where cells are too few."""
+    data, reference = inputs.data, scores.label("passing cells")
+    if not model.declaration.artifact:
+        return
     cells = matched_cells(data, inputs.answered_rows, inputs.seed)
-    if not model.declaration.artifact or len(cells.failed) < FEWEST_CELLS:
+    if len(cells.failed) < FEWEST_CELLS:
+        note = f"{len(cells.failed)} failed cells with two passing ones of their condition, fewer than {FEWEST_CELLS}"
+        for entry in metrics_of("mixing"):
+            scores.add(reference, entry.name, MODEL, float("nan"), note=note)
         return
     train = inputs.training_rows
     space = fit_space(data.counts, train[~data.failed[train]], seed=inputs.seed)
@@ -76,7 +81,7 @@ def score_mixing(scores: Scores, inputs: ScoringInputs, model: TrainedModel) -> 
         for predictor, value in own.items():
             fraction, why = fraction_of(entry.name, value, floor, own[REAL])
             scores.add(
-                scores.label("passing cells"), entry.name, predictor, value, floor=floor, best_floor=best_floor,
+                reference, entry.name, predictor, value, floor=floor, best_floor=best_floor,
                 ceiling=own[REAL], fraction=fraction, note=join_notes(NOTES[predictor], why, entry.note),
             )  # fmt: skip
 
