@@ -193,8 +193,8 @@ def _distances(ax: Axes, cells: CellMap) -> None:
     edges = np.linspace(0.0, top or 1.0, 41)
     groups = (
         ("passing", passing, PASSING),
-        ("failed, as measured", before, FAILED),
-        ("failed, cleaned", after, MODEL),
+        ("failed", before, FAILED),
+        ("cleaned", after, MODEL),
     )
     for label, values, colour in groups:
         weights = np.full(len(values), 100.0 / len(values))
@@ -210,7 +210,7 @@ def _distances(ax: Axes, cells: CellMap) -> None:
             linewidth=1.3,
             label=text,
         )
-    name_axes(ax, x=f"distance in {cells.passing.shape[1]} principal components", y="% of cells", title=title)
+    name_axes(ax, x=f"distance in {cells.passing.shape[1]} components", y="% of cells", title=title)
     ax.set_xlim(0.0, edges[-1])
     highest = ax.get_ylim()[1]
     for _, values, colour in groups:

@@ -74,7 +74,7 @@ def expression(table: pd.DataFrame, gene: str | None = None, *, ax: Axes | None 
     value, low, high = (rows[column].to_numpy(dtype=np.float64) for column in NEEDED)
     names = [str(name) for name in rows.index]
     forest(drawn, names, value, low, high, colours, counts)
-    name_axes(drawn, x="expression (mean of log2(1 + counts per 10,000))")
+    name_axes(drawn, x="mean of log2(1 + counts per 10,000)")
     n = len(treated)
     title = (
         f"{shorten(name)}: up in {int(up.sum()):,}, down in {int(down.sum()):,} of {n:,} perturbation{'s'[: n != 1]}"

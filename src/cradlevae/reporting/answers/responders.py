@@ -69,7 +69,7 @@ def responders(responders: Any, *, ax: Axes | None = None) -> Figure | Axes:
     names = [str(name) for name in rows.index]
     forest(drawn, names, value, low, high, [MODEL] * len(rows), counts)
     drawn.set_xlim(0, 100)
-    name_axes(drawn, x="% of the perturbation's cells that respond")
+    name_axes(drawn, x="% of cells that respond")
     n = len(shares)
     some = f"in the median of {n:,} perturbations" if n > 1 else "of one perturbation's"
     title = f"Responding cells: {np.nanmedian(shares['share'].to_numpy(dtype=np.float64)):.0%} {some}"
