@@ -25,7 +25,7 @@ from cradlevae.reporting.style import (
     say_instead,
     shorten,
 )
-from cradlevae.utils.checks import check_anndata, check_choice, texts
+from cradlevae.utils.checks import check_anndata, check_choice, optional_text, texts
 from cradlevae.utils.types import AnnDataLike, FloatArray
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ def cleaned(
     check_choice("basis", basis, get_args(Basis))
     check_anndata(before, "before")
     check_anndata(after, "after")
+    optional_text("perturbation_key", perturbation_key)
+    texts("artifact_key", artifact_key)
     cells = cell_map(before, after, perturbation_key, artifact_key, layer)
     colours = _colours(cells, perturbations, perturbation_key)
     figure = new_figure(3.7 if colours else 3.4)

@@ -6,7 +6,10 @@ Everything is set on the objects themselves, so that neither pyplot nor a user's
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from cradlevae.errors import DataError
 from cradlevae.utils.checks import shown
@@ -63,6 +66,15 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.02, hspace=0.02)  # type: ignore[union-attr,call-arg]
     return figure
+
+
+def check_table(name: str, table: Any, needed: Sequence[str], source: str) -> None:
+    """Raise :class:`DataError` unless this is a table with the columns that are needed."""
+    if not isinstance(table, pd.DataFrame):
+        raise DataError(f"{name} is {shown(table)}; give the table that {source} returns")
+    absent = [column for column in needed if column not in table]
+    if absent:
+        raise DataError(f"{name} has no column {absent[0]!r}; give the table that {source} returns")
 
 
 def one_panel(ax: Axes | None, height: float, width: float = COLUMN) -> Axes:

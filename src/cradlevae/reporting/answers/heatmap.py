@@ -87,8 +87,8 @@ def effect_heatmap(
     >>> import cradlevae as cv
     >>> effects = ad.AnnData(np.array([[1.5, -0.2], [1.2, 0.0]]), layers={"lfsr": np.full((2, 2), 0.01)})
     >>> figure = cv.pl.effect_heatmap(effects)
-    >>> figure.get_suptitle()
-    'Effects of 2 conditions on 2 genes'
+    >>> [label.get_text() for label in figure.axes[2].get_yticklabels()]
+    ['0', '1']
     """
     limit, most = probability("lfsr", lfsr, 0.05), whole_number("n_genes", n_genes, least=1)
     need_layers(effects, "lfsr")
