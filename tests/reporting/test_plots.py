@@ -143,12 +143,23 @@ def drawn(screen: ad.AnnData, floor: cv.FloorModel) -> dict[str, Figure]:
         "qc": cv.pl.qc(screen),
         "confounding": cv.pl.confounding(cv.confounding_alarm(screen)),
         "cleaned": cv.pl.cleaned(screen, twins(screen)),
+        "given axes": two_of_one(),
         "cleaned without labels": cv.pl.cleaned(screen, twins(screen), perturbation_key=None),
         "effects": cv.pl.effects(floor, screen),
         "batches": cv.pl.batches(screen, batch_key="batch"),
         "balance": cv.pl.balance(screen, batch_key="batch"),
         "contexts": cv.pl.contexts(screen, context_key="context"),
     }
+
+
+def two_of_one() -> Figure:
+    """A user's figure with two of ours in it."""
+    figure = Figure(figsize=(180 / 25.4, 3.4), layout="constrained", dpi=150)
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    cv.pl.responders(Responders(12), ax=left)
+    cv.pl.interactions(interactions(30), ax=right)
+    return figure
 
 
 # -- legible on paper ------------------------------------------------------------------------------------------------

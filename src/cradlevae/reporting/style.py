@@ -52,8 +52,8 @@ PANEL_TITLE_SIZE = 8.0
 LABEL_SIZE = 7.5
 TICK_SIZE = 7.0
 NOTE_SIZE = 6.5
-TITLE_CHARACTERS, CAPTION_CHARACTERS = 12.2, 18.6
-"""Number of characters of a title, and of a caption, that fit on a line of one inch."""
+TITLE_CHARACTERS, PANEL_TITLE_CHARACTERS, CAPTION_CHARACTERS = 11.2, 15.0, 18.6
+"""Number of characters of titles and of a caption that fit on a line of one inch."""
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
@@ -101,7 +101,9 @@ def one_panel_done(ax: Axes, given: Axes | None, title: str, caption: str = "") 
     A notebook shows what is returned. It shows the figure of the user's axes by itself, so that this is not returned.
     """
     if given is not None:
-        ax.set_title(title, loc="left", fontsize=PANEL_TITLE_SIZE, color=INK, pad=5, parse_math=False)
+        width = ax.get_window_extent().width / ax.figure.dpi
+        lines = textwrap.fill(title, max(8, round(width * PANEL_TITLE_CHARACTERS)))
+        ax.set_title(lines, loc="left", fontsize=PANEL_TITLE_SIZE, color=INK, pad=5, parse_math=False)
         return ax
     figure: Any = ax.figure
     headline(figure, title, caption)

@@ -74,7 +74,8 @@ def expression(table: pd.DataFrame, gene: str | None = None, *, ax: Axes | None 
     control = float(table["expression"].iloc[0])
     treated = table.iloc[1:]
     up, down = treated["low"] > control, treated["high"] < control
-    beyond = np.maximum(treated["low"] - control, control - treated["high"])  # how far the interval is from the control
+    far = np.maximum(treated["low"].to_numpy() - control, control - treated["high"].to_numpy())
+    beyond = pd.Series(far, treated.index)  # how far the interval is from the control
     shown_rows = treated.loc[beyond.sort_values(ascending=False, kind="stable").index[:MAX_ROWS]]
     shown_rows = shown_rows.sort_values("expression", ascending=False, kind="stable")
     rows = pd.concat([table.iloc[:1], shown_rows])
