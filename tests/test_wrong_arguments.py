@@ -191,6 +191,36 @@ DATA = {
     "load": {"name": CHOICE, "path": OPTIONAL_PATH, "cache": OPTIONAL_PATH, "mirror": [5], "backed": FLAG},
 }
 
+TABLE = [None, "table.csv", 5, object()]
+AXES = ["left", 5, [None], object()]
+PLOTS = {
+    "volcano": {
+        "effects": ADATA, "perturbation": [5, "nonsense", ["A"]], "lfsr": PROBABILITY, "n_labels": WHOLE, "ax": AXES,
+    },
+    "effect_heatmap": {
+        "effects": ADATA, "perturbations": LABELS[1:], "genes": LABELS[1:], "n_genes": COUNT, "lfsr": PROBABILITY,
+    },
+    "expression": {"table": TABLE, "gene": OPTIONAL_TEXT, "ax": AXES},
+    "responders": {"responders": TABLE, "ax": AXES},
+    "interactions": {"interactions": ADATA, "n_labels": WHOLE, "ax": AXES},
+    "cleaned": {
+        "before": ADATA, "after": ADATA, "basis": CHOICE, "perturbations": LABELS[1:],
+        "perturbation_key": [5, "nonsense"], "artifact_key": [None, "nonsense", 5], "layer": [5, "nonsense"],
+    },
+    "effects": {"model": [None, "run", 5], "adata": ADATA, "perturbations": LABELS[1:], "reference": CHOICE},
+    "training": {"model": [None, "run", 5]},
+    "scores": {"scores": TABLE},
+    "signature": {"signature": TABLE},
+    "damage": {"diagnoses": TABLE},
+    "confounding": {"alarm": TABLE, "ax": AXES},
+    "qc": {"adata": ADATA},
+    "guides": {"adata": ADATA},
+    "batches": {"adata": ADATA, "fields": [5, "batch"], "field_options": [{"batch_key": 5}, {"nonsense": 1}]},
+    "balance": {"adata": ADATA, "fields": [5, "batch"], "field_options": [{"batch_key": 5}, {"nonsense": 1}]},
+    "contexts": {"adata": ADATA, "fields": [5, "context"], "field_options": [{"context_key": 5}, {"nonsense": 1}]},
+}  # fmt: skip
+"""Wrong values of the parameters of every figure."""
+
 ALSO = {"name": ("data set", "floor"), "path": ("no file",), "truth": ("layer",)}
 """Other words by which messages name an argument."""
 
@@ -337,6 +367,32 @@ def test_functions(
     check(call, parameter, values)
 
 
+@pytest.mark.parametrize(("name", "parameter", "values"), cases(PLOTS))
+def test_plots(name: str, parameter: str, values: list[Any], floor: cv.FloorModel, simulated: ad.AnnData) -> None:
+    pair = {"magnitude": [1.0], "similarity": [1.0], "interaction": ["additive"]}
+    effects = ad.AnnData(
+        np.ones((1, 2)), obs=pd.DataFrame(pair, index=["A+B"]), layers={"lfsr": np.full((1, 2), 0.01)}
+    )  # fmt: skip
+    shares = pd.DataFrame({name: [0.5, 0.6] for name in ("share", "expression", "low", "high")}, index=["control", "A"])
+    after = ad.AnnData(simulated.X, obs=simulated.obs.assign(failed_qc=simulated.obs["artifact"]), var=simulated.var)
+    given: dict[str, dict[str, Any]] = {
+        "volcano": {"effects": effects},
+        "effect_heatmap": {"effects": effects},
+        "interactions": {"interactions": effects},
+        "expression": {"table": shares},
+        "responders": {"responders": shares},
+        "cleaned": {"before": simulated, "after": after},
+        "effects": {"model": floor, "adata": simulated},
+        "confounding": {"alarm": cv.confounding_alarm(simulated)},
+        **{name: {"adata": simulated} for name in ("batches", "balance", "contexts")},
+    }
+
+    def call(**options: Any) -> Any:
+        return getattr(cv.pl, name)(**{**given.get(name, {}), **options})
+
+    check(call, parameter, values)
+
+
 @pytest.mark.parametrize(("name", "parameter", "values"), cases(DATA))
 def test_data_sets(name: str, parameter: str, values: list[Any], tmp_path: Path) -> None:
     given = {"name": "norman"} if name == "load" else {}
@@ -355,7 +411,9 @@ def test_nothing_public_is_left_out(model: cv.CradleVAE) -> None:
     assert methods - set(INNER) == set(QUERIES)
     floors = {name for name, _ in inspect.getmembers(cv.FloorModel, inspect.isfunction) if not name.startswith("_")}
     assert floors == set(FLOOR)
+    assert set(cv.pl.__all__) == set(PLOTS)
     tables = [(getattr(cv, name), FUNCTIONS[name]) for name in functions]
+    tables += [(getattr(cv.pl, name), PLOTS[name]) for name in PLOTS]
     tables += [(getattr(model, name), QUERIES[name]) for name in QUERIES]
     tables += [(getattr(cv.FloorModel, name), FLOOR[name]) for name in FLOOR]
     for function, table in tables:

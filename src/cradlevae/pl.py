@@ -5,6 +5,14 @@ A notebook shows a figure where it is the value of a cell. Figures have the widt
 page (85 and 180 mm); ``figure.savefig("figure.pdf")`` writes one.
 
 Names are imported when they are first used, as those of :mod:`cradlevae` are.
+
+Examples
+--------
+>>> import cradlevae as cv
+>>> adata = cv.simulate(n_cells=300, n_genes=60, n_perturbations=4, n_combinations=3, seed=0)
+>>> figure = cv.pl.confounding(cv.confounding_alarm(adata, artifact_key="true_artifact"))
+>>> figure.get_suptitle()
+'None of 7 perturbations is seen to change how often cells fail quality control'
 """
 
 from __future__ import annotations

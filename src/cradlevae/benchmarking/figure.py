@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from cradlevae.data.labels import listed
 from cradlevae.reporting.scores import LOWEST
 from cradlevae.reporting.style import (
     CEILING,
@@ -47,7 +48,7 @@ def benchmark_figure(results: pd.DataFrame, table: pd.DataFrame) -> Figure:
     drawn = results[results["metric"].isin(list(METRICS)) & (results["kind"] == "model") & results["value"].notna()]
     chosen = [drawn[(drawn[list(KEYS)] == list(names)).all(axis=1)] for names in rows]
     models = [list(dict.fromkeys(part["model"])) for part in chosen]
-    heights = [0.5 + 0.17 * max(len(names), 3) for names in models] or [1.0]
+    heights = [0.5 + 0.17 * max(len(names), 6) for names in models] or [1.0]
     figure = new_figure(1.1 + sum(heights))
     grid = figure.add_gridspec(len(heights), len(METRICS), height_ratios=heights)
     for place, names in enumerate(rows):
@@ -78,11 +79,13 @@ def _caption(results: pd.DataFrame, rows: list[Any], models: list[list[str]]) ->
         "and dotted the other floors, as far as they are near. Green: the ceiling, the score of the truth itself "
         "against so noisy a reference. Axes begin and end where the scores do."
     )
-    every = list(dict.fromkeys(results.loc[results["kind"] == "model", "model"]))
+    every = list(
+        dict.fromkeys(results.loc[results["metric"].isin(list(METRICS)) & (results["kind"] == "model"), "model"])
+    )
     for names, answered in zip(rows, models, strict=True):
         silent = [name for name in every if name not in answered]
         if silent and answered:
-            text += f" Without scores on {shorten(names[0], 24)}: {', '.join(silent)}."
+            text += f" Without scores on {shorten(names[0], 24)}: {listed(silent)}."
     return text
 
 

@@ -67,9 +67,11 @@ def cell_map(
     from sklearn.decomposition import PCA
 
     keys = [artifact_key] if isinstance(artifact_key, str) else list(artifact_key)
-    for key in keys if perturbation_key is None else [perturbation_key, *keys]:
-        if key not in before.obs:
-            raise DataError(f"obs of the cells before cleaning has no column {key!r}")
+    named = {"artifact_key": keys, "perturbation_key": [] if perturbation_key is None else [perturbation_key]}
+    for argument, columns in named.items():
+        for key in columns:
+            if key not in before.obs:
+                raise DataError(f"obs of the cells before cleaning has no column {key!r} ({argument})")
     if "failed_qc" not in after.obs:
         raise DataError("the cells after cleaning lack obs['failed_qc']; give what clean returns")
     genes = before.var_names.get_indexer(after.var_names)

@@ -25,7 +25,7 @@ from cradlevae.reporting.style import (
     say_instead,
     shorten,
 )
-from cradlevae.utils.checks import check_anndata, check_choice, texts
+from cradlevae.utils.checks import check_anndata, check_choice, optional_text, texts
 from cradlevae.utils.constants import MADE_MARK
 from cradlevae.utils.types import AnnDataLike, FloatArray
 
@@ -86,6 +86,8 @@ def cleaned(
     check_choice("basis", basis, get_args(Basis))
     check_anndata(before, "before")
     check_anndata(after, "after")
+    optional_text("perturbation_key", perturbation_key)
+    texts("artifact_key", artifact_key)
     cells = cell_map(before, after, perturbation_key, artifact_key, layer)
     colours = _colours(cells, perturbations, perturbation_key)
     figure = new_figure(3.7 if colours else 3.4)
@@ -194,8 +196,8 @@ def _distances(ax: Axes, cells: CellMap) -> None:
     edges = np.linspace(0.0, top or 1.0, 41)
     groups = (
         ("passing", passing, PASSING),
-        ("failed, as measured", before, FAILED),
-        ("failed, cleaned", after, MODEL),
+        ("failed", before, FAILED),
+        ("cleaned", after, MODEL),
     )
     for label, values, colour in groups:
         weights = np.full(len(values), 100.0 / len(values))
@@ -211,7 +213,7 @@ def _distances(ax: Axes, cells: CellMap) -> None:
             linewidth=1.3,
             label=text,
         )
-    name_axes(ax, x=f"distance in {cells.passing.shape[1]} principal components", y="% of cells", title=title)
+    name_axes(ax, x=f"distance in {cells.passing.shape[1]} components", y="% of cells", title=title)
     ax.set_xlim(0.0, edges[-1])
     highest = ax.get_ylim()[1]
     for _, values, colour in groups:

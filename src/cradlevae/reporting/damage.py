@@ -13,6 +13,7 @@ from cradlevae.reporting.style import (
     INK,
     NOTE_SIZE,
     TICK_SIZE,
+    check_table,
     dress,
     headline,
     name_axes,
@@ -44,6 +45,7 @@ def damage(diagnoses: pd.DataFrame) -> Figure:
         A row for each kind: the expected number of cells (the sum of its probabilities), and the severities of the
         cells of which it is the most probable kind.
     """
+    check_table("diagnoses", diagnoses, ("damage", "severity"), "model.diagnose")
     kinds = [key for key in DAMAGES if f"p_{key}" in diagnoses]
     number = np.array([diagnoses[f"p_{key}"].sum() for key in kinds])
     order = np.argsort(number)

@@ -68,14 +68,15 @@ def effects(
     if not hasattr(model, "trained"):
         raise DataError(f"model is {shown(model)}; it must be a trained model or a floor")
     check_anndata(adata)
+    names = None if perturbations is None else list(dict.fromkeys(texts("perturbations", perturbations)))
+    if names == []:
+        raise DataError("perturbations is empty; name conditions, or leave it out")
     measured = measured_effects_of(model.trained, adata, reference=reference)
-    if perturbations is not None:
-        names = list(dict.fromkeys(texts("perturbations", perturbations)))
+    if names is not None:
         unknown = [name for name in names if name not in measured.obs_names]
-        if unknown or not names:
-            wrong = unknown[0] if unknown else ""
+        if unknown:
             known = [str(name) for name in measured.obs_names]
-            raise DataError(f"perturbations: {wrong!r} is not among those measured{closest(wrong, known)}")
+            raise DataError(f"perturbations: {unknown[0]!r} is not among those measured{closest(unknown[0], known)}")
         measured = measured[names]
     return effects_figure(measured, model.effects(list(measured.obs_names)))
 

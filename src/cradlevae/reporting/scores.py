@@ -18,6 +18,7 @@ from cradlevae.reporting.style import (
     MUTED,
     NOTE_SIZE,
     TICK_SIZE,
+    check_table,
     dress,
     headline,
     name_axes,
@@ -62,9 +63,7 @@ def scores(scores: pd.DataFrame) -> Figure:
     DataError
         If a column is absent or none of the main metrics is there.
     """
-    absent = [column for column in NEEDED if column not in scores]
-    if absent:
-        raise DataError(f"the scores have no column {absent[0]!r}; give the table that evaluate returns")
+    check_table("scores", scores, NEEDED, "evaluate")
     shown = scores[scores["metric"].isin(list(METRICS))]
     if shown.empty:
         raise DataError(f"none of the main metrics ({', '.join(METRICS)}) is among the scores")

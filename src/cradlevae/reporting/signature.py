@@ -14,6 +14,7 @@ from cradlevae.reporting.style import (
     MODEL,
     MUTED,
     PASSING,
+    check_table,
     dress,
     headline,
     name_axes,
@@ -54,10 +55,9 @@ def signature(signature: pd.DataFrame) -> Figure:
     DataError
         If a column is absent or there is no gene.
     """
-    absent = [column for column in NEEDED if column not in signature]
-    if absent or len(signature) == 0:
-        what = f"no column {absent[0]!r}" if absent else "no gene"
-        raise DataError(f"the signature has {what}; give the table that artifact_signature returns")
+    check_table("signature", signature, NEEDED, "artifact_signature")
+    if len(signature) == 0:
+        raise DataError("the signature has no gene; give the table that artifact_signature returns")
     if "criterion" not in signature:
         signature = signature.assign(criterion="artifact")
     criteria = list(dict.fromkeys(signature["criterion"].astype(str)))

@@ -6,7 +6,10 @@ Everything is set on the objects themselves, so that neither pyplot nor a user's
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from cradlevae.errors import DataError
 from cradlevae.utils.checks import shown
@@ -49,8 +52,8 @@ PANEL_TITLE_SIZE = 8.0
 LABEL_SIZE = 7.5
 TICK_SIZE = 7.0
 NOTE_SIZE = 6.5
-TITLE_CHARACTERS, CAPTION_CHARACTERS = 12.2, 18.6
-"""Number of characters of a title, and of a caption, that fit on a line of one inch."""
+TITLE_CHARACTERS, PANEL_TITLE_CHARACTERS, CAPTION_CHARACTERS = 11.2, 15.0, 18.6
+"""Number of characters of titles and of a caption that fit on a line of one inch."""
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
@@ -63,6 +66,15 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.02, hspace=0.02)  # type: ignore[union-attr,call-arg]
     return figure
+
+
+def check_table(name: str, table: Any, needed: Sequence[str], source: str) -> None:
+    """Raise :class:`DataError` unless this is a table with the columns that are needed."""
+    if not isinstance(table, pd.DataFrame):
+        raise DataError(f"{name} is {shown(table)}; give the table that {source} returns")
+    absent = [column for column in needed if column not in table]
+    if absent:
+        raise DataError(f"{name} has no column {absent[0]!r}; give the table that {source} returns")
 
 
 def one_panel(ax: Axes | None, height: float, width: float = COLUMN) -> Axes:
@@ -89,7 +101,9 @@ def one_panel_done(ax: Axes, given: Axes | None, title: str, caption: str = "") 
     A notebook shows what is returned. It shows the figure of the user's axes by itself, so that this is not returned.
     """
     if given is not None:
-        ax.set_title(title, loc="left", fontsize=PANEL_TITLE_SIZE, color=INK, pad=5, parse_math=False)
+        width = ax.get_window_extent().width / ax.figure.dpi
+        lines = textwrap.fill(title, max(8, round(width * PANEL_TITLE_CHARACTERS)))
+        ax.set_title(lines, loc="left", fontsize=PANEL_TITLE_SIZE, color=INK, pad=5, parse_math=False)
         return ax
     figure: Any = ax.figure
     headline(figure, title, caption)

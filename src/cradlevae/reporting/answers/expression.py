@@ -9,8 +9,18 @@ import pandas as pd
 
 from cradlevae.errors import DataError
 from cradlevae.reporting.layout.forest import MAX_ROWS, forest, height_of
-from cradlevae.reporting.style import FAILED, MODEL, MUTED, PASSING, name_axes, one_panel, one_panel_done, shorten
-from cradlevae.utils.checks import optional_text, shown
+from cradlevae.reporting.style import (
+    FAILED,
+    MODEL,
+    MUTED,
+    PASSING,
+    check_table,
+    name_axes,
+    one_panel,
+    one_panel_done,
+    shorten,
+)
+from cradlevae.utils.checks import optional_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,15 +61,21 @@ def expression(table: pd.DataFrame, gene: str | None = None, *, ax: Axes | None 
     ...     {"expression": [1.0, 2.5], "low": [0.9, 2.1], "high": [1.1, 2.9], "n_cells": [200, 50]},
     ...     index=["control", "A"],
     ... )
-    >>> cv.pl.expression(table, "gene3").get_suptitle()
-    'gene3: up in 1, down in 0 of 1 perturbation'
+    >>> figure = cv.pl.expression(table, "gene3")
+    >>> figure.savefig("gene3.pdf")  # doctest: +SKIP
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ['control', 'A']
     """
-    name = optional_text("gene", gene) or str(table.attrs.get("gene", "Expression") if hasattr(table, "attrs") else "")
-    _check(table)
+    asked = optional_text("gene", gene)
+    check_table("table", table, NEEDED, "model.expression")
+    if len(table) == 0:
+        raise DataError("table has no row; give the table that model.expression returns")
+    name = asked or str(table.attrs.get("gene", "Expression"))
     control = float(table["expression"].iloc[0])
     treated = table.iloc[1:]
     up, down = treated["low"] > control, treated["high"] < control
-    beyond = np.maximum(treated["low"] - control, control - treated["high"])  # how far the interval is from the control
+    far = np.maximum(treated["low"].to_numpy() - control, control - treated["high"].to_numpy())
+    beyond = pd.Series(far, treated.index)  # how far the interval is from the control
     shown_rows = treated.loc[beyond.sort_values(ascending=False, kind="stable").index[:MAX_ROWS]]
     shown_rows = shown_rows.sort_values("expression", ascending=False, kind="stable")
     rows = pd.concat([table.iloc[:1], shown_rows])
@@ -74,7 +90,7 @@ def expression(table: pd.DataFrame, gene: str | None = None, *, ax: Axes | None 
     value, low, high = (rows[column].to_numpy(dtype=np.float64) for column in NEEDED)
     names = [str(name) for name in rows.index]
     forest(drawn, names, value, low, high, colours, counts)
-    name_axes(drawn, x="expression (mean of log2(1 + counts per 10,000))")
+    name_axes(drawn, x="mean of log2(1 + counts per 10,000)")
     n = len(treated)
     title = (
         f"{shorten(name)}: up in {int(up.sum()):,}, down in {int(down.sum()):,} of {n:,} perturbation{'s'[: n != 1]}"
@@ -85,12 +101,3 @@ def expression(table: pd.DataFrame, gene: str | None = None, *, ax: Axes | None 
     if "n_cells" in rows and (rows["n_cells"] == 0).any():
         caption += "0 cells: not seen in training."
     return one_panel_done(drawn, ax, title, caption)
-
-
-def _check(table: pd.DataFrame) -> None:
-    if not isinstance(table, pd.DataFrame):
-        raise DataError(f"table is {shown(table)}; give the table that model.expression returns")
-    absent = [column for column in NEEDED if column not in table]
-    if absent or len(table) == 0:
-        what = f"no column {absent[0]!r}" if absent else "no row"
-        raise DataError(f"table has {what}; give the table that model.expression returns")

@@ -87,8 +87,8 @@ def effect_heatmap(
     >>> import cradlevae as cv
     >>> effects = ad.AnnData(np.array([[1.5, -0.2], [1.2, 0.0]]), layers={"lfsr": np.full((2, 2), 0.01)})
     >>> figure = cv.pl.effect_heatmap(effects)
-    >>> figure.get_suptitle()
-    'Effects of 2 conditions on 2 genes'
+    >>> [label.get_text() for label in figure.axes[2].get_yticklabels()]
+    ['0', '1']
     """
     limit, most = probability("lfsr", lfsr, 0.05), whole_number("n_genes", n_genes, least=1)
     need_layers(effects, "lfsr")
@@ -157,7 +157,7 @@ def _draw(value: FloatArray, called: BoolArray, names: list[str], genes: list[st
         ax.scatter(at_column, at_row, s=1.6, color=INK, linewidths=0)
     bar = figure.colorbar(image, ax=ax, orientation="horizontal", shrink=0.4, aspect=26, pad=0.02, extend="both")
     bar.ax.tick_params(labelsize=TICK_SIZE, color=MUTED, labelcolor=INK, width=0.6, length=2.5)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.set_label(f"effect ({unit})", fontsize=NOTE_SIZE, color=INK)
     return figure
 
@@ -186,7 +186,7 @@ def _tree(ax: Axes, value: FloatArray, side: str) -> IntArray:
     tree = dendrogram(links, no_plot=True)
     for across, depth in zip(tree["icoord"], tree["dcoord"], strict=True):
         x, y = (np.asarray(across) - 5) / 10, np.asarray(depth)
-        ax.plot(*((-y, x) if side == "left" else (x, y)), color=MUTED, linewidth=0.5)
+        ax.plot(*((-y, x) if side == "left" else (x, y)), color=MUTED, linewidth=0.5 if n <= MOST_ORDERED else 0.2)
     if side == "left":
         ax.set_ylim(n - 0.5, -0.5)
         ax.set_xlim(right=0)

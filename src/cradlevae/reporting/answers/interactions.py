@@ -87,7 +87,7 @@ def interactions(interactions: AnnDataLike, *, n_labels: int = 8, ax: Axes | Non
     drawn.axvline(np.sqrt(2), color=MUTED, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1)
     drawn.margins(0.12)
     drawn.legend(
-        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=NOTE_SIZE, labelcolor=INK, frameon=False,
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=NOTE_SIZE, labelcolor=INK, frameon=False,
         handletextpad=0.1, columnspacing=0.8, borderaxespad=0.1,
     )  # fmt: skip
     caption = "Dashed: the magnitude of a pair that is the sum of its singles, √2. "
@@ -96,7 +96,7 @@ def interactions(interactions: AnnDataLike, *, n_labels: int = 8, ax: Axes | Non
         caption += "Hollow: predicted, the pair has no training cells."
     result = one_panel_done(drawn, ax, title, caption)
     if ax is not None:  # the legend stands where the title would
-        ax.set_title("")
+        ax.set_title("", loc="left")
     settle(drawn.figure.figure)
     names = [str(name) for name in interactions.obs_names]
     label_points(drawn, np.where(known, x, np.nan), y, names, _farthest(x, y, known, most))

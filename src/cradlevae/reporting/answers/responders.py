@@ -11,6 +11,7 @@ from cradlevae.errors import DataError
 from cradlevae.reporting.layout.forest import MAX_ROWS, forest, height_of
 from cradlevae.reporting.style import (
     MODEL,
+    check_table,
     name_axes,
     one_panel,
     one_panel_done,
@@ -51,14 +52,14 @@ def responders(responders: Any, *, ax: Axes | None = None) -> Figure | Axes:
     >>> import pandas as pd
     >>> import cradlevae as cv
     >>> shares = pd.DataFrame({"share": [0.9, 0.4], "low": [0.8, 0.3], "high": [1.0, 0.5]}, index=["A", "B"])
-    >>> cv.pl.responders(shares).get_suptitle()
-    'Responding cells: 65% in the median of 2 perturbations'
+    >>> figure = cv.pl.responders(shares)
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ['A', 'B']
     """
     shares = responders if isinstance(responders, pd.DataFrame) else getattr(responders, "shares", None)
-    absent = [column for column in NEEDED if not isinstance(shares, pd.DataFrame) or column not in shares]
-    if not isinstance(shares, pd.DataFrame) or absent:
-        what = shown(responders) if not isinstance(shares, pd.DataFrame) else f"without the column {absent[0]!r}"
-        raise DataError(f"responders is {what}; give what model.responders returns")
+    if shares is None:
+        raise DataError(f"responders is {shown(responders)}; give what model.responders returns")
+    check_table("responders", shares, NEEDED, "model.responders")
     rows = shares.sort_values("share", kind="stable", na_position="last")[:MAX_ROWS].iloc[::-1]
     drawn = one_panel(ax, height_of(len(rows)))
     if rows.empty:
@@ -69,7 +70,7 @@ def responders(responders: Any, *, ax: Axes | None = None) -> Figure | Axes:
     names = [str(name) for name in rows.index]
     forest(drawn, names, value, low, high, [MODEL] * len(rows), counts)
     drawn.set_xlim(0, 100)
-    name_axes(drawn, x="% of the perturbation's cells that respond")
+    name_axes(drawn, x="% of cells that respond")
     n = len(shares)
     some = f"in the median of {n:,} perturbations" if n > 1 else "of one perturbation's"
     title = f"Responding cells: {np.nanmedian(shares['share'].to_numpy(dtype=np.float64)):.0%} {some}"

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 40
 """Largest number of rows that are drawn."""
+NAME_LENGTH = 22
+"""Characters of a name that leave room for the values in one column of a page."""
 ROW_HEIGHT = 0.165
 """Height of a row in inches."""
 
@@ -56,7 +58,7 @@ def forest(
     ax.scatter(value[known], height[known], s=20, c=list(colour[known]), linewidths=0, zorder=3, clip_on=False)
     ax.grid(False, axis="y")
     ax.set_ylim(-0.8, len(names) - 0.2)
-    ax.set_yticks(height, [shorten(name) for name in names], fontsize=TICK_SIZE, parse_math=False)
+    ax.set_yticks(height, [shorten(name, NAME_LENGTH) for name in names], fontsize=TICK_SIZE, parse_math=False)
     ax.tick_params(axis="y", length=0)
     right = ax.secondary_yaxis("right")
     right.set_yticks(height, list(at_right), fontsize=NOTE_SIZE, color=MUTED)

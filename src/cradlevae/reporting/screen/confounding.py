@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from cradlevae.errors import DataError
 from cradlevae.reporting.layout.forest import MAX_ROWS, forest, height_of
 from cradlevae.reporting.style import (
     FAILED,
@@ -15,6 +14,7 @@ from cradlevae.reporting.style import (
     MUTED,
     PASSING,
     WIDTH,
+    check_table,
     name_axes,
     one_panel,
     one_panel_done,
@@ -48,10 +48,16 @@ def confounding(alarm: pd.DataFrame, *, ax: Axes | None = None) -> Figure | Axes
     ------
     DataError
         If a column is absent.
+
+    Examples
+    --------
+    >>> import cradlevae as cv
+    >>> adata = cv.simulate(n_cells=300, n_genes=60, n_perturbations=4, n_combinations=3, seed=0)
+    >>> alarm = cv.confounding_alarm(adata, artifact_key="true_artifact")
+    >>> len(cv.pl.confounding(alarm).axes[0].get_yticklabels())
+    7
     """
-    absent = [column for column in NEEDED if column not in alarm]
-    if absent:
-        raise DataError(f"the alarm has no column {absent[0]!r}; give the table of confounding_alarm")
+    check_table("alarm", alarm, NEEDED, "confounding_alarm")
     n_absent = int(alarm["log_odds"].isna().sum())
     alarm = alarm[alarm["log_odds"].notna()]
     rows = _chosen(alarm)

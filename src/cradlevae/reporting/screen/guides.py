@@ -25,6 +25,7 @@ from cradlevae.reporting.style import (
     plain_counts,
     plain_log_ticks,
 )
+from cradlevae.utils.checks import check_anndata
 from cradlevae.utils.types import AnnDataLike
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def guides(adata: AnnDataLike) -> Figure:
     DataError
         If no guide RNAs are assigned.
     """
+    check_anndata(adata)
     if ASSIGNMENT_KEY not in adata.uns:
         raise DataError(f"the AnnData has no uns[{ASSIGNMENT_KEY!r}]; run assign_guides first")
     assignment = adata.uns[ASSIGNMENT_KEY]

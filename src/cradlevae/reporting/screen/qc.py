@@ -23,6 +23,7 @@ from cradlevae.reporting.style import (
     plain_log_ticks,
     say_instead,
 )
+from cradlevae.utils.checks import check_anndata
 from cradlevae.utils.types import AnnDataLike, BoolArray, FloatArray
 
 if TYPE_CHECKING:
@@ -64,7 +65,16 @@ def qc(adata: AnnDataLike) -> Figure:
     ------
     DataError
         If the cells are not annotated.
+
+    Examples
+    --------
+    >>> import cradlevae as cv
+    >>> adata = cv.simulate(n_cells=300, n_genes=60, n_perturbations=4, n_combinations=3, seed=0)
+    >>> report = cv.annotate_qc(adata, criteria=["umi", "genes"])
+    >>> len(cv.pl.qc(adata).axes)
+    6
     """
+    check_anndata(adata)
     if QC_KEY not in adata.uns:
         raise DataError(f"the AnnData has no uns[{QC_KEY!r}]; run annotate_qc first")
     table = qc_table(adata.uns[QC_KEY])

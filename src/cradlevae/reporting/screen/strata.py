@@ -41,6 +41,12 @@ def batches(adata: AnnDataLike, *, fields: DataFields | None = None, **field_opt
     ------
     DataError
         If there are not two batches, or a column is absent.
+
+    Examples
+    --------
+    >>> import cradlevae as cv
+    >>> adata = cv.simulate(n_cells=300, n_genes=30, n_perturbations=4, n_combinations=0, n_batches=2, seed=0)
+    >>> figure = cv.pl.batches(adata, artifact_key="true_artifact", batch_key="batch")
     """
     return _drawn(batches_figure, adata, fields, field_options, "batches; name their column with batch_key=")
 
@@ -53,6 +59,12 @@ def balance(adata: AnnDataLike, *, fields: DataFields | None = None, **field_opt
     -------
     matplotlib.figure.Figure
         A row for each perturbation, a column for each batch.
+
+    Examples
+    --------
+    >>> import cradlevae as cv
+    >>> adata = cv.simulate(n_cells=300, n_genes=30, n_perturbations=4, n_combinations=0, n_batches=2, seed=0)
+    >>> figure = cv.pl.balance(adata, artifact_key="true_artifact", batch_key="batch")
     """
     return _drawn(balance_figure, adata, fields, field_options, "batches; name their column with batch_key=")
 
@@ -70,6 +82,12 @@ def contexts(adata: AnnDataLike, *, fields: DataFields | None = None, **field_op
     ------
     DataError
         If there are not two contexts, or a column is absent.
+
+    Examples
+    --------
+    >>> import cradlevae as cv
+    >>> adata = cv.simulate(n_cells=300, n_genes=30, n_perturbations=4, n_combinations=0, n_contexts=2, seed=0)
+    >>> figure = cv.pl.contexts(adata, artifact_key="true_artifact", context_key="context")
     """
     return _drawn(contexts_figure, adata, fields, field_options, "contexts; name their column with context_key=")
 
