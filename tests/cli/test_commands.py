@@ -159,7 +159,15 @@ def test_evaluate_writes_scores_figures_and_page(folder: Path, data: Path, model
     assert not re.search("[\x1b\u2500-\u259f]", shown)  # neither colours nor boxes
     scores = pd.read_csv(folder / "scores" / "scores.csv")
     assert {"model", "additive", "zero", "denoiser"} <= set(scores["predictor"])
-    assert (folder / "scores" / "report.html").stat().st_size > 10_000
+    assert (folder / "scores" / "report.html").stat().st_size > 1_000_000
+    page = folder / "page" / "report.html"
+    scored = "--scores", folder / "scores" / "scores.csv"
+    assert f"wrote {page}" in run("report", model, data, "--output", page, *scored).stdout
+    assert "<h2>Verdict</h2>" in page.read_text(encoding="utf-8")
+    assert "exists already" in run("report", model, data, "--output", page, *scored, status=1).stderr
+    assert ".html" in run("report", model, data, "--output", folder / "page.pdf", status=1).stderr
+    gone = run("report", model, data, "--output", folder / "b.html", "--scores", folder / "no.csv", status=1).stderr
+    assert "no.csv is not there" in gone
 
 
 def test_options_come_from_a_yaml_file_and_an_interrupted_run_resumes(folder: Path, data: Path) -> None:

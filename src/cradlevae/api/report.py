@@ -49,6 +49,4 @@ def report(
         )
     check_anndata(adata)
     with float32_default():
-        return reporting.report(
-            model.trained, adata, path, scores, reference=reference, seed=seed, overwrite=overwrite
-        )
+        return reporting.report(model.trained, adata, path, scores, reference=reference, seed=seed, overwrite=overwrite)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +190,7 @@ def _write(path: Path, model: TrainedModel, data: Experiment, content: Content) 
         f"{data.n_cells:,} cells, {int(data.failed.sum()):,} of which failed quality control."
     )
     return write_page(
-        path, title="What the model says", lead=lead, sections=sections_of(content), data=content.data
+        path, title=f"{model.declaration.name} report", lead=lead, sections=sections_of(content), data=content.data
     )
 
 
@@ -229,7 +228,7 @@ def _content(
         tables |= {"Sizes of batches": batch_balance(data), "Cells of perturbations": perturbation_balance(data)}
     payload = {"effects": packed_effects(predicted, symbols, conditions), "map": effect_map(predicted, symbols)}
     return Content(
-        scores, escape(unscored), figures, tables, _steps(model, data, confounding), payload | {"cells": cells},
+        scores, unscored, figures, tables, _steps(model, data, confounding), payload | {"cells": cells},
         _record(model, data, scores, reference),
     )  # fmt: skip
 

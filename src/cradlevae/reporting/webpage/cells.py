@@ -17,8 +17,8 @@ from cradlevae.utils.types import AnnDataLike, FloatArray, IndexArray
 N_COMPONENTS = 30
 N_NEIGHBOURS = 15
 
-FEWEST_FOR_UMAP = 500
-"""Cells below which principal components say all that there is to see."""
+FEWEST_FOR_UMAP = 1000
+"""Points below which principal components show as much."""
 
 LEAST_PASSING = 3
 SEED = 0

@@ -47,8 +47,9 @@ def packed_effects(effects: AnnDataLike, symbols: Sequence[str], conditions: Seq
     -------
     dict
         ``perturbations``, their ``cells`` (passing training cells), ``genes``, ``credible`` (probability of the
-        intervals), ``complete`` (whether all values are there), and packed: ``start`` (of each condition among the values), ``gene``, ``rank``, ``effect``, ``low``, ``high`` (as distances from the
-        effect), ``lfsr``, ``q`` (negative log10) and ``target`` (0 or 1), in the order of the ranks of each condition.
+        intervals), ``complete`` (whether all values are there), and packed, in the order of the ranks of each
+        condition: ``gene``, ``rank``, ``effect``, ``low``, ``high`` (as distances from the effect), ``lfsr``, ``q``
+        (negative log10) and ``target`` (0 or 1); and ``start``, of each condition among these values.
     """
     x = np.asarray(effects.X)
     n_conditions, n_genes = x.shape

@@ -87,13 +87,14 @@ def figure_html(name: str, figure: Figure) -> str:
 
     buffer, small = io.BytesIO(), io.BytesIO()
     figure.savefig(buffer, format="png", dpi=FIGURE_DPI, facecolor=figure.get_facecolor())
-    Image.open(buffer).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+    image = Image.open(buffer).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    image.save(small, "png", optimize=True)
     data = base64.b64encode(small.getvalue()).decode("ascii")
     alt = escape(figure.get_suptitle() or name, quote=True)
     label = escape(f"Enlarge the figure: {name}", quote=True)
     return (
-        f'<figure><button type="button" aria-label="{label}"><img alt="{alt}" loading="lazy" '
-        f'src="data:image/png;base64,{data}"></button></figure>'
+        f'<figure><button type="button" aria-label="{label}"><img alt="{alt}" '
+        f'width="{image.width}" height="{image.height}" src="data:image/png;base64,{data}"></button></figure>'
     )
 
 

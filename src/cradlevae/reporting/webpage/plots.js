@@ -74,7 +74,7 @@ function drawVolcano(Plotly, effects, row, chooseGene) {
   }
   far = far || 1;
   const annotations = besides(called.slice(0, narrow() ? 8 : NAMED), (at) => effects.effect[at], height, far, top * 1.06, label);
-  const plot = document.getElementById("volcano");
+  const plot = document.getElementById("plot-volcano");
   Plotly.react(plot, traces, layout({
     annotations,
     xaxis: { title: { text: "effect (log2)" }, range: [-1.75 * far, 1.75 * far] },
@@ -102,7 +102,7 @@ function drawGene(Plotly, effects, gene, chooseRow) {
   const shown = found.sort((a, b) => effects.lfsr[a] - effects.lfsr[b] || size(b) - size(a)).slice(0, most);
   shown.sort((a, b) => effects.effect[a] - effects.effect[b]);
   const hue = (at) => colour(effects.lfsr[at] > LEVEL ? "rest" : effects.effect[at] > 0 ? "up" : "down");
-  const plot = document.getElementById("gene");
+  const plot = document.getElementById("plot-gene");
   Plotly.react(plot, [{
     type: "scatter", mode: "markers", x: shown.map((at) => effects.effect[at]), y: shown.map((_, place) => place),
     error_x: {
@@ -138,7 +138,7 @@ function drawMap(Plotly, map, chooseRow) {
     const kept = [...names.keys()].filter((at) => at % most(names.length, room) === 0);
     return { tickvals: kept, ticktext: kept.map((at) => shortened(names[at], narrow() ? 12 : 18)) };
   };
-  const plot = document.getElementById("map");
+  const plot = document.getElementById("plot-map");
   const hover = map.rows.map((row, r) => map.columns.map((column, c) => (
     `<b>${escaped(column)}</b> under <b>${escaped(row)}</b>: ${number(z[r][c])}`)));
   Plotly.react(plot, [{
@@ -215,7 +215,7 @@ function drawCells(Plotly, cells, chosen) {
   });
   look.xaxis2 = { ...look.xaxis, matches: "x" };
   look.yaxis2 = { ...look.yaxis, matches: "y" };
-  Plotly.react("cells", traces, look, CONFIG);
+  Plotly.react("plot-cells", traces, look, CONFIG);
   const picked = chosen.only ? failed.filter((at) => nameOf(at) === chosen.only).length : failed.length;
   say("cells-saying", `${picked.toLocaleString("en")} failed cells`
     + `${chosen.only ? ` with ${chosen.only}` : ""} (filled), the others passed (open).`);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,7 @@ def sections_of(content: Content) -> list[Section]:
 
 def _verdict(content: Content) -> Section:
     if content.scores is None:
-        body = f'<p class="card">{content.unscored}</p>'
+        body = f'<p class="card">{escape(content.unscored)}</p>'
     else:
         body = findings_html(verdict(content.scores))
     reading = "What the scores on held-out cells mean: which predictor serves which question, and what to distrust."
@@ -123,8 +124,8 @@ def _cells(content: Content) -> Section:
 
 def _damage(content: Content) -> Section:
     reading = (
-        "What happened to the cells that failed, and what the artifact does to each gene. Kinds that you expect of your "
-        "protocol, and genes such as mitochondrial ones among those that rise, speak for the model."
+        "What happened to the cells that failed, and what the artifact does to each gene. Kinds that you expect of "
+        "your protocol, and genes such as mitochondrial ones among those that rise, speak for the model."
     )
     return Section("Damage", reading, _figures(content, "Damage", "Artifact signature"))
 
@@ -136,7 +137,7 @@ def _quality(content: Content) -> Section:
     )
     figures = _figures(content, "Quality control", "Confounding alarm", "Batches", "Balance", "Contexts")
     tables = [
-        f"<details><summary>{name}</summary>\n{table_html(table, name, searchable=True)}</details>"
+        f"<details><summary>{escape(name)}</summary>\n{table_html(table, name, searchable=True)}</details>"
         for name, table in content.tables.items()
     ]
     return Section("Quality control", reading, figures + "\n".join(tables))
