@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cradlevae.model.estimation.integration_design import DRAWS, deviation_noise, residual_freedom
-from cradlevae.model.estimation.two_groups import TwoGroups
+from cradlevae.model.estimation.two_groups import ALIKE, TwoGroups
 from cradlevae.utils.types import Float32Array
 
 COVERED = 0.99
@@ -82,7 +82,7 @@ class EffectPosterior:
         moved: Float32Array | float = 0.0,
         variance: Float32Array | float = 0.0,
         widening: float = 1.0,
-        groups: TwoGroups = TwoGroups(),
+        groups: TwoGroups = ALIKE,
     ) -> dict[str, Float32Array]:
         """Those of :data:`LAYERS` that are asked for, (genes,) each.
 

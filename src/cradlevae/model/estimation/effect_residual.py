@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cradlevae.data.labels import base_of
-from cradlevae.model.estimation.two_groups import TwoGroups
+from cradlevae.model.estimation.two_groups import ALIKE, TwoGroups
 from cradlevae.utils.types import Float32Array, FloatArray
 
 
@@ -38,12 +38,13 @@ class MeasurementNoise:
         if not n_cells:
             return np.zeros_like(variance)
         noise = self.within * np.float32(1 / n_cells + 1 / self.n_controls)
-        return np.minimum(np.divide(variance, noise, out=np.zeros_like(variance), where=noise > 0), 1)
+        share = np.divide(variance, noise, out=np.zeros_like(variance), where=noise > 0)
+        return np.asarray(np.minimum(share, 1))
 
     @property
     def of_controls(self) -> Float32Array:
         """Standard error of the controls' mean, which all measured effects share, (genes,)."""
-        return np.sqrt(self.within / np.float32(self.n_controls))
+        return np.asarray(np.sqrt(self.within / np.float32(self.n_controls)))
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ class EffectResidual:
     noise: MeasurementNoise
     control_mean: Float32Array
     widening: float = 1.0
-    single_groups: TwoGroups = TwoGroups()
-    combined_groups: TwoGroups = TwoGroups()
+    single_groups: TwoGroups = ALIKE
+    combined_groups: TwoGroups = ALIKE
     n_pairs: int = 0
 
     def parts(self, conditions: Sequence[str], dosage: Float32Array) -> list[Float32Array]:
@@ -173,12 +174,12 @@ class EffectResidual:
             shared = self._shared(self.noise.combined_cells[place[name]], sd)
             variance += np.float32(weight**2) * (sd**2 - shared**2)
             of_controls = of_controls + np.float32(weight) * shared
-        for treatment, weight in zip(treatments, weight_of, strict=True):
+        for treatment, amount in zip(treatments, weight_of, strict=True):
             shared = self._shared(self.noise.n_cells[treatment], self.sd[treatment])
-            variance += weight**2 * (self.sd[treatment] ** 2 - shared**2)
-            of_controls = of_controls + weight * shared
+            variance += amount**2 * (self.sd[treatment] ** 2 - shared**2)
+            of_controls = of_controls + amount * shared
         return mean, variance + of_controls**2
 
     def _shared(self, n_cells: float, sd: Float32Array) -> Float32Array:
         """How much of an effect's error is that of the controls, (genes,)."""
-        return np.minimum(self.noise.kept(n_cells, sd**2) * self.noise.of_controls, sd)
+        return np.asarray(np.minimum(self.noise.kept(n_cells, sd**2) * self.noise.of_controls, sd))

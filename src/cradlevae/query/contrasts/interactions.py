@@ -68,8 +68,8 @@ def interactions(
           cells, and how many of them pass;
         - ``first_weight``, ``second_weight``: coefficients c of the fit δ_AB ≈ c_A δ_A + c_B δ_B over genes (after
           Norman et al., Science 2019), 1 and 1 for an additive pair;
-        - ``magnitude``: √(c_A² + c_B²); ``equality``: the smaller coefficient over the larger, 0 where the signs differ;
-          ``similarity``: cosine between the single effects; ``linearity``: cosine between the pair's effect and its fit;
+        - ``magnitude``: √(c_A² + c_B²); ``equality``: the smaller coefficient over the larger, 0 where signs differ;
+          ``similarity``: cosine between the single effects; ``linearity``: cosine of the pair's effect and its fit;
         - ``interaction``: the class of highest probability, and ``p_additive``, ``p_synergistic``, ``p_suppressive``,
           ``p_epistatic``: shares of the posterior draws of the fit in each class
           (:func:`cradlevae.query.contrasts.interaction_fit.interaction_class` has the rules).
