@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -45,6 +46,12 @@ class MeasurementNoise:
     def of_controls(self) -> Float32Array:
         """Standard error of the controls' mean, which all measured effects share, (genes,)."""
         return np.asarray(np.sqrt(self.within / np.float32(self.n_controls)))
+
+
+@lru_cache(maxsize=8)
+def _places(names: tuple[str, ...]) -> dict[str, int]:
+    """Place of each name."""
+    return {name: place for place, name in enumerate(names)}
 
 
 @dataclass(frozen=True)
@@ -96,19 +103,21 @@ class EffectResidual:
     combined_groups: TwoGroups = ALIKE
     n_pairs: int = 0
 
-    def parts(self, conditions: Sequence[str], dosage: Float32Array) -> list[Float32Array]:
-        """How much of the decoder's standard deviation is left in that of conditions of these dosages, (genes,) each.
+    def parts(self, conditions: Sequence[str], dosage: Float32Array) -> list[float | Float32Array]:
+        """How much of the decoder's standard deviation is left in that of conditions of these dosages, (conditions, T).
 
-        A combination with cells keeps as little of it as of what its single perturbations leave: see
-        :meth:`of_contrast`.
+        A number, or (genes,), for each condition: a combination with cells keeps as little of it as of what its single
+        perturbations leave; see :meth:`of_contrast`.
         """
         own = dosage.shape[1] - self.n_pairs
-        place = {name: row for row, name in enumerate(self.combinations)}
-        parts = []
+        place = _places(self.combinations)
+        parts: list[float | Float32Array] = []
         for name, of_row in zip(conditions, dosage[:, :own], strict=True):
-            present = np.flatnonzero(of_row)
-            part = np.full(self.mean.shape[1], self.part[present[0]] if len(present) == 1 else 1, dtype=np.float32)
-            parts.append(self._expected_part(place[base_of(name)]) if base_of(name) in place else part)
+            if base_of(name) in place:
+                parts.append(self._expected_part(place[base_of(name)]))
+            else:
+                present = np.flatnonzero(of_row)
+                parts.append(float(self.part[present[0]]) if len(present) == 1 else 1.0)
         return parts
 
     def _expected_part(self, row: int) -> Float32Array:
@@ -153,7 +162,7 @@ class EffectResidual:
         weight_of = np.zeros((len(treatments), self.mean.shape[1]), dtype=np.float32)
         mean, variance = np.zeros((2, self.mean.shape[1]), dtype=np.float32)
         own = dosage.shape[1] - self.n_pairs
-        place = {name: row for row, name in enumerate(self.combinations)}
+        place = _places(self.combinations)
         combined: dict[str, float] = {}
         for name, weight, of_row in zip(conditions, weights, dosage, strict=True):
             amount = np.float32(weight) * of_row[treatments][:, None]

@@ -88,7 +88,7 @@ def interactions(
     parts = {label: _with_singles(model, condition, context) for label, condition in asked.items()}
     singles = tuple(dict.fromkeys(single for conditions in parts.values() for single in conditions[1:]))
     alone = contrast_effects(model, _effects(model, singles, settings), settings)
-    effect = {single: np.asarray(alone.X[row]) for row, single in enumerate(singles)}
+    effect: dict[str, FloatArray] = {single: np.asarray(alone.X[row]) for row, single in enumerate(singles)}
     contrasts = [
         Contrast(label, conditions, dosage, (1.0, -1.0, -1.0), tuple(settings.parts(conditions, dosage)))
         for label, conditions in parts.items()
