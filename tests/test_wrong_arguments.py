@@ -46,7 +46,7 @@ QUERIES: dict[str, dict[str, list[Any]]] = {
         "scale": CHOICE, "basal": CHOICE, "residual": FLAG, "batch": LEVEL, "context": LEVEL, "seed": WHOLE,
     },
     "contrast": {
-        "first": [*TEXT, "A+"], "second": [*TEXT, "A"], "credible": PROBABILITY, "error": ["5", NAN, True, 0, -1],
+        "first": TEXT, "second": [*TEXT, "A"], "credible": PROBABILITY, "error": ["5", NAN, True, 0, -1],
         "batch": LEVEL, "context": LEVEL, "seed": WHOLE,
     },
     "interactions": {

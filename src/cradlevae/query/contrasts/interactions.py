@@ -19,6 +19,7 @@ from cradlevae.query.arguments import asked_conditions, asked_names
 from cradlevae.query.contrasts.interaction_fit import CLASSES, Fit, cosine, interaction_class, projection
 from cradlevae.query.effects import Added, Settings, contrast_effects, n_cells_of
 from cradlevae.query.effects_table import targets_of
+from cradlevae.utils.checks import texts
 from cradlevae.utils.types import FloatArray
 
 FITS = 500
@@ -81,7 +82,7 @@ def interactions(
         cells alone.
     """
     settings = Settings.checked(model, credible=credible, error=error, batch=batch, seed=seed)
-    asked = asked_conditions(model, _pairs_of_data(model) if pairs is None else pairs, context)
+    asked = asked_conditions(model, _pairs_of_data(model) if pairs is None else texts("pairs", pairs), context)
     for label, condition in asked.items():
         if len(singles_of(condition)) != 2:
             raise DataError(f"pairs has {label!r}, which is not a pair of perturbations; give pairs such as 'A+B'")
