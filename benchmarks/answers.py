@@ -55,9 +55,14 @@ def measure(options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         n_cells=options.cells, n_genes=options.genes, n_perturbations=options.perturbations,
         n_combinations=options.pairs, seed=seed,
     )  # fmt: skip
-    cv.annotate_qc(adata)
+    cv.annotate_qc(adata, criteria=["umi", "genes", "mito", "ribo"])
     model = cv.CradleVAE(adata, split=cv.split(adata, "combinations", seed=seed), seed=seed)
     model.train(options.epochs, progress=False, seed=seed)
+    return rows_of(model, adata)
+
+
+def rows_of(model: cv.CradleVAE, adata: Any) -> list[dict[str, Any]]:
+    """Rows of a trained model."""
     truth = adata.uns["truth"]
     true = pd.DataFrame(truth["effects"], index=truth["effect_conditions"], columns=truth["genes"])[adata.var_names]
     pairs = model.interactions()

@@ -17,7 +17,7 @@ from cradlevae.model.estimation.effect_posterior import LAYERS, EffectPosterior
 from cradlevae.model.estimation.effect_residual import EffectResidual
 from cradlevae.model.estimation.latent_draws import Basal, draw_condition
 from cradlevae.model.estimation.streams import reseed, seeded
-from cradlevae.model.estimation.two_groups import TwoGroups
+from cradlevae.model.estimation.two_groups import ALIKE, TwoGroups
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.arguments import (
     PUBLISHED_LIBRARY_SIZE,
@@ -188,12 +188,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Added:
-    """What is added to the decoder's effect: mean and variance, (genes,) each; the widening, and groups, of the whole."""
+    """What is added to the decoder's effect: mean and variance, (genes,) each; widening and groups of the whole."""
 
     moved: Float32Array | float = 0.0
     variance: Float32Array | float = 0.0
     widening: float = 1.0
-    groups: TwoGroups = TwoGroups()
+    groups: TwoGroups = ALIKE
 
 
 def contrast_effects(

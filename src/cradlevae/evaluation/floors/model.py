@@ -166,8 +166,8 @@ class FloorModel:
             Always.
         """
         raise DataError(
-            f"the floor {self.name!r} has no joint posterior of pairs and their single perturbations, so it cannot tell "
-            "interactions with their intervals; a CradleVAE can"
+            f"the floor {self.name!r} has no joint posterior of pairs and their single perturbations, so it cannot "
+            "tell interactions with their intervals; a CradleVAE can"
         )
 
     @documented_by(FittedFloor.predict)

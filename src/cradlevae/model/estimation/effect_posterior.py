@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from cradlevae.model.estimation.integration_design import DRAWS, deviation_noise, residual_freedom
-from cradlevae.model.estimation.two_groups import TwoGroups
+from cradlevae.model.estimation.two_groups import ALIKE, TwoGroups
 from cradlevae.utils.types import Float32Array
 
 COVERED = 0.99
@@ -82,7 +83,7 @@ class EffectPosterior:
         moved: Float32Array | float = 0.0,
         variance: Float32Array | float = 0.0,
         widening: float = 1.0,
-        groups: TwoGroups = TwoGroups(),
+        groups: TwoGroups = ALIKE,
     ) -> dict[str, Float32Array]:
         """Those of :data:`LAYERS` that are asked for, (genes,) each.
 
@@ -101,14 +102,14 @@ class EffectPosterior:
         """
         effect = self.mean.numpy() + np.float32(moved)
         spread = np.sqrt(self.sd.numpy() ** 2 + variance) * widening
-        layers = {"X": effect, "sd": spread, "mc_error": self.error.numpy()}
+        layers: dict[str, npt.NDArray[np.floating]] = {"X": effect, "sd": spread, "mc_error": self.error.numpy()}
         if not {"low", "high", "lfsr"}.isdisjoint(wanted):
             draws = self.shrunk()
             reach = NormalDist().inv_cdf((1 + credible) / 2) ** 2 * variance
             for name, side, away in zip(("low", "high"), (-1, 1), _quantiles(draws, (1 - credible) / 2), strict=True):
                 layers[name] = effect + side * widening * np.sqrt(away.numpy() ** 2 + reach)
             error = np.hypot(spread, layers["mc_error"])
-            none = groups.probability(np.divide(effect, error, out=np.zeros_like(effect), where=error > 0))
+            none = groups.probability(effect / np.where(error > 0, error, 1))
             layers["lfsr"] = none / 2 + (1 - none) * self._false_sign_rate(draws, effect, variance, widening)
         return {name: np.asarray(layers[name], dtype=np.float32) for name in wanted}
 
@@ -126,7 +127,7 @@ class EffectPosterior:
         width = (widening**2 * (torch.as_tensor(variance) + share * self.sd.square()) + self.error.square()).sqrt()
         centres = draws.mul_((1 - share) ** 0.5 * widening).add_(estimate).mul_(-sign / width)
         rate = torch.special.ndtr(centres).mean(0)
-        return torch.where(width > 0, rate, 0.5).clamp(0, 0.5).numpy()  # type: ignore[no-any-return]
+        return torch.where(width > 0, rate, 0.5).clamp(0, 0.5).numpy()
 
 
 def _quantiles(draws: Tensor, tail: float) -> tuple[Tensor, Tensor]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from cradlevae.data.labels import base_of
-from cradlevae.model.estimation.two_groups import TwoGroups
+from cradlevae.model.estimation.two_groups import ALIKE, TwoGroups
 from cradlevae.utils.types import Float32Array, FloatArray
 
 
@@ -38,12 +39,19 @@ class MeasurementNoise:
         if not n_cells:
             return np.zeros_like(variance)
         noise = self.within * np.float32(1 / n_cells + 1 / self.n_controls)
-        return np.minimum(np.divide(variance, noise, out=np.zeros_like(variance), where=noise > 0), 1)
+        share = np.divide(variance, noise, out=np.zeros_like(variance), where=noise > 0)
+        return np.asarray(np.minimum(share, 1))
 
     @property
     def of_controls(self) -> Float32Array:
         """Standard error of the controls' mean, which all measured effects share, (genes,)."""
-        return np.sqrt(self.within / np.float32(self.n_controls))
+        return np.asarray(np.sqrt(self.within / np.float32(self.n_controls)))
+
+
+@lru_cache(maxsize=8)
+def _places(names: tuple[str, ...]) -> dict[str, int]:
+    """Place of each name."""
+    return {name: place for place, name in enumerate(names)}
 
 
 @dataclass(frozen=True)
@@ -91,23 +99,25 @@ class EffectResidual:
     noise: MeasurementNoise
     control_mean: Float32Array
     widening: float = 1.0
-    single_groups: TwoGroups = TwoGroups()
-    combined_groups: TwoGroups = TwoGroups()
+    single_groups: TwoGroups = ALIKE
+    combined_groups: TwoGroups = ALIKE
     n_pairs: int = 0
 
-    def parts(self, conditions: Sequence[str], dosage: Float32Array) -> list[Float32Array]:
-        """How much of the decoder's standard deviation is left in that of conditions of these dosages, (genes,) each.
+    def parts(self, conditions: Sequence[str], dosage: Float32Array) -> list[float | Float32Array]:
+        """How much of the decoder's standard deviation is left in that of conditions of these dosages, (conditions, T).
 
-        A combination with cells keeps as little of it as of what its single perturbations leave: see
-        :meth:`of_contrast`.
+        A number, or (genes,), for each condition: a combination with cells keeps as little of it as of what its single
+        perturbations leave; see :meth:`of_contrast`.
         """
         own = dosage.shape[1] - self.n_pairs
-        place = {name: row for row, name in enumerate(self.combinations)}
-        parts = []
+        place = _places(self.combinations)
+        parts: list[float | Float32Array] = []
         for name, of_row in zip(conditions, dosage[:, :own], strict=True):
-            present = np.flatnonzero(of_row)
-            part = np.full(self.mean.shape[1], self.part[present[0]] if len(present) == 1 else 1, dtype=np.float32)
-            parts.append(self._expected_part(place[base_of(name)]) if base_of(name) in place else part)
+            if base_of(name) in place:
+                parts.append(self._expected_part(place[base_of(name)]))
+            else:
+                present = np.flatnonzero(of_row)
+                parts.append(float(self.part[present[0]]) if len(present) == 1 else 1.0)
         return parts
 
     def _expected_part(self, row: int) -> Float32Array:
@@ -152,7 +162,7 @@ class EffectResidual:
         weight_of = np.zeros((len(treatments), self.mean.shape[1]), dtype=np.float32)
         mean, variance = np.zeros((2, self.mean.shape[1]), dtype=np.float32)
         own = dosage.shape[1] - self.n_pairs
-        place = {name: row for row, name in enumerate(self.combinations)}
+        place = _places(self.combinations)
         combined: dict[str, float] = {}
         for name, weight, of_row in zip(conditions, weights, dosage, strict=True):
             amount = np.float32(weight) * of_row[treatments][:, None]
@@ -173,12 +183,12 @@ class EffectResidual:
             shared = self._shared(self.noise.combined_cells[place[name]], sd)
             variance += np.float32(weight**2) * (sd**2 - shared**2)
             of_controls = of_controls + np.float32(weight) * shared
-        for treatment, weight in zip(treatments, weight_of, strict=True):
+        for treatment, amount in zip(treatments, weight_of, strict=True):
             shared = self._shared(self.noise.n_cells[treatment], self.sd[treatment])
-            variance += weight**2 * (self.sd[treatment] ** 2 - shared**2)
-            of_controls = of_controls + weight * shared
+            variance += amount**2 * (self.sd[treatment] ** 2 - shared**2)
+            of_controls = of_controls + amount * shared
         return mean, variance + of_controls**2
 
     def _shared(self, n_cells: float, sd: Float32Array) -> Float32Array:
         """How much of an effect's error is that of the controls, (genes,)."""
-        return np.minimum(self.noise.kept(n_cells, sd**2) * self.noise.of_controls, sd)
+        return np.asarray(np.minimum(self.noise.kept(n_cells, sd**2) * self.noise.of_controls, sd))

@@ -68,3 +68,7 @@ class TwoGroups:
 
 def _sd(square: FloatArray, weight: FloatArray) -> float:
     return float(np.sqrt(max((weight * square).sum() / max(weight.sum(), 1e-12), 1e-6)))
+
+
+ALIKE = TwoGroups()
+"""No effect is hardly any."""

@@ -213,7 +213,7 @@ def _unmeasured_variance(combined: _Fitted, of_sums: Float32Array) -> Float32Arr
     squares = (combined.mean[1:] ** 2 + combined.variance[1:] - of_sums).mean(axis=0)
     n_combined = len(combined.mean) - 1
     steadied = (n_combined * squares + PRIOR_CONDITIONS * squares.mean()) / (n_combined + PRIOR_CONDITIONS)
-    return np.maximum(steadied, np.float32(0))
+    return np.asarray(np.maximum(steadied, np.float32(0)))
 
 
 def _with_contexts(
@@ -339,11 +339,11 @@ def _widened(residual: EffectResidual, measured: _Measured, decoded: _Expected) 
     moved, variance = (table[:, genes] for table in residual.of(names, decoded.dosage[rows]))
     predicted = decoded.effect[rows][:, genes] + moved
     spread, error = decoded.spread[:, genes], decoded.error[:, genes]
-    part = np.stack([part[genes] for part in residual.parts(names, decoded.dosage[rows])])
-    variance = variance + (part * spread) ** 2
+    for row, part in enumerate(residual.parts(names, decoded.dosage[rows])):
+        variance[row] += (np.broadcast_to(part, residual.mean.shape[1:])[genes] * spread[row]) ** 2
     factor = widening(measured.held_out.of(rows).of_genes(genes), predicted, variance, error)
     surety = predicted / np.sqrt(np.maximum(factor**2 * variance + error**2, LEAST_VARIANCE))
     n_treatments = (decoded.dosage[rows][:, : decoded.dosage.shape[1] - residual.n_pairs] != 0).sum(axis=1)
     single = TwoGroups.of(surety[n_treatments == 1])
-    combined = TwoGroups.of(surety[n_treatments > 1]) if len(residual.combinations) else single
+    combined = TwoGroups.of(surety[n_treatments > 1]) if (n_treatments > 1).any() else single
     return replace(residual, widening=factor, single_groups=single, combined_groups=combined)

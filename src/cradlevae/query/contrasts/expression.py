@@ -53,8 +53,8 @@ def expression(
     Returns
     -------
     pandas.DataFrame
-        By perturbation, the control first: ``expression``, ``low``, ``high`` (log2 units, not below 0), and ``n_cells``,
-        passing training cells.
+        By perturbation, the control first: ``expression``, ``low``, ``high`` (log2 units, not below 0), and passing
+        training cells, ``n_cells``.
 
     Raises
     ------

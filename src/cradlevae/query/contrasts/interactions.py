@@ -19,6 +19,7 @@ from cradlevae.query.arguments import asked_conditions, asked_names
 from cradlevae.query.contrasts.interaction_fit import CLASSES, Fit, cosine, interaction_class, projection
 from cradlevae.query.effects import Added, Settings, contrast_effects, n_cells_of
 from cradlevae.query.effects_table import targets_of
+from cradlevae.utils.checks import texts
 from cradlevae.utils.types import FloatArray
 
 FITS = 500
@@ -68,8 +69,8 @@ def interactions(
           cells, and how many of them pass;
         - ``first_weight``, ``second_weight``: coefficients c of the fit δ_AB ≈ c_A δ_A + c_B δ_B over genes (after
           Norman et al., Science 2019), 1 and 1 for an additive pair;
-        - ``magnitude``: √(c_A² + c_B²); ``equality``: the smaller coefficient over the larger, 0 where the signs differ;
-          ``similarity``: cosine between the single effects; ``linearity``: cosine between the pair's effect and its fit;
+        - ``magnitude``: √(c_A² + c_B²); ``equality``: the smaller coefficient over the larger, 0 where signs differ;
+          ``similarity``: cosine between the single effects; ``linearity``: cosine of the pair's effect and its fit;
         - ``interaction``: the class of highest probability, and ``p_additive``, ``p_synergistic``, ``p_suppressive``,
           ``p_epistatic``: shares of the posterior draws of the fit in each class
           (:func:`cradlevae.query.contrasts.interaction_fit.interaction_class` has the rules).
@@ -81,14 +82,14 @@ def interactions(
         cells alone.
     """
     settings = Settings.checked(model, credible=credible, error=error, batch=batch, seed=seed)
-    asked = asked_conditions(model, _pairs_of_data(model) if pairs is None else pairs, context)
+    asked = asked_conditions(model, _pairs_of_data(model) if pairs is None else texts("pairs", pairs), context)
     for label, condition in asked.items():
         if len(singles_of(condition)) != 2:
             raise DataError(f"pairs has {label!r}, which is not a pair of perturbations; give pairs such as 'A+B'")
     parts = {label: _with_singles(model, condition, context) for label, condition in asked.items()}
     singles = tuple(dict.fromkeys(single for conditions in parts.values() for single in conditions[1:]))
     alone = contrast_effects(model, _effects(model, singles, settings), settings)
-    effect = {single: np.asarray(alone.X[row]) for row, single in enumerate(singles)}
+    effect: dict[str, FloatArray] = {single: np.asarray(alone.X[row]) for row, single in enumerate(singles)}
     contrasts = [
         Contrast(label, conditions, dosage, (1.0, -1.0, -1.0), tuple(settings.parts(conditions, dosage)))
         for label, conditions in parts.items()
