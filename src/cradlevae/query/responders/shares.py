@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
-from scipy.special import expit, logsumexp, softmax
+from scipy.special import expit, log_softmax, logsumexp, softmax
 from scipy.stats import beta
 
 from cradlevae.utils.types import FloatArray
@@ -83,10 +84,16 @@ def _likelihood(log_odds: FloatArray) -> FloatArray:
 
 def _log_prior(log_likelihood: list[FloatArray]) -> FloatArray:
     """Log prior of the shares on the grid, (W,), from the likelihoods of all perturbations, (W,) each."""
-    cells = np.stack([beta.logpdf(SHARES, mean * size, (1 - mean) * size) for mean, size in PRIORS])
-    cells -= logsumexp(cells, axis=1, keepdims=True)
-    evidence = sum(logsumexp(cells + table, axis=1) for table in log_likelihood)
-    return np.asarray(logsumexp(cells + np.log(softmax(evidence))[:, None], axis=0))
+    priors = _beta_priors()
+    evidence = sum(logsumexp(priors + table, axis=1) for table in log_likelihood)
+    return np.asarray(logsumexp(priors + log_softmax(evidence)[:, None], axis=0))
+
+
+@cache
+def _beta_priors() -> FloatArray:
+    """Log probability of each share on the grid under each of the priors, (priors, W)."""
+    densities = np.stack([beta.logpdf(SHARES, mean * size, (1 - mean) * size) for mean, size in PRIORS])
+    return np.asarray(densities - logsumexp(densities, axis=1, keepdims=True))
 
 
 def _interval(probability: FloatArray, credible: float) -> tuple[float, float]:
