@@ -70,6 +70,7 @@ QUERIES: dict[str, dict[str, list[Any]]] = {
         "output": OPTIONAL_PATH, "overwrite": FLAG,
     },
     "diagnose": {"adata": ADATA, "cells": CHOICE, "credible": PROBABILITY, "seed": WHOLE},
+    "responders": {"adata": ADATA, "credible": PROBABILITY, "n_draws": COUNT, "seed": WHOLE},
     "artifact_signature": {"credible": PROBABILITY, "n_draws": COUNT, "n_states": COUNT, "seed": WHOLE},
     "latents": {"adata": ADATA, "n_draws": COUNT, "sample": FLAG, "seed": WHOLE},
     "mask_probabilities": {},
@@ -157,6 +158,7 @@ FUNCTIONS: dict[str, dict[str, list[Any]]] = {
         "n_batches": COUNT, "batch_sd": [*NUMBER, -1], "confounding": [*NUMBER, -1, 2, 0.5],
         "n_contexts": COUNT, "context_sd": [*NUMBER, -1, 0.5],
         "library_size": [None, 500, (500,), (NAN, 0.2), ("a", "b"), (0, 0.2)], "control_share": [*NUMBER, -1],
+        "escaping": [*NUMBER, -1, 2, {"nonsense": 0.5}, {"A": None}],
         "seed": WHOLE,
     },
     "evaluate": {

@@ -58,8 +58,8 @@ def test_overview_and_hints_are_those_of_the_registry() -> None:
     assert listed == [(command.name, command.summary) for command in COMMANDS.values()]
     assert list(COMMANDS) == [
         "assign", "guides", "qc", "split", "train", "predict", "effects", "contrast", "interactions",
-        "expression", "clean", "diagnose", "evaluate", "report", "download", "simulate", "benchmark", "sweep",
-        "reproduce", "demo",
+        "expression", "clean", "diagnose", "responders", "evaluate", "report", "download", "simulate", "benchmark",
+        "sweep", "reproduce", "demo",
     ]  # fmt: skip
     assert "did you mean 'train'" in run("trian", status=2).stderr
     assert run(status=2).stdout == overview
@@ -170,6 +170,16 @@ def test_all_effects_contrasts_interactions_and_expression_are_written(folder: P
     for words in (["effects"], ["expression", gene], ["contrast", "A", "B"], ["interactions"]):
         shown = run(words[0], model, *words[1:], "--output", folder / "x.txt", status=1).stderr
         assert ".csv" in shown
+
+
+def test_responders_writes_cells_shares_and_effects(folder: Path, data: Path, model: Path) -> None:
+    cells, effects = folder / "responders.csv", folder / "among.csv"
+    shown = run("responders", model, data, "--output", cells, "--effects", effects, "--n_draws", 2).stdout
+    table, shares = pd.read_csv(cells, index_col="cell"), pd.read_csv(folder / "responders.shares.csv")
+    assert table["p_responding"].between(0, 1).all()
+    assert set(shares["perturbation"]) == set(table["perturbation"]) == set(pd.read_csv(effects)["perturbation"])
+    assert all(f"{name}: " in shown for name in shares["perturbation"])
+    assert run("responders", model, data, "--output", folder / "responders.h5ad", status=1).stderr.count(".csv")
 
 
 def test_evaluate_writes_scores_figures_and_page(folder: Path, data: Path, model: Path) -> None:

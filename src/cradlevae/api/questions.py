@@ -37,6 +37,8 @@ from cradlevae.query.contrasts import expression as expression_query
 from cradlevae.query.contrasts import interactions as interactions_query
 from cradlevae.query.counterfactual import OWN
 from cradlevae.query.library_sizes import Batches, LibrarySize
+from cradlevae.query.responders import respond
+from cradlevae.query.responders.result import Responders
 from cradlevae.utils.checks import optional_output
 from cradlevae.utils.default_dtype import float32_default
 from cradlevae.utils.docs import documented_by
@@ -236,6 +238,12 @@ class Questions:
         """What happened to each failed cell: kinds of damage with probabilities, severity, and second parents."""
         with float32_default():
             return diagnose_query.diagnose(self.trained, adata, cells=cells, credible=credible, seed=seed)
+
+    @documented_by(respond.responders)
+    def responders(self, adata: AnnDataLike, *, credible: float = 0.9, n_draws: int = 8, seed: int = 0) -> Responders:
+        """Which cells respond to their perturbation, and the share of each perturbation's cells that do."""
+        with float32_default():
+            return respond.responders(self.trained, adata, credible=credible, n_draws=n_draws, seed=seed)
 
     @documented_by(signature_query.artifact_signature)
     def artifact_signature(

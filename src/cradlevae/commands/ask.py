@@ -1,4 +1,4 @@
-"""The commands that ask a trained model: of cells, effects, contrasts, interactions, expression and damage."""
+"""The commands that ask a trained model: of cells, effects, contrasts, interactions, damage and responders."""
 
 from __future__ import annotations
 
@@ -285,3 +285,56 @@ def diagnose(
             print(f"{n:,} cells: {kind}")
     write_csv(table.rename_axis("cell").reset_index(), output)
     wrote(output)
+
+
+def responders(
+    run: Path,
+    data: Path,
+    *,
+    output: Path,
+    shares: Path | None = None,
+    effects: Path | None = None,
+    credible: float = 0.9,
+    n_draws: int = 8,
+    guide_targets: Path | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Which cells respond to their perturbation, and the share of each perturbation's cells that do.
+
+    Parameters
+    ----------
+    run
+        Folder of a trained model.
+    data
+        Raw counts: an AnnData file (.h5ad), a zarr store, a folder of several; a 10x file (.h5) or folder, or a MuData
+        file (.h5mu).
+    output
+        Table (.csv) to write, a row for each perturbed cell.
+    shares
+        Table (.csv) of the perturbations to write; by default beside the first, e.g. responders.shares.csv.
+    effects
+        Table (.csv) of the effects among the responders to write, too.
+    guide_targets
+        Table of the targets of guide RNAs, as in training.
+    overwrite
+        Replace outputs that are there already; what is read is never replaced.
+    """
+    shares = output.with_suffix(".shares.csv") if shares is None else shares
+    outputs = [output, shares, *([] if effects is None else [effects])]
+    check_outputs(*outputs, overwrite=overwrite, inputs=[run, data])
+    for path in outputs:
+        if path.suffix != ".csv":
+            raise DataError(f"{path} ends in {path.suffix!r}; responders are written as .csv")
+    model = load_run(run)
+    labelled = with_labels(open_data(data, model.trained.fields, guide_targets), model, run)
+    found = model.responders(labelled, credible=credible, n_draws=n_draws, seed=seed)
+    for name, row in found.shares.iterrows():
+        interval = f"{row['low']:.0%} to {row['high']:.0%}"
+        print(f"{name}: {row['share']:.0%} of {int(row['n_cells']):,} cells respond ({interval})")
+    write_csv(found.cells.reset_index(), output)
+    write_csv(found.shares.reset_index(), shares)
+    if effects is not None:
+        among = found.effects(model.effects(list(found.shares.index), credible, seed=seed))
+        write_csv(effects_table(among), effects)
+    wrote(*outputs)

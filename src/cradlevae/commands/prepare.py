@@ -123,6 +123,7 @@ def simulate(
     confounding: float = 0.0,
     n_contexts: int = 1,
     context_sd: float = 0.0,
+    escaping: float | dict[str, float] = 0.0,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
@@ -145,7 +146,7 @@ def simulate(
     adata = make(
         n_cells=n_cells, n_genes=n_genes, n_perturbations=n_perturbations, n_combinations=n_combinations,
         artifact_rate=artifact_rate, confounded=confounded, n_batches=n_batches, batch_sd=batch_sd,
-        confounding=confounding, n_contexts=n_contexts, context_sd=context_sd, seed=seed,
+        confounding=confounding, n_contexts=n_contexts, context_sd=context_sd, escaping=escaping, seed=seed,
     )  # fmt: skip
     write_h5ad(adata, output)
     print(f"{adata.n_obs:,} cells × {adata.n_vars:,} genes")

@@ -132,6 +132,12 @@ COMMANDS = {
             ("cradlevae.query.diagnose:diagnose",),
         ),
         Command(
+            "responders",
+            "which cells respond to their perturbation, and the share that does",
+            "cradlevae.commands.ask",
+            ("cradlevae.query.responders.respond:responders",),
+        ),
+        Command(
             "evaluate",
             "score a model on held-out cells, with floors and ceiling",
             "cradlevae.commands.evaluate",

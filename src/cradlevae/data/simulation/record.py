@@ -88,9 +88,7 @@ def _mean_over_contexts(by_context: FloatArray, context: npt.NDArray[np.int64]) 
     return np.asarray(np.tensordot(share, by_context, axes=1))
 
 
-def escaping_record(
-    effects: dict[str, Float32Array], escaping: FloatArray
-) -> dict[str, Float32Array | FloatArray]:
+def escaping_record(effects: dict[str, Float32Array], escaping: FloatArray) -> dict[str, Float32Array | FloatArray]:
     """Return the effects of all labelled cells, those of responders, and the shares; the former alone if none escape.
 
     An effect is a difference of means, so that of all cells with a label is the responders' times their share.

@@ -117,9 +117,9 @@ def simulate(
     control_share
         Share of control cells.
     escaping
-        Probability that a perturbation did not take: the cell then carries its label and has the state of a control. One
-        number for all perturbed conditions, or one for each by its name (``{"A": 0.4, "A+B": 0.2}``; those that are
-        not named do not escape). A cell escapes as a whole: with the label ``A+B``, neither has taken.
+        Probability that a perturbation did not take: the cell then carries its label and has the state of a control.
+        One number for all perturbed conditions, or one for each by its name (``{"A": 0.4, "A+B": 0.2}``; those that
+        are not named do not escape). A cell escapes as a whole: with the label ``A+B``, neither has taken.
     seed
         Seed of everything random: the same arguments on the same machine give the same counts.
 
