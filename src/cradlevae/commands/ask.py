@@ -336,5 +336,5 @@ def responders(
     write_csv(found.shares.reset_index(), shares)
     if effects is not None:
         among = found.effects(model.effects(list(found.shares.index), credible, seed=seed))
-        write_csv(effects_table(among), effects)
-    wrote(*outputs)
+        write_effects(among, effects, "rank")
+    wrote(output, shares)

@@ -85,9 +85,20 @@ COMMANDS = {
             "cradlevae.commands.train",
             ("cradlevae.commands.files:open_data",),
             everyday=(
-                "output", "split", "perturbation_key", "artifact_key", "layer", "control_labels", "batch_key",
-                "context_key", "model", "max_epochs", "seed", "resume", "overwrite",
-            ),  # fmt: skip
+                "output",
+                "split",
+                "perturbation_key",
+                "artifact_key",
+                "layer",
+                "control_labels",
+                "batch_key",
+                "context_key",
+                "model",
+                "max_epochs",
+                "seed",
+                "resume",
+                "overwrite",
+            ),
         ),
         Command(
             "predict",

@@ -21,18 +21,16 @@ from cradlevae.data.factors import Factor, Role, read_factors, strata_codes
 from cradlevae.data.fields import DataFields
 from cradlevae.data.identity.cell_sketch import SketchArray, Sketcher, sketch_values
 from cradlevae.data.labels import (
-    CONTROL,
     UNASSIGNED,
     Condition,
     base_of,
-    closest,
     condition_name,
     in_context,
-    listed,
 )
 from cradlevae.data.naming.cell_labels import CellLabels, condition_labels, read_labels, without_labels
 from cradlevae.data.naming.gene_names import symbols_of
-from cradlevae.data.naming.label_advice import control_separator, likely_controls_first, warn_of_labels
+from cradlevae.data.naming.label_advice import warn_of_labels
+from cradlevae.data.naming.label_checks import check_controls, check_labels, occurring_conditions
 from cradlevae.data.storage.counts import Counts
 from cradlevae.data.storage.stored_matrix import CountMatrix, row_blocks, subset_rows
 from cradlevae.errors import DataError
@@ -240,7 +238,7 @@ def read_experiment(
     artifact = artifact_indicators(adata, fields)
     columns = _gene_columns(adata, genes)
     assigned = np.array([condition is not None for condition in labels.conditions], dtype=bool)[labels.codes]
-    _check_labels(labels, assigned, perturbations, fields)  # before the counts are read, which may take long
+    check_labels(labels, assigned, perturbations, fields)  # before the counts are read, which may take long
     factors = read_factors(adata, fields, usable=assigned, known=levels)
     sketcher = Sketcher(adata.var_names, probes, None if genes is None else pd.Index(genes))
     sketch = np.zeros((adata.n_obs if probes else 0, sketcher.width), dtype=np.uint8)
@@ -258,11 +256,11 @@ def read_experiment(
 
     if not counted[assigned].all():  # levels are those of usable cells
         factors = read_factors(adata, fields, usable=usable, known=levels)
-    conditions = _conditions(labels, usable)
+    conditions = occurring_conditions(labels, usable)
     own = sorted({single for condition in conditions for single in condition.singles})
     if perturbations is None:
         symbols = symbols_of(adata, fields.gene_symbols)
-        _check_controls(labels, usable, fields)
+        check_controls(labels, usable, fields)
         warn_of_labels(labels.written, symbols, fields)
     position = {condition: index for index, condition in enumerate(conditions)}
     condition = np.array([-1 if name is None else position.get(name, -1) for name in labels.conditions], dtype=np.int64)
@@ -330,57 +328,8 @@ def check_experiment(adata: AnnDataLike, fields: DataFields) -> None:
     labels = read_labels(adata, fields)
     _check_characters(adata, labels)
     assigned = np.array([condition is not None for condition in labels.conditions], dtype=bool)[labels.codes]
-    _check_labels(labels, assigned, None, fields)
+    check_labels(labels, assigned, None, fields)
     read_factors(adata, fields, usable=assigned)
-
-
-def _check_labels(
-    labels: CellLabels, assigned: BoolArray, perturbations: Sequence[str] | None, fields: DataFields
-) -> None:
-    """Raise :class:`DataError` if a perturbation is unknown to a model, or there are no controls to make one of."""
-    if not assigned.any():
-        return  # the caller says so
-    if perturbations is None:
-        _check_controls(labels, assigned, fields)
-        return
-    own = sorted({single for condition in _conditions(labels, assigned) for single in condition.singles})
-    _check_known(own, perturbations, fields)
-
-
-def _check_known(own: Sequence[str], perturbations: Sequence[str], fields: DataFields) -> None:
-    """Raise :class:`DataError` if the data have a perturbation that a model does not know."""
-    known = set(perturbations)
-    for single in own:
-        if single not in known:
-            raise DataError(
-                f"perturbation {single!r} in obs[{fields.perturbation_key!r}] is unknown to the model"
-                + closest(single, list(perturbations))
-            )
-
-
-def _conditions(labels: CellLabels, usable: BoolArray) -> tuple[Condition, ...]:
-    """Return the conditions of the usable cells: the control, then the others by name."""
-    occurring = {labels.conditions[code] for code in np.unique(labels.codes[usable])}
-    treated = sorted(condition for condition in occurring if condition is not None and condition.singles)
-    return (condition_name(()), *treated)
-
-
-def _check_controls(labels: CellLabels, usable: BoolArray, fields: DataFields) -> None:
-    """Raise :class:`DataError` where no usable cell is a control; the message shows what may be one."""
-    n_cells = np.bincount(labels.codes[usable], minlength=len(labels.conditions))
-    present = [index for index, condition in enumerate(labels.conditions) if condition is not None and n_cells[index]]
-    if any(labels.conditions[index] == CONTROL for index in present):
-        return
-    column = fields.guides_key is None
-    names = [labels.written[index] if column else str(labels.conditions[index]) for index in present]
-    shown = likely_controls_first(names, [int(n_cells[index]) for index in present])
-    where = f"obs[{fields.perturbation_key!r}]" if column else f"obsm[{fields.guides_key!r}]"
-    other = control_separator(names, fields) if column else None
-    mend = f"if {other!r} separates them, use separator={other!r}" if other else "name yours with control_labels="
-    raise DataError(
-        f"no control cells: none of {', '.join(map(repr, fields.control_labels))} is in {where} "
-        f"(labels there: {listed(shown)}); {mend}"
-    )
 
 
 def _gene_columns(adata: AnnDataLike, genes: Sequence[str] | None) -> IndexArray | None:

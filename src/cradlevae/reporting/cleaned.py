@@ -248,9 +248,9 @@ def _caption(after: AnnDataLike, basis: Basis, *, marked: bool) -> str:
     text += "Colours: perturbations (failed cells drawn); crosses: medians of their passing cells. " if marked else ""
     text += (
         "Distances: to the centroid of the passing cells of the same perturbation; lines: medians. After cleaning: "
-        "counts drawn from the twins (X of clean), since expected counts are smoother than any real cell and would seem "
-        "closer than they are. Drawn counts, too, hold only the variation that the model knows: a distance below that "
-        f"of passing cells is no sign of a better cell. {_serves(after)}"
+        "counts drawn from the twins (X of clean), since expected counts are smoother than any real cell and would "
+        "seem closer than they are. Drawn counts, too, hold only the variation that the model knows: a distance below "
+        f"that of passing cells is no sign of a better cell. {_serves(after)}"
     )
     if "confounded" in after.obs:
         failed = after.obs["failed_qc"].to_numpy(dtype=bool)

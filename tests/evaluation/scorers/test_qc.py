@@ -14,8 +14,8 @@ import scipy.sparse as sp
 import cradlevae as cv
 from cradlevae.data.qc.criteria import QC_KEY
 from cradlevae.evaluation.inputs import ScoringInputs
+from cradlevae.evaluation.metrics.cells import pass_rate
 from cradlevae.evaluation.metrics.kinds import MADS
-from cradlevae.evaluation.metrics.qc import pass_rate
 from cradlevae.evaluation.predictor import as_predictor
 from cradlevae.evaluation.score_table import MODEL, PUBLISHED, REAL, Scores
 from cradlevae.evaluation.scorers.qc import score_qc

@@ -3,6 +3,6 @@
 Importing the package registers its own metrics; it depends on nothing else of the evaluation.
 """
 
-from cradlevae.evaluation.metrics import calibration, cells, clean, de, effects, latents, mixing, qc, responses, vcc2026
+from cradlevae.evaluation.metrics import calibration, cells, clean, de, effects, latents, mixing, responses, vcc2026
 
-__all__ = ["calibration", "cells", "clean", "de", "effects", "latents", "mixing", "qc", "responses", "vcc2026"]
+__all__ = ["calibration", "cells", "clean", "de", "effects", "latents", "mixing", "responses", "vcc2026"]

@@ -1,4 +1,4 @@
-"""Metrics of generated cells against real ones: the distance of two samples of one size.
+"""Metrics of generated cells: the distance of two samples of one size, real and generated, and quality control.
 
 E-distance and MMD compare distributions, the others mean expression. All are 0 for two samples of one distribution: the
 former two on average, the errors of means only in the limit of many cells.
@@ -7,8 +7,10 @@ former two on average, the errors of means only in the limit of many cells.
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from cradlevae.evaluation.metrics.distances import unbiased_gap_of_sums
+from cradlevae.evaluation.metrics.kinds import MADS
 from cradlevae.evaluation.metrics.registry import metric
 from cradlevae.evaluation.metrics.samples import CellSample
 
@@ -55,3 +57,24 @@ def mse_mean(real: CellSample, generated: CellSample) -> float:
 def mae_mean(real: CellSample, generated: CellSample) -> float:
     """Mean absolute difference of mean log2 expression over genes."""
     return float(np.abs(real.mean_expression - generated.mean_expression).mean())
+
+
+def pass_rate(fails: pd.DataFrame) -> float:
+    """Share of cells that fail no criterion; NaN where none is assessed.
+
+    Parameters
+    ----------
+    fails
+        Which criteria each cell fails, cells × criteria.
+    """
+    return float(1 - fails.any(axis=1).mean()) if fails.shape[1] else float("nan")
+
+
+for _n in MADS:
+    metric(
+        f"qc_pass_rate_mad{_n:.0f}",
+        kind="qc",
+        best=1.0,
+        on=_n,
+        description=f"share of artifact-off cells that pass the QC thresholds of real cells at {_n:.0f} MAD",
+    )(pass_rate)
