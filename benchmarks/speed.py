@@ -1,6 +1,6 @@
 """A training step of the package against the direct formulation (direct.py), in alternating runs.
 
-    python benchmarks/speed.py run                     # all rows → benchmarks/results.json, its picture and docs/speed.md
+    python benchmarks/speed.py run                     # all rows → benchmarks/results.json, picture, docs/speed.md
     python benchmarks/speed.py run --genes 300 2000 --pairs 9    # these rows anew, the others as they were
     python benchmarks/speed.py run --capability avx2   # as a machine without AVX-512 → benchmarks/results.avx2.json
     python benchmarks/speed.py profile --genes 20000   # the operations that the package's step spends its time in
