@@ -6,15 +6,15 @@ Names are imported when they are first used, so that ``import cradlevae`` takes 
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from cradlevae import pl as pl
 
 # Torch looks for it when it makes its first array: large arrays then lie in large pages (Linux), of which a step of
 # training touches hundreds instead of a hundred thousand.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
+    from cradlevae import pl as pl
     from cradlevae.api import CPAVAE as CPAVAE
     from cradlevae.api import SAMSVAE as SAMSVAE
     from cradlevae.api import ConditionalVAE as ConditionalVAE
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from cradlevae.query.guide_effects import guide_effects as guide_effects
 
 _HOMES = {
+    "cradlevae": ("pl",),
     "cradlevae.api": (
         "CPAVAE",
         "ConditionalVAE",
@@ -88,7 +89,7 @@ _HOMES = {
 
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted([*_HOME, "pl"])
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
@@ -98,6 +99,8 @@ def __getattr__(name: str) -> Any:
         return version("cradlevae")
     if name not in _HOME:
         raise AttributeError(f"module 'cradlevae' has no attribute {name!r}")
+    if _HOME[name] == __name__:
+        return import_module(f"{__name__}.{name}")  # which makes it an attribute
     value = getattr(__import__(_HOME[name], fromlist=[name]), name)  # as `from HOME import name` does
     globals()[name] = value
     return value
