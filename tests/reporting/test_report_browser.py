@@ -166,9 +166,10 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def wide(driver: Any, path: Path) -> Page:
-    """The page on a wide screen, loaded once; tests leave its filters as they were."""
-    return Page(driver, path).open()
+def wide(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """The page on a wide screen, loaded once, in a browser of its own; tests leave its filters as they were."""
+    with chromium(tmp_path_factory.mktemp("own")) as driver:
+        yield Page(driver, path).open()
 
 
 def set_field(page: Page, name: str, value: str) -> None:
@@ -320,7 +321,8 @@ def test_paper_cuts_nothing_off(driver: Any, path: Path) -> None:
     assert max(widths) <= 718
 
 
-def test_figures_enlarge_and_close(wide: Page) -> None:
+def test_figures_enlarge_and_close(driver: Any, path: Path) -> None:
+    wide = Page(driver, path).open()
     button = wide.one("figure button")
     wide.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'}); arguments[0].focus()", button)
     wide.driver.switch_to.active_element.send_keys("\ue007")

@@ -75,7 +75,7 @@ function drawVolcano(Plotly, effects, row, chooseGene) {
   far = far || 1;
   const annotations = besides(called.slice(0, narrow() ? 8 : NAMED), (at) => effects.effect[at], height, far, top * 1.06, label);
   const plot = document.getElementById("plot-volcano");
-  Plotly.react(plot, traces, layout({
+  Plotly.newPlot(plot, traces, layout({
     annotations,
     xaxis: { title: { text: "effect (log2)" }, range: [-1.75 * far, 1.75 * far] },
     yaxis: { title: { text: "−log10 lfsr" }, range: [0, top * 1.06] },
@@ -84,7 +84,6 @@ function drawVolcano(Plotly, effects, row, chooseGene) {
       line: { color: colour("muted"), width: 1, dash: "dot" },
     }],
   }), CONFIG);
-  plot.removeAllListeners?.("plotly_click");
   plot.on("plotly_click", ({ points }) => chooseGene(points[0].customdata));
   const strongest = called.slice(0, 5).map((at) => `${effects.genes[effects.gene[at]]} (${number(effects.effect[at])})`);
   const cells = effects.cells[row] ? `${effects.cells[row].toLocaleString("en")} passing training cells` : "unseen in training";
@@ -103,7 +102,7 @@ function drawGene(Plotly, effects, gene, chooseRow) {
   shown.sort((a, b) => effects.effect[a] - effects.effect[b]);
   const hue = (at) => colour(effects.lfsr[at] > LEVEL ? "rest" : effects.effect[at] > 0 ? "up" : "down");
   const plot = document.getElementById("plot-gene");
-  Plotly.react(plot, [{
+  Plotly.newPlot(plot, [{
     type: "scatter", mode: "markers", x: shown.map((at) => effects.effect[at]), y: shown.map((_, place) => place),
     error_x: {
       type: "data", symmetric: false, array: shown.map((at) => effects.high[at] - effects.effect[at]),
@@ -119,7 +118,6 @@ function drawGene(Plotly, effects, gene, chooseRow) {
       ticktext: shown.map((at) => shortened(effects.perturbations[effects.row[at]])),
     },
   }), CONFIG);
-  plot.removeAllListeners?.("plotly_click");
   plot.on("plotly_click", ({ points }) => chooseRow(points[0].customdata));
   say("gene-saying", `${effects.genes[gene]}: ${called.length} perturbations change it at lfsr ≤ ${LEVEL}; shown: `
     + `${shown.length} of ${effects.perturbations.length}, those of smallest lfsr, with `
@@ -141,7 +139,7 @@ function drawMap(Plotly, map, chooseRow) {
   const plot = document.getElementById("plot-map");
   const hover = map.rows.map((row, r) => map.columns.map((column, c) => (
     `<b>${escaped(column)}</b> under <b>${escaped(row)}</b>: ${number(z[r][c])}`)));
-  Plotly.react(plot, [{
+  Plotly.newPlot(plot, [{
     type: "heatmap", z, text: hover, hoverinfo: "text", zmin: -limit, zmax: limit, xgap: 0.5, ygap: 0.5,
     colorscale: [[0, colour("down")], [0.5, colour("card")], [1, colour("up")]],
     colorbar: narrow()
@@ -151,7 +149,6 @@ function drawMap(Plotly, map, chooseRow) {
     xaxis: { ...ticks(map.columns, narrow() ? 16 : 80), tickangle: -90, showgrid: false, tickfont: { size: 10 } },
     yaxis: { ...ticks(map.rows, 60), showgrid: false, tickfont: { size: 10 } },
   }), CONFIG);
-  plot.removeAllListeners?.("plotly_click");
   plot.on("plotly_click", ({ points }) => chooseRow(map.rows[points[0].pointIndex[0]]));
 }
 
@@ -208,14 +205,15 @@ function drawCells(Plotly, cells, chosen) {
   });
   const look = layout({
     grid: { rows: narrow() ? 2 : 1, columns: narrow() ? 1 : 2, pattern: "independent", xgap: 0.06, ygap: 0.16 },
-    showlegend: true, legend: { orientation: "h", y: -0.08, x: 0, itemsizing: "constant" },
-    margin: { l: 40, r: 12, t: 34, b: 40 },
+    showlegend: true, legend: { orientation: "h", y: narrow() ? -0.06 : -0.11, yanchor: "top", x: 0, itemsizing: "constant" },
+    margin: { l: 40, r: 12, t: 34, b: 60 },
     annotations: [heading("As measured", "x", "y"), heading("Failed cells replaced by their twins", "x2", "y2")],
     xaxis: { ...quiet, title: { text: axes[0] } }, yaxis: { ...quiet, title: { text: axes[1] } },
   });
   look.xaxis2 = { ...look.xaxis, matches: "x" };
-  look.yaxis2 = { ...look.yaxis, matches: "y" };
-  Plotly.react("plot-cells", traces, look, CONFIG);
+  if (narrow()) look.xaxis.title = { text: "" };
+  look.yaxis2 = { ...look.yaxis, matches: "y", title: { text: narrow() ? axes[1] : "" } };
+  Plotly.newPlot("plot-cells", traces, look, CONFIG);
   const picked = chosen.only ? failed.filter((at) => nameOf(at) === chosen.only).length : failed.length;
   say("cells-saying", `${picked.toLocaleString("en")} failed cells`
     + `${chosen.only ? ` with ${chosen.only}` : ""} (filled), the others passed (open).`);

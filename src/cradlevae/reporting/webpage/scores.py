@@ -20,10 +20,15 @@ def scores_html(scores: pd.DataFrame) -> str:
     of_model = scores[scores["predictor"] == MODEL]
     placed = of_model["fraction"].notna() | of_model["metric"].isin(IMPORTANT)
     own = of_model["metric"].isin([entry.name for entry in REGISTRY.values() if entry.own])
-    parts = [
-        _table(f"Compared with {reference}", HEADINGS, [_placed(row) for _, row in rows.iterrows()])
-        for reference, rows in of_model[placed | own].groupby("reference", sort=False)
-    ]
+    parts, alone = [], []
+    for reference, rows in of_model[placed | own].groupby("reference", sort=False):
+        lines = [_placed(row, against="" if len(rows) > 1 else str(reference)) for _, row in rows.iterrows()]
+        if len(rows) > 1:
+            parts.append(_table(f"Compared with {reference}", HEADINGS, lines))
+        else:
+            alone += lines
+    if alone:
+        parts.append(_table("Compared with parts of these cells, or otherwise", HEADINGS, alone))
     single = of_model[of_model["floor"].isna() & ~placed & ~own]
     if len(single):
         rows = [_single(row) for _, row in single.iterrows()]
@@ -50,12 +55,12 @@ def _table(caption: str, headings: tuple[str, ...], rows: list[str]) -> str:
     )
 
 
-def _placed(row: pd.Series[object]) -> str:
-    """A score between floor and ceiling."""
+def _placed(row: pd.Series[object], *, against: str) -> str:
+    """A score between floor and ceiling, and what it was compared with, if that is not said elsewhere."""
     floor = "" if _absent(row["floor"]) else f"{_number(row['floor'])}<small>{_words(row['best_floor'])}</small>"
     ceiling = "" if _absent(row["ceiling"]) else _number(row["ceiling"])
     return (
-        f"<tr>{_name(row)}{_value(row)}"
+        f"<tr>{_name(row, against)}{_value(row)}"
         f'<td class="number" data-label="Best floor">{floor}</td>'
         f'<td class="number" data-label="Ceiling">{ceiling}</td>'
         f'<td data-label="Fraction">{_fraction(row["fraction"])}</td>'
@@ -71,10 +76,11 @@ def _single(row: pd.Series[object]) -> str:
     )
 
 
-def _name(row: pd.Series[object]) -> str:
+def _name(row: pd.Series[object], against: str = "") -> str:
+    reference = f"<small>against {escape(against)}</small>" if against else ""
     entry = REGISTRY.get(str(row["metric"]))
     what = "" if entry is None else f"<small>{escape(entry.description)}</small>"
-    return f'<th scope="row">{_words(row["metric"])}{what}</th>'
+    return f'<th scope="row">{_words(row["metric"])}{what}{reference}</th>'
 
 
 def _value(row: pd.Series[object]) -> str:
