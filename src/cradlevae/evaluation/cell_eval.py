@@ -202,6 +202,6 @@ def _cells(
     import anndata as ad
 
     obs = pd.DataFrame(
-        {"perturbation": pd.Categorical.from_codes(codes, categories=list(map(str, names)))}, index=cells
+        {"perturbation": pd.Categorical.from_codes(codes, categories=pd.Index(list(map(str, names))))}, index=cells
     )
     return ad.AnnData(X=matrix, obs=obs, var=pd.DataFrame(index=pd.Index(model.genes)))

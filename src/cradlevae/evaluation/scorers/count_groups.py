@@ -94,7 +94,7 @@ def _summed(
     parts = [] if controls is None else [controls]
     for code in track_slow(range(len(parts), n), n - len(parts), "sampling errors of expression"):
         cells = sp.csr_matrix(counts[np.flatnonzero(codes == code)], dtype=np.float64)
-        size = np.asarray(cells.sum(axis=1)).ravel()
+        size = np.asarray(cells.sum(axis=1), dtype=np.float64).ravel()
         shares = np.divide(1e6, size, out=np.zeros_like(size), where=size > 0)
         cpm = np.asarray(shares @ cells) / cells.shape[0]
         parts.append((*_jackknife(cells, size), cpm))
