@@ -159,7 +159,7 @@ function showEffectTable(DataTable, effects, chooseRow, chooseGene) {
         + `<small class="narrow">${interval(at)}</small>`, "number"),
       cell(interval, "number wide"), cell((at) => rate(effects.lfsr[at]), "number"),
       cell((at) => rate(effects.q[at]), "number wide"), cell((at) => effects.rank[at].toLocaleString("en"), "number wide"),
-      cell((at) => effects.cells[effects.row[at]].toLocaleString("en") || "0", "number wide"),
+      cell((at) => effects.cells[effects.row[at]].toLocaleString("en"), "number wide"),
     ],
   });
   let waiting = 0;
