@@ -163,7 +163,7 @@ def _signatures(data: Experiment, n_neighbours: int, n_components: int, seed: in
         itself[~itself.any(axis=1), -1] = True
         for row, chosen in zip(rows, found[~itself].reshape(len(rows), n_neighbours), strict=True):
             signature[row] = logged[row] - logged[chosen].mean(axis=0)
-    return signature
+    return np.asarray(signature)
 
 
 def _telling_genes(signature: FloatArray, perturbed: BoolArray, controls: BoolArray, p_value: FloatArray) -> IndexArray:

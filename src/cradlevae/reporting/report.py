@@ -209,8 +209,11 @@ def _content(
     predicted, conditions = all_effects(model, data, () if measured is None else list(measured.obs_names), seed=seed)
     symbols = list(data.symbols) or [str(name) for name in data.genes]
     confounding = confounding_test(*data.plain, data.failed, strata=data.strata)
-    figures = {"Confounding alarm": confounding_figure(confounding), "Training": training_figure(model.history)}
-    if scores is not None:
+    figures: dict[str, Any] = {
+        "Confounding alarm": confounding_figure(confounding),
+        "Training": training_figure(model.history),
+    }
+    if scores is not None and measured is not None:
         figures["Predicted against measured effects"] = effects_figure(measured, predicted)
         figures["Scores"] = scores_figure(scores)
         own = own_scores_figure(scores)

@@ -85,7 +85,7 @@ def _likelihood(log_odds: FloatArray) -> FloatArray:
 def _log_prior(log_likelihood: list[FloatArray]) -> FloatArray:
     """Log prior of the shares on the grid, (W,), from the likelihoods of all perturbations, (W,) each."""
     priors = _beta_priors()
-    evidence = sum(logsumexp(priors + table, axis=1) for table in log_likelihood)
+    evidence = np.sum([logsumexp(priors + table, axis=1) for table in log_likelihood], axis=0)
     return np.asarray(logsumexp(priors + log_softmax(evidence)[:, None], axis=0))
 
 

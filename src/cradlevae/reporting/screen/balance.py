@@ -138,7 +138,7 @@ def balance_figure(data: Experiment) -> Figure | None:
     image = _field(ax, np.clip(relative, -RANGE, RANGE), drawn, [f"{share:.0%}" for share in drawn.to_numpy().ravel()])
     bar = figure.colorbar(image, ax=ax, shrink=0.7, pad=0.02)
     bar.ax.tick_params(labelsize=TICK_SIZE, color=MUTED, labelcolor=INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.set_label("share against the controls' (log2)", fontsize=NOTE_SIZE, color=INK)
     name_axes(ax, x=factor.key)
     headline(figure, _balance_title(data, factor, balance), _balance_caption(balance, len(drawn) - 1, len(treated)))

@@ -52,17 +52,14 @@ def packed_effects(effects: AnnDataLike, symbols: Sequence[str], conditions: Seq
         (negative log10) and ``target`` (0 or 1); and ``start``, of each condition among these values.
     """
     x = np.asarray(effects.X)
-    n_conditions, n_genes = x.shape
+    n_conditions = len(x)
     lfsr = np.asarray(effects.layers["lfsr"])
     order, rank = ranked(x, lfsr)
     kept = _kept(rank)
-    q = np.empty_like(lfsr)
-    steps = np.arange(1, n_genes + 1)
-    for row in range(n_conditions):
-        q[row, order[row]] = np.cumsum(lfsr[row, order[row]], dtype=np.float64) / steps
+    q = _mean_down_to(x, lfsr)
     genes = [order[row][kept[row, order[row]]] for row in range(n_conditions)]
     gene = np.concatenate(genes)
-    row = np.repeat(np.arange(n_conditions), [len(part) for part in genes])
+    row: IntArray = np.repeat(np.arange(n_conditions), [len(part) for part in genes])
     targets = target_columns(conditions, list(effects.var_names), symbols)
     is_target = np.concatenate([np.isin(at, columns) for at, columns in zip(genes, targets, strict=True)])
     low, high = (np.asarray(effects.layers[name]) for name in ("low", "high"))
@@ -91,6 +88,14 @@ def ranked(x: Float32Array, lfsr: Float32Array) -> tuple[IntArray, IntArray]:
     rank = np.empty_like(order)
     np.put_along_axis(rank, order, np.arange(1, x.shape[1] + 1)[None, :], axis=1)
     return order, rank
+
+
+def _mean_down_to(x: Float32Array, lfsr: Float32Array) -> Float32Array:
+    """q: mean local false sign rate from the surest value of all conditions down to each, (conditions, genes)."""
+    order = np.lexsort((-np.abs(x).ravel(), lfsr.ravel()))
+    q = np.empty(lfsr.size, dtype=np.float32)
+    q[order] = np.cumsum(lfsr.ravel()[order], dtype=np.float64) / np.arange(1, lfsr.size + 1)
+    return q.reshape(lfsr.shape)
 
 
 def _kept(rank: IntArray) -> BoolArray:

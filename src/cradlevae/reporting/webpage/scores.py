@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,7 +56,7 @@ def _table(caption: str, headings: tuple[str, ...], rows: list[str]) -> str:
     )
 
 
-def _placed(row: pd.Series[object], *, against: str) -> str:
+def _placed(row: pd.Series[Any], *, against: str) -> str:
     """A score between floor and ceiling, and what it was compared with, if that is not said elsewhere."""
     floor = "" if _absent(row["floor"]) else f"{_number(row['floor'])}<small>{_words(row['best_floor'])}</small>"
     ceiling = "" if _absent(row["ceiling"]) else _number(row["ceiling"])
@@ -68,7 +69,7 @@ def _placed(row: pd.Series[object], *, against: str) -> str:
     )
 
 
-def _single(row: pd.Series[object]) -> str:
+def _single(row: pd.Series[Any]) -> str:
     """A score that stands alone."""
     return (
         f'<tr>{_name(row)}{_value(row)}<td data-label="Compared with">{escape(str(row["reference"]))}</td>'
@@ -76,14 +77,14 @@ def _single(row: pd.Series[object]) -> str:
     )
 
 
-def _name(row: pd.Series[object], against: str = "") -> str:
+def _name(row: pd.Series[Any], against: str = "") -> str:
     reference = f"<small>against {escape(against)}</small>" if against else ""
     entry = REGISTRY.get(str(row["metric"]))
     what = "" if entry is None else f"<small>{escape(entry.description)}</small>"
     return f'<th scope="row">{_words(row["metric"])}{what}{reference}</th>'
 
 
-def _value(row: pd.Series[object]) -> str:
+def _value(row: pd.Series[Any]) -> str:
     between = "" if _absent(row["low"]) else f"<small>{_number(row['low'])} to {_number(row['high'])}</small>"
     return f'<td class="number" data-label="Model">{_number(row["value"])}{between}</td>'
 
