@@ -20,7 +20,8 @@ from cradlevae.data.split import Split
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.estimation.banks import ControlBank, DamageBank
-from cradlevae.model.estimation.effect_residual import EffectResidual
+from cradlevae.model.estimation.effect_residual import EffectResidual, MeasurementNoise
+from cradlevae.model.estimation.two_groups import TwoGroups
 from cradlevae.model.family import FAMILY
 from cradlevae.model.module import CradleModule
 from cradlevae.model.trained import TrainedModel
@@ -28,13 +29,15 @@ from cradlevae.model.training.trainer import HISTORY_FILE
 from cradlevae.utils.atomic import readable, swapped_in
 from cradlevae.utils.outputs import NOT_A_FILE, refuse_existing, refuse_folders
 
-FORMAT = 7
+FORMAT = 8
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 SPLIT_FILE = "split.json"
 REFERENCE_FILE = "controls.h5ad"
 MODEL_FILES = MODEL_FILE, WEIGHTS_FILE, SPLIT_FILE, REFERENCE_FILE, HISTORY_FILE
 """Files of a saved model."""
+
+GROUPS = "single_groups", "combined_groups"
 
 ALARM_COLUMNS = (
     "perturbation", "n_cells", "n_failed", "share_failed", "log_odds", "low", "high", "p_value", "q_value", "flagged",
@@ -129,6 +132,7 @@ def _write(model: TrainedModel, folder: Path) -> None:
         "content": model.content,
         "seed": model.seed,
         "conditions": model.conditions,
+        "n_cells": model.n_cells,
         "sha256": {name: _sha256(folder / name) for name in (WEIGHTS_FILE, REFERENCE_FILE)},
     }
     described["checksum"] = _checksum(described)
@@ -206,6 +210,7 @@ def load_model(folder: str | Path) -> TrainedModel:
         content=dict(described["content"]),
         seed=described["seed"],
         conditions=tuple(described["conditions"]),
+        n_cells=dict(described["n_cells"]),
     )
 
 
@@ -221,6 +226,7 @@ def _unstructured(model: TrainedModel) -> dict[str, Any]:
         unstructured["residual"] = {
             **vars(model.residual),
             "combinations": np.array(model.residual.combinations, dtype=object),
+            **{name: vars(getattr(model.residual, name)) for name in ("noise", *GROUPS)},
         }
     return unstructured if model.qc is None else unstructured | {"qc": model.qc}
 
@@ -228,7 +234,11 @@ def _unstructured(model: TrainedModel) -> dict[str, Any]:
 def _residual(stored: dict[str, Any]) -> EffectResidual:
     names = tuple(str(name) for name in stored["combinations"])
     numbers = {name: float(stored[name]) for name in ("combined_part", "widening")}
-    return EffectResidual(**{**stored, **numbers, "combinations": names, "n_pairs": int(stored["n_pairs"])})
+    noise = MeasurementNoise(**{**stored["noise"], "n_controls": float(stored["noise"]["n_controls"])})
+    groups = {name: TwoGroups(**{key: float(value) for key, value in stored[name].items()}) for name in GROUPS}
+    return EffectResidual(
+        **{**stored, **numbers, **groups, "combinations": names, "noise": noise, "n_pairs": int(stored["n_pairs"])}
+    )
 
 
 def _history(path: Path) -> pd.DataFrame:

@@ -100,6 +100,9 @@ class TrainedModel:
         Seed of its first weights.
     conditions
         Conditions of the data that it was trained on, whatever their context, the control first.
+    n_cells
+        Passing training cells of each condition with training cells, and of each in each context where there are
+        several.
     """
 
     module: CradleModule
@@ -128,6 +131,7 @@ class TrainedModel:
     content: dict[str, str] = field(default_factory=dict)
     seed: int = 0
     conditions: tuple[str, ...] = ()
+    n_cells: dict[str, int] = field(default_factory=dict)
 
     @property
     def genes(self) -> pd.Index[str]:
@@ -336,7 +340,17 @@ def new_model(
         unlinked=tuple(np.array(own, dtype=object)[seen & ~told]),
         seed=seed,
         conditions=tuple(str(name) for name in data.plain[1]),
+        n_cells=_passing_cells(data, train),
     )
+
+
+def _passing_cells(data: Experiment, train: IndexArray) -> dict[str, int]:
+    """Passing training cells of each condition that has training cells, in any context and in each."""
+    n_cells: dict[str, int] = {}
+    for condition, names in (data.plain, (data.condition, data.conditions)):
+        passing = np.bincount(condition[train], weights=~data.failed[train], minlength=len(names))
+        n_cells |= {str(names[code]): int(passing[code]) for code in np.unique(condition[train])}
+    return n_cells
 
 
 def as_treated(

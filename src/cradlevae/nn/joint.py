@@ -121,12 +121,18 @@ class JointPosterior:
         Mean and variance where conditions, and genes, vary together.
     apart, apart_variance
         The same where each has a scale of its own.
+    n_cells, n_controls, within
+        Cells that each condition and the controls were measured with, (conditions,) and one number, and the variance
+        between these, (genes,), as of :class:`PooledEvidence`; no cells where no class has controls.
     """
 
     together: Float32Array
     together_variance: Float32Array
     apart: Float32Array
     apart_variance: Float32Array
+    n_cells: FloatArray
+    n_controls: float
+    within: FloatArray
 
     def mixed(self, weight: float) -> tuple[Float32Array, Float32Array]:
         """Mean and variance of the mixture in which ``apart`` has this weight."""
@@ -155,12 +161,14 @@ def joint_shrink(
     together, left = mean.copy(), variance.copy()
     usable = [one for one in evidence if one.slope > LEAST_SLOPE and (control & one.measured).any()]
     rows = ~control & np.any([one.measured for one in usable], axis=0) if usable else np.zeros_like(control)
+    n_cells, n_controls, within = np.zeros(len(control)), 1.0, np.zeros(mean.shape[1])
     if rows.any():
         pool = pooled_evidence(usable, control, rows)
+        n_cells[rows], n_controls, within = pool.n_cells, pool.n_controls, pool.within
         told = pool.n_cells > SCARCE * np.median(pool.n_cells)
         rows[rows] = told
         together[rows], left[rows] = multivariate_shrink(
             pool.value[told] - expected[rows], pool.n_cells[told], pool.n_controls, pool.within,
             loadings=loadings, to_diagonal=TO_DIAGONAL,
         )  # fmt: skip
-    return JointPosterior(together, left, mean, variance)
+    return JointPosterior(together, left, mean, variance, n_cells, n_controls, within)

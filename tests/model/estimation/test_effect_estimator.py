@@ -9,7 +9,8 @@ import pytest
 
 import cradlevae as cv
 from cradlevae.model.estimation import effect_estimator
-from cradlevae.model.estimation.effect_estimator import estimate_effects, mean_effects
+from cradlevae.model.estimation.effect_estimator import effects_of, estimate_effects, mean_effects
+from cradlevae.model.estimation.effect_posterior import LAYERS
 
 
 @pytest.fixture(scope="module", params=["plain", "contexts"])
@@ -26,7 +27,7 @@ def strong(request: pytest.FixtureRequest, tiny_options: dict[str, Any], quick: 
 def test_means_are_those_of_the_full_estimate_up_to_their_error(strong: cv.CradleVAE) -> None:
     names = [name for name in strong.trained.answerable(strong.data.conditions) if name != "control"]
     dosage = strong.trained.dosage(tuple(names))
-    full = estimate_effects(strong.trained, names, dosage, credible=0.9, error=0.02)
+    full = estimate_effects(strong.trained, effects_of(names, dosage), lambda _, one: one.layers(), error=0.02)
     found = mean_effects(strong.trained, names, dosage)
     particles = np.array(full.n_particles)[:, None]
     error = full.layers["mc_error"] * np.sqrt(particles / 7)  # seven particles instead, which are less well spread
@@ -48,7 +49,14 @@ def test_company_does_not_matter(strong: cv.CradleVAE, monkeypatch: pytest.Monke
 def test_only_the_layers_that_are_wanted(strong: cv.CradleVAE) -> None:
     names = strong.trained.own_treatments[:2]
     dosage = strong.trained.dosage(tuple(names))
-    found = estimate_effects(strong.trained, names, dosage, credible=0.9, error=0.05, wanted=("sd", "X"))
-    every = estimate_effects(strong.trained, names, dosage, credible=0.9, error=0.05)
+    found, every = (
+        estimate_effects(
+            strong.trained,
+            effects_of(names, dosage),
+            lambda _, one, wanted=wanted: one.layers(wanted=wanted),
+            error=0.05,
+        )
+        for wanted in (("sd", "X"), LAYERS)
+    )
     assert set(found.layers) == {"sd", "X"}
     np.testing.assert_array_equal(found.layers["X"], every.layers["X"])

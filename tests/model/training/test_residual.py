@@ -144,6 +144,8 @@ def test_it_is_saved_with_the_model(untold: cv.CradleVAE, tmp_path: Any) -> None
     np.testing.assert_array_equal(loaded.trained.residual.mean, untold.trained.residual.mean)
     np.testing.assert_array_equal(loaded.trained.residual.sd, untold.trained.residual.sd)
     assert loaded.trained.residual.widening == untold.trained.residual.widening
+    assert loaded.trained.residual.single_groups == untold.trained.residual.single_groups
+    np.testing.assert_array_equal(loaded.effects(error=9).layers["lfsr"], untold.effects(error=9).layers["lfsr"])
 
 
 def test_a_gene_that_few_cells_do_not_show_is_not_taken_for_known() -> None:
@@ -232,7 +234,7 @@ def test_validation_cells_choose_and_are_no_evidence(untold: cv.CradleVAE, monke
     monkeypatch.setattr(module, "share_that_holds", lambda *_: 0.9)
     moved = replace(data, counts=counts.tocsr())
     before, after = (with_residual(untold.trained, one).residual for one in (data, moved))
-    for name in ("mean", "sd", "part", "combined_mean", "combined_sd"):
+    for name in ("mean", "sd", "part", "combined_mean", "combined_sd", "unmeasured_sd", "control_mean"):
         np.testing.assert_array_equal(getattr(before, name), getattr(after, name), err_msg=name)
     assert before.widening != after.widening
 

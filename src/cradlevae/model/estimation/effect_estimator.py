@@ -8,7 +8,7 @@ over, not sampled.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,17 +17,15 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.labels import context_of
+from cradlevae.model.estimation.effect_posterior import EffectPosterior
 from cradlevae.model.estimation.integration_design import (
-    DRAWS,
     PARTICLES,
     OffsetPosterior,
     States,
-    deviation_noise,
     draw_effects,
     draw_shifts,
     draw_states,
     met,
-    residual_freedom,
 )
 from cradlevae.model.estimation.latent_draws import Basal
 from cradlevae.model.estimation.streams import seeded
@@ -50,24 +48,51 @@ CONDITIONS = 24
 MAX_BLOCKS = 192
 """Blocks after which a condition is given up whose error is still above the target."""
 
-COVERED = 0.99
-"""Share of the genes whose Monte-Carlo error meets the target."""
+
+@dataclass(frozen=True)
+class Contrast:
+    """A weighted sum of the effects of conditions, e.g. that of A+B minus those of A and B; or a single effect.
+
+    Attributes
+    ----------
+    name
+        Name of the contrast in messages.
+    conditions
+        The conditions; states are those of controls of their context, where they have one.
+    dosage
+        Their dosages, (conditions, T).
+    weights
+        Their weights.
+    parts
+        How much of the spread of each condition's effect counts, a number or (genes,).
+    """
+
+    name: str
+    conditions: tuple[str, ...]
+    dosage: Tensor
+    weights: tuple[float, ...]
+    parts: tuple[float | Float32Array, ...]
 
 
-LAYERS = "X", "low", "high", "sd", "mc_error"
-"""Mean effect, ends of its interval, standard deviation, and Monte-Carlo error of the mean."""
+def effects_of(
+    conditions: Sequence[str], dosage: Tensor, parts: Sequence[float | Float32Array] | None = None
+) -> list[Contrast]:
+    """The effect of each of some conditions of these dosages, (conditions, T), as a contrast; all parts are 1."""
+    of_rows: Sequence[float | Float32Array] = [1.0] * len(conditions) if parts is None else parts
+    rows = zip(conditions, dosage, of_rows, strict=True)
+    return [Contrast(name, (name,), of_row.unsqueeze(0), (1.0,), (part,)) for name, of_row, part in rows]
 
 
 @dataclass(frozen=True)
 class EffectEstimates:
-    """Effects of several conditions.
+    """Effects of several conditions, or contrasts of them.
 
     Attributes
     ----------
     layers
-        Those of :data:`LAYERS` that were asked for, (conditions, genes) each.
+        What was asked for of each, (contrasts, genes).
     n_particles
-        Particles of each condition.
+        Particles of each.
     """
 
     layers: dict[str, Float32Array]
@@ -76,29 +101,27 @@ class EffectEstimates:
 
 def estimate_effects(
     model: TrainedModel,
-    conditions: Sequence[str],
-    dosage: Tensor,
+    contrasts: Sequence[Contrast],
+    layers_of: Callable[[int, EffectPosterior], Mapping[str, Float32Array]],
     *,
-    credible: float,
     error: float,
     scale: Scale = "perturbseq",
     basal: Basal = "controls",
     batch: int | None = None,
     seed: int = 0,
-    wanted: Collection[str] = LAYERS,
 ) -> EffectEstimates:
-    """Effects of conditions of these dosages, (conditions, T), without what the networks leave of measured effects.
+    """Effects, or contrasts of them, without what the networks leave of measured effects.
+
+    All conditions of a contrast meet the same states and the same draws of what they share.
 
     Parameters
     ----------
     model
         A trained model.
-    conditions
-        Names of the conditions; states are those of controls of their context, where they have one.
-    dosage
-        Dosages of the conditions, (conditions, T).
-    credible
-        Probability of the credible intervals.
+    contrasts
+        What is asked for.
+    layers_of
+        Given the number of a contrast and what is known of it, returns the arrays that are kept, (genes,) each.
     error
         Monte-Carlo standard error to reach on 99 % of the genes.
     scale, basal, seed
@@ -106,21 +129,21 @@ def estimate_effects(
     batch
         Number of the batch (:attr:`.TrainedModel.columns`) that all states are put into; ``None`` leaves them in
         their own.
-    wanted
-        Layers to give, some of :data:`LAYERS`.
     """
-    layers = {name: np.empty((len(conditions), len(model.var)), dtype=np.float32) for name in wanted}
+    layers: dict[str, Float32Array] = {}
     n_particles: list[int] = []
     above: list[str] = []
     with seeded(seed), matmul_precision("float32"):
         controls = _Controls(model, scale, basal, batch, seed)
-        for row in track_slow(range(len(conditions)), len(conditions), "effects"):
-            estimate = _estimate(controls, conditions[row], dosage[row], error)
-            for name, value in estimate.layers(credible, wanted).items():
+        for row in track_slow(range(len(contrasts)), len(contrasts), "effects"):
+            posterior = _estimate(controls, contrasts[row], error)
+            for name, value in layers_of(row, posterior).items():
+                if row == 0:
+                    layers[name] = np.empty((len(contrasts), len(value)), dtype=np.float32)
                 layers[name][row] = value
-            n_particles.append(estimate.n_particles)
-            if estimate.worst > error:
-                above.append(conditions[row])
+            n_particles.append(posterior.n_blocks * PARTICLES)
+            if posterior.worst > error:
+                above.append(contrasts[row].name)
     _warn_of_error(above, error)
     return EffectEstimates(layers, n_particles)
 
@@ -173,62 +196,29 @@ class _ControlBlocks:
         return torch.softmax(rates if offset is None else rates.add_(offset), dim=-1)
 
 
-@dataclass(frozen=True)
-class _Estimate:
-    """What blocks of particles say of the effects of a condition."""
-
-    means: Tensor  # of each block, (blocks, genes)
-    deviations: Tensor  # of each block's draws, (blocks, draws, genes)
-    residual: Tensor  # sum of squares, (genes,)
-
-    @property
-    def n_particles(self) -> int:
-        return len(self.means) * PARTICLES
-
-    @property
-    def error(self) -> Tensor:
-        """Monte-Carlo standard error of the mean over blocks, (genes,)."""
-        error: Tensor = self.means.std(0) / len(self.means) ** 0.5
-        return error
-
-    @property
-    def worst(self) -> float:
-        """The error that :data:`COVERED` of the genes keep below."""
-        error = self.error
-        return float(error.kthvalue(max(1, int(COVERED * len(error)))).values)
-
-    def layers(self, credible: float, wanted: Collection[str] = LAYERS) -> dict[str, Float32Array]:
-        """Mean, interval and standard deviation of the posterior, and the Monte-Carlo error, (genes,); those wanted."""
-        mean = self.means.mean(0)
-        draws = self.deviations.flatten(0, 1)
-        total = draws.square().sum(0)
-        noise = deviation_noise() * self.residual / residual_freedom()
-        within = (total - noise).clamp_min(0) / len(draws)  # without what the few states add
-        # a block's draws deviate from its mean, whose own variance is at most that of independent draws, often less
-        posterior = within + torch.minimum(within / (DRAWS - 1), self.means.var(0))
-        layers = {"X": mean, "sd": posterior.sqrt(), "mc_error": self.error}
-        if "low" in wanted or "high" in wanted:
-            shrink = torch.where(total > 0, (posterior / total * len(draws)).sqrt(), 0.0)
-            low, high = _quantiles(draws, (1 - credible) / 2)
-            layers |= {"low": mean + shrink * low, "high": mean + shrink * high}
-        return {name: layers[name].numpy() for name in wanted}
-
-
-def _estimate(controls: _Controls, condition: str, dosage: Tensor, target: float) -> _Estimate:
+def _estimate(controls: _Controls, contrast: Contrast, target: float) -> EffectPosterior:
     """Add blocks of particles until the target is met."""
     means: list[Tensor] = []
+    centres: list[Tensor] = []
     deviations: list[Tensor] = []
     residual = torch.zeros(len(controls.model.var))
+    terms = list(zip(contrast.conditions, contrast.dosage, contrast.weights, contrast.parts, strict=True))
     for start in range(0, MAX_BLOCKS, BLOCKS):
-        for block in _block_effects(controls, condition, dosage, range(start, start + BLOCKS)):
-            means.append(block.mean(0))
-            deviation, rest = draw_effects(block)
+        blocks = range(start, start + BLOCKS)
+        effect, spread = torch.zeros(()), torch.zeros(())
+        for condition, dosage, weight, part in terms:
+            of_condition = weight * _block_effects(controls, condition, dosage, blocks)
+            effect, spread = effect + of_condition, spread + torch.as_tensor(part) * of_condition
+        for of_effect, of_spread in zip(effect, spread, strict=True):
+            means.append(of_effect.mean(0))
+            centres.append(of_spread.mean(0))
+            deviation, rest = draw_effects(of_spread)
             deviations.append(deviation)
             residual += rest
-        estimate = _Estimate(torch.stack(means), torch.stack(deviations), residual)
-        if estimate.worst <= target:
+        posterior = EffectPosterior.of_blocks(torch.stack(means), torch.stack(centres), torch.cat(deviations), residual)
+        if posterior.worst <= target:
             break
-    return estimate
+    return posterior
 
 
 def _block_effects(controls: _Controls, condition: str, dosage: Tensor, blocks: range) -> Tensor:
@@ -252,7 +242,7 @@ def _offset(controls: _Controls, condition: str, dosage: Tensor, blocks: range) 
 def mean_effects(model: TrainedModel, conditions: Sequence[str], dosage: Tensor, seed: int = 0) -> Float32Array:
     """Effects of many perturbed conditions, from seven particles each and without their spread, (conditions, genes).
 
-    Arguments are those of :func:`estimate_effects`. Conditions that share states go through the decoder together.
+    Dosages are (conditions, T). Conditions that share states go through the decoder together.
     """
     effects = np.empty((len(conditions), len(model.var)), dtype=np.float32)
     contexts = [context_of(name) for name in conditions]
@@ -268,17 +258,6 @@ def mean_effects(model: TrainedModel, conditions: Sequence[str], dosage: Tensor,
             found = controls.of_blocks(block, contexts[rows[0]]).effects(shift, offset)
             effects[rows] = found.mean(0).numpy()
     return effects
-
-
-def _quantiles(draws: Tensor, tail: float) -> tuple[Tensor, Tensor]:
-    """The quantiles ``tail`` and 1 − ``tail`` of each gene, (draws, genes) → two (genes,)."""
-    last = len(draws) - 1
-    place = tail * last
-    below = min(int(place), last - 1)
-    part = place - below
-    ranked = draws.T.contiguous()
-    least, most = (ranked.topk(below + 2, dim=1, largest=largest).values for largest in (False, True))
-    return least[:, below].lerp(least[:, below + 1], part), most[:, below].lerp(most[:, below + 1], part)
 
 
 def _warn_of_error(conditions: Sequence[str], target: float) -> None:

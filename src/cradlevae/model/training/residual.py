@@ -28,12 +28,14 @@ from cradlevae.data.moments import (
     steadied_variance,
 )
 from cradlevae.data.storage.stored_matrix import subset_rows
-from cradlevae.model.estimation.effect_estimator import estimate_effects, mean_effects
-from cradlevae.model.estimation.effect_residual import EffectResidual
+from cradlevae.model.estimation.effect_estimator import effects_of, estimate_effects, mean_effects
+from cradlevae.model.estimation.effect_residual import EffectResidual, MeasurementNoise
+from cradlevae.model.estimation.two_groups import TwoGroups
 from cradlevae.model.trained import TrainedModel, training_rows
 from cradlevae.model.training.residual_choices import distance_of, share_that_holds, weight_apart, widening
-from cradlevae.nn.hierarchy import Evidence, hierarchical_shrink, some_genes
+from cradlevae.nn.hierarchy import LEAST_VARIANCE, Evidence, hierarchical_shrink, some_genes
 from cradlevae.nn.joint import joint_shrink
+from cradlevae.nn.multivariate import PRIOR_CONDITIONS
 from cradlevae.utils.constants import TARGET_SUM
 from cradlevae.utils.types import BoolArray, Float32Array, FloatArray, IndexArray
 
@@ -143,7 +145,8 @@ def _expected(model: TrainedModel, names: Sequence[str]) -> _Expected:
     dosage = model.dosage(tuple(names))
     step = -(-len(names) // MANY_CONDITIONS)
     wanted = ("X", "sd", "mc_error") if step == 1 else ("sd", "mc_error")
-    some = estimate_effects(model, names[::step], dosage[::step], credible=0.9, error=ERROR, wanted=wanted).layers
+    contrasts = effects_of(names[::step], dosage[::step])
+    some = estimate_effects(model, contrasts, lambda _, one: one.layers(wanted=wanted), error=ERROR).layers
     if step > 1:  # beside what the few cells of each measure, their mean need not be exact
         some["X"] = mean_effects(model, names, dosage)
     rows = np.concatenate([[0], np.arange(len(names))[::step] + 1])
@@ -172,33 +175,45 @@ def _residual(model: TrainedModel, told: Sequence[tuple[_Measured, _Expected]]) 
 
     of_single = _fitted(measured, expected, single)
     mean, variance = np.zeros((2, dosage.shape[1], expected.shape[1]), dtype=np.float32)
-    part = np.ones(dosage.shape[1], dtype=np.float32)
+    part, n_cells = np.ones(dosage.shape[1], dtype=np.float32), np.zeros(dosage.shape[1])
     treatment = dosage[single[1:], :own].argmax(axis=1)
     mean[treatment], variance[treatment], part[treatment] = of_single.mean[1:], of_single.variance[1:], of_single.part
+    n_cells[treatment] = of_single.n_cells[1:]
 
-    sparse = sp.csr_matrix(dosage)
-    moved, left = sparse @ mean, sparse.power(2) @ variance
+    moved = sp.csr_matrix(dosage) @ mean
     of_combined = _fitted(measured, expected + moved, combined)
-    moved[combined] += of_combined.mean
-    left[combined] = of_combined.variance + of_combined.part**2 * left[combined]
-    parts = of_single.part, of_combined.part
+    combined = combined[1:]
+    moved, left = moved[combined] + of_combined.mean[1:], of_combined.variance[1:]
+    unmeasured = _unmeasured_variance(of_combined, sp.csr_matrix(dosage[combined]).power(2) @ variance)
+    combined_part = of_combined.part
     if model.module.gene_effects is None:  # a member that is a latent model alone: its answers stay its own
-        left, moved = left + moved**2, np.zeros_like(moved)
         variance, mean = variance + mean**2, np.zeros_like(mean)
-        part, parts = np.ones_like(part), (1.0, 1.0)
-    part_of = np.where(n_treatments > 1, parts[1], parts[0])[:, None].astype(np.float32)
+        left, moved = left + moved**2, np.zeros_like(moved)
+        part, combined_part = np.ones_like(part), 1.0
     residual = EffectResidual(
         mean,
         np.sqrt(variance),
         part,
-        tuple(measured.names[row - 1] for row in combined[1:]),
-        moved[combined[1:]],
-        np.sqrt(left[combined[1:]]),
-        parts[1],
-        _widening(measured.held_out, decoded, moved, left, part_of),
-        n_pairs,
+        tuple(measured.names[row - 1] for row in combined),
+        moved,
+        np.sqrt(left),
+        combined_part,
+        np.sqrt(unmeasured),
+        MeasurementNoise(n_cells, of_combined.n_cells[1:], of_single.n_controls, of_single.within),
+        measured.classes[0].mean[0],
+        n_pairs=n_pairs,
     )
-    return residual if len(told) == 1 else _with_contexts(model, residual, *told[1])
+    return _widened(residual, *told[0]) if len(told) == 1 else _with_contexts(model, residual, *told[1])
+
+
+def _unmeasured_variance(combined: _Fitted, of_sums: Float32Array) -> Float32Array:
+    """Variance, (genes,), of what combinations leave of sums whose errors have the variance ``of_sums``."""
+    if len(combined.mean) == 1:
+        return np.zeros_like(combined.mean[0])
+    squares = (combined.mean[1:] ** 2 + combined.variance[1:] - of_sums).mean(axis=0)
+    n_combined = len(combined.mean) - 1
+    steadied = (n_combined * squares + PRIOR_CONDITIONS * squares.mean()) / (n_combined + PRIOR_CONDITIONS)
+    return np.asarray(np.maximum(steadied, np.float32(0)))
 
 
 def _with_contexts(
@@ -207,7 +222,7 @@ def _with_contexts(
     """The residual with what it leaves of single treatments in single contexts."""
     own = decoded.dosage.shape[1] - residual.n_pairs
     names = (CONTROL, *measured.names)
-    moved, variance, part = residual.of(names, decoded.dosage)
+    moved, _ = residual.of(names, decoded.dosage)
     of_pairs = decoded.dosage[:, own:] != 0
     rows = np.flatnonzero(((decoded.dosage[:, :own] != 0).sum(axis=1) == 1) & of_pairs.any(axis=1))
     mean, sd = residual.mean.copy(), residual.sd.copy()
@@ -217,18 +232,23 @@ def _with_contexts(
         mean[pair], sd[pair] = fitted.mean[1:], np.sqrt(fitted.variance[1:])
         if model.module.gene_effects is None:
             mean[pair], sd[pair] = 0, np.hypot(mean[pair], sd[pair])
-    residual = replace(residual, mean=mean, sd=sd)
-    moved, variance, part = residual.of(names, decoded.dosage)
-    return replace(residual, widening=_widening(measured.held_out, decoded, moved, variance, part))
+    return _widened(replace(residual, mean=mean, sd=sd), measured, decoded)
 
 
 @dataclass(frozen=True)
 class _Fitted:
-    """What some conditions leave of what is expected: mean and variance, (rows, genes), with a part of it taken."""
+    """What some conditions leave of what is expected: mean and variance, (rows, genes), with a part of it taken.
+
+    With the cells that they and the controls were measured with, (rows,) and one number, and the variance between
+    cells, (genes,).
+    """
 
     mean: Float32Array
     variance: Float32Array
     part: float
+    n_cells: FloatArray
+    n_controls: float
+    within: Float32Array
 
 
 def _fitted(measured: _Measured, expected: Float32Array, rows: IndexArray) -> _Fitted:
@@ -247,18 +267,17 @@ def _fitted(measured: _Measured, expected: Float32Array, rows: IndexArray) -> _F
         prior = np.float32(part) * expected[:, genes]
         of_classes = _slopes(some[0], prior, control)
         fitted = _shrunk(*some, of_classes, prior, control)
-        off = distance_of(some[1], prior + fitted[0])
+        off = distance_of(some[1], prior + fitted.mean)
         gain = (lost - off)[held_out.measured & ~control]
         if best is None or gain.mean() > gain.std(ddof=1) / len(gain) ** 0.5:
-            best, lost, slopes = (*fitted, part), off, of_classes
+            best, lost, slopes = replace(fitted, part=part), off, of_classes
         if len(gain) < MIN_CONDITIONS:
             break
     assert best is not None
-    mean, variance, part = best
-    prior = np.float32(part) * expected
+    prior = np.float32(best.part) * expected
     if genes.step > 1:
-        mean, variance = _shrunk(classes, held_out, measured.loadings, slopes, prior, control)
-    return _Fitted(mean + prior - expected, variance, part)
+        best = replace(_shrunk(classes, held_out, measured.loadings, slopes, prior, control), part=best.part)
+    return replace(best, mean=best.mean + prior - expected)
 
 
 def _shrunk(
@@ -268,13 +287,14 @@ def _shrunk(
     slopes: Sequence[float],
     prior: Float32Array,
     control: BoolArray,
-) -> tuple[Float32Array, Float32Array]:
-    """Mean and variance of how far conditions are from ``prior``, as far as other cells bear it out."""
+) -> _Fitted:
+    """How far conditions are from ``prior``, as far as other cells bear it out."""
     shown = [replace(one, slope=slope) for one, slope in zip(classes, slopes, strict=True)]
     posterior = joint_shrink(shown, prior, control, loadings)
     mean, variance = posterior.mixed(weight_apart(held_out, prior, posterior))
     mean *= np.float32(share_that_holds(held_out, prior, mean))
-    return mean, variance
+    within = posterior.within.astype(np.float32)
+    return _Fitted(mean, variance, 1.0, posterior.n_cells, posterior.n_controls, within)
 
 
 def _below_control(table: Float32Array) -> Float32Array:
@@ -311,13 +331,19 @@ def _slope_of(one: Evidence, effect: Float32Array, control: BoolArray) -> float:
     return float(np.clip(np.vdot(weighted, shown) / max(float(np.vdot(weighted, effect)), 1e-12), 0.0, 1.0))
 
 
-def _widening(
-    held_out: Evidence, decoded: _Expected, moved: Float32Array, variance: Float32Array, part: Float32Array
-) -> float:
-    """How much wider intervals have to be, by conditions whose spread is known, and some genes of many."""
+def _widened(residual: EffectResidual, measured: _Measured, decoded: _Expected) -> EffectResidual:
+    """The residual with intervals as wide as they have to be, by conditions whose spread is known, and some genes."""
     rows = decoded.rows
     genes = some_genes(*decoded.spread.shape)
-    predicted = decoded.effect[rows][:, genes] + moved[rows][:, genes]
-    left = variance[rows][:, genes]
+    names = [(CONTROL, *measured.names)[row] for row in rows]
+    moved, variance = (table[:, genes] for table in residual.of(names, decoded.dosage[rows]))
+    predicted = decoded.effect[rows][:, genes] + moved
     spread, error = decoded.spread[:, genes], decoded.error[:, genes]
-    return widening(held_out.of(rows).of_genes(genes), predicted, left + (part[rows] * spread) ** 2, error)
+    for row, part in enumerate(residual.parts(names, decoded.dosage[rows])):
+        variance[row] += (np.broadcast_to(part, residual.mean.shape[1:])[genes] * spread[row]) ** 2
+    factor = widening(measured.held_out.of(rows).of_genes(genes), predicted, variance, error)
+    surety = predicted / np.sqrt(np.maximum(factor**2 * variance + error**2, LEAST_VARIANCE))
+    n_treatments = (decoded.dosage[rows][:, : decoded.dosage.shape[1] - residual.n_pairs] != 0).sum(axis=1)
+    single = TwoGroups.of(surety[n_treatments == 1])
+    combined = TwoGroups.of(surety[n_treatments > 1]) if (n_treatments > 1).any() else single
+    return replace(residual, widening=factor, single_groups=single, combined_groups=combined)
