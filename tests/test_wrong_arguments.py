@@ -42,8 +42,20 @@ QUERIES: dict[str, dict[str, list[Any]]] = {
         "basal": CHOICE, "batch": LEVEL, "context": LEVEL, "seed": WHOLE, "output": OPTIONAL_PATH, "overwrite": FLAG,
     },
     "effects": {
-        "perturbations": LABELS, "credible": PROBABILITY, "error": ["5", NAN, True, 0, -1, object()],
+        "perturbations": LABELS[1:], "credible": PROBABILITY, "error": ["5", NAN, True, 0, -1, object()],
         "scale": CHOICE, "basal": CHOICE, "residual": FLAG, "batch": LEVEL, "context": LEVEL, "seed": WHOLE,
+    },
+    "contrast": {
+        "first": TEXT, "second": [*TEXT, "A"], "credible": PROBABILITY, "error": ["5", NAN, True, 0, -1],
+        "batch": LEVEL, "context": LEVEL, "seed": WHOLE,
+    },
+    "interactions": {
+        "pairs": [5, object(), ["A"], "A", "control", "A+B+C"], "credible": PROBABILITY,
+        "error": ["5", NAN, True, 0, -1], "batch": LEVEL, "context": LEVEL, "seed": WHOLE,
+    },
+    "expression": {
+        "gene": [*TEXT, "nonsense"], "perturbations": LABELS[1:], "credible": PROBABILITY,
+        "error": ["5", NAN, True, 0, -1], "seed": WHOLE,
     },
     "published_effects": {
         "perturbations": LABELS, "n_particles": COUNT, "library_size": POSITIVE, "scale": CHOICE, "seed": WHOLE,
@@ -165,12 +177,16 @@ FUNCTIONS: dict[str, dict[str, list[Any]]] = {
         "dataset": CHOICE, "output": PATH, "budget": CHOICE, "path": OPTIONAL_PATH, "workers": COUNT, "retry": FLAG,
     },
     "models": {},
+    "effects_table": {"effects": [*ADATA, ad.AnnData(np.ones((2, 3)))], "sort_by": [5, "nonsense", ["rank"]]},
 }  # fmt: skip
 """Wrong values of every parameter of the public functions."""
 
 FLOOR: dict[str, dict[str, list[Any]]] = {
     "train": {},
-    "effects": {"perturbations": LABELS, "credible": PROBABILITY, "batch": LEVEL, "context": LEVEL},
+    "effects": {"perturbations": LABELS[1:], "credible": PROBABILITY, "batch": LEVEL, "context": LEVEL},
+    "expression": {"gene": [*TEXT, "nonsense"], "perturbations": LABELS[1:], "credible": PROBABILITY},
+    "contrast": {"first": ["A"], "second": ["B"]},
+    "interactions": {"pairs": [None, "A+B"]},
     "predict": {
         "perturbations": LABELS,
         "n_cells": COUNT,
@@ -229,6 +245,9 @@ def floor(simulated: ad.AnnData) -> cv.FloorModel:
 GIVEN: dict[str, dict[str, Any]] = {
     "predict": {"perturbations": "A", "n_cells": 2},
     "effects": {"perturbations": "A", "error": 1.0},
+    "contrast": {"first": "A", "second": "B", "error": 1.0},
+    "interactions": {"pairs": "A+B", "error": 1.0},
+    "expression": {"gene": "G0001", "perturbations": "A", "error": 1.0},
     "published_effects": {"perturbations": "A", "n_particles": 2},
     "artifact_signature": {"n_draws": 2, "n_states": 2},
     "clean": {"n_draws": 2},
@@ -254,10 +273,14 @@ def test_methods_of_a_model(
     check(call, parameter, values)
 
 
+FLOOR_GIVEN = {"expression": {"gene": "G0001"}, "contrast": {"first": "A", "second": "B"}, "interactions": {}}
+
+
 @pytest.mark.parametrize(("name", "parameter", "values"), cases(FLOOR))
 def test_methods_of_a_floor(name: str, parameter: str, values: list[Any], floor: cv.FloorModel, tmp_path: Path) -> None:
     def call(**options: Any) -> Any:
-        return getattr(floor, name)(**{"perturbations": "A", **options})
+        given = FLOOR_GIVEN.get(name, {"perturbations": "A"})
+        return getattr(floor, name)(**{**given, **options})
 
     check(call, parameter, values)
 
@@ -320,6 +343,7 @@ def test_functions(
         "read_10x": {"path": tenx_folder},
         "open_cells": {"path": tenx_folder if parameter == "guide_targets" else tmp_path},
         "assign_guides": {"adata": guided},
+        "effects_table": {"effects": floor.effects("A")},
         "guide_effects": {"adata": simulated, "guide_key": "perturbation"},
         "simulate": {"n_cells": 60, "n_genes": 20, "n_perturbations": 3, "n_combinations": 2},
     }

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from cradlevae.evaluation.floors.model import FloorModel as FloorModel
     from cradlevae.model.config import ModelConfig as ModelConfig
     from cradlevae.model.training.settings import TrainConfig as TrainConfig
+    from cradlevae.query.effects_table import effects_table as effects_table
     from cradlevae.query.guide_effects import guide_effects as guide_effects
 
 _HOMES = {
@@ -74,6 +75,7 @@ _HOMES = {
     "cradlevae.evaluation.floors.model": ("FloorModel",),
     "cradlevae.model.config": ("ModelConfig",),
     "cradlevae.model.training.settings": ("TrainConfig",),
+    "cradlevae.query.effects_table": ("effects_table",),
     "cradlevae.query.guide_effects": ("guide_effects",),
 }
 """The public names by the module that defines them; a type checker reads the same in the imports above."""

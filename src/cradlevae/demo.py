@@ -34,7 +34,7 @@ def run_demo(output: Path, *, max_epochs: int | None = None, seed: int = 0) -> N
     """
     import cradlevae as cv
     from cradlevae.reporting.report import write_report
-    from cradlevae.reporting.tables import effects_table, print_scores, show
+    from cradlevae.reporting.tables import print_scores, show
     from cradlevae.utils.atomic import write_csv, write_h5ad
 
     _empty(output)
@@ -57,7 +57,7 @@ def run_demo(output: Path, *, max_epochs: int | None = None, seed: int = 0) -> N
         write_csv(scores, output / "scores.csv")
     with _step(f"predicting {len(unseen)} unseen combinations"):
         write_h5ad(model.predict(unseen, n_cells=200, seed=seed), output / "predicted.h5ad")
-        write_csv(effects_table(model.effects(unseen, seed=seed)), output / "effects.csv")
+        write_csv(cv.effects_table(model.effects(seed=seed)), output / "effects.csv")
     with _step("cleaning the cells that failed quality control"):
         write_h5ad(model.clean(adata, cells="failed", seed=seed), output / "cleaned.h5ad")
         write_csv(model.artifact_signature(seed=seed).reset_index(), output / "artifact_signature.csv")
@@ -73,7 +73,7 @@ FILES = {
     "report.html": "everything below on one page",
     "scores.csv": "every score with floors, ceiling and fraction",
     "predicted.h5ad": "predicted counts of the unseen combinations",
-    "effects.csv": "their effects on each gene, with 90 % intervals",
+    "effects.csv": "effects of all conditions on each gene, the surest first",
     "cleaned.h5ad": "artifact-free twins of the failed cells",
     "artifact_signature.csv": "what the artifact does to each gene",
     "predicted_against_measured_effects.png": "predicted vs measured effects",

@@ -17,6 +17,7 @@ from cradlevae.cli import main
 from cradlevae.cli.options import options_of
 from cradlevae.commands.registry import COMMANDS, Command
 from cradlevae.model.family import FAMILY
+from cradlevae.query.effects_table import COLUMNS
 
 TINY = ["--n_latent", "8", "--width", "24", "--basal_width", "16", "--max_epochs", "2", "--progress", "false"]
 
@@ -56,8 +57,9 @@ def test_overview_and_hints_are_those_of_the_registry() -> None:
     listed = re.findall(r"^  (\w+) +(.+)$", overview, re.MULTILINE)
     assert listed == [(command.name, command.summary) for command in COMMANDS.values()]
     assert list(COMMANDS) == [
-        "assign", "guides", "qc", "split", "train", "predict", "effects", "clean", "diagnose", "evaluate", "download",
-        "simulate", "benchmark", "sweep", "reproduce", "demo",
+        "assign", "guides", "qc", "split", "train", "predict", "effects", "contrast", "interactions",
+        "expression", "clean", "diagnose", "evaluate", "download", "simulate", "benchmark", "sweep", "reproduce",
+        "demo",
     ]  # fmt: skip
     assert "did you mean 'train'" in run("trian", status=2).stderr
     assert run(status=2).stdout == overview
@@ -125,15 +127,37 @@ def test_predict_effects_and_clean_write_what_they_say(folder: Path, data: Path,
     assert list(predicted.obs["perturbation"].unique()) == ["A", "B+A"]
     run("effects", "--perturbations", "A", "B", model, "--output", folder / "effects.csv", "--error", 0.05)
     table = pd.read_csv(folder / "effects.csv")
-    assert list(table.columns) == ["perturbation", "gene", "effect", "low", "high", "sd", "mc_error"]
+    assert tuple(table.columns) == COLUMNS
     assert (table["low"] <= table["high"]).all()
-    assert list(table["perturbation"].unique()) == ["A", "B"]
+    assert set(table["perturbation"]) == {"A", "B"}
+    assert list(table["rank"]) == list(range(1, len(table) + 1))
     run("clean", model, data, "--output", folder / "clean.h5ad", "--cells", "failed", "--n_draws", 2)
     cleaned = ad.read_h5ad(folder / "clean.h5ad").obs
     assert cleaned["failed_qc"].all()
     run("diagnose", model, data, "--output", folder / "damage.csv")
     found = pd.read_csv(folder / "damage.csv", index_col="cell")
     assert list(found["damage"]) == list(cleaned.loc[found.index, "damage"])
+
+
+def test_all_effects_contrasts_interactions_and_expression_are_written(folder: Path, model: Path) -> None:
+    pytest.importorskip("pyarrow")
+    loaded = cv.load(model)
+    run("effects", model, "--output", folder / "all.parquet", "--error", 1, "--sort-by", "gene")
+    table = pd.read_parquet(folder / "all.parquet")
+    assert set(table["perturbation"]) == set(loaded.effects(error=1).obs_names)
+    assert table["gene"].is_monotonic_increasing
+    run("contrast", model, "A", "B", "--output", folder / "contrast.csv", "--error", 1)
+    assert set(pd.read_csv(folder / "contrast.csv")["perturbation"]) == {"A − B"}
+    pairs = [folder / "pairs.h5ad", folder / "pairs.csv"]
+    shown = run("interactions", model, "--output", pairs[0], "--summary", pairs[1], "--error", 1).stdout
+    assert "magnitude" in shown
+    assert list(pd.read_csv(pairs[1])["pair"]) == list(ad.read_h5ad(pairs[0]).obs_names)
+    gene = loaded.trained.genes[0]
+    run("expression", model, gene, "--output", folder / "gene.csv", "--perturbations", "B", "--error", 1)
+    assert list(pd.read_csv(folder / "gene.csv")["perturbation"]) == ["control", "B"]
+    for words in (["effects"], ["expression", gene], ["contrast", "A", "B"], ["interactions"]):
+        shown = run(words[0], model, *words[1:], "--output", folder / "x.txt", status=1).stderr
+        assert ".csv" in shown
 
 
 def test_evaluate_writes_scores_figures_and_page(folder: Path, data: Path, model: Path) -> None:

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 import cradlevae as cv
-from cradlevae.reporting.tables import effects_table
 
 SCREEN_KEYS = {"batch_key": "batch", "context_key": "context"}
 
@@ -183,7 +182,7 @@ def test_answers_say_where_they_are_of(screen_model: cv.CradleVAE, screen: ad.An
     effects = screen_model.effects(["A", "B"], context="context2")
     assert list(effects.obs["context"]) == ["context2"] * 2
     assert list(effects.obs["measured_in_context"]) == [False, True]
-    table = effects_table(effects)
+    table = cv.effects_table(effects)
     assert {"context", "measured_in_context"} <= set(table.columns)
     assert "context" not in screen_model.effects("A").obs
     twins = screen_model.clean(screen[:5].copy(), batch="batch2").obs

@@ -10,6 +10,7 @@ import anndata as ad
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 import cradlevae as cv
 from cradlevae.errors import DataError
@@ -28,7 +29,7 @@ def test_shapes_labels_and_settings(model: cv.CradleVAE) -> None:
     assert effects.shape == (3, 60)
     assert list(effects.obs_names) == ["B+A", "C", "ctrl"]  # as they were asked for
     assert list(effects.var_names) == list(model.trained.genes)
-    assert set(effects.layers) == {"low", "high", "sd", "mc_error"}
+    assert set(effects.layers) == {"low", "high", "sd", "mc_error", "lfsr"}
     assert effects.uns["effects"]["credible"] == 0.8
     assert effects.uns["effects"]["scale"] == "perturbseq"
     assert effects.uns["effects"]["error"] == 0.02
@@ -43,6 +44,7 @@ def test_the_paired_effect_of_the_control_is_exactly_zero(strong: cv.CradleVAE, 
     assert (effects["control"].X == 0).all()
     for layer in ("low", "high", "sd", "mc_error"):
         assert (effects["control"].layers[layer] == 0).all()
+    assert (effects["control"].layers["lfsr"] == 0.5).all()
     assert np.abs(effects["A"].X).max() > 0.1
 
 
@@ -55,6 +57,28 @@ def test_intervals_enclose_the_mean_and_widen_with_credibility(strong: cv.Cradle
     assert (wide.layers["low"] <= narrow.layers["low"]).all()
     assert (narrow.layers["high"] <= wide.layers["high"]).all()
     assert (wide.layers["sd"] > 0).all()
+
+
+def test_signs_are_the_less_certain_the_nearer_the_interval_comes_to_none(strong: cv.CradleVAE) -> None:
+    effects = strong.effects(["A", "A+B"], error=9)
+    lfsr = effects.layers["lfsr"]
+    assert (lfsr >= 0).all()
+    assert (lfsr <= 0.5).all()
+    z = np.abs(effects.X) / np.hypot(effects.layers["sd"], effects.layers["mc_error"])
+    assert spearmanr(lfsr.ravel(), z.ravel()).statistic < -0.95
+
+
+def test_all_conditions_with_training_cells_are_asked_for_by_default(
+    model: cv.CradleVAE, simulated: ad.AnnData
+) -> None:
+    effects = model.effects(error=9)
+    train = simulated[model.split.cells("train")].obs
+    labels = train["perturbation"].astype(str)
+    assert set(effects.obs_names) == set(labels) - {"control"}
+    passing = labels[~train["artifact"].to_numpy(dtype=bool)].value_counts()
+    assert effects.obs["n_cells"].to_dict() == {name: passing.get(name, 0) for name in effects.obs_names}
+    unseen = next(iter(set(simulated.obs["perturbation"]) - set(labels)))
+    assert model.effects([unseen], error=9).obs["n_cells"].tolist() == [0]
 
 
 def test_the_seed_decides(strong: cv.CradleVAE) -> None:

@@ -27,7 +27,7 @@ class CradleVAE(PerturbationVAE):
     >>> model.predict(["A+B", "C"], n_cells=10).shape
     (20, 60)
     >>> sorted(model.effects(["A+B"], credible=0.9, error=1.0).layers)
-    ['high', 'low', 'mc_error', 'sd']
+    ['high', 'lfsr', 'low', 'mc_error', 'sd']
     >>> sorted(model.clean(adata, cells="failed").layers)
     ['sampled', 'uncertainty']
     """

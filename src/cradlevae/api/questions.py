@@ -32,6 +32,9 @@ from cradlevae.query import (
     signature as signature_query,
 )
 from cradlevae.query.arguments import PUBLISHED_LIBRARY_SIZE
+from cradlevae.query.contrasts import contrast as contrast_query
+from cradlevae.query.contrasts import expression as expression_query
+from cradlevae.query.contrasts import interactions as interactions_query
 from cradlevae.query.counterfactual import OWN
 from cradlevae.query.library_sizes import Batches, LibrarySize
 from cradlevae.utils.checks import optional_output
@@ -89,7 +92,7 @@ class Questions:
     @documented_by(effects_query.effects)
     def effects(
         self,
-        perturbations: str | Sequence[str],
+        perturbations: str | Sequence[str] | None = None,
         credible: float = 0.9,
         *,
         error: float | None = None,
@@ -106,6 +109,57 @@ class Questions:
                 self.trained, perturbations, credible=credible, error=error, scale=scale, basal=basal,
                 residual=residual, batch=batch, context=context, seed=seed,
             )  # fmt: skip
+
+    @documented_by(contrast_query.contrast)
+    def contrast(
+        self,
+        first: str,
+        second: str,
+        credible: float = 0.9,
+        *,
+        error: float | None = None,
+        batch: str | None = None,
+        context: str | None = None,
+        seed: int = 0,
+    ) -> ad.AnnData:
+        """How much more the first of two conditions expresses each gene than the second, with intervals."""
+        with float32_default():
+            return contrast_query.contrast(
+                self.trained, first, second, credible=credible, error=error, batch=batch, context=context, seed=seed
+            )
+
+    @documented_by(interactions_query.interactions)
+    def interactions(
+        self,
+        pairs: str | Sequence[str] | None = None,
+        credible: float = 0.9,
+        *,
+        error: float | None = None,
+        batch: str | None = None,
+        context: str | None = None,
+        seed: int = 0,
+    ) -> ad.AnnData:
+        """What each pair of perturbations does beyond the sum of its single ones, with intervals and its class."""
+        with float32_default():
+            return interactions_query.interactions(
+                self.trained, pairs, credible=credible, error=error, batch=batch, context=context, seed=seed
+            )
+
+    @documented_by(expression_query.expression)
+    def expression(
+        self,
+        gene: str,
+        perturbations: str | Sequence[str] | None = None,
+        credible: float = 0.9,
+        *,
+        error: float | None = None,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Expected expression of a gene in controls and in each condition, with credible intervals."""
+        with float32_default():
+            return expression_query.expression(
+                self.trained, gene, perturbations, credible=credible, error=error, seed=seed
+            )
 
     @documented_by(effects_query.published_effects)
     def published_effects(

@@ -12,10 +12,10 @@ from cradlevae.benchmarking.jobs import Job, expand
 from cradlevae.benchmarking.plan import Plan, load_plan, plan_of
 from cradlevae.benchmarking.pool import compute_jobs
 from cradlevae.benchmarking.record import Benchmark
-from cradlevae.benchmarking.results import collect, need_parquet, write_results
+from cradlevae.benchmarking.results import collect, write_results
 from cradlevae.benchmarking.store import Store
 from cradlevae.errors import DataError
-from cradlevae.utils.atomic import write_text
+from cradlevae.utils.atomic import need_parquet, write_text
 from cradlevae.utils.checks import check_at_least, flag, optional_text, output_folder, path_of, whole_number
 
 SCRIPT = """#!/bin/bash
@@ -87,7 +87,7 @@ def benchmark(
     workers, retry, part = whole_number("workers", workers, 1), flag("retry", retry), optional_text("part", part)
     output = output_folder("output", output)
     checked = as_plan(plan)
-    need_parquet()
+    need_parquet("the results of a benchmark")
     store = Store(output)
     jobs = expand(checked)
     mine = jobs if part is None else _part(jobs, part)

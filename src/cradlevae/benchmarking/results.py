@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,8 @@ from cradlevae.benchmarking.plan import Plan, plan_dict
 from cradlevae.benchmarking.record import JOB, RESULTS, Benchmark
 from cradlevae.benchmarking.store import Store
 from cradlevae.benchmarking.table import markdown, summary
-from cradlevae.errors import CradleError, DataError
-from cradlevae.utils.atomic import atomic_path, write_csv, write_text
-
-
-def need_parquet() -> None:
-    """Raise :class:`DataError` where pandas cannot write parquet."""
-    if find_spec("pyarrow") is None:
-        raise DataError("benchmarks write parquet, which needs pyarrow; pip install 'cradlevae[benchmark]'")
+from cradlevae.errors import CradleError
+from cradlevae.utils.atomic import write_csv, write_parquet, write_text
 
 
 def collect(store: Store, jobs: Sequence[Job], plan: Plan) -> Benchmark:
@@ -90,8 +83,7 @@ def write_results(benchmark: Benchmark, folder: Path) -> None:
     from cradlevae.reporting.save import save_figure
 
     write_text(folder / "plan.resolved.yaml", _yaml(plan_dict(benchmark.plan)))
-    with atomic_path(folder / "results.parquet") as temporary:
-        benchmark.results.to_parquet(temporary, index=False)
+    write_parquet(benchmark.results, folder / "results.parquet")
     write_csv(benchmark.timings, folder / "timings.csv")
     write_csv(benchmark.failures, folder / "failures.csv")
     table = summary(benchmark.results, benchmark.plan.baseline_label)

@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _overview() -> str:
-    lines = "\n".join(f"  {command.name:<10}{command.summary}" for command in COMMANDS.values())
+    width = max(map(len, COMMANDS)) + 2
+    lines = "\n".join(f"  {command.name:<{width}}{command.summary}" for command in COMMANDS.values())
     return (
         "usage: cradlevae COMMAND [options]\n\n"
         "Artifact-free predictions from Perturb-seq (CRADLE-VAE), QC-failed cells included.\n\n"

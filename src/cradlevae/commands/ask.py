@@ -1,14 +1,21 @@
-"""The commands that ask a trained model: predict, effects, clean and diagnose."""
+"""The commands that ask a trained model: of cells, effects, contrasts, interactions, expression and damage."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from cradlevae.commands.files import check_outputs, load_run, open_data, with_labels, wrote
+from cradlevae.commands.files import (
+    check_effects_output,
+    check_outputs,
+    load_run,
+    open_data,
+    with_labels,
+    write_effects,
+    wrote,
+)
 from cradlevae.errors import DataError
-from cradlevae.reporting.tables import effects_table
-from cradlevae.utils.atomic import write_csv, write_h5ad
+from cradlevae.utils.atomic import write_csv
 
 
 def predict(
@@ -62,35 +69,141 @@ def effects(
     error: float | None = None,
     batch: str | None = None,
     context: str | None = None,
+    sort_by: str = "rank",
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Effect of each perturbation on each gene, artifact-free, with credible intervals.
+    """Effect of each perturbation on each gene, artifact-free, with credible intervals and false sign rates.
 
     Parameters
     ----------
     run
         Folder of a trained model.
     output
-        Table (.csv: perturbation, gene, effect, low, high, sd, mc_error) or AnnData file (.h5ad) to write.
+        Table (.csv or .parquet: perturbation, gene, effect, low, high, sd, lfsr, q, rank, n_cells, is_target) or
+        AnnData file (.h5ad) to write.
     perturbations
-        Conditions, e.g. A+B C; all known single perturbations by default.
+        Conditions, e.g. A+B C; all that have training cells by default.
     error
         Monte-Carlo standard error to reach on 99 % of the genes, log2 units; 0.02 by default.
     overwrite
         Replace outputs that are there already; what is read is never replaced.
     """
+    check_effects_output(output, run, overwrite=overwrite)
+    answer = load_run(run).effects(perturbations, credible, error=error, batch=batch, context=context, seed=seed)
+    write_effects(answer, output, sort_by)
+
+
+def contrast(
+    run: Path,
+    first: str,
+    second: str,
+    *,
+    output: Path,
+    credible: float = 0.9,
+    error: float | None = None,
+    batch: str | None = None,
+    context: str | None = None,
+    sort_by: str = "rank",
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """How much more one condition expresses each gene than another, with intervals and false sign rates.
+
+    Parameters
+    ----------
+    run
+        Folder of a trained model.
+    first
+        The condition that is compared, e.g. A+B.
+    second
+        The condition that it is compared with, e.g. A.
+    output
+        Table (.csv or .parquet, as of the command effects) or AnnData file (.h5ad) to write.
+    overwrite
+        Replace outputs that are there already; what is read is never replaced.
+    """
+    check_effects_output(output, run, overwrite=overwrite)
+    answer = load_run(run).contrast(first, second, credible, error=error, batch=batch, context=context, seed=seed)
+    write_effects(answer, output, sort_by)
+
+
+def interactions(
+    run: Path,
+    *,
+    output: Path,
+    pairs: list[str] | None = None,
+    summary: Path | None = None,
+    credible: float = 0.9,
+    error: float | None = None,
+    batch: str | None = None,
+    context: str | None = None,
+    sort_by: str = "rank",
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """What each pair of perturbations does beyond the sum of its single ones, and which kind of interaction it is.
+
+    Parameters
+    ----------
+    run
+        Folder of a trained model.
+    output
+        Table (.csv or .parquet, as of the command effects) or AnnData file (.h5ad) to write.
+    pairs
+        Pairs, e.g. A+B A+C, measured or not; all pairs of the data by default.
+    summary
+        Table (.csv) to write, a row for each pair: coefficients of its fit, and how probable each class is.
+    overwrite
+        Replace outputs that are there already; what is read is never replaced.
+    """
+    from cradlevae.reporting.tables import show
+
+    check_effects_output(output, run, overwrite=overwrite)
+    if summary is not None:
+        check_outputs(summary, overwrite=overwrite, inputs=[run])
+        if summary.suffix != ".csv":
+            raise DataError(f"{summary} ends in {summary.suffix!r}; the summary of interactions is written as .csv")
+    answer = load_run(run).interactions(pairs, credible, error=error, batch=batch, context=context, seed=seed)
+    table = answer.obs.rename_axis("pair").reset_index()
+    show(table[["pair", "measured", "n_cells", "magnitude", "equality", "similarity", "interaction"]], "interactions")
+    write_effects(answer, output, sort_by)
+    if summary is not None:
+        write_csv(table, summary)
+        wrote(summary)
+
+
+def expression(
+    run: Path,
+    gene: str,
+    *,
+    output: Path,
+    perturbations: list[str] | None = None,
+    credible: float = 0.9,
+    error: float | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Expected expression of a gene in controls and in each condition, artifact-free, with credible intervals.
+
+    Parameters
+    ----------
+    run
+        Folder of a trained model.
+    gene
+        Name or symbol of the gene.
+    output
+        Table (.csv) to write: perturbation, expression, low, high, n_cells.
+    perturbations
+        Conditions, e.g. A+B C; all that have training cells by default.
+    overwrite
+        Replace outputs that are there already; what is read is never replaced.
+    """
     check_outputs(output, overwrite=overwrite, inputs=[run])
-    if output.suffix not in (".csv", ".h5ad"):
-        raise DataError(f"{output} ends in {output.suffix!r}; effects are written as .csv or .h5ad")
-    model = load_run(run)
-    answer = model.effects(
-        perturbations or list(model.perturbations), credible, error=error, batch=batch, context=context, seed=seed
-    )
-    if output.suffix == ".h5ad":
-        write_h5ad(answer, output)
-    else:
-        write_csv(effects_table(answer), output)
+    if output.suffix != ".csv":
+        raise DataError(f"{output} ends in {output.suffix!r}; expression is written as .csv")
+    table = load_run(run).expression(gene, perturbations, credible, error=error, seed=seed)
+    write_csv(table.reset_index(), output)
     wrote(output)
 
 

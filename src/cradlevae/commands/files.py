@@ -15,6 +15,7 @@ from cradlevae.data.storage.counts import Counts
 from cradlevae.data.storage.stored_cells import StoredCells
 from cradlevae.data.storage.whole_files import whole_files
 from cradlevae.errors import DataError
+from cradlevae.utils.atomic import need_parquet, write_csv, write_h5ad, write_parquet
 from cradlevae.utils.outputs import check_output
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ LABELS_FILE = "labels.csv"
 ARTIFACT = "artifact"
 """Column of ``obs`` that quality control fills where the data have no artifact column of their own."""
 
+
+EFFECTS = ".csv", ".parquet", ".h5ad"
+"""Forms in which effects are written."""
 
 PICTURES = ".png", ".svg", ".pdf"
 """Forms in which pictures are written."""
@@ -48,6 +52,26 @@ def check_outputs(*outputs: Path, overwrite: bool, inputs: Sequence[Path] = ()) 
     read = [file for path in inputs for file in files_read(path)]
     for output in outputs:
         check_output(output, overwrite=overwrite, inputs=read)
+
+
+def check_effects_output(output: Path, run: Path, *, overwrite: bool) -> None:
+    """Check, before any long work, that effects can be written into a file."""
+    check_outputs(output, overwrite=overwrite, inputs=[run])
+    if output.suffix not in EFFECTS:
+        raise DataError(f"{output} ends in {output.suffix!r}; effects are written as .csv, .parquet or .h5ad")
+    if output.suffix == ".parquet":
+        need_parquet("effects")
+
+
+def write_effects(effects: Any, output: Path, sort_by: str) -> None:
+    """Write effects, or contrasts, as a table or an AnnData file, and say so."""
+    from cradlevae.query.effects_table import effects_table
+
+    if output.suffix == H5AD:
+        write_h5ad(effects, output)
+    else:
+        (write_csv if output.suffix == ".csv" else write_parquet)(effects_table(effects, sort_by), output)
+    wrote(output)
 
 
 def check_picture(figure: Path | None, data: Path, *, overwrite: bool) -> None:

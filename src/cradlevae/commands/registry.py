@@ -91,7 +91,25 @@ COMMANDS = {
             "effects",
             "effect of each perturbation on each gene, with intervals",
             "cradlevae.commands.ask",
-            ("cradlevae.query.effects:effects",),
+            ("cradlevae.query.effects:effects", "cradlevae.query.effects_table:effects_table"),
+        ),
+        Command(
+            "contrast",
+            "difference of two perturbations on each gene",
+            "cradlevae.commands.ask",
+            ("cradlevae.query.contrasts.contrast:contrast", "cradlevae.query.effects_table:effects_table"),
+        ),
+        Command(
+            "interactions",
+            "what pairs of perturbations do beyond the sum of both",
+            "cradlevae.commands.ask",
+            ("cradlevae.query.contrasts.interactions:interactions", "cradlevae.query.effects_table:effects_table"),
+        ),
+        Command(
+            "expression",
+            "expected expression of a gene in every perturbation",
+            "cradlevae.commands.ask",
+            ("cradlevae.query.contrasts.expression:expression",),
         ),
         Command(
             "clean",

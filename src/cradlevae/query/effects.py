@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from statistics import NormalDist
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import anndata as ad
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from cradlevae.data.labels import CONTROL, Condition
-from cradlevae.model.estimation.effect_estimator import Scale, estimate_effects
+from cradlevae.model.estimation.effect_estimator import Contrast, Scale, effects_of, estimate_effects
+from cradlevae.model.estimation.effect_posterior import LAYERS, EffectPosterior
+from cradlevae.model.estimation.effect_residual import EffectResidual
 from cradlevae.model.estimation.latent_draws import Basal, draw_condition
 from cradlevae.model.estimation.streams import reseed, seeded
+from cradlevae.model.estimation.two_groups import ALIKE, TwoGroups
 from cradlevae.model.trained import TrainedModel
-from cradlevae.query.arguments import PUBLISHED_LIBRARY_SIZE, asked_batch, asked_conditions, checked_error
+from cradlevae.query.arguments import (
+    PUBLISHED_LIBRARY_SIZE,
+    asked_batch,
+    asked_conditions,
+    asked_names,
+    checked_error,
+)
+from cradlevae.query.effects_table import targets_of
 from cradlevae.utils.checks import check_choice, flag, probability, real_number, seed_number, whole_number
 from cradlevae.utils.constants import TARGET_SUM
 from cradlevae.utils.progress import track_slow
@@ -29,7 +38,7 @@ TARGET_ERROR = {"perturbseq": 0.02, "mean": float("inf")}
 
 def effects(
     model: TrainedModel,
-    perturbations: str | Sequence[str],
+    perturbations: str | Sequence[str] | None = None,
     *,
     credible: float = 0.9,
     error: float | None = None,
@@ -51,9 +60,9 @@ def effects(
     model
         A trained model.
     perturbations
-        Conditions, e.g. ``["A+B", "C"]``.
+        Conditions, e.g. ``["A+B", "C"]``; ``None`` for all that have training cells.
     credible
-        Probability of the credible intervals, from the posterior of mask and embedding.
+        Probability of the credible intervals.
     error
         Monte-Carlo standard error of the effect to reach on 99 % of the genes, in the units of the effect; by default
         0.02 (log2 units), and none for raw counts. Where 4,032 particles do not reach it, a warning says so.
@@ -80,38 +89,157 @@ def effects(
     -------
     anndata.AnnData
         Conditions × genes: ``X`` the mean effect; layers ``low``, ``high`` (interval), ``sd`` (posterior; the noise of
-        the states is taken out of all three) and ``mc_error`` (Monte-Carlo standard error of ``X``);
-        ``obs["n_particles"]``; where a context is asked for, ``obs["context"]``, and ``obs["measured_in_context"]``:
-        whether all parts of the condition had training cells there.
+        the states is taken out of all three), ``mc_error`` (Monte-Carlo standard error of ``X``) and ``lfsr``, the
+        local false sign rate: the probability that the effect has not the sign of ``X``, or is none (0 to ½; Stephens,
+        Biostatistics 2017). ``obs["n_particles"]``, and ``obs["n_cells"]``: passing training cells of the condition (in
+        the context that is asked for); where a context is asked for, ``obs["context"]``, and
+        ``obs["measured_in_context"]``: whether all parts of the condition had training cells there.
+        :func:`cradlevae.effects_table` makes a table of it.
 
     Raises
     ------
     DataError
         If a perturbation is unknown or had no training cells, or the batch or the context is unknown.
     """
-    credible, seed, residual = probability("credible", credible), seed_number(seed), flag("residual", residual)
     check_choice("scale", scale, ("perturbseq", "mean"))
     check_choice("basal", basal, ("controls", "prior"))
-    target = TARGET_ERROR[scale] if error is None else checked_error(error)
-    asked = asked_conditions(model, perturbations, context)
+    settings = Settings.checked(
+        model, credible=credible, error=error, scale=scale, basal=basal, residual=residual, batch=batch, seed=seed
+    )
+    asked = asked_conditions(model, measured_conditions(model) if perturbations is None else perturbations, context)
     conditions = tuple(dict.fromkeys(asked.values()))
     dosage = model.dosage(conditions)
-    estimates = estimate_effects(
-        model, conditions, dosage, credible=credible, error=target, scale=scale, basal=basal,
-        batch=asked_batch(model, batch), seed=seed,
-    )  # fmt: skip
-    layers = estimates.layers
-    obs = pd.DataFrame({"n_particles": estimates.n_particles}, index=pd.Index(conditions, name="perturbation"))
+    answer = contrast_effects(model, effects_of(conditions, dosage, settings.parts(conditions, dosage)), settings)
+    answer.obs["n_cells"] = [n_cells_of(model, condition) for condition in conditions]
     if any(condition.context is not None for condition in conditions):
-        obs["context"] = [condition.context or "" for condition in conditions]
-        obs["measured_in_context"] = [model.n_unseen(condition) == 0 for condition in conditions]
-    settings: dict[str, Any] = {"scale": scale, "credible": credible, "error": target, "basal": basal}
-    settings |= {name: value for name, value in (("batch", batch), ("context", context)) if value is not None}
-    if residual and scale == "perturbseq" and model.residual is not None:
-        _add_residual(layers, *model.residual.of(conditions, dosage.numpy()), model.residual.widening, credible)
+        answer.obs["context"] = [condition.context or "" for condition in conditions]
+        answer.obs["measured_in_context"] = [model.n_unseen(condition) == 0 for condition in conditions]
+    if context is not None:
+        answer.uns["effects"]["context"] = context
+    answer = _as_written(answer, asked)
+    answer.uns["targets"] = targets_of(model.fields, model.var, asked)
+    return answer
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How effects are estimated; see :func:`effects` for the words.
+
+    Attributes
+    ----------
+    credible, scale, basal, seed
+        As there.
+    error
+        The Monte-Carlo error to reach.
+    batch, batch_name
+        Number of the batch, and its name as it was asked for; ``None`` for none.
+    residual
+        What is added to the decoder's effects; ``None`` for nothing.
+    """
+
+    credible: float
+    error: float
+    scale: Scale
+    basal: Basal
+    batch: int | None
+    batch_name: str | None
+    residual: EffectResidual | None
+    seed: int
+
+    @classmethod
+    def checked(
+        cls,
+        model: TrainedModel,
+        *,
+        credible: float,
+        error: float | None,
+        batch: str | None,
+        seed: int,
+        scale: Scale = "perturbseq",
+        basal: Basal = "controls",
+        residual: bool = True,
+    ) -> Settings:
+        """What a user asks for; :class:`DataError` where it is not allowed."""
+        added = flag("residual", residual) and scale == "perturbseq"
+        return cls(
+            credible=probability("credible", credible),
+            error=TARGET_ERROR[scale] if error is None else checked_error(error),
+            scale=scale,
+            basal=basal,
+            batch=asked_batch(model, batch),
+            batch_name=batch,
+            residual=model.residual if added else None,
+            seed=seed_number(seed),
+        )
+
+    def parts(self, conditions: Sequence[str], dosage: Tensor) -> Sequence[float | Float32Array]:
+        """How much of the decoder's spread counts in conditions of these dosages, (conditions, T)."""
+        if self.residual is None:
+            return [1.0] * len(conditions)
+        return self.residual.parts(conditions, dosage.numpy())
+
+    def record(self) -> dict[str, Any]:
+        """The settings as they go with an answer."""
+        named = {} if self.batch_name is None else {"batch": self.batch_name}
+        return {
+            "scale": self.scale, "credible": self.credible, "error": self.error, "basal": self.basal, **named
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Added:
+    """What is added to the decoder's effect: mean and variance, (genes,) each; widening and groups of the whole."""
+
+    moved: Float32Array | float = 0.0
+    variance: Float32Array | float = 0.0
+    widening: float = 1.0
+    groups: TwoGroups = ALIKE
+
+
+def contrast_effects(
+    model: TrainedModel,
+    contrasts: Sequence[Contrast],
+    settings: Settings,
+    look: Callable[[int, EffectPosterior, Added], None] | None = None,
+) -> ad.AnnData:
+    """Contrasts of effects with all layers of :func:`effects`, contrasts × genes; ``obs`` has ``n_particles``.
+
+    ``look`` is shown the number of each contrast, what the decoder knows of it, and what is added to that.
+    """
+
+    def layers_of(row: int, posterior: EffectPosterior) -> Mapping[str, Float32Array]:
+        residual, one = settings.residual, contrasts[row]
+        added = Added()
+        if residual is not None:
+            moved, variance = residual.of_contrast(one.conditions, one.weights, one.dosage.numpy())
+            added = Added(moved, variance, residual.widening, residual.groups(one.conditions))
+        if look is not None:
+            look(row, posterior, added)
+        return posterior.layers(settings.credible, **vars(added))
+
+    estimates = estimate_effects(
+        model, contrasts, layers_of, error=settings.error, scale=settings.scale, basal=settings.basal,
+        batch=settings.batch, seed=settings.seed,
+    )  # fmt: skip
+    names = pd.Index([str(one.name) for one in contrasts], name="perturbation")
+    obs = pd.DataFrame({"n_particles": estimates.n_particles}, index=names)
+    layers = {name: estimates.layers[name] for name in LAYERS}
     x = layers.pop("X")
-    effects = ad.AnnData(X=x, obs=obs, var=model.var.copy(), layers=layers, uns={"effects": settings})
-    return _as_written(effects, asked)
+    return ad.AnnData(X=x, obs=obs, var=model.var.copy(), layers=layers, uns={"effects": settings.record()})
+
+
+def measured_conditions(model: TrainedModel) -> list[Condition]:
+    """All perturbed conditions with training cells that the model can answer for, whatever their context."""
+    model.bank()  # an untrained model has none, and says so
+    names = [name for name in model.conditions if name != CONTROL and name in model.n_cells]
+    conditions = list(asked_names(model.fields, names, model.perturbations).values())
+    answerable = set(model.answerable(conditions))
+    return [condition for condition in conditions if condition in answerable]
+
+
+def n_cells_of(model: TrainedModel, condition: Condition) -> int:
+    """Passing training cells of a condition, in its context where it has one."""
+    return model.n_cells.get(str(condition), 0)
 
 
 def _as_written(effects: ad.AnnData, asked: Mapping[str, Condition]) -> ad.AnnData:
@@ -122,26 +250,6 @@ def _as_written(effects: ad.AnnData, asked: Mapping[str, Condition]) -> ad.AnnDa
     obs = effects.obs.iloc[rows].set_axis(pd.Index(list(asked), name="perturbation"))
     layers = {name: table[rows] for name, table in effects.layers.items()}
     return ad.AnnData(X=effects.X[rows], obs=obs, var=effects.var, layers=layers, uns=effects.uns)
-
-
-def _add_residual(
-    layers: dict[str, Float32Array],
-    residual: Float32Array,
-    variance: Float32Array,
-    part: Float32Array,
-    widening: float,
-    credible: float,
-) -> None:
-    """Move the effects by their residuals, and widen their intervals, in place."""
-    before = layers["X"].copy()
-    layers["X"] += residual
-    reach = NormalDist().inv_cdf((1 + credible) / 2) ** 2 * variance
-    for name, side in (("low", -1), ("high", 1)):
-        away = np.sqrt((part * (layers[name] - before)) ** 2 + reach)
-        away *= widening
-        layers[name] = layers["X"] + side * away
-    layers["sd"] = np.sqrt((part * layers["sd"]) ** 2 + variance)
-    layers["sd"] *= widening
 
 
 def published_effects(

@@ -4,31 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
-
-from cradlevae.utils.types import AnnDataLike
 
 IMPORTANT = ("ate_rho", "ate_r2", "jaccard_20", "pearson_delta", "discrimination_l2", "clean_deviance")
 """Metrics that are shown with their floors and their ceiling."""
 
 WIDTH = 160
 """Fewest columns of characters for which a table is laid out where the output is no terminal."""
-
-
-def effects_table(effects: AnnDataLike) -> pd.DataFrame:
-    """Effects as a tidy table: perturbation, gene, effect, low, high, sd, mc_error; context where one was asked for."""
-    n_conditions, n_genes = effects.shape
-    of_context = [name for name in ("context", "measured_in_context") if name in effects.obs]
-    return pd.DataFrame(
-        {
-            "perturbation": np.repeat(effects.obs_names.to_numpy(), n_genes),
-            "gene": np.tile(effects.var_names.to_numpy(), n_conditions),
-            "effect": np.asarray(effects.X).ravel(),
-            **{name: np.asarray(effects.layers[name]).ravel() for name in ("low", "high", "sd", "mc_error")},
-            **{name: np.repeat(effects.obs[name].to_numpy(), n_genes) for name in of_context},
-        }
-    )
 
 
 def print_scores(scores: pd.DataFrame) -> None:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,3 +121,15 @@ def write_csv(table: Any, path: Path) -> None:
     """Write a table atomically."""
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False)
+
+
+def need_parquet(what: str) -> None:
+    """Raise :class:`DataError` where pandas cannot write parquet, the form of ``what``."""
+    if find_spec("pyarrow") is None:
+        raise DataError(f"{what} as parquet needs pyarrow; pip install 'cradlevae[benchmark]', or choose another form")
+
+
+def write_parquet(table: Any, path: Path) -> None:
+    """Write a table atomically."""
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary, index=False)

@@ -14,8 +14,8 @@ import scipy.sparse as sp
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
 from cradlevae.data.identity.fingerprint import cell_fingerprints
 from cradlevae.data.identity.marks import made_by
-from cradlevae.data.labels import CONTROL, Condition, context_of, listed, singles_of
-from cradlevae.data.moments import ConditionMoments
+from cradlevae.data.labels import CONTROL, Condition, context_of, in_context, listed, singles_of
+from cradlevae.data.moments import ConditionMoments, control_row, moderated_variance
 from cradlevae.data.split import Split
 from cradlevae.errors import DataError
 from cradlevae.evaluation.floors.generation import ControlCells
@@ -23,6 +23,8 @@ from cradlevae.evaluation.floors.levels import Levels
 from cradlevae.evaluation.floors.registry import FLOORS, floor_effects, floor_errors
 from cradlevae.evaluation.floors.training_moments import part_moments
 from cradlevae.query.arguments import asked_names
+from cradlevae.query.contrasts.expression import expression_table, gene_position
+from cradlevae.query.effects_table import targets_of
 from cradlevae.query.library_sizes import Batches, LibrarySize, chosen_sizes
 from cradlevae.utils.checks import probability, seed_number, whole_number
 from cradlevae.utils.types import AnnDataLike, FloatArray, IndexArray, IntArray
@@ -142,7 +144,7 @@ class FittedFloor:
 
     def effects(
         self,
-        perturbations: str | Sequence[str],
+        perturbations: str | Sequence[str] | None = None,
         credible: float = 0.9,
         *,
         batch: str | None = None,
@@ -154,7 +156,7 @@ class FittedFloor:
         Parameters
         ----------
         perturbations
-            Conditions, e.g. ``["A+B", "C"]``.
+            Conditions, e.g. ``["A+B", "C"]``; ``None`` for all with training cells that the floor can answer for.
         credible
             Probability of the intervals.
         batch
@@ -168,8 +170,9 @@ class FittedFloor:
         Returns
         -------
         anndata.AnnData
-            Conditions × genes: ``X`` the effect; where the floor knows its error, layers ``sd``, ``low`` and ``high``
-            (normal intervals).
+            Conditions × genes: ``X`` the effect; where the floor knows its error, layers ``sd``, ``low``, ``high``
+            (normal intervals) and ``lfsr``, the probability that the effect has not the sign of ``X`` (of a floor that
+            does not shrink, the p-value of one side); ``obs["n_cells"]``, passing training cells.
 
         Raises
         ------
@@ -177,23 +180,74 @@ class FittedFloor:
             If the floor has no answer for a condition, or the batch or context is unknown.
         """
         import anndata as ad
+        from scipy.special import ndtr
 
         credible = probability("credible", credible)
         self.levels.batch(batch)  # raises for one that is not known
-        asked = self._asked(perturbations, context)
+        asked = self._asked(self._measured() if perturbations is None else perturbations, context)
         names = list(asked.values())
         value = np.stack([self._effect(name) for name in names])
-        obs = pd.DataFrame(index=pd.Index(list(asked), name="perturbation"))
+        obs = pd.DataFrame({"n_cells": self._n_cells(names)}, index=pd.Index(list(asked), name="perturbation"))
         answer = ad.AnnData(X=value.astype(np.float32), obs=obs, var=self.var.copy())
         error = self._error(names)
         if error is not None:
             reach = NormalDist().inv_cdf((1 + credible) / 2) * error
-            for layer, numbers in (("sd", error), ("low", value - reach), ("high", value + reach)):
+            surety = np.divide(np.abs(value), error, out=np.zeros_like(value), where=error > 0)
+            layers = {"sd": error, "low": value - reach, "high": value + reach, "lfsr": ndtr(-surety)}
+            for layer, numbers in layers.items():
                 answer.layers[layer] = numbers.astype(np.float32)
         answer.uns["effects"] = {"floor": self.name, "credible": credible}
         if context is not None:
             answer.uns["effects"]["context"] = context
+        answer.uns["targets"] = targets_of(self.fields, self.var, asked)
         return answer
+
+    def _measured(self) -> list[Condition]:
+        """Conditions with training cells that the floor has an answer for, whatever their context."""
+        cells = zip(self.train.names, self.train.n_cells, strict=True)
+        names = list(dict.fromkeys(in_context(name, None) for name, n in cells if n > 0 and singles_of(name)))
+        answered = set(self.answerable(names))
+        return [name for name in names if name in answered]
+
+    def _n_cells(self, conditions: Sequence[str]) -> list[int]:
+        """Passing training cells of conditions, of all contexts where they have none."""
+        cells = list(zip(self.train.names, self.train.n_cells.tolist(), strict=True))
+        return [sum(n for name, n in cells if condition in (name, in_context(name, None))) for condition in conditions]
+
+    def expression(
+        self, gene: str, perturbations: str | Sequence[str] | None = None, credible: float = 0.9
+    ) -> pd.DataFrame:
+        """Expected expression of a gene: the mean of passing training controls, and that plus each effect.
+
+        Parameters
+        ----------
+        gene
+            Name of the gene, or its symbol where the data name a column of symbols.
+        perturbations
+            Conditions; ``None`` for all with training cells that the floor can answer for.
+        credible
+            Probability of the intervals, which are those of the effects; missing where the floor knows no error.
+
+        Returns
+        -------
+        pandas.DataFrame
+            By perturbation, the control first: ``expression``, ``low``, ``high`` (log2 units), and ``n_cells``.
+
+        Raises
+        ------
+        DataError
+            If the gene is unknown, or the floor has no answer for a condition.
+        """
+        place = gene_position(gene, self.var, self.fields.gene_symbols)
+        base = control_row(self.train)
+        control = float(self.train.mean[base, place])
+        error = float(np.sqrt(moderated_variance(self.train)[base, place] / self.train.n_cells[base]))
+        asked = self._asked(self._measured() if perturbations is None else perturbations, None)
+        treated = self.effects(list(asked), credible)[[condition != CONTROL for condition in asked.values()]]
+        sd = treated.layers["sd"][:, place] if "sd" in treated.layers else np.full(treated.n_obs, np.nan)
+        rows = [(control, error), *zip(control + np.asarray(treated.X)[:, place], sd, strict=True)]
+        cells = [int(self.train.n_cells[base]), *treated.obs["n_cells"]]
+        return expression_table([CONTROL, *treated.obs_names], np.array(rows), cells, credible)
 
     def predict(
         self,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
+
 from cradlevae.data.experiment import read_experiment
 from cradlevae.data.fields import fields_of
 from cradlevae.data.identity.known_cells import adopt_split
@@ -115,7 +117,7 @@ class FloorModel:
     @documented_by(FittedFloor.effects)
     def effects(
         self,
-        perturbations: str | Sequence[str],
+        perturbations: str | Sequence[str] | None = None,
         credible: float = 0.9,
         *,
         batch: str | None = None,
@@ -123,6 +125,49 @@ class FloorModel:
     ) -> Any:
         """Effect of each condition on each gene, on the scale of log2(1 + 1e4·x/Σx)."""
         return self.trained.effects(perturbations, credible, batch=batch, context=context)
+
+    @documented_by(FittedFloor.expression)
+    def expression(
+        self, gene: str, perturbations: str | Sequence[str] | None = None, credible: float = 0.9
+    ) -> pd.DataFrame:
+        """Expected expression of a gene: the mean of passing training controls, and that plus each effect."""
+        return self.trained.expression(gene, perturbations, credible)
+
+    def contrast(self, first: str, second: str) -> Any:
+        """A floor cannot answer: it answers for conditions one by one, without what their errors have in common.
+
+        Parameters
+        ----------
+        first, second
+            The conditions.
+
+        Raises
+        ------
+        DataError
+            Always.
+        """
+        raise DataError(
+            f"the floor {self.name!r} has no joint posterior of two conditions (first, second), so it cannot tell a "
+            "contrast with its intervals; a CradleVAE can"
+        )
+
+    def interactions(self, pairs: str | Sequence[str] | None = None) -> Any:
+        """A floor cannot answer, for the reason that :meth:`contrast` gives.
+
+        Parameters
+        ----------
+        pairs
+            The pairs.
+
+        Raises
+        ------
+        DataError
+            Always.
+        """
+        raise DataError(
+            f"the floor {self.name!r} has no joint posterior of pairs and their single perturbations, so it cannot "
+            "tell interactions with their intervals; a CradleVAE can"
+        )
 
     @documented_by(FittedFloor.predict)
     def predict(
