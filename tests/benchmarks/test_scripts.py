@@ -25,6 +25,8 @@ SMALL = ("--cells", "300", "--genes", "60")
 ONE_THREAD = ("--threads", "1")
 SPEED = ("--cells", "200", "--genes", "60", "--perturbations", "4", "--particles", "2", "--batch", "32", *ONE_THREAD)
 RUNS: dict[str, list[tuple[str, ...]]] = {
+    "answers": [("answers.py", "--cells", "500", "--genes", "40", "--perturbations", "4", "--pairs", "4", "--epochs",
+                 "1", *ONE_THREAD, "--output", "answers.csv")],
     "batch_step": [("batch_step.py", "--batches", "3", "--cells", "300", "--genes", "40", "--perturbations", "3",
                     "--pairs", "2", *ONE_THREAD)],
     "batches": [("batches.py", "--cells", "600", "--genes", "40", "--models", "hierarchical_mean", "CradleVAE",

@@ -74,6 +74,7 @@ SMALLER: dict[str, str] = {
     "--seeds 0 1 2 ": "--seeds 0 ",
     "--epochs 120": "--epochs 1",
     "--epochs 100": "--epochs 1 --cells 300 --genes 60",
+    "answers.py": "answers.py --cells 400 --genes 60 --perturbations 5 --pairs 6",
     "held_out.py combinations": "held_out.py combinations --cells 400 --genes 60",
     "n_cells: 6000": "n_cells: 400, n_genes: 60, n_perturbations: 5, n_combinations: 6, n_interacting: 1",
     "n_mads: [3, 4, 5]": "n_mads: [3]",
