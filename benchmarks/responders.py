@@ -65,7 +65,10 @@ def main() -> None:
             rows = on_simulated(seed, options) if options.command == "simulated" else on_halves(seed, options)
             for row in rows:
                 add_row(options.output, key | row)
-                print(key | {name: round(v, 4) if isinstance(v, float) else v for name, v in row.items()}, flush=True)
+                print(
+                    key | {name: round(float(v), 4) if isinstance(v, float) else v for name, v in row.items()},
+                    flush=True,
+                )
 
 
 def trained(adata: ad.AnnData, seed: int, epochs: int | None) -> cv.CradleVAE:

@@ -201,6 +201,6 @@ def _cells(
 ) -> Any:
     import anndata as ad
 
-    perturbation = pd.Categorical.from_codes(codes.tolist(), categories=[str(name) for name in names])
+    perturbation = pd.Categorical.from_codes(codes, categories=pd.Index([str(name) for name in names]))
     obs = pd.DataFrame({"perturbation": perturbation}, index=cells)
     return ad.AnnData(X=matrix, obs=obs, var=pd.DataFrame(index=pd.Index(model.genes)))

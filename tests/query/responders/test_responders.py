@@ -58,10 +58,11 @@ def test_a_wider_interval_holds_the_narrower(found: Responders, simulated: ad.An
 
 
 def test_order_form_and_controls_change_nothing(found: Responders, simulated: ad.AnnData, model: cv.CradleVAE) -> None:
-    order = np.random.default_rng(0).permutation(simulated.n_obs)
-    other = simulated[order][:, ::-1].copy()
-    other.X = other.X.toarray()
-    other = other[(other.obs["perturbation"] != "control").to_numpy()].copy()
+    perturbed = np.flatnonzero(simulated.obs["perturbation"] != "control")
+    order = np.random.default_rng(0).permutation(perturbed)
+    other = ad.AnnData(
+        simulated.X[order].toarray()[:, ::-1].copy(), obs=simulated.obs.iloc[order], var=simulated.var.iloc[::-1]
+    )
     again = model.responders(other)
     pd.testing.assert_frame_equal(again.shares, found.shares, rtol=1e-3)
     pd.testing.assert_series_equal(
@@ -95,8 +96,10 @@ def test_evidence_at_factor_one_is_the_log_likelihood_of_the_label(model: cv.Cra
     labelled, control = (model.log_likelihood(one, n_particles=400) for one in (cells, as_control))
     data = model.trained.read(cells)
     odds = log_odds(model.trained, data, np.arange(data.n_cells), n_draws=200, seed=0)[:, 0]
-    np.testing.assert_allclose(odds, labelled - control, atol=0.5)
-    assert abs(np.mean(odds - (labelled - control))) < 0.1
+    difference = odds - (labelled - control).to_numpy()
+    assert np.abs(difference).max() < 1.5
+    assert abs(difference.mean()) < 0.2
+    assert np.corrcoef(odds, labelled - control)[0, 1] > 0.9
 
 
 def test_what_a_training_cell_owes_to_itself_is_less_the_more_cells_there_are(

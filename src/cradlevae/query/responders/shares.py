@@ -72,6 +72,7 @@ def fit_shares(log_odds: Mapping[str, FloatArray], factors: FloatArray, *, credi
         odds, responding = log_odds[name], np.zeros(len(log_odds[name]))
         for share, weights in zip(SHARES, posterior, strict=True):
             responding += expit(odds + np.log(share / (1 - share))) @ weights
+        responding = np.minimum(responding, 1.0)  # a sum may round up
         factor = float(of_factor @ factors)
         fits[name] = ShareFit(float(of_share @ SHARES), low, high, factor, odds @ of_factor, responding)
     return fits
@@ -86,7 +87,8 @@ def _log_prior(log_likelihood: list[FloatArray]) -> FloatArray:
     """Log prior of the shares on the grid, (W,), from the likelihoods of all perturbations, (W,) each."""
     priors = _beta_priors()
     evidence = np.sum([logsumexp(priors + table, axis=1) for table in log_likelihood], axis=0)
-    return np.asarray(logsumexp(priors + log_softmax(evidence)[:, None], axis=0))
+    weights = np.asarray(log_softmax(evidence))
+    return np.asarray(logsumexp(priors + weights[:, None], axis=0))
 
 
 @cache

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.labels import Condition
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.effects import effects
 
 
 def all_effects(
     model: TrainedModel, data: Experiment, measured: Sequence[str] = (), *, seed: int = 0
-) -> tuple[Any, list[Condition]]:
+) -> tuple[Any, list[str]]:
     """Effects of the conditions of an experiment, held-out ones included.
 
     Parameters
@@ -31,7 +30,6 @@ def all_effects(
     -------
     Conditions × genes as :func:`cradlevae.query.effects.effects` returns them, and the conditions.
     """
-    known: list[Condition] = [name for name in data.plain[1][1:] if model.answerable([name])]
+    known = [name for name in data.plain[1][1:] if model.answerable([name])]
     conditions = list(dict.fromkeys([*known, *measured]))
-    answer = effects(model, conditions, seed=seed)
-    return answer, conditions
+    return effects(model, conditions, seed=seed), conditions

@@ -32,8 +32,8 @@ def scores_html(scores: pd.DataFrame) -> str:
         parts.append(_table("Compared with parts of these cells, or otherwise", HEADINGS, alone))
     single = of_model[of_model["floor"].isna() & ~placed & ~own]
     if len(single):
-        rows = [_single(row) for _, row in single.iterrows()]
-        table = _table("", ("Score", "Model", "Compared with", "Note"), rows)
+        lines = [_single(row) for _, row in single.iterrows()]
+        table = _table("", ("Score", "Model", "Compared with", "Note"), lines)
         parts.append(
             f"<details><summary>Scores without a floor: intervals, likelihood, leakage</summary>{table}</details>"
         )
