@@ -102,6 +102,12 @@ NOT_RUN: dict[str, str] = {
     ".venv/bin/pip install -c constraints.txt -e '.[dev,tensorboard,benchmark,sweep]'\n"
     ".venv/bin/cradlevae demo --output demo\n"
     ".venv/bin/python -m pytest -q\n": "installs the package; tests/test_demo.py runs the demonstration",
+    "pip install -c constraints.txt .\n": "installs the package; .ci/wheel installs it into an empty environment",
+    "conda create -n cradlevae python=3.11\n"
+    "conda activate cradlevae\n"
+    "pip install -c constraints.txt torch\n"
+    "pip install -c constraints.txt .\n": "installs the package with conda, which is not everywhere",
+    "cradlevae demo --output demo\n": "tests/test_demo.py runs the demonstration",
     "cell-eval run -ap pair/predicted.h5ad -ar pair/real.h5ad --pert-col perturbation --control-pert control\n": (
         "the program of another package; tests/evaluation/test_cell_eval.py holds our metrics against it"
     ),
