@@ -10,7 +10,7 @@ and of twins the Poisson deviance of the true counts.
 
 Labels are then shuffled among all held-out failed cells. ``effect_r`` is the correlation of effects measured in them
 with those of the model, over all conditions and genes; ``effect_r_own`` that without shuffling. ``--folder`` keeps the
-trained models.
+trained models. Artifacts are planted into a file without the layer of true counts.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ def main() -> None:
 
     torch.set_num_threads(options.threads)
     adata = ad.read_h5ad(options.data)
+    if options.truth not in adata.layers:
+        adata = cv.plant_artifacts(adata)
     adata.obs["artifact"] = adata.obs["artifact"].astype(bool)
     tables = []
     for seed in options.seeds:
@@ -83,6 +85,8 @@ def measured(model: cv.CradleVAE, adata: ad.AnnData, options: argparse.Namespace
     """All figures of one model, a row for each version of the failed cells."""
     held_out, train = (adata[model.split.cells(part)] for part in ("test", "train"))
     failed = held_out[held_out.obs["artifact"].to_numpy()].copy()
+    answered = model.clean(failed).obs_names  # without cells that have no count, or a label that was not trained on
+    failed, held_out = failed[answered].copy(), held_out[~held_out.obs["artifact"] | held_out.obs_names.isin(answered)]
     beside = beside_passing(held_out, train, options)
     chosen = failed.obs["perturbation"].isin(options.conditions).to_numpy()
     effect_r = agreement(model, failed.obs["perturbation"].astype(str).to_numpy())
