@@ -138,7 +138,7 @@ def test_cleaning_is_judged_by_the_interval_of_the_deviance(low: float, high: fl
     ]
     (finding,) = found("cleaning", whole, *kinds)
     assert finding.level == level
-    assert "worse than a floor for doublet (denoiser)" in finding.text
+    assert "worse than a floor for cells of the kind doublet (denoiser)" in finding.text
     assert "low_umi" not in finding.text
 
 

@@ -186,7 +186,7 @@ def _cleaning(scores: pd.DataFrame) -> list[Finding]:
     worse = kinds[kinds["low"] > kinds["floor"]]
     if len(worse):
         of_kinds = (f"{str(row['reference']).rsplit(', ', 1)[-1]} ({row['best_floor']})" for _, row in worse.iterrows())
-        text += f"; worse than a floor for {', '.join(of_kinds)}"
+        text += f"; worse than a floor for cells of the kind {', '.join(of_kinds)}"
     level: Level = "note"
     advice = f"the model and {whole['best_floor']} cannot be told apart"
     if whole["high"] < whole["floor"]:
