@@ -29,7 +29,7 @@ class CradleVAE(PerturbationVAE):
     >>> sorted(model.effects(["A+B"], credible=0.9, error=1.0).layers)
     ['high', 'lfsr', 'low', 'mc_error', 'sd']
     >>> sorted(model.clean(adata, cells="failed").layers)
-    ['sampled', 'uncertainty']
+    ['expected', 'uncertainty']
     """
 
     declaration = CRADLE_VAE
