@@ -49,7 +49,10 @@ from cradlevae.nn.likelihood import LIKELIHOODS
 from cradlevae.query.effects import TARGET_ERROR
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OF_THE_SITE = "index.md", "changelog.md", "contributing.md"
+"""Pages that hold nothing but directives of the site, which its build runs."""
+
+PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in OF_THE_SITE)]
 REGISTRIES: list[dict[str, Any]] = [
     LIKELIHOODS, ARTIFACT_MODELS, DAMAGES, REGISTRY, FLOORS, DATASETS, FAMILY, api.CLASSES
 ]  # fmt: skip
@@ -64,7 +67,6 @@ SMALLER: dict[str, str] = {
     "max_epochs=30": "max_epochs=1",
     "max_epochs=100": "max_epochs=1",
     "model.train()": "model.train(**({} if isinstance(model, cv.FloorModel) else {'max_epochs': 1}))",
-    "n_cells=500": "n_cells=20",
     "workers=4": "workers=1",
     "--workers 4": "--workers 1",
     "--trials 50": "--trials 1",

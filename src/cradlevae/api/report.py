@@ -33,7 +33,7 @@ def report(
     --------
     >>> import tempfile
     >>> import cradlevae as cv
-    >>> adata = cv.simulate(n_cells=300, n_genes=60, n_perturbations=4, n_combinations=3, seed=0)
+    >>> adata = cv.simulate(n_cells=400, n_genes=40, n_perturbations=3, n_combinations=0, seed=0)
     >>> adata.obs["artifact"] = adata.obs["true_artifact"]
     >>> model = cv.SAMSVAE(adata, split=cv.split(adata, "cells", seed=0), n_latent=8, width=16)
     >>> model.train(max_epochs=1, progress=False)
