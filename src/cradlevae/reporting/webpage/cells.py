@@ -80,7 +80,7 @@ def packed_cells(data: Experiment, twins: AnnDataLike) -> dict[str, Any] | None:
 
 def _integer_counts(twins: AnnDataLike, rows: IndexArray) -> sp.csr_matrix:
     """Counts of twins that can stand beside real cells."""
-    return sp.csr_matrix(twins.layers["sampled"][rows] if "sampled" in twins.layers else twins.X[rows])
+    return sp.csr_matrix(twins.X[rows])
 
 
 def _expression(counts: sp.csr_matrix) -> sp.csr_matrix:
