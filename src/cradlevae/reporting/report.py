@@ -19,6 +19,7 @@ from cradlevae.evaluation.reference_effects import ReferenceCells, check_referen
 from cradlevae.evaluation.score_table import COLUMNS
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.counterfactual import clean
+from cradlevae.query.diagnose import diagnose
 from cradlevae.query.signature import artifact_signature
 from cradlevae.reporting.figures import (
     balance_figure,
@@ -297,7 +298,7 @@ def _artifact(model: TrainedModel, cells: AnnDataLike) -> tuple[dict[str, Any], 
     figures = {}
     if model.trained_criteria:
         figures["Artifact signature"] = signature_figure(artifact_signature(model))
-    cleaned = clean(model, cells)
+    cleaned = clean(model, cells, use_label=False)  # with labels, colours by perturbation would show the model's belief
     if not cleaned.obs["failed_qc"].any():
         return figures, None
     figures["Cleaned cells"] = cleaned_figure(
@@ -307,8 +308,8 @@ def _artifact(model: TrainedModel, cells: AnnDataLike) -> tuple[dict[str, Any], 
         artifact_key=list(model.criteria),
         layer=model.fields.layer,
     )
-    if "damage" in cleaned.obs and model.module.damage_guide is not None:
-        figures["Damage"] = damage_figure(cleaned.obs[cleaned.obs["failed_qc"].to_numpy()])
+    if model.module.damage_guide is not None:
+        figures["Damage"] = damage_figure(diagnose(model, cells))
     return figures, packed_cells(model.read(cells), cleaned)
 
 

@@ -114,8 +114,8 @@ def _cells(content: Content) -> Section:
     if not content.data.get("cells"):
         return Section("Cells", "", "")
     reading = (
-        "Failed cells as measured (left), and replaced by their twins with their label (right). Good twins lie among "
-        "the passing cells, those of their own perturbation first, and form no island of their own."
+        "Failed cells as measured (left), and replaced by their twins without their label (right). Good twins lie "
+        "among the passing cells, those of their own perturbation first, and form no island of their own."
     )
     plot = _own("cells.html")
     uses = f"<h3>Which twin serves what</h3>\n{uses_html(TWINS)}"
