@@ -48,6 +48,7 @@ def run_demo(output: Path, *, max_epochs: int | None = None, seed: int = 0) -> N
         split.save(output / "split.json")
         write_h5ad(adata, output / "data.h5ad")
     unseen = sorted(set(adata[split.cells("test")].obs["perturbation"]))
+    conditions = sorted(set(adata.obs["perturbation"]) - {"control"})
     with _step("training CRADLE-VAE"):
         model = cv.CradleVAE(adata, split=split, seed=seed)
         model.train(EPOCHS if max_epochs is None else max_epochs, output=output / "model", seed=seed)
@@ -57,7 +58,7 @@ def run_demo(output: Path, *, max_epochs: int | None = None, seed: int = 0) -> N
         write_csv(scores, output / "scores.csv")
     with _step(f"predicting {len(unseen)} unseen combinations"):
         write_h5ad(model.predict(unseen, n_cells=200, seed=seed), output / "predicted.h5ad")
-        write_csv(cv.effects_table(model.effects(seed=seed)), output / "effects.csv")
+        write_csv(cv.effects_table(model.effects(conditions, seed=seed)), output / "effects.csv")
     with _step("cleaning the cells that failed quality control"):
         write_h5ad(model.clean(adata, cells="failed", seed=seed), output / "cleaned.h5ad")
         write_csv(model.artifact_signature(seed=seed).reset_index(), output / "artifact_signature.csv")
@@ -74,7 +75,7 @@ FILES = {
     "report.html": "everything below on one page",
     "scores.csv": "every score with floors, ceiling and fraction",
     "predicted.h5ad": "predicted counts of the unseen combinations",
-    "effects.csv": "effects of all conditions on each gene, the surest first",
+    "effects.csv": "effects of all conditions, the unseen too, on each gene, the surest first",
     "cleaned.h5ad": "artifact-free twins of the failed cells: counts, and expected ones",
     "artifact_signature.csv": "what the artifact does to each gene",
     "predicted_against_measured_effects.png": "predicted vs measured effects",
