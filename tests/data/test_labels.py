@@ -11,16 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cradlevae.data.dosage import dosage_table, indicator_table
-from cradlevae.data.labels import (
-    Condition,
-    closest,
-    condition_name,
-    is_missing,
-    parse_label,
-    requested_conditions,
-    singles_of,
-)
+from cradlevae.data.labels import Condition, condition_name, is_missing, parse_label, requested_conditions, singles_of
 from cradlevae.errors import DataError
+from cradlevae.utils.names import closest
 
 NAMES = st.text(alphabet="ABCdef123-.", min_size=1, max_size=6).filter(
     lambda name: name.casefold() not in ("control", "ctrl", "non-targeting")

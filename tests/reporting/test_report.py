@@ -71,6 +71,21 @@ def test_effects_are_computed_once(
     assert len(set(asked[0])) == len(asked[0])
 
 
+@pytest.mark.filterwarnings("ignore:the Monte-Carlo error")
+def test_failed_cells_of_perturbations_without_training_cells_are_shown(tmp_path: Path) -> None:
+    adata = cv.simulate(n_cells=300, n_genes=40, n_perturbations=5, n_combinations=0, n_latent=4, seed=3)
+    adata.obs["artifact"] = adata.obs["true_artifact"]
+    split = cv.split(adata, "perturbations", seed=0)
+    unseen = set(adata.obs["perturbation"]) - set(adata.obs.loc[(split.parts == "train").to_numpy(), "perturbation"])
+    assert adata.obs.loc[adata.obs["perturbation"].isin(unseen), "artifact"].any()
+    with pytest.warns(UserWarning, match="no training cells for"):
+        model = cv.CradleVAE(adata, split=split, n_latent=4, width=16)
+    model.train(max_epochs=1, progress=False)
+    cells = data_of(cv.report(model, adata, tmp_path / "report.html"))["cells"]
+    assert unseen <= set(cells["perturbations"])
+    assert cells["damages"]
+
+
 def test_without_scores_it_scores_the_model(model: cv.CradleVAE, simulated: ad.AnnData, tmp_path: Path) -> None:
     path = cv.report(model, simulated, tmp_path / "report.html")
     assert "Scores" in headings(path)

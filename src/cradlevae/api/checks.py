@@ -10,7 +10,6 @@ import numpy as np
 
 from cradlevae.data.experiment import DataFields, Experiment
 from cradlevae.data.factors import factor_names, stratum_name
-from cradlevae.data.labels import closest, listed
 from cradlevae.data.split import Split
 from cradlevae.data.strata import told_by_controls
 from cradlevae.errors import DataError
@@ -21,6 +20,7 @@ from cradlevae.model.training.content import PARTS, differences, training_conten
 from cradlevae.model.training.settings import TrainConfig
 from cradlevae.model.training.trainer import CHECKPOINTS, HISTORY_FILE, RUN_FILE
 from cradlevae.utils.checks import output_folder
+from cradlevae.utils.names import closest, listed
 from cradlevae.utils.outputs import NOT_A_FILE, refuse_existing, refuse_folders
 from cradlevae.utils.types import AnnDataLike, IndexArray
 

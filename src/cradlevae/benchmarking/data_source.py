@@ -10,9 +10,9 @@ from typing import Any
 
 from cradlevae.benchmarking.plain import from_plain, normalise
 from cradlevae.data.experiment import DataFields
-from cradlevae.data.labels import closest
 from cradlevae.errors import DataError
 from cradlevae.utils.checks import check_at_least
+from cradlevae.utils.names import closest
 
 OPTIONS_OF_RECIPES = {"n_shared": "perturbations", "held_out": "contexts", "column": "column"}
 """The recipe that each option of a split belongs to."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cradlevae.data.labels import listed
 from cradlevae.reporting.scores import LOWEST
 from cradlevae.reporting.style import (
     CEILING,
@@ -25,6 +24,7 @@ from cradlevae.reporting.style import (
     say_instead,
     shorten,
 )
+from cradlevae.utils.names import listed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,8 +10,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from cradlevae.data.labels import closest
 from cradlevae.errors import DataError
+from cradlevae.utils.names import closest
 
 Kind = TypeVar("Kind")
 

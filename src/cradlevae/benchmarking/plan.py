@@ -14,11 +14,11 @@ from typing import Any
 
 from cradlevae.benchmarking.data_source import DataSource, check_distinct
 from cradlevae.benchmarking.plain import from_plain, normalise, plain
-from cradlevae.data.labels import closest
 from cradlevae.errors import DataError
 from cradlevae.model.config import ModelConfig
 from cradlevae.model.training.settings import TrainConfig
 from cradlevae.utils.checks import check_at_least, check_choice, texts
+from cradlevae.utils.names import closest
 
 BEST_FLOOR = "best floor"
 REFERENCES = ("held-out", "validation", "all")

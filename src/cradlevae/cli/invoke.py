@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     name = arguments[0]
     if name not in COMMANDS:
-        from cradlevae.data.labels import closest
+        from cradlevae.utils.names import closest
 
         print(f"cradlevae: unknown command {name!r}{closest(name, list(COMMANDS))}", file=sys.stderr)
         return 2

@@ -123,7 +123,7 @@ def _following(arguments: Sequence[str], place: int) -> list[str]:
 
 def _known(name: str, options: Mapping[str, Option]) -> Option:
     if name not in options:
-        from cradlevae.data.labels import closest
+        from cradlevae.utils.names import closest
 
         raise UsageError(f"unknown option --{name}{closest(name, list(options))}")
     return options[name]

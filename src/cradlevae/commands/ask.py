@@ -8,13 +8,12 @@ from typing import Literal
 from cradlevae.commands.files import (
     check_effects_output,
     check_outputs,
+    check_suffix,
     load_run,
-    open_data,
-    with_labels,
+    load_with_cells,
     write_effects,
     wrote,
 )
-from cradlevae.errors import DataError
 from cradlevae.utils.atomic import write_csv
 
 
@@ -36,8 +35,6 @@ def predict(
 
     Parameters
     ----------
-    run
-        Folder of a trained model.
     perturbations
         Conditions, e.g. A+B C control; combinations need not have been seen.
     output
@@ -77,8 +74,6 @@ def effects(
 
     Parameters
     ----------
-    run
-        Folder of a trained model.
     output
         Table (.csv or .parquet: perturbation, gene, effect, low, high, sd, lfsr, q, rank, n_cells, is_target) or
         AnnData file (.h5ad) to write.
@@ -86,8 +81,6 @@ def effects(
         Conditions, e.g. A+B C; all that have training cells by default.
     error
         Monte-Carlo standard error to reach on 99 % of the genes, log2 units; 0.02 by default.
-    overwrite
-        Replace outputs that are there already; what is read is never replaced.
     """
     check_effects_output(output, run, overwrite=overwrite)
     answer = load_run(run).effects(perturbations, credible, error=error, batch=batch, context=context, seed=seed)
@@ -112,16 +105,12 @@ def contrast(
 
     Parameters
     ----------
-    run
-        Folder of a trained model.
     first
         The condition that is compared, e.g. A+B.
     second
         The condition that it is compared with, e.g. A.
     output
         Table (.csv or .parquet, as of the command effects) or AnnData file (.h5ad) to write.
-    overwrite
-        Replace outputs that are there already; what is read is never replaced.
     """
     check_effects_output(output, run, overwrite=overwrite)
     answer = load_run(run).contrast(first, second, credible, error=error, batch=batch, context=context, seed=seed)
@@ -146,24 +135,19 @@ def interactions(
 
     Parameters
     ----------
-    run
-        Folder of a trained model.
     output
         Table (.csv or .parquet, as of the command effects) or AnnData file (.h5ad) to write.
     pairs
         Pairs, e.g. A+B A+C, measured or not; all pairs of the data by default.
     summary
         Table (.csv) to write, a row for each pair: coefficients of its fit, and how probable each class is.
-    overwrite
-        Replace outputs that are there already; what is read is never replaced.
     """
     from cradlevae.reporting.tables import show
 
     check_effects_output(output, run, overwrite=overwrite)
     if summary is not None:
         check_outputs(summary, overwrite=overwrite, inputs=[run])
-        if summary.suffix != ".csv":
-            raise DataError(f"{summary} ends in {summary.suffix!r}; the summary of interactions is written as .csv")
+        check_suffix(summary, "the summary of interactions is", ".csv")
     answer = load_run(run).interactions(pairs, credible, error=error, batch=batch, context=context, seed=seed)
     table = answer.obs.rename_axis("pair").reset_index()
     show(table[["pair", "measured", "n_cells", "magnitude", "equality", "similarity", "interaction"]], "interactions")
@@ -188,20 +172,15 @@ def expression(
 
     Parameters
     ----------
-    run
-        Folder of a trained model.
     gene
         Name or symbol of the gene.
     output
         Table (.csv) to write: perturbation, expression, low, high, n_cells.
     perturbations
         Conditions, e.g. A+B C; all that have training cells by default.
-    overwrite
-        Replace outputs that are there already; what is read is never replaced.
     """
     check_outputs(output, overwrite=overwrite, inputs=[run])
-    if output.suffix != ".csv":
-        raise DataError(f"{output} ends in {output.suffix!r}; expression is written as .csv")
+    check_suffix(output, "expression is", ".csv")
     table = load_run(run).expression(gene, perturbations, credible, error=error, seed=seed)
     write_csv(table.reset_index(), output)
     wrote(output)
@@ -225,21 +204,13 @@ def clean(
 
     Parameters
     ----------
-    run
-        Folder of a trained model.
-    data
-        Raw counts: an AnnData file (.h5ad), a zarr store, a folder of several; a 10x file (.h5) or folder, or a MuData
-        file (.h5mu).
     output
         AnnData file (.h5ad) to write.
-    guide_targets
-        Table of the targets of guide RNAs, as in training.
     overwrite
         Replace outputs that are there already; what is read is never replaced.
     """
     check_outputs(output, overwrite=overwrite, inputs=[run, data])
-    model = load_run(run)
-    labelled = with_labels(open_data(data, model.trained.fields, guide_targets), model, run)
+    model, labelled = load_with_cells(run, data, guide_targets)
     model.clean(
         labelled, cells, use_label=use_label, library_size=library_size, batch=batch, n_draws=n_draws, seed=seed,
         output=output, overwrite=overwrite,
@@ -262,23 +233,12 @@ def diagnose(
 
     Parameters
     ----------
-    run
-        Folder of a trained model.
-    data
-        Raw counts: an AnnData file (.h5ad), a zarr store, a folder of several; a 10x file (.h5) or folder, or a MuData
-        file (.h5mu).
     output
         Table (.csv) to write, a row for each cell.
-    guide_targets
-        Table of the targets of guide RNAs, as in training.
-    overwrite
-        Replace outputs that are there already; what is read is never replaced.
     """
     check_outputs(output, overwrite=overwrite, inputs=[run, data])
-    if output.suffix != ".csv":
-        raise DataError(f"{output} ends in {output.suffix!r}; diagnoses are written as .csv")
-    model = load_run(run)
-    labelled = with_labels(open_data(data, model.trained.fields, guide_targets), model, run)
+    check_suffix(output, "diagnoses are", ".csv")
+    model, labelled = load_with_cells(run, data, guide_targets)
     table = model.diagnose(labelled, cells=cells, credible=credible, seed=seed)
     for kind, n in table["damage"].value_counts().items():
         if n:
@@ -304,30 +264,19 @@ def responders(
 
     Parameters
     ----------
-    run
-        Folder of a trained model.
-    data
-        Raw counts: an AnnData file (.h5ad), a zarr store, a folder of several; a 10x file (.h5) or folder, or a MuData
-        file (.h5mu).
     output
         Table (.csv) to write, a row for each perturbed cell.
     shares
         Table (.csv) of the perturbations to write; by default beside the first, e.g. responders.shares.csv.
     effects
         Table (.csv) of the effects among the responders to write, too.
-    guide_targets
-        Table of the targets of guide RNAs, as in training.
-    overwrite
-        Replace outputs that are there already; what is read is never replaced.
     """
     shares = output.with_suffix(".shares.csv") if shares is None else shares
     outputs = [output, shares, *([] if effects is None else [effects])]
     check_outputs(*outputs, overwrite=overwrite, inputs=[run, data])
     for path in outputs:
-        if path.suffix != ".csv":
-            raise DataError(f"{path} ends in {path.suffix!r}; responders are written as .csv")
-    model = load_run(run)
-    labelled = with_labels(open_data(data, model.trained.fields, guide_targets), model, run)
+        check_suffix(path, "responders are", ".csv")
+    model, labelled = load_with_cells(run, data, guide_targets)
     found = model.responders(labelled, credible=credible, n_draws=n_draws, seed=seed)
     for name, row in found.shares.iterrows():
         interval = f"{row['low']:.0%} to {row['high']:.0%}"

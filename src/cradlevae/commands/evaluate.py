@@ -32,8 +32,6 @@ def evaluate(
 
     Parameters
     ----------
-    run
-        Folder of a trained model.
     data
         The cells that the model was trained on: an AnnData file (.h5ad), a zarr store, a folder of several; a 10x file
         (.h5) or folder, or a MuData file (.h5mu).
@@ -42,8 +40,6 @@ def evaluate(
     truth
         "auto" also scores against the truth of simulated and planted data; the name of a layer takes its counts for the
         true artifact-free ones; "false" does neither.
-    guide_targets
-        Table of the targets of guide RNAs, as in training.
     overwrite
         Replace scores, figures and report of an earlier evaluation; what is read is never replaced.
     """

@@ -45,7 +45,7 @@ def check_outputs(*outputs: Path, overwrite: bool, inputs: Sequence[Path] = ()) 
     *outputs
         Files that the command writes.
     overwrite
-        Whether files that are there may be replaced.
+        Replace outputs that are there already; what is read is never replaced.
     inputs
         Files, stores and folders that the command reads: cells, or models.
     """
@@ -54,11 +54,18 @@ def check_outputs(*outputs: Path, overwrite: bool, inputs: Sequence[Path] = ()) 
         check_output(output, overwrite=overwrite, inputs=read)
 
 
+def check_suffix(output: Path, what: str, *suffixes: str) -> None:
+    """Raise :class:`DataError` unless a file has one of these endings, as which something is written."""
+    if output.suffix not in suffixes:
+        *others, last = suffixes
+        forms = f"{', '.join(others)} or {last}" if others else last
+        raise DataError(f"{output} ends in {output.suffix!r}; {what} written as {forms}")
+
+
 def check_effects_output(output: Path, run: Path, *, overwrite: bool) -> None:
     """Check, before any long work, that effects can be written into a file."""
     check_outputs(output, overwrite=overwrite, inputs=[run])
-    if output.suffix not in EFFECTS:
-        raise DataError(f"{output} ends in {output.suffix!r}; effects are written as .csv, .parquet or .h5ad")
+    check_suffix(output, "effects are", *EFFECTS)
     if output.suffix == ".parquet":
         need_parquet("effects")
 
@@ -79,8 +86,7 @@ def check_picture(figure: Path | None, data: Path, *, overwrite: bool) -> None:
     if figure is None:
         return
     check_outputs(figure, overwrite=overwrite, inputs=[data])
-    if figure.suffix not in PICTURES:
-        raise DataError(f"{figure} ends in {figure.suffix!r}; pictures are written as .png, .svg or .pdf")
+    check_suffix(figure, "pictures are", *PICTURES)
 
 
 def files_read(path: Path) -> list[Path]:
@@ -99,7 +105,8 @@ def open_data(data: Path, fields: DataFields, guide_targets: Path | None = None)
     Parameters
     ----------
     data
-        Cells.
+        Raw counts: an AnnData file (.h5ad), a zarr store, a folder of several; a 10x file (.h5) or folder, or a MuData
+        file (.h5mu).
     fields
         Where they hold their labels.
     guide_targets
@@ -142,6 +149,20 @@ def load_run(run: Path) -> PerturbationVAE:
     from cradlevae.api import load
 
     return load(run)
+
+
+def load_with_cells(run: Path, data: Path, guide_targets: Path | None) -> tuple[PerturbationVAE, StoredCells]:
+    """The trained model of a run, and cells (as of :func:`open_data`) with the labels that it reads.
+
+    Parameters
+    ----------
+    run
+        Folder of a trained model.
+    guide_targets
+        Table of the targets of guide RNAs, as in training.
+    """
+    model = load_run(run)
+    return model, with_labels(open_data(data, model.trained.fields, guide_targets), model, run)
 
 
 def with_labels(cells: StoredCells, model: PerturbationVAE, run: Path) -> StoredCells:

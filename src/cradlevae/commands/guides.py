@@ -5,10 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from cradlevae.commands.files import ARTIFACT, check_outputs, check_picture, drawn, files_read, open_data, wrote
+from cradlevae.commands.files import (
+    ARTIFACT,
+    check_outputs,
+    check_picture,
+    check_suffix,
+    drawn,
+    files_read,
+    open_data,
+    wrote,
+)
 from cradlevae.data.experiment import DataFields
 from cradlevae.data.storage.stored_cells import open_cells
-from cradlevae.errors import DataError
 from cradlevae.reporting.tables import show
 from cradlevae.utils.atomic import write_csv, write_h5ad
 
@@ -41,8 +49,6 @@ def assign(
         the targets, or the names of the guide RNAs (STAT1_2 → STAT1, NT_1 → control).
     figure
         Picture of the rules to write (.png, .svg, .pdf).
-    overwrite
-        Replace outputs that are there already; what is read is never replaced.
     """
     from cradlevae.data.guides.assignment import ASSIGNMENT_KEY, assign_guides
     from cradlevae.data.guides.targets import target_examples
@@ -82,20 +88,14 @@ def guides(
 
     Parameters
     ----------
-    data
-        Raw counts: an AnnData file (.h5ad), a zarr store, a folder of several; a 10x file (.h5) or folder, or a MuData
-        file (.h5mu).
     output
         Table (.csv) with a row for each guide RNA: guide, target, n_cells, n_siblings, deviation, p_value, q_value,
         flagged; or AnnData file (.h5ad) with the same in obs and the effect on each gene.
-    overwrite
-        Replace outputs that are there already; what is read is never replaced.
     """
     from cradlevae.query.guide_effects import guide_effects
 
     check_outputs(output, overwrite=overwrite, inputs=[data])
-    if output.suffix not in (".csv", ".h5ad"):
-        raise DataError(f"{output} ends in {output.suffix!r}; guide RNAs are written as .csv or .h5ad")
+    check_suffix(output, "guide RNAs are", ".csv", ".h5ad")
     cells = open_data(data, fields, guide_targets)
     if fields.artifact_key == ARTIFACT and ARTIFACT not in cells.obs:
         print(f"no obs[{ARTIFACT!r}]: all cells count as passing quality control")

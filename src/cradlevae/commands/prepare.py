@@ -35,9 +35,6 @@ def qc(
 
     Parameters
     ----------
-    data
-        Raw counts: an AnnData file (.h5ad), a zarr store, a folder of several; a 10x file (.h5) or folder, or a MuData
-        file (.h5mu).
     output
         Annotated copy to write: a file (.h5ad), or a folder for a zarr store or a folder of cells.
     criteria
@@ -48,8 +45,6 @@ def qc(
         Picture of the criteria with their thresholds to write (.png, .svg, .pdf).
     guide_targets
         Table (.csv) with the columns guide and target, kept with the counts of guide RNAs of a 10x or MuData file.
-    overwrite
-        Replace outputs that are there already; what is read is never replaced.
     """
     from cradlevae.data.qc.annotate import annotate_qc
     from cradlevae.data.qc.criteria import CRITERIA
@@ -92,8 +87,6 @@ def split(
     held_out
         For the recipe "contexts": perturbations and the contexts that they are held out in, e.g. A:D1 B:D2; by default
         a random quarter of all such pairs.
-    overwrite
-        Replace outputs that are there already; what is read is never replaced.
     """
     from cradlevae.data.split import split as make_split
 
@@ -176,8 +169,6 @@ def download(
         Folder to keep the download in; by default CRADLEVAE_CACHE, or the system's.
     mirror
         Address to download from instead of the published one; by default CRADLEVAE_MIRROR.
-    overwrite
-        Replace outputs that are there already; what is read is never replaced.
     """
     import pandas as pd
 

@@ -48,9 +48,12 @@ class Command:
 
     def described_by(self) -> tuple[Any, ...]:
         """The command's function, and those that describe its other options; imports them."""
-        homes = [text.split(":") for text in self.texts]
+        homes = [text.split(":") for text in (*self.texts, *SHARED)]
         return (self.function(), *(getattr(import_module(module), name) for module, name in homes))
 
+
+SHARED = tuple(f"cradlevae.commands.files:{name}" for name in ("load_with_cells", "open_data", "check_outputs"))
+"""Functions whose docstrings describe the options that many commands have."""
 
 COMMANDS = {
     command.name: command

@@ -52,9 +52,6 @@ def train(
 
     Parameters
     ----------
-    data
-        Raw counts: an AnnData file (.h5ad), a zarr store, a folder of several; a 10x file (.h5) or folder, or a MuData
-        file (.h5mu).
     output
         Folder of the run; it must not hold another one.
     split

@@ -12,8 +12,9 @@ from cradlevae.data.dosage import treatment_dosage
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.factors import Role, keys_of
 from cradlevae.data.fields import DataFields
-from cradlevae.data.labels import context_of, listed
+from cradlevae.data.labels import context_of
 from cradlevae.errors import DataError
+from cradlevae.utils.names import listed
 from cradlevae.utils.types import IndexArray
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cradlevae.data.labels import base_of, closest, context_of, singles_of
+from cradlevae.data.labels import base_of, context_of, singles_of
 from cradlevae.errors import DataError
+from cradlevae.utils.names import closest
 from cradlevae.utils.types import Float32Array
 
 

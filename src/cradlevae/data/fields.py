@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from cradlevae.data.labels import DEFAULT_CONTROLS, closest
+from cradlevae.data.labels import DEFAULT_CONTROLS
 from cradlevae.errors import DataError
 from cradlevae.utils.checks import check_columns, real_number, texts
 from cradlevae.utils.fields import normalise_fields
+from cradlevae.utils.names import closest
 from cradlevae.utils.types import AnnDataLike
 
 

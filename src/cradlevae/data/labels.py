@@ -7,7 +7,6 @@ consists of single perturbations; its name, which joins them, is only shown. The
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
@@ -260,17 +259,3 @@ def _joined(label: str, perturbations: Collection[str], control_labels: Sequence
         shown = " or ".join(str(sorted(way)) for way in sorted(readings[-1], key=sorted))
         raise DataError(f"label {label!r} may mean {shown}; give a condition of the data, from model.data.conditions")
     return set(next(iter(readings[-1]), ()))
-
-
-def closest(name: str, known: Sequence[str]) -> str:
-    """Return the end of an error message: the known names that are most similar to ``name``."""
-    lowered = {candidate.casefold(): candidate for candidate in known}
-    similar = [lowered[key] for key in difflib.get_close_matches(name.casefold(), lowered, n=3, cutoff=0.5)]
-    if similar:
-        return "; did you mean " + " or ".join(map(repr, similar)) + "?"
-    return f"; known: {listed(known, 8)}"
-
-
-def listed(names: Sequence[str], most: int = 5) -> str:
-    """Return the first few names, quoted, for a message; an ellipsis stands for the others."""
-    return ", ".join(map(repr, list(names)[:most])) + (", …" if len(names) > most else "")

@@ -310,6 +310,11 @@ def expression_blocks(counts: CountMatrix, scale: Scale = "perturbseq") -> Itera
         yield part, block
 
 
+def log_expression(counts: CountMatrix) -> sp.csr_matrix:
+    """log2(1 + 1e4·x/Σx) of every count, (cells, genes), sparse, float64; a cell without counts is all zero."""
+    return sp.csr_matrix(sp.vstack([block for _, block in expression_blocks(counts)], format="csr"))
+
+
 def library_share(counts: sp.csr_matrix) -> FloatArray:
     """Divide each stored count by its cell's library size; the order is that of ``counts.data``."""
     library_size = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()

@@ -33,12 +33,12 @@ from cradlevae.data.fields import fields_of
 from cradlevae.data.held_out import canonical_pairs, held_out_pairs
 from cradlevae.data.identity.cell_sketch import CellSketch, SketchArray, same_cells, sketch_of
 from cradlevae.data.identity.marks import warn_if_made
-from cradlevae.data.labels import closest
 from cradlevae.data.split_recipes import RECIPES, UNUSED, Cells, Options
 from cradlevae.errors import DataError
 from cradlevae.utils.atomic import write_text
 from cradlevae.utils.checks import check_anndata, flag, output_file, path_of, seed_number, shown, text, whole_number
 from cradlevae.utils.html import summary_html
+from cradlevae.utils.names import closest
 from cradlevae.utils.outputs import check_output
 from cradlevae.utils.types import AnnDataLike, BoolArray, IndexArray
 

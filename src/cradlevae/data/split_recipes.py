@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cradlevae.data.labels import CONTROL, listed, singles_of
+from cradlevae.data.labels import CONTROL, singles_of
 from cradlevae.errors import DataError
+from cradlevae.utils.names import listed
 from cradlevae.utils.types import IntArray
 
 Labels: TypeAlias = "pd.Series[str]"

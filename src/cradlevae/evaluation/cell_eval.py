@@ -15,7 +15,6 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.identity.marks import made_by, warn_if_made
-from cradlevae.data.labels import closest, listed
 from cradlevae.data.storage.input_files import refuse_read
 from cradlevae.errors import DataError
 from cradlevae.evaluation.matched_cells import CellPair, generate_alike
@@ -26,6 +25,7 @@ from cradlevae.evaluation.scorers.count_groups import own_columns, predicted_cel
 from cradlevae.model.trained import TrainedModel
 from cradlevae.utils.atomic import make_folder, write_h5ad
 from cradlevae.utils.checks import check_anndata, flag, output_folder, seed_number, shown
+from cradlevae.utils.names import closest, listed
 from cradlevae.utils.outputs import check_output
 from cradlevae.utils.types import AnnDataLike, IndexArray, TextArray
 

@@ -18,7 +18,7 @@ import scipy.sparse as sp
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.identity.known_cells import warn_of_namesakes
 from cradlevae.data.identity.marks import known_truth, warn_if_made
-from cradlevae.data.labels import listed, singles_of
+from cradlevae.data.labels import singles_of
 from cradlevae.data.qc.balance import cells_lost, perturbation_balance
 from cradlevae.data.qc.confounding import confounding_test
 from cradlevae.errors import DataError
@@ -50,6 +50,7 @@ from cradlevae.evaluation.scorers.qc import score_qc
 from cradlevae.evaluation.scorers.simulated import score_mask, score_signature
 from cradlevae.model.trained import TrainedModel
 from cradlevae.utils.checks import flag, seed_number, whole_number
+from cradlevae.utils.names import listed
 from cradlevae.utils.types import AnnDataLike
 
 __all__ = ["ALL_CELLS_NOTE", "COLUMNS", "evaluate", "measured_effects_of"]

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.identity.fingerprint import cell_fingerprints
-from cradlevae.data.labels import CONTROL, base_of, closest, context_of
+from cradlevae.data.labels import CONTROL, base_of, context_of
 from cradlevae.data.moments import (
     ConditionMoments,
     condition_codes,
@@ -28,6 +28,7 @@ from cradlevae.errors import DataError
 from cradlevae.evaluation.ceiling import ceiling, random_halves
 from cradlevae.evaluation.ground_truth import true_effects, truth_columns
 from cradlevae.evaluation.predictor import Learner
+from cradlevae.utils.names import closest
 from cradlevae.utils.types import BoolArray, FloatArray, IndexArray, IntArray
 
 ReferenceCells = Literal["held-out", "validation", "all"]

@@ -23,10 +23,10 @@ from cradlevae.data.experiment import Experiment, read_experiment
 from cradlevae.data.fields import DataFields, fields_of
 from cradlevae.errors import DataError
 from cradlevae.evaluation.metrics.de import rank_sum_tests
+from cradlevae.evaluation.metrics.pca_space import log_normalised, nearest_others
 from cradlevae.query.responders.result import Responders, responders_of
 from cradlevae.query.responders.shares import fit_shares
 from cradlevae.utils.checks import check_choice, probability, seed_number, whole_number
-from cradlevae.utils.constants import TARGET_SUM
 from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import AnnDataLike, BoolArray, FloatArray, IndexArray
 
@@ -111,19 +111,15 @@ def responder_floor(
         If columns are absent, or there are fewer passing controls than neighbours.
     """
     check_choice("direction", direction, tuple(RESPONDER_FLOORS))
-    n_neighbours, n_components = (
-        whole_number("n_neighbours", n_neighbours, 1),
-        whole_number("n_components", n_components, 1),
-    )
+    n_neighbours = whole_number("n_neighbours", n_neighbours, 1)
+    n_components = whole_number("n_components", n_components, 1)
     credible, seed = probability("credible", credible), seed_number(seed)
     data = adata if isinstance(adata, Experiment) else read_experiment(adata, fields_of(fields, field_options))
-    signature = _signatures(data, n_neighbours, n_components, seed)
+    counts = sp.csr_matrix(data.counts[np.arange(data.n_cells)])
+    signature = _signatures(data, counts, n_neighbours, n_components, seed)
     condition, names = data.plain
-    strata = data.strata
     controls = data.is_control & ~data.failed
-    tests = rank_sum_tests(
-        sp.csr_matrix(data.counts[np.arange(data.n_cells)]), np.where(data.failed, -1, condition), names, strata=strata
-    )
+    tests = rank_sum_tests(counts, np.where(data.failed, -1, condition), names, strata=data.strata)
     of_perturbation = {}
     for code in track_slow(range(1, len(names)), len(names) - 1, "projecting cells"):
         own = condition == code
@@ -138,13 +134,11 @@ def responder_floor(
     return responders_of(data, fits, np.zeros(data.n_cells, dtype=bool), credible)
 
 
-def _signatures(data: Experiment, n_neighbours: int, n_components: int, seed: int) -> FloatArray:
+def _signatures(data: Experiment, counts: sp.csr_matrix, n_neighbours: int, n_components: int, seed: int) -> FloatArray:
     """Log-normalised expression minus the mean of the nearest controls, (cells, genes)."""
     from sklearn.decomposition import PCA
-    from sklearn.neighbors import NearestNeighbors
 
-    counts = sp.csr_matrix(data.counts[np.arange(data.n_cells)])
-    logged = np.log1p(counts.multiply(TARGET_SUM / data.library_size[:, None]).toarray())
+    logged = log_normalised(counts).toarray()
     n_components = min(n_components, *logged.shape)
     space = PCA(n_components, random_state=seed).fit(logged[~data.failed]).transform(logged)
     signature = np.empty_like(logged)
@@ -157,11 +151,7 @@ def _signatures(data: Experiment, n_neighbours: int, n_components: int, seed: in
             raise DataError(
                 f"{len(near)} passing controls, but {n_neighbours} neighbours of each cell: lower n_neighbours"
             )
-        # one more is looked for, since a control is its own nearest neighbour
-        found = near[NearestNeighbors(n_neighbors=n_neighbours + 1).fit(space[near]).kneighbors(space[rows])[1]]
-        itself = found == rows[:, None]
-        itself[~itself.any(axis=1), -1] = True
-        for row, chosen in zip(rows, found[~itself].reshape(len(rows), n_neighbours), strict=True):
+        for row, chosen in zip(rows, nearest_others(space, rows, near, n_neighbours), strict=True):
             signature[row] = logged[row] - logged[chosen].mean(axis=0)
     return np.asarray(signature)
 

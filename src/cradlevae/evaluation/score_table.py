@@ -5,15 +5,17 @@ Scorers decide what is a row; this file decides what a row looks like.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cradlevae.errors import DataError
 from cradlevae.evaluation.metrics.registry import REGISTRY
 from cradlevae.evaluation.reference_effects import REFERENCE_NOTES, ReferenceCells
+from cradlevae.utils.checks import shown
 from cradlevae.utils.types import FloatArray
 
 COLUMNS = (
@@ -26,6 +28,15 @@ REAL = "real cells"
 
 N_BOOTSTRAP = 500
 LOW_CEILING_NOTE = "ceiling not above the best floor"
+
+
+def check_scores(scores: Any, needed: Sequence[str] = COLUMNS) -> None:
+    """Raise :class:`DataError` unless this is a table of scores with the columns that are needed."""
+    if not isinstance(scores, pd.DataFrame):
+        raise DataError(f"scores is {shown(scores)}; it must be the table that evaluate returns")
+    absent = [column for column in needed if column not in scores]
+    if absent:
+        raise DataError(f"the scores have no column {absent[0]!r}; give the table that evaluate returns")
 
 
 def reference_label(cells: ReferenceCells, what: str) -> str:

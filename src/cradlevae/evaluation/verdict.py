@@ -11,11 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from cradlevae.errors import DataError
 from cradlevae.evaluation.doubts import FEW_CONDITIONS, doubts
 from cradlevae.evaluation.findings import Finding, Level, attribute, of_metric
-from cradlevae.evaluation.score_table import MODEL, REAL
-from cradlevae.utils.checks import shown
+from cradlevae.evaluation.score_table import MODEL, REAL, check_scores
 
 __all__ = ["Finding", "verdict"]
 
@@ -61,11 +59,7 @@ def verdict(scores: pd.DataFrame) -> list[Finding]:
     >>> findings[0].level, findings[0].topic
     ('warning', 'effects')
     """
-    if not isinstance(scores, pd.DataFrame):
-        raise DataError(f"scores is {shown(scores)}; it must be the table that evaluate returns")
-    absent = [column for column in NEEDED if column not in scores]
-    if absent:
-        raise DataError(f"the scores have no column {absent[0]!r}; give the table that evaluate returns")
+    check_scores(scores, NEEDED)
     return [*_effects(scores), *_generated(scores), *_cleaning(scores), *doubts(scores)]
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cradlevae.data.labels import closest
 from cradlevae.errors import DataError
+from cradlevae.utils.names import closest
 
 Mask = Literal["bernoulli", "beta-bernoulli"]
 Embedding = Literal["gaussian", "points", "one-hot"]

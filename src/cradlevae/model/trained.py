@@ -14,16 +14,7 @@ from cradlevae.data.contexts import Column, columns_of, context_shares, measured
 from cradlevae.data.dosage import dosage_table, treatment_dosage
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
 from cradlevae.data.factors import Role
-from cradlevae.data.labels import (
-    CONTROL,
-    Condition,
-    base_of,
-    closest,
-    context_of,
-    in_context,
-    listed,
-    singles_of,
-)
+from cradlevae.data.labels import CONTROL, Condition, base_of, context_of, in_context, singles_of
 from cradlevae.data.qc.confounding import confounding_test
 from cradlevae.data.split import Split
 from cradlevae.data.statistics import cell_statistics
@@ -37,6 +28,7 @@ from cradlevae.model.estimation.effect_residual import EffectResidual
 from cradlevae.model.family import ModelDeclaration
 from cradlevae.model.module import CradleModule
 from cradlevae.model.training.first_estimate import start_at_rates
+from cradlevae.utils.names import closest, listed
 from cradlevae.utils.types import AnnDataLike, IndexArray, IntArray
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cradlevae.data.experiment import DataFields
-from cradlevae.data.labels import Condition, in_context, listed, requested_conditions
+from cradlevae.data.experiment import DataFields, Experiment
+from cradlevae.data.labels import Condition, in_context, requested_conditions
 from cradlevae.errors import DataError
 from cradlevae.model.trained import TrainedModel
 from cradlevae.utils.checks import shown, texts
 from cradlevae.utils.fields import plain
+from cradlevae.utils.names import listed
+from cradlevae.utils.types import BoolArray
 
 PUBLISHED_LIBRARY_SIZE = 10_000.0
 """Library size at which the released evaluation generates cells, whatever the data's."""
@@ -140,6 +144,38 @@ def asked_batch(model: TrainedModel, batch: Any) -> int | None:
             f"no training cell is in the batch {name!r}, so the model knows nothing of it; known: {listed(trained, 8)}"
         )
     return number
+
+
+def answerable_cells(model: TrainedModel, data: Experiment, needed: BoolArray, otherwise: str) -> BoolArray:
+    """Cells whose perturbations had training cells, and contexts controls; a warning names those that are left out.
+
+    Parameters
+    ----------
+    model, data
+        The model, and cells as it reads them.
+    needed
+        Cells of which at least one must be answerable, (cells,).
+    otherwise
+        What follows where none is, for the message.
+
+    Raises
+    ------
+    DataError
+        If none of these cells is answerable.
+    """
+    answerable = set(model.answerable(data.conditions))
+    able = np.array([name in answerable for name in data.conditions])
+    known = np.asarray(able[data.condition])
+    if not (known & needed).any():
+        raise DataError(f"none of the cells has a perturbation with training cells, so {otherwise}")
+    if not known.all():
+        names = [name for name, can in zip(data.conditions, able, strict=True) if not can]
+        warnings.warn(
+            f"{int((~known).sum())} cells are left out, because a part of their perturbation had no training cells, "
+            f"or their context no training controls: {listed(names)}",
+            stacklevel=4,
+        )
+    return known
 
 
 def need_artifact(model: TrainedModel, what: str) -> None:

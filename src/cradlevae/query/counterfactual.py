@@ -7,7 +7,6 @@ counts of a gene that the model hardly disperses tell little, those of a variabl
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -22,13 +21,19 @@ from torch import Tensor
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.identity.marks import made_by, warn_if_made
-from cradlevae.data.labels import CONTROL, Condition, base_of, in_context, listed
+from cradlevae.data.labels import CONTROL, Condition, base_of, in_context
 from cradlevae.data.storage.block_writer import Block, check_cells_output, from_blocks, rounded
 from cradlevae.errors import DataError
 from cradlevae.model.estimation.latent_draws import draw_globals
 from cradlevae.model.estimation.streams import CellStreams, seeded
 from cradlevae.model.trained import TrainedModel
-from cradlevae.query.arguments import artifact_indicator, asked_batch, asked_conditions, need_artifact
+from cradlevae.query.arguments import (
+    answerable_cells,
+    artifact_indicator,
+    asked_batch,
+    asked_conditions,
+    need_artifact,
+)
 from cradlevae.query.diagnose import diagnosis_table
 from cradlevae.query.twins import Target, Twins, decoded_twins
 from cradlevae.query.unlabelled import OwnConditions
@@ -170,7 +175,8 @@ def counterfactual(
     made = made_by("clean" if artifact is False and perturbation is None else "counterfactual", label=use_label)
     warn_if_made(adata, made[MADE_MARK]["made_by"])
     data = model.read(adata, labelled=use_label)
-    known = _known(model, data)
+    every = np.ones(data.n_cells, dtype=bool)
+    known = answerable_cells(model, data, every, "the model cannot decode them")
     dosage, group = _asked_dosage(model, data, asked, known)
     target = Target(None if artifact is None else artifact_indicator(model, artifact), dosage, group, number)
     rows = np.flatnonzero(known & data.failed if cells == "failed" else known)
@@ -252,23 +258,6 @@ def _asked_dosage(
     present, of_known = np.unique(data.context.codes[known], return_inverse=True)
     group[known] = of_known
     return model.dosage(tuple(in_context(asked, data.context.levels[code]) for code in present.tolist())), group
-
-
-def _known(model: TrainedModel, data: Experiment) -> BoolArray:
-    """Cells whose perturbations had training cells, and contexts controls; a warning names those that are left out."""
-    answerable = set(model.answerable(data.conditions))
-    able = np.array([name in answerable for name in data.conditions])
-    known = np.asarray(able[data.condition])
-    if not known.any():
-        raise DataError("none of the cells has a perturbation with training cells, so the model cannot decode them")
-    if not known.all():
-        names = [name for name, can in zip(data.conditions, able, strict=True) if not can]
-        warnings.warn(
-            f"{int((~known).sum())} cells are left out, because a part of their perturbation had no training cells, "
-            f"or their context no training controls: {listed(names)}",
-            stacklevel=4,
-        )
-    return known
 
 
 def _confounded(model: TrainedModel, conditions: Sequence[str]) -> npt.NDArray[np.object_]:

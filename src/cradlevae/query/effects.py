@@ -104,8 +104,9 @@ def effects(
     check_choice("scale", scale, ("perturbseq", "mean"))
     check_choice("basal", basal, ("controls", "prior"))
     settings = Settings.checked(
-        model, credible=credible, error=error, scale=scale, basal=basal, residual=residual, batch=batch, seed=seed
-    )
+        model, credible=credible, error=error, scale=scale, basal=basal, residual=residual, batch=batch,
+        context=context, seed=seed,
+    )  # fmt: skip
     asked = asked_conditions(model, measured_conditions(model) if perturbations is None else perturbations, context)
     conditions = tuple(dict.fromkeys(asked.values()))
     dosage = model.dosage(conditions)
@@ -114,8 +115,6 @@ def effects(
     if any(condition.context is not None for condition in conditions):
         answer.obs["context"] = [condition.context or "" for condition in conditions]
         answer.obs["measured_in_context"] = [model.n_unseen(condition) == 0 for condition in conditions]
-    if context is not None:
-        answer.uns["effects"]["context"] = context
     answer = _as_written(answer, asked)
     answer.uns["targets"] = targets_of(model.fields, model.var, asked)
     return answer
@@ -133,6 +132,8 @@ class Settings:
         The Monte-Carlo error to reach.
     batch, batch_name
         Number of the batch, and its name as it was asked for; ``None`` for none.
+    context
+        The context as it was asked for; ``None`` for none.
     residual
         What is added to the decoder's effects; ``None`` for nothing.
     """
@@ -143,6 +144,7 @@ class Settings:
     basal: Basal
     batch: int | None
     batch_name: str | None
+    context: str | None
     residual: EffectResidual | None
     seed: int
 
@@ -153,8 +155,9 @@ class Settings:
         *,
         credible: float,
         error: float | None,
-        batch: str | None,
         seed: int,
+        batch: str | None = None,
+        context: str | None = None,
         scale: Scale = "perturbseq",
         basal: Basal = "controls",
         residual: bool = True,
@@ -168,6 +171,7 @@ class Settings:
             basal=basal,
             batch=asked_batch(model, batch),
             batch_name=batch,
+            context=context,
             residual=model.residual if added else None,
             seed=seed_number(seed),
         )
@@ -180,10 +184,9 @@ class Settings:
 
     def record(self) -> dict[str, Any]:
         """The settings as they go with an answer."""
-        named = {} if self.batch_name is None else {"batch": self.batch_name}
-        return {
-            "scale": self.scale, "credible": self.credible, "error": self.error, "basal": self.basal, **named
-        }  # fmt: skip
+        asked = {"batch": self.batch_name, "context": self.context}
+        settings = {"scale": self.scale, "credible": self.credible, "error": self.error, "basal": self.basal}
+        return settings | {name: value for name, value in asked.items() if value is not None}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from cradlevae.data.labels import Condition
 from cradlevae.data.naming.gene_names import target_columns
 from cradlevae.errors import DataError
 from cradlevae.utils.checks import check_anndata, check_choice
-from cradlevae.utils.types import AnnDataLike
+from cradlevae.utils.types import AnnDataLike, Float32Array, IntArray
 
 COLUMNS = (
     "perturbation", "gene", "effect", "low", "high", "sd", "lfsr", "q", "rank", "n_cells", "is_target"
@@ -80,15 +80,23 @@ def effects_table(effects: AnnDataLike, sort_by: str | None = "rank") -> pd.Data
     def of_layer(name: str) -> Any:
         return np.asarray(effects.layers[name]).ravel() if name in effects.layers else np.float32("nan")
 
-    effect = np.asarray(effects.X).ravel()
+    effect, lfsr = np.asarray(effects.X).ravel(), of_layer("lfsr")
+    known = np.ndim(lfsr) > 0
+    if known:
+        sd = of_layer("sd")
+        order = surest_first(lfsr, np.divide(np.abs(effect), sd, out=np.zeros_like(effect), where=sd > 0))
+    else:
+        order = np.argsort(-np.abs(effect), kind="stable")
+    ranks = np.empty(len(effect), dtype=np.int64)
+    ranks[order] = np.arange(1, len(effect) + 1)
     table = pd.DataFrame(
         {
             "perturbation": np.repeat(names.to_numpy(dtype=object), n_genes),
             "gene": np.tile(genes.to_numpy(dtype=object), n_rows),
             "effect": effect,
             **{name: of_layer(name) for name in ("low", "high", "sd", "lfsr")},
-            "q": np.float32("nan"),
-            "rank": _ranks(effect, of_layer("sd"), of_layer("lfsr")),
+            "q": false_share(lfsr, order) if known else np.float32("nan"),
+            "rank": ranks,
             "n_cells": np.repeat(effects.obs["n_cells"].to_numpy(), n_genes),
             "is_target": _is_target(effects.uns["targets"], names, genes),
             **{
@@ -98,9 +106,6 @@ def effects_table(effects: AnnDataLike, sort_by: str | None = "rank") -> pd.Data
             },
         }
     )
-    order = np.argsort(table["rank"].to_numpy())
-    called = np.cumsum(table["lfsr"].to_numpy(dtype=np.float64)[order]) / np.arange(1, len(table) + 1)
-    table.loc[order, "q"] = called.astype(np.float32)
     if sort_by is None:
         return table
     check_choice("sort_by", sort_by, tuple(table.columns))
@@ -133,16 +138,16 @@ def targets_of(fields: DataFields, var: pd.DataFrame, asked: Mapping[str, Condit
     }
 
 
-def _ranks(effect: Any, sd: Any, lfsr: Any) -> Any:
-    """Place of each row, the surest sign first, from 1."""
-    if np.ndim(lfsr) == 0:
-        order = np.argsort(-np.abs(effect), kind="stable")
-    else:
-        surest = np.divide(np.abs(effect), sd, out=np.zeros_like(effect), where=sd > 0)
-        order = np.lexsort((-surest, lfsr))
-    ranks = np.empty(len(effect), dtype=np.int64)
-    ranks[order] = np.arange(1, len(effect) + 1)
-    return ranks
+def surest_first(lfsr: Any, surety: Any) -> IntArray:
+    """Order along the last axis: the lowest local false sign rate first, and of equal ones the greatest surety."""
+    return np.lexsort((-surety, lfsr))
+
+
+def false_share(lfsr: Any, order: IntArray) -> Float32Array:
+    """q: mean of the local false sign rates, (n,), from the first one of an order down to each, float32."""
+    q = np.empty(len(order), dtype=np.float32)
+    q[order] = np.cumsum(lfsr[order], dtype=np.float64) / np.arange(1, len(order) + 1)
+    return q
 
 
 def _is_target(targets: Mapping[str, Sequence[str]], names: pd.Index[str], genes: pd.Index[str]) -> Any:

@@ -13,10 +13,11 @@ from cradlevae.data.artifact_columns import artifact_indicators
 from cradlevae.data.factors import keys_of, read_factors, strata_codes
 from cradlevae.data.fields import DataFields, obs_column
 from cradlevae.data.guides.assignment import ASSIGNMENT_KEY
-from cradlevae.data.labels import MISSING, UNASSIGNED, Condition, listed
+from cradlevae.data.labels import MISSING, UNASSIGNED, Condition
 from cradlevae.data.naming.cell_labels import CellLabels, read_labels
 from cradlevae.data.strata import has_strata
 from cradlevae.errors import DataError
+from cradlevae.utils.names import listed
 from cradlevae.utils.types import AnnDataLike, AnyIntArray, BoolArray, IntArray
 
 

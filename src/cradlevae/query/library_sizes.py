@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cradlevae.data.experiment import DataFields
-from cradlevae.data.labels import base_of, listed, singles_of
+from cradlevae.data.labels import base_of, singles_of
 from cradlevae.errors import DataError
 from cradlevae.model.estimation.streams import stream_seed
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.arguments import asked_batch, asked_level, asked_names
 from cradlevae.utils.checks import shown
 from cradlevae.utils.fields import plain
+from cradlevae.utils.names import listed
 from cradlevae.utils.types import Float32Array, IntArray
 
 Value = TypeVar("Value")

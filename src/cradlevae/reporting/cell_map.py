@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
-from cradlevae.data.moments import expression_blocks
+from cradlevae.data.moments import indicator, log_expression
 from cradlevae.data.storage.counts import Counts
 from cradlevae.errors import DataError
 from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import AnnDataLike, FloatArray, IndexArray
+
+if TYPE_CHECKING:
+    from sklearn.decomposition import PCA
 
 Basis = Literal["pca", "umap"]
 MAX_PASSING = 3000
@@ -64,8 +67,6 @@ def cell_map(
     layer: str | None,
 ) -> CellMap:
     """Project cells before and after cleaning; arguments as of :func:`cradlevae.pl.cleaned`."""
-    from sklearn.decomposition import PCA
-
     keys = [artifact_key] if isinstance(artifact_key, str) else list(artifact_key)
     named = {"artifact_key": keys, "perturbation_key": [] if perturbation_key is None else [perturbation_key]}
     for argument, columns in named.items():
@@ -87,15 +88,15 @@ def cell_map(
         raise DataError(f"{len(passing)} cells passed quality control; at least three are needed to compare with")
 
     counts = Counts(before, layer)
-    reference = _expression(counts.read(passing)[:, genes])
-    n_components = min(N_COMPONENTS, *(size - 1 for size in reference.shape))
-    pca = PCA(n_components, svd_solver="arpack", random_state=SEED).fit(reference)
+    reference = log_expression(counts.read(passing)[:, genes])
+    pca = components_of(reference, N_COMPONENTS)
+    n_components = pca.n_components
     failed = rows[cleaned]
     order = np.argsort(failed)
     measured = np.empty((len(failed), n_components))
     if len(failed):
-        measured[order] = pca.transform(_expression(counts.read(failed[order])[:, genes]))
-        twins = pca.transform(_expression(Counts(after).read(cleaned)))
+        measured[order] = pca.transform(log_expression(counts.read(failed[order])[:, genes]))
+        twins = pca.transform(log_expression(Counts(after).read(cleaned)))
     else:
         twins = measured
     labels = np.full(before.n_obs, "all", dtype=object)
@@ -115,9 +116,12 @@ def _sample(rows: IndexArray, n: int, rng: np.random.Generator) -> IndexArray:
     return rows if len(rows) <= n else np.sort(rng.choice(rows, n, replace=False))
 
 
-def _expression(counts: sp.csr_matrix) -> sp.csr_matrix:
-    blocks = [block for _, block in expression_blocks(sp.csr_matrix(counts), "perturbseq")]
-    return sp.csr_matrix(sp.vstack(blocks, format="csr"))
+def components_of(expression: sp.csr_matrix, most: int) -> PCA:
+    """Principal components of cells, (cells, genes): so many, or as many as there are."""
+    from sklearn.decomposition import PCA
+
+    n_components = min(most, *(size - 1 for size in expression.shape))
+    return PCA(n_components, svd_solver="arpack", random_state=SEED).fit(expression)
 
 
 def embedded(components: FloatArray) -> FloatArray:
@@ -168,8 +172,7 @@ def passing_distances(
     """
     codes, names = pd.factorize(passing_labels)
     n = np.bincount(codes, minlength=len(names)).astype(np.float64)
-    membership = sp.csr_matrix((np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(len(names), len(codes)))
-    centroid = np.asarray(membership @ passing) / n[:, None]
+    centroid = np.asarray(indicator(codes, len(names)) @ passing) / n[:, None]
     company = n[codes]
     spread = np.linalg.norm(passing - centroid[codes], axis=1)
     own = (spread * company / np.maximum(company - 1.0, 1.0))[company > 1]

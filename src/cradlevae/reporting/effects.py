@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cradlevae.data.labels import closest
 from cradlevae.errors import DataError
 from cradlevae.evaluation.evaluate import measured_effects_of
 from cradlevae.evaluation.metrics.effects import pearson
@@ -15,6 +14,7 @@ from cradlevae.evaluation.reference_effects import ReferenceCells
 from cradlevae.reporting.labels import label_points, settle
 from cradlevae.reporting.style import FAILED, MODEL, MUTED, PASSING, dress, headline, name_axes, number, panels, shorten
 from cradlevae.utils.checks import check_anndata, shown, texts
+from cradlevae.utils.names import closest
 from cradlevae.utils.types import AnnDataLike, FloatArray, IndexArray
 
 if TYPE_CHECKING:

@@ -9,17 +9,15 @@ import pandas as pd
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.factors import factor_names
-from cradlevae.data.labels import listed
 from cradlevae.data.qc.balance import batch_balance, cells_lost, perturbation_balance
 from cradlevae.data.qc.confounding import confounding_test
 from cradlevae.data.qc.criteria import QC_KEY
 from cradlevae.errors import DataError
 from cradlevae.evaluation.evaluate import evaluate, measured_effects_of
 from cradlevae.evaluation.reference_effects import ReferenceCells, check_reference
-from cradlevae.evaluation.score_table import COLUMNS
+from cradlevae.evaluation.score_table import check_scores
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.counterfactual import clean
-from cradlevae.query.diagnose import diagnose
 from cradlevae.query.signature import artifact_signature
 from cradlevae.reporting.figures import (
     balance_figure,
@@ -41,7 +39,8 @@ from cradlevae.reporting.webpage.cells import packed_cells
 from cradlevae.reporting.webpage.document import write_page
 from cradlevae.reporting.webpage.effects import effect_map, packed_effects
 from cradlevae.reporting.webpage.sections import Content, sections_of
-from cradlevae.utils.checks import flag, output_file, seed_number, shown
+from cradlevae.utils.checks import flag, output_file, seed_number
+from cradlevae.utils.names import listed
 from cradlevae.utils.outputs import check_output
 from cradlevae.utils.types import AnnDataLike
 
@@ -121,7 +120,8 @@ def report(
         If the data do not fit the model, or the file is there already or cannot be written.
     """
     seed = seed_number(seed)
-    _check_scores(scores)
+    if scores is not None:
+        check_scores(scores)
     path = check_output(output_file("path", path), overwrite=flag("overwrite", overwrite))
     check_reference(reference)
     model.bank()  # an untrained model has none, and says so
@@ -134,17 +134,6 @@ def report(
             unscored = f"The model could not be scored: {error}."
     content = _content(model, adata, data, scores, reference=reference, seed=seed, unscored=unscored)
     return _write(path, model, data, content)
-
-
-def _check_scores(scores: Any) -> None:
-    """Raise :class:`DataError` unless this is a table of scores, or nothing."""
-    if scores is None:
-        return
-    if not isinstance(scores, pd.DataFrame):
-        raise DataError(f"scores is {shown(scores)}; it must be the table that evaluate returns")
-    absent = [column for column in COLUMNS if column not in scores]
-    if absent:
-        raise DataError(f"the scores have no column {absent[0]!r}; give the table that evaluate returns")
 
 
 def write_report(
@@ -308,8 +297,8 @@ def _artifact(model: TrainedModel, cells: AnnDataLike) -> tuple[dict[str, Any], 
         artifact_key=list(model.criteria),
         layer=model.fields.layer,
     )
-    if model.module.damage_guide is not None:
-        figures["Damage"] = damage_figure(diagnose(model, cells))
+    if "damage" in cleaned.obs:
+        figures["Damage"] = damage_figure(cleaned.obs[cleaned.obs["failed_qc"].to_numpy()])
     return figures, packed_cells(model.read(cells), cleaned)
 
 

@@ -20,12 +20,13 @@ import pandas as pd
 from cradlevae.data.datasets.guide_labels import Singles
 from cradlevae.data.datasets.published import Layout, Published
 from cradlevae.data.datasets.raw_counts import find_counts, gene_table, unique_names
-from cradlevae.data.labels import CONTROL, condition_name, listed, singles_of
+from cradlevae.data.labels import CONTROL, condition_name, singles_of
 from cradlevae.data.storage.block_writer import Block, from_blocks
 from cradlevae.data.storage.cell_files import unreadable
 from cradlevae.data.storage.counts import Counts
 from cradlevae.data.storage.stored_cells import StoredCells, open_cells
 from cradlevae.errors import DataError
+from cradlevae.utils.names import listed
 from cradlevae.utils.outputs import refuse_inputs
 from cradlevae.utils.types import BoolArray
 

@@ -36,8 +36,8 @@ from cradlevae.data.datasets.guide_labels import (
     replogle_pair,
     standard,
 )
-from cradlevae.data.labels import closest
 from cradlevae.errors import DataError
+from cradlevae.utils.names import closest
 from cradlevae.utils.types import BoolArray
 
 ADDRESS = "https://exampledata.scverse.org/pertpy"

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from cradlevae.data.labels import listed
 from cradlevae.data.naming.gene_names import SYMBOL_COLUMNS, are_ensembl_ids
 from cradlevae.data.storage.cell_files import cell_files, open_group, read_element
 from cradlevae.data.storage.counts import Counts
 from cradlevae.data.storage.stored_cells import StoredCells
 from cradlevae.data.storage.stored_matrix import stored_matrix
 from cradlevae.errors import DataError
+from cradlevae.utils.names import listed
 
 COUNT_LAYERS = ("counts", "count", "raw_counts")
 """Layers that may hold the raw counts."""

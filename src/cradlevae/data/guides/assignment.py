@@ -15,9 +15,10 @@ import scipy.sparse as sp
 from cradlevae.data.guides.mixture import mixture_thresholds
 from cradlevae.data.guides.present import Present, guide_counts
 from cradlevae.data.guides.targets import GUIDES
-from cradlevae.data.labels import TARGET, UNASSIGNED, listed
+from cradlevae.data.labels import TARGET, UNASSIGNED
 from cradlevae.errors import DataError
 from cradlevae.utils.checks import check_anndata, check_choice, shown, text, whole_number
+from cradlevae.utils.names import listed
 from cradlevae.utils.types import AnnDataLike, IntArray, TextArray
 
 Method = Literal["mixture", "umi"]

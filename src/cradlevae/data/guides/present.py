@@ -11,8 +11,9 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cradlevae.data.guides.targets import GuideTargets, guide_table
-from cradlevae.data.labels import CONTROL, MISSING, TARGET, UNASSIGNED, listed
+from cradlevae.data.labels import CONTROL, MISSING, TARGET, UNASSIGNED
 from cradlevae.errors import DataError
+from cradlevae.utils.names import listed
 from cradlevae.utils.types import AnnDataLike, AnyIntArray, BoolArray, IntArray, TextArray
 
 DENSE_CELLS = 10_000

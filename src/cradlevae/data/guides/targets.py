@@ -12,9 +12,10 @@ from pathlib import Path
 import pandas as pd
 
 from cradlevae.data.guides.names import is_control_name, targets_of_names
-from cradlevae.data.labels import CONTROL, DEFAULT_CONTROLS, MISSING, TARGET, listed
+from cradlevae.data.labels import CONTROL, DEFAULT_CONTROLS, MISSING, TARGET
 from cradlevae.errors import DataError
 from cradlevae.utils.checks import path_of, shown
+from cradlevae.utils.names import listed
 
 GUIDES = "guides"
 """Key of ``obsm`` with the counts of guide RNAs, and of ``uns`` with the table of guide RNAs."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from cradlevae.data.labels import closest, singles_of
+from cradlevae.data.labels import singles_of
 from cradlevae.errors import DataError
+from cradlevae.utils.names import closest
 from cradlevae.utils.types import AnnDataLike
 
 SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "gene_name", "gene_names", "feature_name", "symbol")

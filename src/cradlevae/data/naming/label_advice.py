@@ -7,7 +7,8 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 
 from cradlevae.data.fields import DataFields
-from cradlevae.data.labels import CONTROL, DEFAULT_CONTROLS, listed, parse_label
+from cradlevae.data.labels import CONTROL, DEFAULT_CONTROLS, parse_label
+from cradlevae.utils.names import listed
 
 OTHER_SEPARATORS = ("+", ";", "|", "_", ",", "&", "/", ":", "-", " ")
 """Texts that often stand between the perturbations of a combination."""

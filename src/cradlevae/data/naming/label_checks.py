@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from cradlevae.data.fields import DataFields
-from cradlevae.data.labels import CONTROL, Condition, closest, condition_name, listed
+from cradlevae.data.labels import CONTROL, Condition, condition_name
 from cradlevae.data.naming.cell_labels import CellLabels
 from cradlevae.data.naming.label_advice import control_separator, likely_controls_first
 from cradlevae.errors import DataError
+from cradlevae.utils.names import closest, listed
 from cradlevae.utils.types import BoolArray
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from cradlevae.data.labels import CONTROL, closest
+from cradlevae.data.labels import CONTROL
 from cradlevae.errors import DataError
 from cradlevae.utils.checks import shown
 from cradlevae.utils.fields import plain
+from cradlevae.utils.names import closest
 from cradlevae.utils.types import BoolArray, FloatArray, IntArray
 
 Escaping = float | Mapping[str, float]

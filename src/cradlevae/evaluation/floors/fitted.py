@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from cradlevae.data.experiment import DataFields, Experiment, read_experiment
 from cradlevae.data.identity.fingerprint import cell_fingerprints
 from cradlevae.data.identity.marks import made_by
-from cradlevae.data.labels import CONTROL, Condition, context_of, in_context, listed, singles_of
+from cradlevae.data.labels import CONTROL, Condition, context_of, in_context, singles_of
 from cradlevae.data.moments import ConditionMoments, control_row, moderated_variance
 from cradlevae.data.split import Split
 from cradlevae.errors import DataError
@@ -27,6 +27,7 @@ from cradlevae.query.contrasts.expression import expression_table, gene_position
 from cradlevae.query.effects_table import targets_of
 from cradlevae.query.library_sizes import Batches, LibrarySize, chosen_sizes
 from cradlevae.utils.checks import probability, seed_number, whole_number
+from cradlevae.utils.names import listed
 from cradlevae.utils.types import AnnDataLike, FloatArray, IndexArray, IntArray
 
 CONTROLS = 2000
@@ -247,7 +248,7 @@ class FittedFloor:
         sd = treated.layers["sd"][:, place] if "sd" in treated.layers else np.full(treated.n_obs, np.nan)
         rows = [(control, error), *zip(control + np.asarray(treated.X)[:, place], sd, strict=True)]
         cells = [int(self.train.n_cells[base]), *treated.obs["n_cells"]]
-        return expression_table([CONTROL, *treated.obs_names], np.array(rows), cells, credible)
+        return expression_table(gene, [CONTROL, *treated.obs_names], np.array(rows), cells, credible)
 
     def predict(
         self,

@@ -11,7 +11,6 @@ from cradlevae.data.experiment import read_experiment
 from cradlevae.data.fields import fields_of
 from cradlevae.data.identity.known_cells import adopt_split
 from cradlevae.data.identity.marks import warn_if_made
-from cradlevae.data.labels import closest
 from cradlevae.data.split import Split, check_contexts, check_is_split
 from cradlevae.data.split import split as make_split
 from cradlevae.errors import DataError
@@ -21,6 +20,7 @@ from cradlevae.model.training.content import content_in_memory, refuse_changed, 
 from cradlevae.query.library_sizes import Batches, LibrarySize
 from cradlevae.utils.docs import documented_by
 from cradlevae.utils.html import summary_html
+from cradlevae.utils.names import closest
 from cradlevae.utils.types import AnnDataLike, IndexArray
 
 

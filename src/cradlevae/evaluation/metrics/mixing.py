@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from cradlevae.evaluation.metrics.pca_space import nearest_others
 from cradlevae.evaluation.metrics.registry import metric
 from cradlevae.utils.types import BoolArray, FloatArray, IndexArray, IntArray
 
@@ -42,15 +43,8 @@ class Mixture:
     @cached_property
     def neighbours(self) -> IndexArray:
         """Nearest other cells of each failed cell, (failed cells, neighbours)."""
-        from sklearn.neighbors import NearestNeighbors
-
-        rows = np.flatnonzero(self.failed)
-        n = min(NEIGHBOURS, len(self.failed) - 1)
-        search = NearestNeighbors(n_neighbors=n + 1).fit(self.coordinates)
-        found = search.kneighbors(self.coordinates[rows], return_distance=False)
-        own = found == rows[:, None]
-        own[~own.any(axis=1), -1] = True  # a cell among copies of itself: the furthest one is left out
-        return np.asarray(found[~own].reshape(len(rows), n))
+        every = np.arange(len(self.failed))
+        return nearest_others(self.coordinates, every[self.failed], every, min(NEIGHBOURS, len(every) - 1))
 
 
 @metric(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from cradlevae.data.moments import expression_blocks
+from cradlevae.data.moments import log_expression
 from cradlevae.data.storage.stored_matrix import CountMatrix
 from cradlevae.utils.types import FloatArray, IndexArray
 
@@ -52,7 +52,7 @@ class CellSpace:
 
 def log_normalised(counts: CountMatrix) -> sp.csr_matrix:
     """ln(1 + 1e4·x/Σx) of every count, (cells, genes), sparse, float64; a cell without counts is all zero."""
-    expression = sp.csr_matrix(sp.vstack([block for _, block in expression_blocks(counts)]))
+    expression = log_expression(counts)
     expression.data *= np.log(2.0)
     return expression
 
@@ -86,3 +86,17 @@ def fit_space(counts: CountMatrix, rows: IndexArray, *, seed: int) -> CellSpace:
     some = np.sort(random.permutation(len(chosen))[:SCALE_CELLS])
     distance = float(np.median(pdist(expression[some] @ space.components.T)))
     return CellSpace(space.mean, space.components, distance if distance > 0 else 1.0)
+
+
+def nearest_others(coordinates: FloatArray, cells: IndexArray, among: IndexArray, n: int) -> IndexArray:
+    """The ``n`` nearest of some cells, ``among``, to each of other cells, itself left out, (cells, n).
+
+    Of a cell among copies of itself, the furthest one that is found is left out.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    search = NearestNeighbors(n_neighbors=n + 1).fit(coordinates[among])  # one more: a cell is its own nearest
+    found = among[search.kneighbors(coordinates[cells], return_distance=False)]
+    itself = found == cells[:, None]
+    itself[~itself.any(axis=1), -1] = True
+    return np.asarray(found[~itself].reshape(len(cells), n))

@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 
 from cradlevae.data.experiment import Experiment
+from cradlevae.data.moments import indicator
 from cradlevae.data.rates import ConditionRates, condition_rates
 from cradlevae.model.gene_effects import SMALLEST_SPREAD, SMALLEST_STRENGTH, SPREAD, SWEEPS, GeneEffects
 from cradlevae.model.level_effects import LevelEffects
@@ -352,9 +352,7 @@ class _Part:
 
 def _sums(index: AnyIntArray, n: int, table: FloatArray) -> FloatArray:
     """Sums of rows by an index, of which −1 is none, (n, genes)."""
-    has = np.flatnonzero(index >= 0)
-    indicator = sp.csr_matrix((np.ones(len(has)), (index[has], has)), shape=(n, len(index)))
-    return np.asarray(indicator @ table)
+    return np.asarray(indicator(index, n) @ table)
 
 
 def _precise_mean(value: FloatArray, variance: FloatArray) -> FloatArray:

@@ -57,7 +57,7 @@ def contrast(
     DataError
         If the two are one condition, one of them is unknown or had no training cells, or so is batch or context.
     """
-    settings = Settings.checked(model, credible=credible, error=error, batch=batch, seed=seed)
+    settings = Settings.checked(model, credible=credible, error=error, batch=batch, context=context, seed=seed)
     labels = [text("first", first), text("second", second)]
     asked = asked_conditions(model, labels, context)
     conditions = tuple(asked[label] for label in labels)
@@ -68,8 +68,6 @@ def contrast(
     parts = tuple(settings.parts(conditions, dosage))
     answer = contrast_effects(model, [Contrast(name, conditions, dosage, (1.0, -1.0), parts)], settings)
     answer.obs["n_cells"] = [min(n_cells_of(model, condition) for condition in conditions)]
-    if context is not None:
-        answer.uns["effects"]["context"] = context
     targets = targets_of(model.fields, model.var, asked)
     targets["perturbation"][:] = name
     answer.uns["targets"] = targets

@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
-from cradlevae.data.labels import CONTROL, closest
+from cradlevae.data.labels import CONTROL
 from cradlevae.errors import DataError
 from cradlevae.model.estimation.effect_estimator import effects_of, estimate_effects
 from cradlevae.model.estimation.effect_posterior import EffectPosterior
@@ -16,6 +16,7 @@ from cradlevae.model.trained import TrainedModel
 from cradlevae.query.arguments import asked_conditions
 from cradlevae.query.effects import Settings, measured_conditions, n_cells_of
 from cradlevae.utils.checks import text
+from cradlevae.utils.names import closest
 from cradlevae.utils.types import Float32Array
 
 COLUMNS = "expression", "low", "high"
@@ -54,14 +55,14 @@ def expression(
     -------
     pandas.DataFrame
         By perturbation, the control first: ``expression``, ``low``, ``high`` (log2 units, not below 0), and passing
-        training cells, ``n_cells``.
+        training cells, ``n_cells``; ``attrs["gene"]`` is the gene.
 
     Raises
     ------
     DataError
         If the gene or a perturbation is unknown, or the model was trained on too few cells to know the controls.
     """
-    settings = Settings.checked(model, credible=credible, error=error, batch=None, seed=seed)
+    settings = Settings.checked(model, credible=credible, error=error, seed=seed)
     labels = measured_conditions(model) if perturbations is None else perturbations
     asked = asked_conditions(model, labels)
     residual = settings.residual
@@ -89,10 +90,11 @@ def expression(
         rows += list(zip(residual.control_mean[place] + effect, sd, strict=True))
     names = [CONTROL, *treated]
     cells = [model.n_cells.get(CONTROL, 0), *(n_cells_of(model, condition) for condition in treated.values())]
-    return expression_table(names, np.array(rows, dtype=np.float64), cells, settings.credible)
+    return expression_table(gene, names, np.array(rows, dtype=np.float64), cells, settings.credible)
 
 
 def expression_table(
+    gene: str,
     names: Sequence[str],
     expressed: np.ndarray[tuple[int, int], np.dtype[np.float64]],
     n_cells: Sequence[int],
@@ -102,7 +104,9 @@ def expression_table(
     reach = NormalDist().inv_cdf((1 + credible) / 2) * expressed[:, 1]
     values = np.stack([expressed[:, 0], expressed[:, 0] - reach, expressed[:, 0] + reach], axis=1).clip(min=0)
     table = pd.DataFrame(values, index=pd.Index(names, name="perturbation"), columns=list(COLUMNS))
-    return table.assign(n_cells=np.asarray(n_cells, dtype=np.int64))
+    table = table.assign(n_cells=np.asarray(n_cells, dtype=np.int64))
+    table.attrs["gene"] = gene
+    return table
 
 
 def gene_position(gene: str, var: pd.DataFrame, column: str | None) -> int:

@@ -81,7 +81,7 @@ def interactions(
         If there are no pairs, something else than a pair is asked for, or a perturbation is unknown or had no training
         cells alone.
     """
-    settings = Settings.checked(model, credible=credible, error=error, batch=batch, seed=seed)
+    settings = Settings.checked(model, credible=credible, error=error, batch=batch, context=context, seed=seed)
     asked = asked_conditions(model, _pairs_of_data(model) if pairs is None else texts("pairs", pairs), context)
     for label, condition in asked.items():
         if len(singles_of(condition)) != 2:
@@ -109,8 +109,6 @@ def interactions(
     obs = pd.DataFrame({"first": first, "second": second, "measured": measured, "n_cells": n_cells})
     obs = pd.concat([obs, pd.DataFrame(rows)], axis=1).set_axis(answer.obs_names)
     answer.obs = obs.assign(n_particles=answer.obs["n_particles"])
-    if context is not None:
-        answer.uns["effects"]["context"] = context
     answer.uns["targets"] = targets_of(model.fields, model.var, asked)
     return answer
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.labels import CONTROL, listed
-from cradlevae.errors import DataError
 from cradlevae.model.trained import TrainedModel
+from cradlevae.query.arguments import answerable_cells
 from cradlevae.query.responders.evidence import FACTORS, log_odds, own_influence
 from cradlevae.query.responders.result import Responders, responders_of
 from cradlevae.query.responders.shares import fit_shares
@@ -71,7 +68,9 @@ def responders(
     credible, seed = probability("credible", credible), seed_number(seed)
     n_draws = whole_number("n_draws", n_draws, 1)
     model.bank()  # an untrained model has none, and says so
-    data = _answerable(model, model.read(adata))
+    data = model.read(adata)
+    known = answerable_cells(model, data, ~data.is_control, "there is none to judge")
+    data = data.subset(np.flatnonzero(known))
     held_out = model.split.parts_of(data) != "train"
     rows = np.flatnonzero(~data.is_control)
     odds = log_odds(model, data, rows, n_draws=n_draws, seed=seed)
@@ -80,20 +79,3 @@ def responders(
     of_perturbation = {str(names[code]): odds[condition[rows] == code] for code in np.unique(condition[rows])}
     fits = fit_shares(of_perturbation, FACTORS, credible=credible)
     return responders_of(data, fits, held_out, credible)
-
-
-def _answerable(model: TrainedModel, data: Experiment) -> Experiment:
-    """The cells that can be judged, and controls; a warning names those that are left out."""
-    able = {CONTROL, *model.answerable(data.conditions)}
-    known = np.array([name in able for name in data.conditions])[data.condition]
-    if not (known & ~data.is_control).any():
-        raise DataError("none of the cells has a perturbation with training cells, so there is none to judge")
-    if known.all():
-        return data
-    names = [name for name in data.conditions if name not in able]
-    warnings.warn(
-        f"{int((~known).sum())} cells are left out, because a part of their perturbation had no training cells, "
-        f"or their context no training controls: {listed(names)}",
-        stacklevel=4,
-    )
-    return data.subset(np.flatnonzero(known))

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from cradlevae.data.experiment import Experiment
-from cradlevae.data.labels import listed
 from cradlevae.errors import DataError
 from cradlevae.query.responders.shares import ShareFit
+from cradlevae.utils.names import listed
 from cradlevae.utils.types import BoolArray
 
 if TYPE_CHECKING:

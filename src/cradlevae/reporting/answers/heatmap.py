@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cradlevae.data.labels import closest
 from cradlevae.errors import DataError
 from cradlevae.reporting.answers.tables import effect_unit, layer_of, matrix_of, n_cells_of, need_layers
 from cradlevae.reporting.style import (
@@ -25,6 +24,7 @@ from cradlevae.reporting.style import (
     shorten,
 )
 from cradlevae.utils.checks import probability, shown, texts, whole_number
+from cradlevae.utils.names import closest
 from cradlevae.utils.types import AnnDataLike, BoolArray, FloatArray, IndexArray, IntArray
 
 if TYPE_CHECKING:

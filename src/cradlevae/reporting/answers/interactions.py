@@ -81,7 +81,6 @@ def interactions(interactions: AnnDataLike, *, n_labels: int = 8, ax: Axes | Non
     if not known.any():
         say_instead(drawn, "no pair has a fit on its singles")
         return one_panel_done(drawn, ax, title)
-    _errors(drawn, obs, x, y, known)
     _points(drawn, obs, x, y, known, measured)
     name_axes(drawn, x="magnitude of the fit on the singles", y="similarity to the singles")
     drawn.axvline(np.sqrt(2), color=MUTED, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1)
@@ -119,14 +118,6 @@ def _points(ax: Axes, obs: pd.DataFrame, x: FloatArray, y: FloatArray, known: Bo
                     x[rows], y[rows], s=16, facecolors=colour if seen else "white", edgecolors=colour,
                     linewidths=0.9, alpha=alpha, zorder=3,
                 )  # fmt: skip
-
-
-def _errors(ax: Axes, obs: pd.DataFrame, x: FloatArray, y: FloatArray, known: BoolArray) -> None:
-    """Intervals of both coordinates, where they are known."""
-    for column, draw, at in (("magnitude", ax.hlines, y), ("similarity", ax.vlines, x)):
-        if {f"{column}_low", f"{column}_high"} <= set(obs.columns):
-            low, high = (obs[f"{column}_{end}"].to_numpy(dtype=np.float64)[known] for end in ("low", "high"))
-            draw(at[known], low, high, color=MUTED, linewidth=0.6, alpha=0.4, zorder=2)
 
 
 def _farthest(x: FloatArray, y: FloatArray, known: BoolArray, most: int) -> IndexArray:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cradlevae.data.labels import closest, singles_of
+from cradlevae.data.labels import singles_of
 from cradlevae.errors import DataError
 from cradlevae.reporting.answers.tables import effect_unit, layer_of, matrix_of, n_cells_of, need_layers
 from cradlevae.reporting.labels import label_points, settle
@@ -22,6 +22,7 @@ from cradlevae.reporting.style import (
     shorten,
 )
 from cradlevae.utils.checks import probability, shown, whole_number
+from cradlevae.utils.names import closest
 from cradlevae.utils.types import AnnDataLike, FloatArray, IndexArray
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ import pandas as pd
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.factors import Factor
-from cradlevae.data.labels import listed
 from cradlevae.data.qc.balance import (
     association,
     batch_balance,
@@ -35,6 +34,7 @@ from cradlevae.reporting.style import (
     plain_counts,
     shorten,
 )
+from cradlevae.utils.names import listed
 from cradlevae.utils.types import FloatArray
 
 if TYPE_CHECKING:

@@ -30,6 +30,5 @@ def all_effects(
     -------
     Conditions × genes as :func:`cradlevae.query.effects.effects` returns them, and the conditions.
     """
-    known = [name for name in data.plain[1][1:] if model.answerable([name])]
-    conditions = list(dict.fromkeys([*known, *measured]))
+    conditions = list(dict.fromkeys([*model.answerable(data.plain[1][1:]), *measured]))
     return effects(model, conditions, seed=seed), conditions

@@ -10,18 +10,17 @@ import scipy.sparse as sp
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.labels import CONTROL, base_of
-from cradlevae.data.moments import expression_blocks
+from cradlevae.data.moments import log_expression
+from cradlevae.reporting.cell_map import components_of, embedded
 from cradlevae.reporting.webpage.packing import packed
 from cradlevae.utils.types import AnnDataLike, FloatArray, IndexArray
 
 N_COMPONENTS = 30
-N_NEIGHBOURS = 15
 
 FEWEST_FOR_UMAP = 1000
 """Points below which principal components show as much."""
 
 LEAST_PASSING = 3
-SEED = 0
 RESOLUTION = 2000
 """Steps between the ends of an axis."""
 
@@ -45,23 +44,19 @@ def packed_cells(data: Experiment, twins: AnnDataLike) -> dict[str, Any] | None:
         failed ones, and the names of the axes), ``failed`` (0 or 1), ``perturbation`` (index into ``perturbations``)
         and ``damage`` (index into ``damages``) of the measured cells; ``None`` with fewer than three passing cells.
     """
-    from sklearn.decomposition import PCA
-
     at = twins.obs_names.get_indexer(data.cells)
     rows = np.flatnonzero(at >= 0)
     failed = data.failed[rows]
     if (~failed).sum() < LEAST_PASSING or not failed.any():
         return None
-    measured = _expression(sp.csr_matrix(data.counts[rows]))
-    cleaned = _expression(_integer_counts(twins, at[rows[failed]]))
-    passing = measured[np.flatnonzero(~failed)]
-    n_components = min(N_COMPONENTS, *(size - 1 for size in passing.shape))
-    pca = PCA(n_components, svd_solver="arpack", random_state=SEED).fit(passing)
+    measured = log_expression(data.counts[rows])
+    cleaned = log_expression(sp.csr_matrix(twins.X[at[rows[failed]]]))
+    pca = components_of(measured[np.flatnonzero(~failed)], N_COMPONENTS)
     points = np.concatenate([pca.transform(measured), pca.transform(cleaned)])
     shares = [f"PC{number + 1} ({share:.1%} of variance)" for number, share in enumerate(pca.explained_variance_ratio_)]
     layouts = {}
     if len(points) >= FEWEST_FOR_UMAP:
-        layouts["UMAP"] = _layout(_umap(points), ["UMAP 1", "UMAP 2"])
+        layouts["UMAP"] = _layout(embedded(points), ["UMAP 1", "UMAP 2"])
     plane = np.column_stack([points, np.zeros(len(points))])[:, :2]
     layouts["Principal components"] = _layout(plane, [*shares, ""][:2])
     names = [base_of(name) for name in data.conditions]
@@ -76,25 +71,6 @@ def packed_cells(data: Experiment, twins: AnnDataLike) -> dict[str, Any] | None:
         "damage": packed(damage),
         "damages": damages,
     }
-
-
-def _integer_counts(twins: AnnDataLike, rows: IndexArray) -> sp.csr_matrix:
-    """Counts of twins that can stand beside real cells."""
-    return sp.csr_matrix(twins.X[rows])
-
-
-def _expression(counts: sp.csr_matrix) -> sp.csr_matrix:
-    return sp.csr_matrix(sp.vstack([block for _, block in expression_blocks(counts)], format="csr"))
-
-
-def _umap(points: FloatArray) -> FloatArray:
-    import anndata as ad
-    import scanpy as sc
-
-    cells = ad.AnnData(np.zeros((len(points), 1), dtype=np.float32), obsm={"X_pca": points})
-    sc.pp.neighbors(cells, n_neighbors=N_NEIGHBOURS, use_rep="X_pca", random_state=SEED)
-    sc.tl.umap(cells, random_state=SEED)
-    return np.asarray(cells.obsm["X_umap"], dtype=np.float64)
 
 
 def _layout(plane: FloatArray, axes: list[str]) -> dict[str, Any]:

@@ -72,22 +72,23 @@ def write_page(path: str | Path, *, title: str, lead: str, sections: Sequence[Se
     """
     from importlib.metadata import version
 
-    page = Template(_own("page.html")).substitute(
+    page = Template(own_text("page.html")).substitute(
         title=escape(title),
         lead=escape(lead),
-        style=_own("page.css"),
+        style=own_text("page.css"),
         contents=_contents(sections),
         sections="\n".join(section.html() for section in sections),
         version=escape(version("cradlevae")),
         payload=_payload(data),
-        code="\n".join(_own(name) for name in CODE),
+        code="\n".join(own_text(name) for name in CODE),
     )
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return Path(path)
 
 
-def _own(name: str) -> str:
+def own_text(name: str) -> str:
+    """A file of the page's own."""
     from importlib.resources import files
 
     return files("cradlevae.reporting.webpage").joinpath(name).read_text(encoding="utf-8")

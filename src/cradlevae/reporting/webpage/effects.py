@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cradlevae.data.naming.gene_names import target_columns
+from cradlevae.query.effects_table import false_share, surest_first
 from cradlevae.reporting.webpage.packing import packed
 from cradlevae.utils.types import AnnDataLike, BoolArray, Float32Array, FloatArray, IntArray
 
@@ -56,7 +57,8 @@ def packed_effects(effects: AnnDataLike, symbols: Sequence[str], conditions: Seq
     lfsr = np.asarray(effects.layers["lfsr"])
     order, rank = ranked(x, lfsr)
     kept = _kept(rank)
-    q = _mean_down_to(x, lfsr)
+    flat = lfsr.ravel()
+    q = false_share(flat, surest_first(flat, np.abs(x).ravel())).reshape(x.shape)
     genes = [order[row][kept[row, order[row]]] for row in range(n_conditions)]
     gene = np.concatenate(genes)
     row: IntArray = np.repeat(np.arange(n_conditions), [len(part) for part in genes])
@@ -84,18 +86,10 @@ def packed_effects(effects: AnnDataLike, symbols: Sequence[str], conditions: Seq
 
 def ranked(x: Float32Array, lfsr: Float32Array) -> tuple[IntArray, IntArray]:
     """Genes of each condition by local false sign rate, then by size of effect; and the rank of each, from 1."""
-    order = np.lexsort((-np.abs(x), lfsr), axis=1)
+    order = surest_first(lfsr, np.abs(x))
     rank = np.empty_like(order)
     np.put_along_axis(rank, order, np.arange(1, x.shape[1] + 1)[None, :], axis=1)
     return order, rank
-
-
-def _mean_down_to(x: Float32Array, lfsr: Float32Array) -> Float32Array:
-    """q: mean local false sign rate from the surest value of all conditions down to each, (conditions, genes)."""
-    order = np.lexsort((-np.abs(x).ravel(), lfsr.ravel()))
-    q = np.empty(lfsr.size, dtype=np.float32)
-    q[order] = np.cumsum(lfsr.ravel()[order], dtype=np.float64) / np.arange(1, lfsr.size + 1)
-    return q.reshape(lfsr.shape)
 
 
 def _kept(rank: IntArray) -> BoolArray:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from cradlevae.evaluation.verdict import verdict
-from cradlevae.reporting.webpage.document import Section
+from cradlevae.reporting.webpage.document import Section, own_text
 from cradlevae.reporting.webpage.parts import (
     facts_html,
     figure_html,
@@ -163,5 +162,4 @@ def _figures(content: Content, *titles: str) -> str:
 
 
 def _own(name: str, **values: str) -> str:
-    text = files("cradlevae.reporting.webpage").joinpath(name).read_text(encoding="utf-8")
-    return Template(text).substitute(values)
+    return Template(own_text(name)).substitute(values)
