@@ -13,6 +13,7 @@ from cradlevae.cli.words import UsageError, keyed
 from cradlevae.commands.registry import COMMANDS, SETTINGS_FILE, Command
 
 HELP = "-h", "--help"
+PRINT_COMPLETION = "--print-completion"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"cradlevae {version('cradlevae')}")
         return 0
     name = arguments[0]
+    if name == PRINT_COMPLETION:
+        return _complete(arguments[1:])
     if name not in COMMANDS:
         from cradlevae.utils.names import closest
 
@@ -48,8 +51,20 @@ def _overview() -> str:
         "Artifact-free predictions from Perturb-seq (CRADLE-VAE), QC-failed cells included.\n\n"
         f"commands:\n{lines}\n\n"
         "`cradlevae COMMAND --help` lists a command's options; each can also stand in a YAML file (--config FILE).\n"
+        f"`cradlevae {PRINT_COMPLETION} bash` (or zsh, fish) prints what completes all of them.\n"
         "First steps: `cradlevae demo`, then `cradlevae train data.h5ad --output run/`."
     )
+
+
+def _complete(arguments: Sequence[str]) -> int:
+    from cradlevae.cli.completion import completion_of
+
+    try:
+        print(completion_of(" ".join(arguments)))
+    except UsageError as error:
+        print(f"cradlevae: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def _run(command: Command, arguments: Sequence[str]) -> int:
