@@ -50,7 +50,7 @@ class Epochs:
         self.options = options
         self.split = cv.split(adata, "cells")
         if options.formulation == PEER:
-            self._epoch = self._of_peer(adata[(self.split.parts.loc[adata.obs_names] == "train").to_numpy()].copy())
+            self._epoch = self._of_peer(adata[self._whole_batches(adata.obs_names)].copy())
         else:
             self._epoch = self._of_package(adata)
 
@@ -59,6 +59,11 @@ class Epochs:
         clock = Marks()
         self._epoch(clock)
         return clock.between()
+
+    def _whole_batches(self, cells: Any) -> np.ndarray:
+        """Rows of the training cells, without those that would be left for a smaller last minibatch."""
+        rows = self.split.rows(cells, "train")
+        return rows[: len(rows) // self.options.batch * self.options.batch] if len(rows) > self.options.batch else rows
 
     def _of_package(self, adata: ad.AnnData) -> Any:
         import cradlevae as cv
@@ -71,7 +76,7 @@ class Epochs:
             adata, split=self.split, reference=options.formulation, n_latent=options.latent, width=options.width,
             basal_width=options.width,
         )  # fmt: skip
-        rows = model.split.rows(model.data.cells, "train")
+        rows = self._whole_batches(model.data.cells)
         config = TrainConfig(max_epochs=1, batch_size=options.batch, patience=0, accelerator="cpu", progress=False)
 
         def epoch(clock: Marks) -> None:  # what model.train does, without what follows the last epoch
