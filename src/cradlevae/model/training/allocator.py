@@ -1,7 +1,8 @@
 """How the process takes and returns memory while it trains.
 
-A step makes gradients as large as the weights. glibc by default learns to keep arrays of that size on its heap, where
-they leave holes (a fifth of the peak at 20,000 genes), and hands out others page by page, each of which faults.
+A step makes and frees arrays of cells × genes and gradients as large as the weights, tens of times. By default glibc
+returns such memory to the system and takes it anew, page by page, each of which faults: with 8,563 genes a third of a
+step. So it is kept on the heap, but for the largest arrays, which would leave holes there.
 """
 
 from __future__ import annotations
@@ -9,18 +10,30 @@ from __future__ import annotations
 import ctypes
 import sys
 
-LARGE = 2 << 20
+LARGE = 16 << 20
 """Bytes from which an array gets pages of its own, which go back when it is freed."""
+
+KEPT = 512 << 20
+"""Bytes at the end of the heap that are kept when they are free."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
-def return_large_arrays() -> None:
-    """Have large arrays returned to the system as soon as they are freed (glibc; elsewhere nothing happens)."""
-    if sys.platform != "linux":
-        return
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim"):
+def keep_memory() -> None:
+    """Have freed memory kept for the next arrays, the largest ones excepted (glibc; elsewhere nothing happens)."""
+    if (libc := _glibc()) is not None:
         libc.mallopt(M_MMAP_THRESHOLD, LARGE)
-        libc.mallopt(M_TRIM_THRESHOLD, LARGE)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT)
+
+
+def return_memory() -> None:
+    """Give what was kept back to the system (glibc; elsewhere nothing happens)."""
+    if (libc := _glibc()) is not None:
         libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None

@@ -16,7 +16,7 @@ from cradlevae.data.loading.shard import Shard
 from cradlevae.errors import DataError
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective_inputs import SplitSizes
-from cradlevae.model.training.allocator import return_large_arrays
+from cradlevae.model.training.allocator import keep_memory, return_memory
 from cradlevae.model.training.settings import TrainConfig
 from cradlevae.utils.accelerator import forked_random
 
@@ -83,7 +83,7 @@ class TrainingRun:
         from cradlevae.model.training.callbacks import DataOnDevice
         from cradlevae.model.training.lightning_module import TrainingModule
 
-        return_large_arrays()
+        keep_memory()
         config = self.config
         step = TrainingModule(
             self.module,
@@ -111,6 +111,7 @@ class TrainingRun:
                     ckpt_path=str(last_checkpoint(self.folder)) if self.resume else None,
                     weights_only=True,
                 )
+        return_memory()
 
     def _trainer(self, callbacks: list[Any], shard: Shard) -> Any:
         """Lightning's trainer; :class:`DataError` with Lightning's reason for settings that it does not take."""
