@@ -54,7 +54,7 @@ UP, NONE, DOWN = (0.01, 0.2), (-0.01, 0.2), (-0.2, -0.01)
     [
         (UP, UP, "good", "use the model"),
         (UP, NONE, "good", "use the model"),
-        (NONE, NONE, "note", "cannot be told apart"),
+        (NONE, NONE, "note", "cannot be told apart; for effects alone the floor is the simpler one"),
         (DOWN, NONE, "warning", "use additive rather than the model"),
         (DOWN, DOWN, "warning", "use additive rather than the model"),
         (UP, DOWN, "note", "the model is better by ATE-ρ, additive by ATE-R²"),
@@ -83,8 +83,16 @@ def test_an_interval_over_few_conditions_decides_nothing() -> None:
     options: dict[str, Any] = {"leads": leads(UP, UP), "conditions": few}
     (finding,) = found("effects", effect("ate_rho", 0.1), effect("ate_r2", 0.1), **options)
     assert finding.level == "note"
+    assert "so few conditions cannot tell the model and additive apart" in finding.text
     assert len(found("few conditions", **options)) == 1
     assert not found("few conditions")
+
+
+def test_floors_that_are_best_by_one_score_each_are_both_named() -> None:
+    (finding,) = found(
+        "effects", effect("ate_rho", 0.1), effect("ate_r2", 0.1) | {"best_floor": "mean"}, leads=leads(NONE, NONE)
+    )
+    assert "additive (the best by ATE-ρ) or mean (the best by ATE-R²)" in finding.text
 
 
 def test_what_was_asked_is_said() -> None:
@@ -140,6 +148,26 @@ def test_cleaning_is_judged_by_the_interval_of_the_deviance(low: float, high: fl
     assert finding.level == level
     assert "worse than a floor for cells of the kind doublet (denoiser)" in finding.text
     assert "low_umi" not in finding.text
+
+
+@pytest.mark.parametrize(
+    ("cleaned", "raw", "level", "words"),
+    [
+        (0.55, 0.7, "good", "nearly as real ones do"),
+        (0.65, 0.7, "note", "still stand apart"),
+        (0.71, 0.7, "warning", "do not use them"),
+        (0.51, 0.515, "note", "hardly stand apart"),
+    ],
+)
+def test_without_true_counts_cleaning_is_judged_by_what_stands_beside(
+    cleaned: float, raw: float, level: str, words: str
+) -> None:
+    values = {"model (label unused)": cleaned, "as measured": raw, "real cells": 0.5, "model": 0.5}
+    rows = [row("mixing_failed_neighbours", value, name) for name, value in values.items()]
+    (finding,) = found("cleaning", *rows, cleans=True)
+    assert finding.level == level
+    assert words in finding.text
+    assert "plant_artifacts" in finding.text
 
 
 def test_cleaning_that_cannot_be_judged_is_said_of_models_that_clean() -> None:

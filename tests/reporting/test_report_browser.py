@@ -347,7 +347,7 @@ def test_names_are_shown_and_never_executed(driver: Any, tmp_path: Path) -> None
     effects = ad.AnnData(x, obs=obs, var=var, layers=layers, uns={"effects": {"credible": 0.9}})
     symbols = list(var.index)
     data = {"effects": packed_effects(effects, symbols, list(obs.index)), "map": effect_map(effects, symbols)}
-    content = Content(None, EVIL, {}, {EVIL: pd.DataFrame({EVIL: [EVIL]})}, [(EVIL, EVIL)], data, {EVIL: EVIL})
+    content = Content(None, EVIL, {}, {EVIL: pd.DataFrame({EVIL: [EVIL]})}, [(EVIL, EVIL)], EVIL, data, {EVIL: EVIL})
     path = write_page(tmp_path / "evil.html", title=EVIL, lead=EVIL, sections=sections_of(content), data=data)
     page = Page(driver, path).open()
     assert page.run("return document.title") == EVIL

@@ -166,7 +166,10 @@ def _training(scores: pd.DataFrame) -> list[Finding]:
     name = "val_loss" if "val_loss" in history else "train_loss"
     loss = np.asarray(history[name], dtype=np.float64)
     n = len(loss)
-    advice = "train for more epochs (max_epochs, resume=True) before relying on the scores"
+    advice = (
+        "call train once more, which goes on from here, or train anew with more epochs (max_epochs; on the command "
+        "line --max-epochs and --overwrite), before relying on the scores"
+    )
     if n < FEW_EPOCHS:
         text = f"Training had {n} epochs, too few to see whether it is done; {advice}."
         return [Finding("warning", "training", text)]

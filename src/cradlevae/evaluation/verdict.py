@@ -14,6 +14,7 @@ import pandas as pd
 from cradlevae.evaluation.doubts import FEW_CONDITIONS, doubts
 from cradlevae.evaluation.findings import Finding, Level, attribute, of_metric
 from cradlevae.evaluation.score_table import MODEL, REAL, check_scores
+from cradlevae.evaluation.scorers.mixing import AS_MEASURED, WITHOUT_LABEL
 
 __all__ = ["Finding", "verdict"]
 
@@ -73,7 +74,8 @@ def _effects(scores: pd.DataFrame) -> list[Finding]:
 def _of_reference(scores: pd.DataFrame, reference: str) -> Finding:
     """Which predictor to use for effects, by what one reference says."""
     standings: dict[Standing, list[str]] = {"ahead": [], "level": [], "behind": []}
-    numbers, floors = [], []
+    numbers: list[str] = []
+    floors: dict[str, str] = {}
     conditions = attribute(scores, "conditions")
     few = conditions is not None and len(conditions["condition"]) < FEW_CONDITIONS  # intervals over them say nothing
     for metric, name in NAMES.items():
@@ -84,23 +86,38 @@ def _of_reference(scores: pd.DataFrame, reference: str) -> Finding:
         row = model.iloc[0]
         low, high = (np.nan, np.nan) if few else _lead(scores, row)
         standings["ahead" if low > 0 else "behind" if high < 0 else "level"].append(name)
-        floors.append(str(row["best_floor"]))
+        floors[name] = str(row["best_floor"])
         numbers.append(_numbers(row, name, low, high))
-    floor = " or ".join(dict.fromkeys(floors))
+    floor = _floors(floors)
     ahead, behind = standings["ahead"], standings["behind"]
     level: Level
     if not numbers:
         level, advice = "note", "no floor could answer, so the model's score cannot be placed"
+    elif few:
+        level, advice = "note", f"so few conditions cannot tell the model and {floor} apart, whatever the scores are"
     elif ahead and behind:
-        level, advice = "note", f"the model is better by {ahead[0]}, {floor} by {behind[0]}"
+        level, advice = "note", f"the model is better by {ahead[0]}, {floors[behind[0]]} by {behind[0]}"
     elif ahead:
         level, advice = "good", "use the model"
     elif behind:
         level, advice = "warning", f"use {floor} rather than the model, which is worse"
     else:
-        level, advice = "note", f"the model and {floor} cannot be told apart; the floor is the simpler one"
+        level, advice = (
+            "note",
+            (
+                f"the model and {floor} cannot be told apart; for effects alone the floor is the simpler one, and the "
+                "model is what also cleans, diagnoses and tells responders"
+            ),
+        )
     text = f"Effects of {_scored(scores)}, against {reference}: {advice}. {'; '.join(numbers)}"
     return Finding(level, "effects", f"{text.strip().rstrip('.')}.")
+
+
+def _floors(by_score: dict[str, str]) -> str:
+    """The best floor, or that of each score where these differ."""
+    if len(set(by_score.values())) <= 1:
+        return next(iter(by_score.values()), "")
+    return " or ".join(f"{floor} (the best by {name})" for name, floor in by_score.items())
 
 
 def _lead(scores: pd.DataFrame, row: pd.Series[Any]) -> tuple[float, float]:
@@ -174,7 +191,7 @@ def _cleaning(scores: pd.DataFrame) -> list[Finding]:
     rows = of_metric(scores, "clean_deviance")
     model = rows[(rows["predictor"] == MODEL) & rows["value"].notna() & rows["floor"].notna()]
     if model.empty:
-        return [] if not attribute(scores, "cleans") else [Finding("note", "cleaning", UNJUDGED)]
+        return _mixing(scores)
     whole, kinds = model.iloc[0], model.iloc[1:]
     text = f"deviance from the true counts {whole['value']:.4g}, {whole['best_floor']} {whole['floor']:.4g}"
     worse = kinds[kinds["low"] > kinds["floor"]]
@@ -190,7 +207,33 @@ def _cleaning(scores: pd.DataFrame) -> list[Finding]:
     return [Finding(level, "cleaning", f"Cleaned cells: {advice}; {text}.")]
 
 
+def _mixing(scores: pd.DataFrame) -> list[Finding]:
+    """Where the true counts are not known: whether cleaned cells stand among passing ones as other passing cells do."""
+    rows = of_metric(scores, "mixing_failed_neighbours").set_index("predictor")["value"].astype(float).dropna()
+    if not {WITHOUT_LABEL, AS_MEASURED, REAL} <= set(rows.index):
+        return [] if not attribute(scores, "cleans") else [Finding("note", "cleaning", f"{UNJUDGED} {PLANT}")]
+    cleaned, raw, real = (float(rows[name]) for name in (WITHOUT_LABEL, AS_MEASURED, REAL))
+    text = f"of a failed cell's neighbours, {cleaned:.0%} failed too (as measured {raw:.0%}; passing ones {real:.0%})"
+    level: Level
+    if raw - real < APART:
+        level, advice = "note", "failed cells hardly stand apart from passing ones of their perturbation as they are"
+    elif raw - cleaned >= HALFWAY * (raw - real):
+        level, advice = "good", "they stand among passing cells nearly as real ones do"
+    elif cleaned < raw:
+        level, advice = "note", "they still stand apart from passing cells"
+    else:
+        level, advice = "warning", "they stand no nearer to passing cells than before: do not use them"
+    return [Finding(level, "cleaning", f"Cleaned cells (label unused): {advice}; {text}. {PLANT}")]
+
+
+APART = 0.02
+"""Share of neighbours that fail beyond that of passing cells from which failed cells stand apart."""
+
 UNJUDGED = (
-    "Cleaned cells are not judged, because the true counts of failed cells are not known. plant_artifacts damages "
-    "passing cells of these data, whose true counts are then known."
+    "Cleaned cells are not judged, because the true counts of failed cells are not known, and too few were held out to "
+    "look at what stands beside them."
+)
+PLANT = (
+    "Whether their counts are right needs true ones: plant_artifacts damages passing cells of these data, and "
+    "evaluate(truth=...) takes a layer of true counts."
 )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cradlevae.data.experiment import DataFields, Experiment
-from cradlevae.data.labels import Condition, in_context, requested_conditions
+from cradlevae.data.labels import Condition, condition_name, in_context, requested_conditions, singles_of
 from cradlevae.errors import DataError
 from cradlevae.model.trained import TrainedModel
 from cradlevae.utils.checks import shown, texts
@@ -176,6 +176,12 @@ def answerable_cells(model: TrainedModel, data: Experiment, needed: BoolArray, o
             stacklevel=4,
         )
     return known
+
+
+def never_alone(model: TrainedModel, conditions: Iterable[Condition]) -> list[str]:
+    """Single perturbations of some conditions that no training cell has alone, in any context."""
+    singles = dict.fromkeys(single for condition in conditions for single in singles_of(condition))
+    return [single for single in singles if str(condition_name((single,))) not in model.n_cells]
 
 
 def need_artifact(model: TrainedModel, what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cradlevae.data.labels import CONTROL, Condition
+from cradlevae.data.labels import CONTROL, Condition, base_of
 from cradlevae.model.estimation.effect_estimator import Contrast, Scale, effects_of, estimate_effects
 from cradlevae.model.estimation.effect_posterior import LAYERS, EffectPosterior
 from cradlevae.model.estimation.effect_residual import EffectResidual
@@ -25,10 +26,12 @@ from cradlevae.query.arguments import (
     asked_conditions,
     asked_names,
     checked_error,
+    never_alone,
 )
 from cradlevae.query.effects_table import targets_of
 from cradlevae.utils.checks import check_choice, flag, probability, real_number, seed_number, whole_number
 from cradlevae.utils.constants import TARGET_SUM
+from cradlevae.utils.names import listed
 from cradlevae.utils.progress import track_slow
 from cradlevae.utils.types import Float32Array
 
@@ -109,6 +112,7 @@ def effects(
     )  # fmt: skip
     asked = asked_conditions(model, measured_conditions(model) if perturbations is None else perturbations, context)
     conditions = tuple(dict.fromkeys(asked.values()))
+    _warn_of_parts(model, conditions)
     dosage = model.dosage(conditions)
     answer = contrast_effects(model, effects_of(conditions, dosage, settings.parts(conditions, dosage)), settings)
     answer.obs["n_cells"] = [n_cells_of(model, condition) for condition in conditions]
@@ -243,6 +247,17 @@ def measured_conditions(model: TrainedModel) -> list[Condition]:
 def n_cells_of(model: TrainedModel, condition: Condition) -> int:
     """Passing training cells of a condition, in its context where it has one."""
     return model.n_cells.get(str(condition), 0)
+
+
+def _warn_of_parts(model: TrainedModel, conditions: Sequence[Condition]) -> None:
+    """Warn of perturbations that are asked for alone, or in new combinations, and have no training cells alone."""
+    unmeasured = [condition for condition in conditions if base_of(condition) not in model.n_cells]
+    if names := never_alone(model, unmeasured):
+        warnings.warn(
+            f"no training cell has {listed(names)} alone: the effect alone, and in combinations without training "
+            "cells, is a guess from other combinations, and its interval may be too narrow",
+            stacklevel=4,
+        )
 
 
 def _as_written(effects: ad.AnnData, asked: Mapping[str, Condition]) -> ad.AnnData:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.factors import factor_names
+from cradlevae.data.labels import singles_of
 from cradlevae.data.qc.balance import batch_balance, cells_lost, perturbation_balance
 from cradlevae.data.qc.confounding import confounding_test
 from cradlevae.data.qc.criteria import QC_KEY
@@ -16,6 +17,7 @@ from cradlevae.errors import DataError
 from cradlevae.evaluation.evaluate import evaluate, measured_effects_of
 from cradlevae.evaluation.reference_effects import ReferenceCells, check_reference
 from cradlevae.evaluation.score_table import check_scores
+from cradlevae.evaluation.verdict import verdict
 from cradlevae.model.trained import TrainedModel
 from cradlevae.query.counterfactual import clean
 from cradlevae.query.signature import artifact_signature
@@ -221,14 +223,20 @@ def _content(
         tables |= {"Sizes of batches": batch_balance(data), "Cells of perturbations": perturbation_balance(data)}
     payload = {"effects": packed_effects(predicted, symbols, conditions), "map": effect_map(predicted, symbols)}
     return Content(
-        scores, unscored, figures, tables, _steps(model, data, confounding), payload | {"cells": cells},
-        _record(model, data, scores, reference),
+        scores, unscored, figures, tables, _steps(model, data, confounding, scores), _drawn(adata),
+        payload | {"cells": cells}, _record(model, data, scores, reference),
     )  # fmt: skip
 
 
-def _steps(model: TrainedModel, data: Experiment, confounding: pd.DataFrame) -> list[tuple[str, str]]:
+def _steps(
+    model: TrainedModel, data: Experiment, confounding: pd.DataFrame, scores: pd.DataFrame | None
+) -> list[tuple[str, str]]:
     """What to do next with this model."""
-    steps = [("Rank the genes of your perturbations: the section Effects, or", "cv.effects_table(model.effects())")]
+    steps = []
+    findings = [] if scores is None else verdict(scores)
+    if any(finding.topic == "training" and finding.level == "warning" for finding in findings):
+        steps.append(("Train on before you rely on the numbers of this page (the verdict says why):", "model.train()"))
+    steps.append(("Rank the genes of your perturbations: the section Effects, or", "cv.effects_table(model.effects())"))
     flagged = [str(name) for name in confounding.loc[confounding["flagged"], "perturbation"]]
     if flagged:
         steps.append(
@@ -238,7 +246,8 @@ def _steps(model: TrainedModel, data: Experiment, confounding: pd.DataFrame) -> 
     if model.declaration.artifact and data.failed.any():
         steps.append(("Give failed cells back to the analysis (the section Cells says which twin serves what):",
                       "model.clean(adata, use_label=False)"))  # fmt: skip
-    if model.declaration.treatments != "conditions" and len(model.trained) > 1:
+    combined = any(len(singles_of(name)) > 1 for name in data.conditions)
+    if combined and model.declaration.treatments != "conditions" and len(model.trained) > 1:
         pair = "+".join(model.trained[:2])
         steps.append(("Ask for combinations that nobody has measured:", f'model.effects(["{pair}"])'))
     return steps
@@ -304,5 +313,14 @@ def _artifact(model: TrainedModel, cells: AnnDataLike) -> tuple[dict[str, Any], 
 
 def _sample(adata: AnnDataLike) -> Any:
     """At most :data:`MOST_CELLS` cells, taken at equal distances."""
-    step = max(1, -(-adata.n_obs // MOST_CELLS))
-    return adata[::step]
+    return adata[:: _every(adata)]
+
+
+def _every(adata: AnnDataLike) -> int:
+    return max(1, -(-adata.n_obs // MOST_CELLS))
+
+
+def _drawn(adata: AnnDataLike) -> str:
+    """Which cells are drawn, where not all are."""
+    step = _every(adata)
+    return "" if step == 1 else f"One cell in {step} of all {adata.n_obs:,} is drawn, passing and failed alike."

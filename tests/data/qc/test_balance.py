@@ -88,6 +88,19 @@ def test_sizes_and_cells_that_can_be_compared() -> None:
     assert cells_lost(perturbation_balance(data)) == pytest.approx(1 - rows["n_effective"].sum() / 120)
 
 
+def test_contexts_are_compared_with_their_own_controls() -> None:
+    donor = np.tile(["p", "q", "r", "s"], 100)
+    labels, batch = np.repeat(["control", "A"], 200), np.full(400, "x")
+    counts = np.random.default_rng(0).poisson(5.0, (400, 20))
+    even = perturbation_balance(experiment(counts, labels, batch, donor=donor))
+    assert even["n_compared"].tolist() == [50] * 4
+    np.testing.assert_allclose(even["lost"], 0, atol=1e-9)
+    batch[np.flatnonzero((labels == "A") & (donor == "p"))[:25]] = "y"  # without controls there
+    uneven = perturbation_balance(experiment(counts, labels, batch, donor=donor)).set_index("condition")
+    assert uneven.loc["A in p", "n_compared"] == 25
+    np.testing.assert_allclose(uneven["lost"], [0.5, 0, 0, 0], atol=0.02)
+
+
 def test_one_batch_has_no_table_and_costs_nothing() -> None:
     counts, labels, batch = design(2, 0.0)
     data = experiment(counts, labels, np.full_like(batch, "x"))

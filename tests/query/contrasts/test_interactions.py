@@ -100,6 +100,24 @@ def test_what_is_no_pair_is_refused(model: cv.CradleVAE, tiny_options: dict[str,
     assert not singles.interactions("A+B", error=9).obs["measured"].any()
 
 
+def test_pairs_whose_singles_were_not_measured_are_refused(
+    simulated: ad.AnnData, tiny_options: dict[str, Any], quick: dict[str, Any]
+) -> None:
+    cells = simulated[simulated.obs["perturbation"] != "A"].copy()
+    model = cv.CradleVAE(cells, split=cv.split(cells, "cells", seed=0), **tiny_options)
+    model.train(1, **quick)
+    pairs = sorted({name for name in cells.obs["perturbation"] if "+" in name})
+    with_a = next(name for name in pairs if name.startswith("A+"))
+    with pytest.raises(cv.DataError, match="no training cell has A alone"):
+        model.interactions(with_a, error=9)
+    with pytest.warns(UserWarning, match=r"pairs are left out, because no training cell has .* alone: 'A\+"):
+        found = model.interactions(error=9)
+    assert list(found.obs_names) == [name for name in pairs if not name.startswith("A+")]
+    with pytest.warns(UserWarning, match="no training cell has 'A' alone: the effect alone"):
+        assert model.effects(["A", pairs[-1]], error=9).obs["n_cells"].tolist()[0] == 0
+    assert model.effects(with_a, error=9).n_obs == 1  # measured, and without a warning
+
+
 def test_they_are_nearer_to_the_truth_than_the_plain_difference(
     tiny_options: dict[str, Any], quick: dict[str, Any]
 ) -> None:

@@ -6,16 +6,18 @@ spread over batches differently, and is impossible where a batch has no controls
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
 from cradlevae.data.experiment import Experiment
 from cradlevae.data.factors import Factor, strata_codes
-from cradlevae.data.labels import base_of
+from cradlevae.data.labels import base_of, context_of
 from cradlevae.data.moments import ConditionMoments, condition_moments
 from cradlevae.data.storage.stored_matrix import subset_rows
 from cradlevae.data.strata import stratum_weights
-from cradlevae.utils.types import FloatArray, IndexArray, IntArray
+from cradlevae.utils.types import BoolArray, FloatArray, IndexArray, IntArray
 
 ENOUGH_CONTROLS = 5
 """Passing controls that a batch and the others need for the difference between them to be given."""
@@ -132,17 +134,31 @@ def perturbation_balance(data: Experiment) -> pd.DataFrame:
     passing = np.flatnonzero(~data.failed)
     condition, strata = data.condition[passing], data.strata[passing]
     n_cells = np.bincount(condition, minlength=len(data.conditions))
-    weights = stratum_weights(condition, strata, len(data.conditions), 0)
+    n_compared, n_effective = np.zeros(len(n_cells), dtype=np.int64), np.zeros(len(n_cells))
+    for own, cells in _contexts(data, passing):
+        weights = stratum_weights(condition[cells], strata[cells], len(data.conditions), 0)
+        n_compared[own], n_effective[own] = weights.n_cells.sum(axis=1)[own], weights.n_effective[own]
     rows = np.flatnonzero((n_cells > 0) & (np.arange(len(n_cells)) > 0))
     return pd.DataFrame(
         {
             "condition": [str(data.conditions[row]) for row in rows],
             "n_cells": n_cells[rows],
-            "n_compared": weights.n_cells.sum(axis=1)[rows],
-            "n_effective": weights.n_effective[rows],
-            "lost": 1.0 - weights.n_effective[rows] / n_cells[rows],
+            "n_compared": n_compared[rows],
+            "n_effective": n_effective[rows],
+            "lost": 1.0 - n_effective[rows] / n_cells[rows],
         }
     )
+
+
+def _contexts(data: Experiment, passing: IndexArray) -> Iterator[tuple[BoolArray, BoolArray]]:
+    """Which conditions and which of the passing cells belong to each context, whose controls are all that there are."""
+    of_condition = np.array([context_of(name) or "" for name in data.conditions])
+    context = data.varied_by("context")
+    for name in np.unique(of_condition[1:]):
+        inside = np.ones(len(passing), dtype=bool)
+        if name and context is not None:
+            inside = context.codes[passing] == list(context.levels).index(name)
+        yield of_condition == name, inside
 
 
 def cells_lost(balance: pd.DataFrame) -> float:

@@ -19,7 +19,6 @@ from cradlevae.evaluation.floors.shrinkage import (
     moderated_errors,
     multivariate_effects,
     seen_effects,
-    shrink,
     shrinkage,
 )
 from cradlevae.evaluation.floors.training_moments import shared_controls
@@ -71,25 +70,53 @@ def _error_of(estimate: Callable[[ConditionMoments], Effects]) -> FloorFunction:
     return error
 
 
-def _shrunk_error(
-    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
-) -> FloatArray:
-    """Standard deviation a posteriori: what is shrunk by a factor f keeps f of its error's variance."""
-    effects = seen_effects(train)
+def _shrunk(train: ConditionMoments, *, singles: bool = False) -> Effects:
+    """Effects, or those of single perturbations, shrunk by a scale of the gene, with deviations a posteriori.
+
+    What is shrunk by a factor f keeps f of its error's variance. Singles alone set τ² of their sums: combinations move
+    genes further and would undo part of the shrinkage.
+    """
+    effects, errors = seen_effects(train), moderated_errors(train)
+    if singles:
+        effects, errors = _singles(effects), _singles(errors)
     kept = shrinkage(effects.value, effects.standard_error)
-    deviation = moderated_errors(train).standard_error * np.sqrt(kept)
-    return _look_up(replace(effects, value=deviation), conditions)
+    return replace(effects, value=kept * effects.value, standard_error=np.sqrt(kept) * errors.standard_error)
 
 
 def _additive_error(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
 ) -> FloatArray:
-    """All singles are measured against the same controls, whose error is added once for each pair of members."""
-    singles, base = _singles(moderated_errors(train)), control_row(train)
-    squared = replace(singles, value=singles.standard_error**2)
-    shared = np.array([shared_controls(train, _singles_within(condition)) for condition in conditions])[:, None]
+    """Standard errors of sums of the effects of single perturbations."""
+    return _errors_of_sums(_singles(moderated_errors(train)), train, conditions)
+
+
+def _errors_of_sums(singles: Effects, train: ConditionMoments, conditions: Sequence[str]) -> FloatArray:
+    """Errors of sums of effects of single perturbations, of which these have their standard errors, shrunk ones or not.
+
+    All singles are measured against the same controls, whose error is added once for each pair of members, as far as
+    shrinkage has left it.
+    """
+    measured, base = _singles(moderated_errors(train)), control_row(train)
+    shared = np.array([shared_controls(train, _singles_within(condition)) for condition in conditions])
     of_control = moderated_variance(train)[base] / train.n_cells[base]
-    return np.asarray(np.sqrt(_of_singles(squared, conditions, np.sum) + shared * of_control))
+    answer = np.empty((len(conditions), train.mean.shape[1]))
+    for row, condition in enumerate(conditions):
+        error, unshrunk = (
+            _look_up(replace(effects, value=effects.standard_error), _singles_within(condition)) ** 2
+            for effects in (singles, measured)
+        )
+        kept = np.divide(error, unshrunk, out=np.zeros_like(error), where=unshrunk > 0).clip(0, 1).mean(axis=0)
+        answer[row] = error.sum(axis=0) + shared[row] * kept**2 * of_control
+    return np.sqrt(answer)
+
+
+def _additive_posterior(estimate: Callable[..., Effects]) -> FloorFunction:
+    """The errors of sums of effects of single perturbations that are shrunk on their own."""
+
+    def error(train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]) -> FloatArray:
+        return _errors_of_sums(estimate(train, singles=True), train, conditions)
+
+    return error
 
 
 @floor("training_mean", "mean of the perturbation's own training cells", error=_error_of(moderated_errors))
@@ -99,9 +126,9 @@ def _training_mean(
     return _look_up(seen_effects(train), conditions)
 
 
-@floor("shrunk_mean", "training mean, shrunk by empirical Bayes", error=_shrunk_error)
+@floor("shrunk_mean", "training mean, shrunk by empirical Bayes", error=_error_of(_shrunk))
 def _shrunk_mean(train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]) -> FloatArray:
-    return _look_up(_shrunk(seen_effects(train)), conditions)
+    return _look_up(_shrunk(train), conditions)
 
 
 @floor("lowrank_shrunk_mean", "training mean at low rank plus its shrunk residual", needs_validation=True)
@@ -139,22 +166,33 @@ def _additive(train: ConditionMoments, validation: ConditionMoments | None, cond
     return _of_singles(_singles(seen_effects(train)), conditions, np.sum)
 
 
-@floor("additive_shrunk", "control plus the shrunk effects of the single perturbations")
+@floor(
+    "additive_shrunk",
+    "control plus the shrunk effects of the single perturbations",
+    error=_additive_posterior(_shrunk),
+)
 def _additive_shrunk(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
 ) -> FloatArray:
-    # Singles alone set τ²: combinations move genes further and would undo part of the shrinkage.
-    return _of_singles(_shrunk(_singles(seen_effects(train))), conditions, np.sum)
+    return _of_singles(_shrunk(train, singles=True), conditions, np.sum)
 
 
-@floor("additive_hierarchical", "control plus the hierarchically shrunk effects of the single perturbations")
+@floor(
+    "additive_hierarchical",
+    "control plus the hierarchically shrunk effects of the single perturbations",
+    error=_additive_posterior(hierarchical_effects),
+)
 def _additive_hierarchical(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
 ) -> FloatArray:
     return _of_singles(hierarchical_effects(train, singles=True), conditions, np.sum)
 
 
-@floor("additive_multivariate", "control plus the effects of the single perturbations, shrunk together")
+@floor(
+    "additive_multivariate",
+    "control plus the effects of the single perturbations, shrunk together",
+    error=_additive_posterior(multivariate_effects),
+)
 def _additive_multivariate(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
 ) -> FloatArray:
@@ -234,11 +272,6 @@ def _look_up(effects: Effects, conditions: Sequence[str]) -> FloatArray:
         if condition in row:
             answer[position] = effects.value[row[condition]]
     return answer
-
-
-def _shrunk(effects: Effects) -> Effects:
-    value = shrink(effects.value, effects.standard_error)
-    return Effects(effects.names, value, effects.standard_error, effects.genes)
 
 
 def _singles(effects: Effects) -> Effects:

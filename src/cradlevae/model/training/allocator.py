@@ -10,10 +10,10 @@ from __future__ import annotations
 import ctypes
 import sys
 
-LARGE = 16 << 20
-"""Bytes from which an array gets pages of its own, which go back when it is freed."""
+LARGE, LARGE_AFTERWARDS = 16 << 20, 2 << 20
+"""Bytes from which an array gets pages of its own, which go back when it is freed; while training, and afterwards."""
 
-KEPT = 512 << 20
+KEPT = 64 << 20
 """Bytes at the end of the heap that are kept when they are free."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -27,8 +27,9 @@ def keep_memory() -> None:
 
 
 def return_memory() -> None:
-    """Give what was kept back to the system (glibc; elsewhere nothing happens)."""
+    """Give what was kept back to the system, and from now on arrays as they are freed (glibc)."""
     if (libc := _glibc()) is not None:
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE_AFTERWARDS)
         libc.malloc_trim(0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,11 +16,12 @@ from cradlevae.model.estimation.effect_estimator import Contrast, effects_of
 from cradlevae.model.estimation.effect_posterior import EffectPosterior
 from cradlevae.model.estimation.streams import stream_seed
 from cradlevae.model.trained import TrainedModel
-from cradlevae.query.arguments import asked_conditions, asked_names
+from cradlevae.query.arguments import asked_conditions, asked_names, never_alone
 from cradlevae.query.contrasts.interaction_fit import CLASSES, Fit, cosine, interaction_class, projection
 from cradlevae.query.effects import Added, Settings, contrast_effects, n_cells_of
 from cradlevae.query.effects_table import targets_of
 from cradlevae.utils.checks import texts
+from cradlevae.utils.names import listed
 from cradlevae.utils.types import FloatArray
 
 FITS = 500
@@ -47,7 +49,8 @@ def interactions(
     model
         A trained model.
     pairs
-        Pairs, e.g. ``["A+B", "A+C"]``, measured or not; ``None`` for all pairs of the data.
+        Pairs, e.g. ``["A+B", "A+C"]``, measured or not; ``None`` for all pairs of the data whose single perturbations
+        were measured alone, too (a warning names the others).
     credible
         Probability of the credible intervals.
     error
@@ -86,6 +89,11 @@ def interactions(
     for label, condition in asked.items():
         if len(singles_of(condition)) != 2:
             raise DataError(f"pairs has {label!r}, which is not a pair of perturbations; give pairs such as 'A+B'")
+        if unknown := never_alone(model, [condition]):
+            raise DataError(
+                f"no training cell has {' or '.join(unknown)} alone, so what {label} does beyond the sum of both "
+                "cannot be told"
+            )
     parts = {label: _with_singles(model, condition, context) for label, condition in asked.items()}
     singles = tuple(dict.fromkeys(single for conditions in parts.values() for single in conditions[1:]))
     alone = contrast_effects(model, _effects(model, singles, settings), settings)
@@ -114,15 +122,23 @@ def interactions(
 
 
 def _pairs_of_data(model: TrainedModel) -> list[Condition]:
-    """Pairs of the data, measured in training or held out, that the model can answer for."""
+    """Pairs of the data, measured in training or held out, that the model can answer for; a warning names others."""
     model.bank()  # an untrained model has none, and says so
     known = asked_names(model.fields, list(model.conditions), model.perturbations).values()
     pairs = [condition for condition in known if len(singles_of(condition)) == 2]
-    alone = {single: condition_name((single,)) for pair in pairs for single in singles_of(pair)}
-    answerable = set(model.answerable([*pairs, *alone.values()]))
-    found = [pair for pair in pairs if {pair, *(alone[single] for single in singles_of(pair))} <= answerable]
+    found = [pair for pair in pairs if model.answerable([pair]) and not never_alone(model, [pair])]
     if not found:
-        raise DataError("the data have no pair whose single perturbations are known; name pairs, e.g. pairs=['A+B']")
+        raise DataError(
+            "the data have no pair whose single perturbations both have training cells alone; name pairs of those that "
+            "have, e.g. pairs=['A+B']"
+        )
+    if len(found) < len(pairs):
+        left_out = [str(pair) for pair in pairs if pair not in found]
+        warnings.warn(
+            f"{len(left_out)} of {len(pairs)} pairs are left out, because no training cell has one of their "
+            f"perturbations alone: {listed(left_out)}",
+            stacklevel=4,
+        )
     return found
 
 

@@ -33,7 +33,7 @@ CERTAIN = 0.8
 
 
 def interactions(interactions: AnnDataLike, *, n_labels: int = 8, ax: Axes | None = None) -> Figure | Axes:
-    """Map of pairs: magnitude of the fit of each pair on its singles against its similarity to them, by class.
+    """Map of pairs: magnitude of the fit of each pair on its singles against the similarity of these, by class.
 
     One pair gene by gene is :func:`cradlevae.pl.volcano` of the same object.
 
@@ -82,7 +82,7 @@ def interactions(interactions: AnnDataLike, *, n_labels: int = 8, ax: Axes | Non
         say_instead(drawn, "no pair has a fit on its singles")
         return one_panel_done(drawn, ax, title)
     _points(drawn, obs, x, y, known, measured)
-    name_axes(drawn, x="magnitude of the fit on the singles", y="similarity to the singles")
+    name_axes(drawn, x="magnitude of the fit on the singles", y="similarity of the singles")
     drawn.axvline(np.sqrt(2), color=MUTED, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1)
     drawn.margins(0.12)
     drawn.legend(

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TWINS = {
-    "To look at a cell, or to cluster cells: the twin without its label, clean(adata, use_label=False)": (
-        "It is decoded from what the cell itself shows. Its X are counts that can stand beside those of real cells; "
-        "layers['expected'] is the smooth mean, for the profile of one cell, and must not be mixed with real cells."
+    "To look at one cell (what would this gene have been?): the twin with its label, clean(adata)": (
+        "Its layers['expected'] is the smooth mean of all that is known of the cell, its perturbation included, with "
+        "layers['uncertainty']; it must not be mixed with real cells."
     ),
-    "To complete the cells of a perturbation: the twin with its label, clean(adata), which is the published one": (
-        "It also holds what the model believes of the cell's perturbation. Effects or differential expression measured "
-        "on these twins only repeat the model, so do not measure them here."
+    "To cluster cells, or draw them beside real ones: X of the twin without its label, clean(adata, use_label=False)": (
+        "It is decoded from what the cell itself shows, and X holds counts that can stand beside those of real cells. "
+        "With labels, clusters by perturbation would only repeat the model."
     ),
     "For effects and differential expression: no twin": (
         "Take model.effects() (the section Effects), or test the real cells that passed quality control."
@@ -57,6 +57,8 @@ class Content:
         Tables of the screen by heading.
     steps
         What to do next: sentences and code.
+    sample
+        Which cells are drawn, a sentence; empty for all.
     data
         What the code of the page reads.
     record
@@ -68,6 +70,7 @@ class Content:
     figures: Mapping[str, Figure]
     tables: Mapping[str, pd.DataFrame]
     steps: Sequence[tuple[str, str]]
+    sample: str
     data: dict[str, Any]
     record: Mapping[str, Any]
 
@@ -114,7 +117,8 @@ def _cells(content: Content) -> Section:
         return Section("Cells", "", "")
     reading = (
         "Failed cells as measured (left), and replaced by their twins without their label (right). Good twins lie "
-        "among the passing cells, those of their own perturbation first, and form no island of their own."
+        "among the passing cells, those of their own perturbation first, and form no island of their own. "
+        f"{content.sample}"
     )
     plot = _own("cells.html")
     uses = f"<h3>Which twin serves what</h3>\n{uses_html(TWINS)}"
@@ -124,7 +128,8 @@ def _cells(content: Content) -> Section:
 def _damage(content: Content) -> Section:
     reading = (
         "What happened to the cells that failed, and what the artifact does to each gene. Kinds that you expect of "
-        "your protocol, and genes such as mitochondrial ones among those that rise, speak for the model."
+        "your protocol, and genes such as mitochondrial ones among those that rise, speak for the model. "
+        f"{content.sample}"
     )
     return Section("Damage", reading, _figures(content, "Damage", "Artifact signature"))
 
