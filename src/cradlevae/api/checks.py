@@ -90,7 +90,9 @@ def check_split(data: Experiment, split: Split, config: ModelConfig) -> None:
     if not data.is_control[train].any():
         raise DataError(f"no {passing}control cells are in the training part of the split; move some there")
     if data.is_control[train].all():
-        raise DataError("all training cells are controls, so there is no perturbation to learn; is it the right column?")
+        raise DataError(
+            "all training cells are controls, so there is no perturbation to learn; is it the right column?"
+        )
     _check_unseen(data, split, train, config)
     if config.objective != "released":  # the published model knows no batches
         _warn_of_strata(data, train)
