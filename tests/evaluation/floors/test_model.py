@@ -90,7 +90,7 @@ def test_errors_are_those_of_the_means(adata: ad.AnnData, split: cv.Split) -> No
 
 
 def test_errors_of_shrunk_sums_are_those_of_the_truth() -> None:
-    """Effects of a prior whose scale is known, as they are many; a tenth of the error of a sum is of shared controls."""
+    """Effects of a prior whose scale is known, as they are many; controls are a tenth of the error of a sum."""
     random = np.random.default_rng(0)
     singles, n_genes = [f"P{number}" for number in range(200)], 400
     n_cells = np.array([200, *[40] * 200])
