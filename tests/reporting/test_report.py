@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import cradlevae as cv
+from cradlevae.reporting import report
 from cradlevae.reporting.webpage import all_effects
 from cradlevae.reporting.webpage.packing import unpacked
 
@@ -84,6 +85,17 @@ def test_failed_cells_of_perturbations_without_training_cells_are_shown(tmp_path
     cells = data_of(cv.report(model, adata, tmp_path / "report.html"))["cells"]
     assert unseen <= set(cells["perturbations"])
     assert cells["damages"]
+
+
+def test_one_cell_in_so_many_is_drawn_whatever_the_index_types(
+    model: cv.CradleVAE, simulated: ad.AnnData, scores: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "MOST_CELLS", simulated.n_obs // 2)
+    cells = simulated.copy()
+    cells.X.indptr = cells.X.indptr.astype(np.int64)  # as in files that were concatenated on disk
+    path = cv.report(model, cells, tmp_path / "report.html", scores)
+    assert f"One cell in 2 of all {simulated.n_obs:,} is drawn" in path.read_text(encoding="utf-8")
+    assert len(unpacked(data_of(path)["cells"]["failed"])) == -(-simulated.n_obs // 2)
 
 
 def test_without_scores_it_scores_the_model(model: cv.CradleVAE, simulated: ad.AnnData, tmp_path: Path) -> None:

@@ -137,9 +137,14 @@ class JointPosterior:
     def mixed(self, weight: float) -> tuple[Float32Array, Float32Array]:
         """Mean and variance of the mixture in which ``apart`` has this weight."""
         part = np.float32(weight)
-        away = self.apart - self.together
-        variance = part * self.apart_variance + (1 - part) * self.together_variance
-        return self.together + part * away, variance + part * (1 - part) * away**2
+        mean, variance = np.empty_like(self.apart), np.empty_like(self.apart)
+        for genes in gene_blocks(*mean.shape):
+            together = self.together[:, genes]
+            away = self.apart[:, genes] - together
+            mean[:, genes] = together + part * away
+            of_both = part * self.apart_variance[:, genes] + (1 - part) * self.together_variance[:, genes]
+            variance[:, genes] = of_both + part * (1 - part) * away**2
+        return mean, variance
 
 
 def joint_shrink(
@@ -167,8 +172,9 @@ def joint_shrink(
         n_cells[rows], n_controls, within = pool.n_cells, pool.n_controls, pool.within
         told = pool.n_cells > SCARCE * np.median(pool.n_cells)
         rows[rows] = told
+        value, of_told = pool.value[told] - expected[rows], pool.n_cells[told]
+        del pool  # as large as the effects
         together[rows], left[rows] = multivariate_shrink(
-            pool.value[told] - expected[rows], pool.n_cells[told], pool.n_controls, pool.within,
-            loadings=loadings, to_diagonal=TO_DIAGONAL,
-        )  # fmt: skip
+            value, of_told, n_controls, within, loadings=loadings, to_diagonal=TO_DIAGONAL
+        )
     return JointPosterior(together, left, mean, variance, n_cells, n_controls, within)

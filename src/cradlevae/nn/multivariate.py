@@ -74,17 +74,23 @@ def multivariate_shrink(
     """
     known = within > 0
     dtype: type[np.floating[Any]] = np.float64 if len(value) <= FULL else np.float32
-    mean, variance = np.zeros((2, *value.shape), dtype=dtype)
     if not known.any() or not len(value):
+        mean, variance = np.zeros((2, *value.shape), dtype=dtype)
         return mean, variance
     noise = _Noise.of(n_cells, n_controls)
     scale = np.sqrt(within[known]).astype(dtype)
     whitened = noise.whitened(value[:, known].astype(dtype) / scale)  # noise of unit variance, independent
     shared = np.zeros((len(within), 0)) if loadings is None else loadings
     fitted, left = _fit(whitened, noise, shared[known], to_diagonal)
-    mean[:, known] = noise.times(fitted) * scale
-    variance[:, known] = left * scale**2
-    return mean, np.maximum(variance, 0.0, out=variance)
+    fitted = noise.times(fitted)  # tables of thousands of conditions are most of the memory: each is made once
+    fitted *= scale
+    left *= scale**2
+    np.maximum(left, 0.0, out=left)
+    if known.all():
+        return fitted, left
+    mean, variance = np.zeros((2, *value.shape), dtype=dtype)
+    mean[:, known], variance[:, known] = fitted, left
+    return mean, variance
 
 
 @dataclass(frozen=True)
@@ -104,20 +110,26 @@ class _Noise:
     def times(self, table: FloatArray) -> FloatArray:
         """N times a table, (conditions, ·)."""
         axis = self.axis.astype(table.dtype)
-        moved: FloatArray = table + np.multiply.outer(axis, np.asarray(self.bend, table.dtype) * (axis @ table))
-        return np.asarray(moved / self.root_cells.astype(table.dtype)[:, None])
+        moved: FloatArray = np.multiply.outer(axis, np.asarray(self.bend, table.dtype) * (axis @ table))
+        moved += table
+        moved /= self.root_cells.astype(table.dtype)[:, None]
+        return moved
 
     def whitened(self, table: FloatArray) -> FloatArray:
         """N⁻¹ times a table, (conditions, ·)."""
         axis, back = self.axis.astype(table.dtype), np.asarray(1 / (1 + self.bend) - 1, table.dtype)
         moved: FloatArray = table * self.root_cells.astype(table.dtype)[:, None]
-        return np.asarray(moved + np.multiply.outer(axis, back * (axis @ moved)))
+        moved += np.multiply.outer(axis, back * (axis @ moved))
+        return moved
 
 
 def _fit(
     whitened: FloatArray, noise: _Noise, loadings: FloatArray, to_diagonal: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Posterior mean of whitened effects, and variance of the effects themselves, (conditions, genes) each."""
+    """Posterior mean of whitened effects, and variance of the effects themselves, (conditions, genes) each.
+
+    The mean takes the place of the whitened effects.
+    """
     n_conditions = len(whitened)
     squares = np.einsum("cg,cg->g", whitened, whitened, dtype=np.float64)
     excess = np.maximum(squares / n_conditions - 1, 0.05)  # τ² of genes
@@ -160,10 +172,11 @@ def _fit(
     for position, variance in enumerate(variances):  # each has loadings of all genes: one at a time
         one = _GenePosterior.of(float(variance), scale, loadings)
         rows[position], left[position] = one.mean(along[position]), one.variance
-    mean = np.empty_like(whitened)
+    mean, beyond = whitened, (rows - of_others.mean(along)).astype(whitened.dtype)  # in its place
     for start in range(0, n_conditions, TOGETHER):
-        mean[start : start + TOGETHER] = of_others.mean(whitened[start : start + TOGETHER])
-    mean += axes.astype(mean.dtype) @ (rows - of_others.mean(along)).astype(mean.dtype)
+        part = slice(start, start + TOGETHER)
+        mean[part] = of_others.mean(mean[part])
+        mean[part] += axes[part].astype(mean.dtype) @ beyond
     return mean, _variances(axes, left, of_others.variance, noise, whitened.dtype)
 
 
@@ -234,5 +247,8 @@ def _variances(
     """Posterior variance of the effects of each condition, in units of the gene's variance, (conditions, genes)."""
     loaded = (noise.times(axes) ** 2).astype(dtype)  # (conditions, directions)
     variance = loaded @ (factor - of_rest).astype(dtype)
-    variance += np.multiply.outer(noise.whole, of_rest).astype(dtype)
+    whole, of_rest = noise.whole.astype(dtype), of_rest.astype(dtype)
+    for start in range(0, len(variance), TOGETHER):
+        part = slice(start, start + TOGETHER)
+        variance[part] += np.multiply.outer(whole[part], of_rest)
     return np.asarray(variance)

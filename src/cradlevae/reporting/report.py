@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cradlevae.data.experiment import Experiment
@@ -313,7 +314,7 @@ def _artifact(model: TrainedModel, cells: AnnDataLike) -> tuple[dict[str, Any], 
 
 def _sample(adata: AnnDataLike) -> Any:
     """At most :data:`MOST_CELLS` cells, taken at equal distances."""
-    return adata[:: _every(adata)]
+    return adata[np.arange(0, adata.n_obs, _every(adata))]  # scipy takes no steps where index types differ
 
 
 def _every(adata: AnnDataLike) -> int:
