@@ -82,6 +82,7 @@ def draw(model: cv.CradleVAE, cells: ad.AnnData, options: argparse.Namespace) ->
     labels = axes[2].get_xlabel(), axes[2].get_ylabel()
     name_axes(axes[2], x=labels[0], y=labels[1], title=f"What losing {options.condition} does, by gene")
     figure.savefig(options.output, dpi=200)
+    print(f"{len(before):,} failed cells in {options.output}")
 
 
 if __name__ == "__main__":
