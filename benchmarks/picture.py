@@ -14,6 +14,7 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
+from mixing import trained
 
 import cradlevae as cv
 from cradlevae.reporting.cell_map import cell_map
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument("--condition", required=True, help="whose effects are drawn")
     parser.add_argument("--basis", choices=("pca", "umap"), default="umap")
     parser.add_argument("--epochs", type=int, help="at most; by default as many as the package takes")
-    parser.add_argument("--folder", type=Path, help="where the trained model is kept")
+    parser.add_argument("--folder", type=Path, help="where trained models are kept")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=PICTURE)
     options = parser.parse_args()
@@ -38,19 +39,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     adata = ad.read_h5ad(options.data)
     adata.obs["artifact"] = adata.obs["artifact"].astype(bool)
-    model = trained(adata, options)
+    model = trained(adata, 0, options)
     draw(model, adata[model.split.cells("test")].copy(), options)
-
-
-def trained(adata: ad.AnnData, options: argparse.Namespace) -> cv.CradleVAE:
-    """The default model, from its folder where it is there."""
-    if options.folder is not None and options.folder.exists():
-        return cv.CradleVAE.load(options.folder)
-    model = cv.CradleVAE(adata, split=cv.split(adata, "cells", seed=0), seed=0)
-    model.train(options.epochs, progress=False, seed=0)
-    if options.folder is not None:
-        model.save(options.folder)
-    return model
 
 
 def draw(model: cv.CradleVAE, cells: ad.AnnData, options: argparse.Namespace) -> None:

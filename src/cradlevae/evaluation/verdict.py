@@ -102,12 +102,10 @@ def _of_reference(scores: pd.DataFrame, reference: str) -> Finding:
     elif behind:
         level, advice = "warning", f"use {floor} rather than the model, which is worse"
     else:
-        level, advice = (
-            "note",
-            (
-                f"the model and {floor} cannot be told apart; for effects alone the floor is the simpler one, and the "
-                "model is what also cleans, diagnoses and tells responders"
-            ),
+        level = "note"
+        advice = (
+            f"the model and {floor} cannot be told apart; for effects alone the floor is the simpler one, and the "
+            "model is what also cleans, diagnoses and tells responders"
         )
     text = f"Effects of {_scored(scores)}, against {reference}: {advice}. {'; '.join(numbers)}"
     return Finding(level, "effects", f"{text.strip().rstrip('.')}.")

@@ -76,45 +76,38 @@ def _shrunk(train: ConditionMoments, *, singles: bool = False) -> Effects:
     What is shrunk by a factor f keeps f of its error's variance. Singles alone set τ² of their sums: combinations move
     genes further and would undo part of the shrinkage.
     """
-    effects, errors = seen_effects(train), moderated_errors(train)
-    if singles:
-        effects, errors = _singles(effects), _singles(errors)
+    effects, errors = seen_effects(train), _measured(train, singles=singles)
+    effects = _singles(effects) if singles else effects
     kept = shrinkage(effects.value, effects.standard_error)
     return replace(effects, value=kept * effects.value, standard_error=np.sqrt(kept) * errors.standard_error)
 
 
-def _additive_error(
-    train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
-) -> FloatArray:
-    """Standard errors of sums of the effects of single perturbations."""
-    return _errors_of_sums(_singles(moderated_errors(train)), train, conditions)
+def _measured(train: ConditionMoments, *, singles: bool) -> Effects:
+    """Effects as they were measured, with their standard errors."""
+    errors = moderated_errors(train)
+    return _singles(errors) if singles else errors
 
 
-def _errors_of_sums(singles: Effects, train: ConditionMoments, conditions: Sequence[str]) -> FloatArray:
-    """Errors of sums of effects of single perturbations, of which these have their standard errors, shrunk ones or not.
+def _error_of_sums(estimate: Callable[..., Effects]) -> FloorFunction:
+    """The errors of sums of effects of single perturbations, which are estimated with errors of their own.
 
     All singles are measured against the same controls, whose error is added once for each pair of members, as far as
     shrinkage has left it.
     """
-    measured, base = _singles(moderated_errors(train)), control_row(train)
-    shared = np.array([shared_controls(train, _singles_within(condition)) for condition in conditions])
-    of_control = moderated_variance(train)[base] / train.n_cells[base]
-    answer = np.empty((len(conditions), train.mean.shape[1]))
-    for row, condition in enumerate(conditions):
-        error, unshrunk = (
-            _look_up(replace(effects, value=effects.standard_error), _singles_within(condition)) ** 2
-            for effects in (singles, measured)
-        )
-        kept = np.divide(error, unshrunk, out=np.zeros_like(error), where=unshrunk > 0).clip(0, 1).mean(axis=0)
-        answer[row] = error.sum(axis=0) + shared[row] * kept**2 * of_control
-    return np.sqrt(answer)
-
-
-def _additive_posterior(estimate: Callable[..., Effects]) -> FloorFunction:
-    """The errors of sums of effects of single perturbations that are shrunk on their own."""
 
     def error(train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]) -> FloatArray:
-        return _errors_of_sums(estimate(train, singles=True), train, conditions)
+        base = control_row(train)
+        of_control = moderated_variance(train)[base] / train.n_cells[base]
+        own, measured = (
+            replace(effects, value=effects.standard_error**2)
+            for effects in (estimate(train, singles=True), _measured(train, singles=True))
+        )
+        answer = np.empty((len(conditions), train.mean.shape[1]))
+        for row, members in enumerate(map(_singles_within, conditions)):
+            left, before = _look_up(own, members), _look_up(measured, members)
+            kept = np.divide(left, before, out=np.zeros_like(left), where=before > 0).clip(0, 1).mean(axis=0)
+            answer[row] = left.sum(axis=0) + shared_controls(train, members) * kept**2 * of_control
+        return np.sqrt(answer)
 
     return error
 
@@ -161,7 +154,7 @@ def _multivariate_shrunk_mean(
     return _look_up(multivariate_effects(train), conditions)
 
 
-@floor("additive", "control plus the effects of the single perturbations", error=_additive_error)
+@floor("additive", "control plus the effects of the single perturbations", error=_error_of_sums(_measured))
 def _additive(train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]) -> FloatArray:
     return _of_singles(_singles(seen_effects(train)), conditions, np.sum)
 
@@ -169,7 +162,7 @@ def _additive(train: ConditionMoments, validation: ConditionMoments | None, cond
 @floor(
     "additive_shrunk",
     "control plus the shrunk effects of the single perturbations",
-    error=_additive_posterior(_shrunk),
+    error=_error_of_sums(_shrunk),
 )
 def _additive_shrunk(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
@@ -180,7 +173,7 @@ def _additive_shrunk(
 @floor(
     "additive_hierarchical",
     "control plus the hierarchically shrunk effects of the single perturbations",
-    error=_additive_posterior(hierarchical_effects),
+    error=_error_of_sums(hierarchical_effects),
 )
 def _additive_hierarchical(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]
@@ -191,7 +184,7 @@ def _additive_hierarchical(
 @floor(
     "additive_multivariate",
     "control plus the effects of the single perturbations, shrunk together",
-    error=_additive_posterior(multivariate_effects),
+    error=_error_of_sums(multivariate_effects),
 )
 def _additive_multivariate(
     train: ConditionMoments, validation: ConditionMoments | None, conditions: Sequence[str]

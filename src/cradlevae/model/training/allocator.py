@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 LARGE, LARGE_AFTERWARDS = 16 << 20, 2 << 20
 """Bytes from which an array gets pages of its own, which go back when it is freed; while training, and afterwards."""
@@ -19,18 +21,22 @@ KEPT = 64 << 20
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
-def keep_memory() -> None:
-    """Have freed memory kept for the next arrays, the largest ones excepted (glibc; elsewhere nothing happens)."""
-    if (libc := _glibc()) is not None:
+@contextmanager
+def kept_memory() -> Iterator[None]:
+    """Within, freed memory is kept for the next arrays, the largest excepted; afterwards it goes back to the system.
+
+    Arrays are then given back as they are freed. This is glibc's; elsewhere nothing happens.
+    """
+    libc = _glibc()
+    if libc is not None:
         libc.mallopt(M_MMAP_THRESHOLD, LARGE)
         libc.mallopt(M_TRIM_THRESHOLD, KEPT)
-
-
-def return_memory() -> None:
-    """Give what was kept back to the system, and from now on arrays as they are freed (glibc)."""
-    if (libc := _glibc()) is not None:
-        libc.mallopt(M_MMAP_THRESHOLD, LARGE_AFTERWARDS)
-        libc.malloc_trim(0)
+    try:
+        yield
+    finally:
+        if libc is not None:
+            libc.mallopt(M_MMAP_THRESHOLD, LARGE_AFTERWARDS)
+            libc.malloc_trim(0)
 
 
 def _glibc() -> ctypes.CDLL | None:

@@ -16,7 +16,7 @@ from cradlevae.data.loading.shard import Shard
 from cradlevae.errors import DataError
 from cradlevae.model.module import CradleModule
 from cradlevae.model.objective_inputs import SplitSizes
-from cradlevae.model.training.allocator import keep_memory, return_memory
+from cradlevae.model.training.allocator import kept_memory
 from cradlevae.model.training.settings import TrainConfig
 from cradlevae.utils.accelerator import forked_random
 
@@ -83,7 +83,6 @@ class TrainingRun:
         from cradlevae.model.training.callbacks import DataOnDevice
         from cradlevae.model.training.lightning_module import TrainingModule
 
-        keep_memory()
         config = self.config
         step = TrainingModule(
             self.module,
@@ -97,7 +96,7 @@ class TrainingRun:
         )
         parts = {part: minibatches.for_shard(shard) for part, minibatches in self.minibatches.items()}
         loaders = {part: minibatches.loader() for part, minibatches in parts.items()}
-        with _quiet(), forked_random(), step.settings:
+        with _quiet(), forked_random(), step.settings, kept_memory():
             trainer = self._trainer(
                 [DataOnDevice(parts.values(), config.data_on_device), *self._callbacks(shard)], shard
             )
@@ -111,7 +110,6 @@ class TrainingRun:
                     ckpt_path=str(last_checkpoint(self.folder)) if self.resume else None,
                     weights_only=True,
                 )
-        return_memory()
 
     def _trainer(self, callbacks: list[Any], shard: Shard) -> Any:
         """Lightning's trainer; :class:`DataError` with Lightning's reason for settings that it does not take."""

@@ -126,7 +126,8 @@ def _pairs_of_data(model: TrainedModel) -> list[Condition]:
     model.bank()  # an untrained model has none, and says so
     known = asked_names(model.fields, list(model.conditions), model.perturbations).values()
     pairs = [condition for condition in known if len(singles_of(condition)) == 2]
-    found = [pair for pair in pairs if model.answerable([pair]) and not never_alone(model, [pair])]
+    answerable = set(model.answerable(pairs))
+    found = [pair for pair in pairs if pair in answerable and not never_alone(model, [pair])]
     if not found:
         raise DataError(
             "the data have no pair whose single perturbations both have training cells alone; name pairs of those that "
